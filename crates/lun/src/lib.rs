@@ -1,0 +1,1 @@
+//! A logical unit: executes SCSI commands on a backstore.

@@ -1,0 +1,1 @@
+//! A stand-in for the kernel's side of TCM-User, for tests and benchmarks.

@@ -1,0 +1,1 @@
+//! The kernel's TCM-User interface: ring, UIO, generic netlink, configfs.

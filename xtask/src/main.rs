@@ -1,0 +1,3 @@
+//! What people do with the workspace.
+
+fn main() {}
