@@ -1,3 +1,3 @@
-//! The daemon.
+//! The daemon; all of it is in the library.
 
 fn main() {}

@@ -1,0 +1,149 @@
+//! One device: its thread, and the handle that the manager holds. A [`DeviceSpec`] goes in;
+//! [`DeviceEvent`]s come out on the main loop's queue. The thread maps the ring, opens the
+//! backstore and serves commands until it is told to stop; whatever blocks or panics in it, blocks
+//! or ends this device alone.
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, io};
+
+use crate::events::Sender;
+
+/// One opening of one device; never used twice in the life of the process, so that an event that
+/// comes late is told from one of the device's successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceKey(pub u64);
+
+/// What the manager found out about a device before its thread starts.
+#[derive(Clone, Debug)]
+pub struct DeviceSpec {
+    /// The opening that events will name.
+    pub key: DeviceKey,
+    /// "user_0/disk0", as configfs and targetcli call it; for messages.
+    pub name: String,
+    /// The UIO device's number: N of /dev/uioN.
+    pub uio_minor: u32,
+    /// The configfs directory of the device.
+    pub configfs: PathBuf,
+    /// The configuration string with its subtype ("qcow//srv/a.qcow2"), options included.
+    pub config: String,
+    /// Block size in bytes.
+    pub block_size: u32,
+    /// Size in bytes, as configfs has it.
+    pub size: u64,
+    /// Whether the kernel tells initiators of a volatile write cache.
+    pub write_cache: bool,
+    /// The unit serial number of VPD page 80h; empty where none is set.
+    pub serial: String,
+    /// After this a command counts as stuck; `None`: never.
+    pub cmd_time_out: Option<Duration>,
+    /// Directories that a backing file may lie in; `None`: any.
+    pub backing_dirs: Option<Vec<PathBuf>>,
+}
+
+/// Tells answers to requests apart; chosen by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// What the manager asks of a running device; answered by [`DeviceEvent::Reply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Take this size, in bytes, or refuse.
+    Resize(u64),
+    /// Write back (true) or write through.
+    SetWriteCache(bool),
+    /// Take this configuration string, subtype included, or refuse.
+    Reconfigure(String),
+    /// The kernel has dropped all commands: forget those in flight and read the ring anew.
+    Reset,
+}
+
+/// What a device tells the manager.
+#[derive(Debug)]
+pub enum DeviceEvent {
+    /// It serves commands.
+    Opened(DeviceKey),
+    /// It could not be opened; its thread has ended and holds nothing.
+    OpenFailed {
+        /// The opening concerned.
+        device: DeviceKey,
+        /// What the kernel, and so who enabled the device, is told.
+        errno: i32,
+        /// The whole story, for the log.
+        reason: String,
+    },
+    /// The answer to a request.
+    Reply {
+        /// The opening concerned.
+        device: DeviceKey,
+        /// The request concerned.
+        token: Token,
+        /// Done, or why not.
+        result: io::Result<()>,
+    },
+    /// The thread has ended; nothing of the device is held any more.
+    Stopped {
+        /// The opening concerned.
+        device: DeviceKey,
+        /// Why it ended.
+        why: Stop,
+    },
+    /// A command has been under way for longer than `cmd_time_out`.
+    CommandTimedOut {
+        /// The opening concerned.
+        device: DeviceKey,
+        /// The command's id in the ring.
+        command: u16,
+        /// The operation code.
+        opcode: u8,
+        /// How long it has been under way.
+        after: Duration,
+    },
+}
+
+/// Why a device's thread ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It was told to; the backstore is flushed and closed.
+    Asked,
+    /// It was told to, but the backstore did not close cleanly.
+    Unclean(String),
+    /// The ring or the UIO device failed.
+    Failed(String),
+    /// It panicked.
+    Panicked(String),
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::Asked => f.write_str("closed"),
+            Stop::Unclean(why) => write!(f, "closed, but not cleanly: {why}"),
+            Stop::Failed(why) => write!(f, "failed: {why}"),
+            Stop::Panicked(why) => write!(f, "panicked: {why}"),
+        }
+    }
+}
+
+/// A running device. Dropping the handle lets go of the thread, not of the device: call
+/// [`Device::stop`] and wait for [`DeviceEvent::Stopped`].
+#[derive(Debug)]
+pub struct Device {}
+
+impl Device {
+    /// Starts the thread of a device. [`DeviceEvent::Opened`] or [`DeviceEvent::OpenFailed`]
+    /// follows; an error here means that there is no thread.
+    pub fn start(spec: DeviceSpec, events: Sender) -> io::Result<Device> {
+        let _ = (spec, events);
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    /// Hands over a request; the answer is a [`DeviceEvent::Reply`] with its token.
+    pub fn request(&self, request: Request, token: Token) {
+        let _ = (request, token);
+    }
+
+    /// Asks the thread to finish what is under way within `deadline`, flush, close and end.
+    pub fn stop(&self, deadline: Duration) {
+        let _ = deadline;
+    }
+}

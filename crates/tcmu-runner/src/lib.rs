@@ -1,0 +1,7 @@
+//! The daemon `tcmu-runner`: serves images as SCSI logical units of the Linux kernel's target.
+//!
+//! The main thread does netlink, signals and configuration; each device has a thread of its own
+//! ([`device`]), as have D-Bus and the log's writer. They meet in one queue ([`events`]).
+
+pub mod device;
+pub mod events;
