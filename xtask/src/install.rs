@@ -1,0 +1,172 @@
+//! Which Debian package every program and file that we use comes from; installing what is missing.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::run;
+
+/// What a package is needed for; a command asks for several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Booting the VM.
+    Vm,
+    /// Serving and looking at logical units in it.
+    Luns,
+    /// The end-to-end tests.
+    Test,
+    /// Measuring beside the C daemon.
+    Bench,
+}
+
+/// All there is.
+pub(crate) const ALL: &[For] = &[For::Vm, For::Luns, For::Test, For::Bench];
+
+/// How to tell that something is there.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    Program(&'static str),
+    File(&'static str),
+    /// A kernel in /boot with its modules.
+    Kernel,
+    /// A busybox that needs no shared libraries.
+    StaticBusybox,
+}
+
+/// What is needed, for what, and its package.
+#[rustfmt::skip]
+const NEEDS: &[(Sign, For, &str)] = &[
+    (Sign::Program("qemu-system-x86_64"), For::Vm,    "qemu-system-x86"),
+    (Sign::Kernel,                        For::Vm,    "linux-image-amd64"),
+    (Sign::StaticBusybox,                 For::Vm,    "busybox-static"),
+    (Sign::Program("modprobe"),           For::Vm,    "kmod"),
+    (Sign::Program("mkfs.ext4"),          For::Vm,    "e2fsprogs"),
+    (Sign::Program("xz"),                 For::Vm,    "xz-utils"),
+    (Sign::Program("setpriv"),            For::Vm,    "util-linux"),
+    (Sign::Program("qemu-img"),           For::Luns,  "qemu-utils"),
+    (Sign::Program("dbus-daemon"),        For::Luns,  "dbus"),
+    (Sign::Program("fio"),                For::Luns,  "fio"),
+    (Sign::Program("sg_inq"),             For::Test,  "sg3-utils"),
+    (Sign::Program("targetcli"),          For::Test,  "targetcli-fb"),
+    (Sign::Program("dmsetup"),            For::Test,  "dmsetup"),
+    (Sign::Program("tcmu-runner"),        For::Bench, "tcmu-runner"),
+    (Sign::Program("gcc"),                For::Bench, "gcc"),
+    (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),
+    (Sign::Program("dpkg-source"),        For::Bench, "dpkg-dev"),
+];
+
+impl Sign {
+    fn is_there(self) -> bool {
+        match self {
+            Sign::Program(name) => run::find_program(name).is_some(),
+            Sign::File(path) => std::path::Path::new(path).exists(),
+            Sign::Kernel => crate::vm::newest_kernel().is_ok(),
+            Sign::StaticBusybox => crate::vm::static_busybox().is_some(),
+        }
+    }
+}
+
+/// Makes sure that what `uses` need is installed: installs it as root, else fails with the line to
+/// run.
+pub(crate) fn ensure(uses: &[For]) -> Result<()> {
+    let missing: Vec<&str> = NEEDS
+        .iter()
+        .filter(|(sign, usage, _)| uses.contains(usage) && !sign.is_there())
+        .map(|&(_, _, package)| package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let arguments = apt_arguments(&missing, &installed_version("qemu-utils"), &codename());
+    let line = format!("apt-get {}", arguments.join(" "));
+    if run::find_program("apt-get").is_none() {
+        bail!("these Debian packages, or what this system calls them, are missing: {missing:?}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("packages are missing; run\n\n    sudo {line}\n");
+    }
+    println!("installing: {}", missing.join(" "));
+    let apt = |args: &[String]| {
+        let mut command = Command::new("apt-get");
+        run::run(command.env("DEBIAN_FRONTEND", "noninteractive").args(args))
+    };
+    apt(&["update".into(), "-qq".into()])?;
+    apt(&arguments)?;
+    let still: Vec<String> = NEEDS
+        .iter()
+        .filter(|(sign, usage, _)| uses.contains(usage) && !sign.is_there())
+        .map(|(sign, _, package)| format!("{sign:?} of package {package}"))
+        .collect();
+    if !still.is_empty() {
+        bail!("apt-get succeeded, but these are still missing: {}", still.join(", "));
+    }
+    Ok(())
+}
+
+/// The subcommand `install`.
+pub(crate) fn main() -> Result<ExitCode> {
+    ensure(ALL)?;
+    println!("everything is there");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Arguments of apt-get. QEMU's packages must be of one version: a qemu-utils from backports would
+/// keep the release's qemu-system-x86 out, so the release's is asked for, downgrading it.
+fn apt_arguments(missing: &[&str], qemu_utils: &str, codename: &str) -> Vec<String> {
+    let mut arguments: Vec<String> =
+        ["install", "-y", "-qq", "--no-install-recommends"].map(String::from).into();
+    let pin = missing.contains(&"qemu-system-x86") && qemu_utils.contains("~bpo");
+    if pin && !codename.is_empty() {
+        arguments.push("--allow-downgrades".into());
+        arguments.push(format!("qemu-utils/{codename}"));
+    }
+    let mut packages = missing.to_vec();
+    packages.dedup();
+    arguments.extend(packages.into_iter().map(String::from));
+    arguments
+}
+
+fn installed_version(package: &str) -> String {
+    run::output(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]))
+        .unwrap_or_default()
+}
+
+fn codename() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .unwrap_or_default()
+        .trim_matches('"')
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backported_qemu_utils_is_brought_back_to_the_release() {
+        let missing = ["qemu-system-x86", "kmod"];
+        let line = apt_arguments(&missing, "1:10.0~bpo12+1", "bookworm").join(" ");
+        assert!(line.ends_with("--allow-downgrades qemu-utils/bookworm qemu-system-x86 kmod"));
+    }
+
+    #[test]
+    fn nothing_is_downgraded_otherwise() {
+        for (missing, version) in [
+            ("qemu-system-x86", "1:7.2+dfsg-7"),
+            ("fio", "1:10.0~bpo12+1"),
+            ("qemu-system-x86", ""),
+        ] {
+            let line = apt_arguments(&[missing], version, "bookworm").join(" ");
+            assert_eq!(line, format!("install -y -qq --no-install-recommends {missing}"));
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_told_from_what_is_not() {
+        assert!(Sign::Program("sh").is_there());
+        assert!(!Sign::Program("no-such-program").is_there());
+        assert!(!Sign::File("/no/such/file").is_there());
+    }
+}
