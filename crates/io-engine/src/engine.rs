@@ -1,0 +1,97 @@
+//! The engine: which backend, and the loop.
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Once};
+use std::task::{Context, Poll, Waker};
+
+use crate::core::{Core, Driver, Enter};
+use crate::notify::Notify;
+use crate::poller::Poller;
+use crate::uring::Uring;
+
+/// How an engine does I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring where it works, else the pool. Which, and why, is logged once a process.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    IoUring,
+    /// epoll, and threads that block.
+    Pool,
+}
+
+/// Runs futures that do I/O, on the thread that made it.
+pub struct Engine {
+    core: Rc<Core>,
+    backend: Backend,
+}
+
+static TOLD: Once = Once::new();
+
+impl Engine {
+    /// An engine for this thread.
+    ///
+    /// # Errors
+    /// With [`Backend::IoUring`] whatever the kernel has against it; else only lack of
+    /// descriptors.
+    pub fn new(backend: Backend) -> io::Result<Self> {
+        let notify = Arc::new(Notify::new()?);
+        let uring = match backend {
+            Backend::Pool => None,
+            Backend::IoUring => Some(Uring::new(&notify)?),
+            Backend::Auto => match Uring::new(&notify) {
+                Ok(uring) => {
+                    TOLD.call_once(|| tracing::info!("I/O through io_uring ({})", uring.setup()));
+                    Some(uring)
+                }
+                Err(e) => {
+                    TOLD.call_once(|| {
+                        tracing::info!(
+                            "I/O through a pool of threads; io_uring cannot be used: {e}"
+                        );
+                    });
+                    None
+                }
+            },
+        };
+        let (driver, backend) = match uring {
+            Some(uring) => (Driver::Uring(uring), Backend::IoUring),
+            None => (Driver::Pool(Poller::new(&notify)?), Backend::Pool),
+        };
+        Ok(Engine { core: Rc::new(Core::new(driver, notify)), backend })
+    }
+
+    /// The backend that is used: never [`Backend::Auto`].
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Runs a future to its end, and what it awaits. Sleeps in the kernel when nothing is ready.
+    ///
+    /// # Errors
+    /// When an engine runs on this thread already, or the kernel refuses to wait.
+    pub fn block_on<F: Future>(&self, future: F) -> io::Result<F::Output> {
+        let _current = Enter::new(&self.core)?;
+        let mut future = pin!(future);
+        let waker = Waker::from(self.core.notify.clone());
+        let mut cx = Context::from_waker(&waker);
+        self.core.notify.notify();
+        loop {
+            if self.core.notify.take()
+                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
+            {
+                return Ok(output);
+            }
+            self.core.turn()?;
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine({:?})", self.backend)
+    }
+}

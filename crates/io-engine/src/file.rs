@@ -1,0 +1,159 @@
+//! A file that is read and written at offsets, on the shortest way there is.
+//!
+//! - Reads are first tried on the spot, without waiting (`RWF_NOWAIT`): what the page cache has
+//!   comes back at once. The rest goes to the engine's driver. A file system that does not know
+//!   `RWF_NOWAIT` is asked once; one that keeps its data in memory is read on the spot.
+//! - Buffered writes are done on the spot while they are fast, see the module `pace`.
+//! - Whatever waits for storage by its nature (`RWF_DSYNC`, fsync, fallocate) always goes to the
+//!   driver.
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::io::Errno;
+use sgl::Sgl;
+
+use crate::op::{Code, Op, is_unsupported};
+use crate::pace::{self, Pace};
+
+/// How reads are tried on the spot.
+const NOWAIT: u8 = 0;
+/// They are done on the spot: nothing is slower than memory here.
+const MEMORY: u8 = 1;
+/// They are not.
+const NEVER: u8 = 2;
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
+/// An open file or block device.
+#[derive(Debug)]
+pub struct File {
+    fd: OwnedFd,
+    reads: AtomicU8,
+    pace: Pace,
+}
+
+impl File {
+    /// Takes an open file. Its position is neither used nor changed.
+    pub fn new(fd: OwnedFd) -> Self {
+        let in_memory = rustix::fs::fstatfs(&fd).is_ok_and(|fs| {
+            // The field's type differs between architectures; the magic numbers have 32 bits.
+            #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+            let kind = u64::from(fs.f_type as u32);
+            kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
+        });
+        let reads = AtomicU8::new(if in_memory { MEMORY } else { NOWAIT });
+        File { fd, reads, pace: Pace::default() }
+    }
+
+    /// Reads into all of `data`; returns how many bytes there were, fewer only at the end of the
+    /// file.
+    pub async fn read_at(&self, data: &Sgl<'_>, offset: u64) -> io::Result<usize> {
+        let fd = self.fd.as_fd();
+        let flags = match self.reads.load(Ordering::Relaxed) {
+            NOWAIT => libc::RWF_NOWAIT,
+            MEMORY => 0,
+            _ => return read_on(fd, data, offset, 0).await,
+        };
+        match Op::transfer(fd, Code::Read(flags), data, offset).now() {
+            Ok(n) if n == data.len() => Ok(n),
+            Ok(0) => Ok(0),
+            // A part was in the cache, or the end of the file is near.
+            Ok(n) => read_on(fd, data, offset, n).await,
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::AGAIN) => {
+                read_on(fd, data, offset, 0).await
+            }
+            Err(e) if is_unsupported(&e) && flags != 0 => {
+                self.reads.store(NEVER, Ordering::Relaxed);
+                read_on(fd, data, offset, 0).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes all of `data`. With `dsync` it is on stable storage on return.
+    ///
+    /// # Errors
+    /// A part may have been written then.
+    pub async fn write_at(&self, data: &Sgl<'_>, offset: u64, dsync: bool) -> io::Result<()> {
+        let fd = self.fd.as_fd();
+        if dsync {
+            return write_on(fd, data, offset, 0, libc::RWF_DSYNC).await;
+        }
+        let begin = pace::now();
+        if !self.pace.inline(begin) {
+            return write_on(fd, data, offset, 0, 0).await;
+        }
+        let written = Op::transfer(fd, Code::Write(0), data, offset).now();
+        self.pace.took(begin, pace::now(), pace::tick());
+        match written? {
+            n if n == data.len() => Ok(()),
+            n => write_on(fd, data, offset, n, 0).await,
+        }
+    }
+
+    /// Brings what was written to stable storage; with `data_only` only as much metadata as is
+    /// needed to read it back (fdatasync).
+    pub async fn sync(&self, data_only: bool) -> io::Result<()> {
+        Op::control(self.fd.as_fd(), Code::Sync { data_only }, 0).await.map(drop)
+    }
+
+    /// fallocate(2) of a range in bytes; `mode` is made of `libc::FALLOC_FL_*`.
+    pub async fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+        Op::control(self.fd.as_fd(), Code::Fallocate { mode, len }, offset).await.map(drop)
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<std::fs::File> for File {
+    fn from(file: std::fs::File) -> Self {
+        File::new(file.into())
+    }
+}
+
+/// Reads, after the first `done` bytes, through the driver.
+async fn read_on(
+    fd: BorrowedFd<'_>,
+    data: &Sgl<'_>,
+    offset: u64,
+    mut done: usize,
+) -> io::Result<usize> {
+    if done == 0 {
+        done = Op::transfer(fd, Code::Read(0), data, offset).await?;
+        if done == 0 {
+            return Ok(0);
+        }
+    }
+    while done < data.len() {
+        let rest = data.slice(done..data.len());
+        match Op::transfer(fd, Code::Read(0), &rest, offset + done as u64).await? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes, after the first `done` bytes, through the driver.
+async fn write_on(
+    fd: BorrowedFd<'_>,
+    data: &Sgl<'_>,
+    offset: u64,
+    mut done: usize,
+    flags: i32,
+) -> io::Result<()> {
+    while done < data.len() {
+        let rest = data.slice(done..data.len());
+        match Op::transfer(fd, Code::Write(flags), &rest, offset + done as u64).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => done += n,
+        }
+    }
+    Ok(())
+}
