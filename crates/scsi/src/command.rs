@@ -1,7 +1,11 @@
 //! What a CDB asks for, as types. Lengths called `alloc` are allocation lengths: the most that the
 //! initiator takes of an answer. `list_len` is the length of the parameter data that comes along.
 
-/// A decoded CDB.
+use crate::opcodes::Opcode;
+use crate::sense::Sense;
+
+/// A decoded CDB. What a command may ask for and the daemon does not do (protection information,
+/// anchors, saved pages, third-party reservations) is refused in decoding and has no field here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the standard's own")]
 pub enum Command {
@@ -60,7 +64,6 @@ pub enum Command {
         immediate: bool,
     },
     Unmap {
-        anchor: bool,
         list_len: usize,
     },
     /// `blocks` 0: to the end of the medium. `no_data` is NDOB: no data-out buffer, zeroes.
@@ -68,7 +71,6 @@ pub enum Command {
         lba: u64,
         blocks: u64,
         unmap: bool,
-        anchor: bool,
         no_data: bool,
     },
     CompareAndWrite {
@@ -91,7 +93,6 @@ pub enum Command {
         complete_list: bool,
         list_format: u8,
         long_list: bool,
-        protection: u8,
     },
     ModeSense {
         ten: bool,
@@ -104,8 +105,6 @@ pub enum Command {
     },
     ModeSelect {
         ten: bool,
-        save: bool,
-        page_format: bool,
         list_len: usize,
     },
     StartStop {
@@ -145,19 +144,16 @@ pub enum Command {
         select: u8,
         alloc: usize,
     },
+    /// Without SELF-TEST it asks for nothing.
     SendDiagnostic {
         self_test: bool,
-        code: u8,
-        list_len: usize,
     },
     LogSense {
         page: u8,
         subpage: u8,
-        control: u8,
-        parameter: u16,
         alloc: usize,
     },
-    /// PERSISTENT RESERVE IN, READ KEYS to READ FULL STATUS: the kernel answers unless told not to.
+    /// READ KEYS to READ FULL STATUS: the kernel answers unless told not to.
     PersistentReserveIn {
         action: u8,
         alloc: usize,
@@ -169,6 +165,17 @@ pub enum Command {
     },
     Reserve,
     Release,
+}
+
+impl Command {
+    /// Decodes a CDB. Bytes after the command's length are ignored.
+    ///
+    /// # Errors
+    /// INVALID COMMAND OPERATION CODE for an opcode, INVALID FIELD IN CDB (with the place) for a
+    /// service action, a field or a length that is not supported.
+    pub fn decode(cdb: &[u8]) -> Result<Command, Sense> {
+        Opcode::of(cdb)?.decode(cdb)
+    }
 }
 
 /// BYTCHK of VERIFY and WRITE AND VERIFY (SBC-4 5.31).
@@ -210,7 +217,10 @@ pub enum OpcodeReport {
     /// All commands.
     All,
     /// One opcode that has no service actions.
-    One { opcode: u8 },
+    One {
+        /// The opcode.
+        opcode: u8,
+    },
     /// One opcode with its service action.
     Service {
         /// The opcode.
