@@ -3,5 +3,11 @@
 //! The main thread does netlink, signals and configuration; each device has a thread of its own
 //! ([`device`]), as have D-Bus and the log's writer. They meet in one queue ([`events`]).
 
+pub mod cli;
+pub mod config;
 pub mod device;
 pub mod events;
+pub mod lock;
+pub mod logging;
+pub mod signals;
+pub mod watch;

@@ -1,0 +1,274 @@
+//! /etc/tcmu/tcmu.conf: one table of keys drives the parser, the defaults, the report of changes and
+//! the man page tcmu.conf(5). A bad line is reported with its number; its key keeps its old value.
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::logging::Level;
+
+/// Where the file is.
+pub const PATH: &str = "/etc/tcmu/tcmu.conf";
+/// A larger file is not a configuration.
+const MAX_LEN: u64 = 256 << 10;
+
+/// The settings. `None`: the file does not say, so that the command line, the environment or the
+/// default decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// How much is logged.
+    pub log_level: Option<Level>,
+    /// Directory of the log file.
+    pub log_dir: Option<PathBuf>,
+    /// Directories that backing files may lie in; `None`: any.
+    pub backing_dirs: Option<Vec<PathBuf>>,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// As the file spells it.
+    pub name: &'static str,
+    /// The default, or an example, as the file would give it.
+    pub example: &'static str,
+    /// For the man page and the sample file: sentences, without markup.
+    pub doc: &'static str,
+    parse: fn(&mut Config, &str) -> Result<(), String>,
+    keep: fn(&mut Config, &Config),
+    show: fn(&Config) -> String,
+}
+
+/// All settings, in the order of the man page.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "log_level",
+        example: "3",
+        doc: "How much is logged: 0 (CRIT), 1 (ERROR), 2 (WARNING), 3 (INFO), 4 (DEBUG) or 5 (DEBUG \
+              SCSI CMD: every SCSI command). A level includes those before it. The default is 3, or \
+              5 with the option --debug.",
+        parse: |config, value| {
+            let level = value.parse().ok().and_then(Level::from_number);
+            config.log_level = Some(level.ok_or("it must be a number from 0 to 5")?);
+            Ok(())
+        },
+        keep: |config, old| config.log_level = old.log_level,
+        show: |config| config.log_level.map_or("default".into(), |l| l.to_string()),
+    },
+    Key {
+        name: "log_dir",
+        example: "\"/var/log\"",
+        doc: "The directory of the log file, tcmu-runner.log. It is made when it is not there. The \
+              default is what the option --tcmu-log-dir says, else the environment variable \
+              TCMU_LOGDIR, else /var/log.",
+        parse: |config, value| {
+            config.log_dir = Some(absolute(value)?);
+            Ok(())
+        },
+        keep: |config, old| config.log_dir = old.log_dir.clone(),
+        show: |config| {
+            config.log_dir.as_ref().map_or("default".into(), |d| d.display().to_string())
+        },
+    },
+    Key {
+        name: "backing_dirs",
+        example: "\"/srv/images:/var/lib/images\"",
+        doc: "The directories, separated by colons, that the backing files of images may lie in, \
+              subdirectories included; symbolic links are followed before the comparison. An image \
+              with a backing file elsewhere is refused. An image's backing file is named inside the \
+              image: set this when images come from people who must not read this host's files. \
+              An empty value refuses all backing files. The default is to allow any place. A change \
+              concerns devices that are opened afterwards.",
+        parse: |config, value| {
+            let parts = value.split(':').filter(|dir| !dir.is_empty());
+            config.backing_dirs = Some(parts.map(absolute).collect::<Result<_, _>>()?);
+            Ok(())
+        },
+        keep: |config, old| config.backing_dirs = old.backing_dirs.clone(),
+        show: |config| match &config.backing_dirs {
+            None => "any".into(),
+            Some(dirs) if dirs.is_empty() => "none".into(),
+            Some(dirs) => {
+                dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(":")
+            }
+        },
+    },
+];
+
+fn absolute(value: &str) -> Result<PathBuf, String> {
+    let path = Path::new(value);
+    if path.is_absolute() { Ok(path.to_owned()) } else { Err("it must be an absolute path".into()) }
+}
+
+/// A line that was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {text}")]
+pub struct Problem {
+    /// The number of the line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub text: String,
+}
+
+/// Reads the text of a configuration file. A key that is not there has no value; a key with a bad
+/// value has the one of `old`.
+pub fn parse(text: &str, old: &Config) -> (Config, Vec<Problem>) {
+    let mut config = Config::default();
+    let mut problems = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        if let Err(text) = parse_line(line, &mut config, old) {
+            problems.push(Problem { line: n + 1, text });
+        }
+    }
+    (config, problems)
+}
+
+fn parse_line(line: &str, config: &mut Config, old: &Config) -> Result<(), String> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(());
+    }
+    let (name, value) = line.split_once('=').ok_or("it is not of the form KEY = VALUE")?;
+    let name = name.trim();
+    let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+        return Err(format!("there is no key \"{}\"", name.escape_debug()));
+    };
+    let result = unquote(value).and_then(|value| (key.parse)(config, value));
+    result.map_err(|why| {
+        (key.keep)(config, old);
+        format!("{name}: {why}; its value stays {}", (key.show)(config))
+    })
+}
+
+/// The value without its quotation marks and without a comment after it.
+fn unquote(value: &str) -> Result<&str, String> {
+    let value = value.trim();
+    if let Some(rest) = value.strip_prefix('"') {
+        let (inner, after) = rest.split_once('"').ok_or("the closing quotation mark is missing")?;
+        let after = after.trim_start();
+        if after.is_empty() || after.starts_with('#') {
+            return Ok(inner);
+        }
+        return Err("there is something after the closing quotation mark".into());
+    }
+    match value.split_once('#').map_or(value, |(before, _)| before.trim_end()) {
+        "" => Err("there is no value".into()),
+        value => Ok(value),
+    }
+}
+
+/// What differs between two configurations, in words: "log_level: default -> INFO".
+pub fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let shown = KEYS.iter().map(|key| (key.name, (key.show)(old), (key.show)(new)));
+    shown.filter(|(_, a, b)| a != b).map(|(name, a, b)| format!("{name}: {a} -> {b}")).collect()
+}
+
+/// Reads the file. Neither a FIFO nor a huge file in its place does harm.
+pub fn read(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    if file.take(MAX_LEN + 1).read_to_string(&mut text)? as u64 > MAX_LEN {
+        return Err(io::Error::other("larger than 256 KiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn config(text: &str) -> (Config, Vec<String>) {
+        let (config, problems) = parse(text, &Config::default());
+        (config, problems.iter().map(|p| p.to_string()).collect())
+    }
+
+    #[test]
+    fn the_legacy_grammar_is_understood() {
+        let (c, problems) = config(
+            "# comment\n\n  log_level=2 # loud\nlog_dir\t= \"/scratch/a b#c\"  # there\n\
+             backing_dirs = /srv/images:/data\r\n",
+        );
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(c.log_level, Some(Level::Warning));
+        assert_eq!(c.log_dir, Some("/scratch/a b#c".into()));
+        assert_eq!(c.backing_dirs, Some(vec!["/srv/images".into(), "/data".into()]));
+    }
+
+    #[test]
+    fn what_the_file_does_not_say_stays_open() {
+        assert_eq!(config(""), (Config::default(), vec![]));
+        assert_eq!(config("backing_dirs = \"\"").0.backing_dirs, Some(vec![]));
+    }
+
+    #[test]
+    fn bad_lines_are_numbered_and_do_not_spoil_the_others() {
+        let (c, problems) = config(
+            "log_level = 6\nlog_dir = relative\nbogus = 1\nnonsense\nlog_dir = \"/x\nlog_level = 1\n\
+             backing_dirs =\nlog_dir = \"/x\" y\n",
+        );
+        assert_eq!(c, Config { log_level: Some(Level::Error), ..Config::default() });
+        assert_eq!(
+            problems,
+            [
+                "line 1: log_level: it must be a number from 0 to 5; its value stays default",
+                "line 2: log_dir: it must be an absolute path; its value stays default",
+                "line 3: there is no key \"bogus\"",
+                "line 4: it is not of the form KEY = VALUE",
+                "line 5: log_dir: the closing quotation mark is missing; its value stays default",
+                "line 7: backing_dirs: there is no value; its value stays any",
+                "line 8: log_dir: there is something after the closing quotation mark; \
+                 its value stays default",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bad_value_keeps_the_old_one() {
+        let old = Config { log_level: Some(Level::Debug), ..Config::default() };
+        let (new, problems) = parse("log_level = x\nlog_dir = /a\n", &old);
+        assert_eq!(new.log_level, Some(Level::Debug));
+        assert_eq!(problems[0].text.split("; ").last(), Some("its value stays DEBUG"));
+        assert_eq!(changes(&old, &new), ["log_dir: default -> /a"]);
+    }
+
+    #[test]
+    fn every_example_is_a_valid_value() {
+        for key in KEYS {
+            let (c, problems) = config(&format!("{} = {}", key.name, key.example));
+            assert_eq!(problems, [""; 0]);
+            assert_ne!((key.show)(&c), (key.show)(&Config::default()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read(dir.path()).is_err());
+        assert!(read(Path::new("/dev/zero")).is_err());
+        let large = dir.path().join("large");
+        std::fs::write(&large, vec![b'#'; 300 << 10]).unwrap();
+        assert_eq!(read(&large).unwrap_err().to_string(), "larger than 256 KiB");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_parsed_and_each_line_is_reported_at_most_once(text in "(\\PC|[\n=\"#])*") {
+            let (_, problems) = parse(&text, &Config::default());
+            let mut lines: Vec<_> = problems.iter().map(|p| p.line).collect();
+            let n = lines.len();
+            lines.dedup();
+            prop_assert_eq!(lines.len(), n);
+            prop_assert!(lines.last().is_none_or(|&l| l <= text.lines().count()));
+        }
+
+        #[test]
+        fn a_quoted_directory_comes_back_as_it_was(dir in "/[^\"\n\r]*") {
+            let (c, problems) = config(&format!("log_dir = \"{dir}\""));
+            prop_assert_eq!(problems, Vec::<String>::new());
+            prop_assert_eq!(c.log_dir, Some(PathBuf::from(dir)));
+        }
+    }
+}

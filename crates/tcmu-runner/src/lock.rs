@@ -1,0 +1,137 @@
+//! One daemon per host: a POSIX record lock on /run/tcmu.lock, the one that the C daemon takes, so
+//! that neither starts beside the other. The kernel drops the lock when its holder dies, however.
+#![allow(unsafe_code)] // fcntl(F_GETLK) fills a struct that has no safe wrapper.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The lock file of every TCM-User daemon.
+pub const PATH: &str = "/run/tcmu.lock";
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process has it.
+    #[error("already running as pid {pid} (it holds {path}); stop it first", path = .path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// The holder; 0 when it is in another PID namespace.
+        pid: i32,
+    },
+    /// The file cannot be used.
+    #[error("cannot lock {path}: {source}; run as root, with a writable /run", path = .path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The lock, held for the life of the value.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+fn record(kind: libc::c_int) -> libc::flock {
+    // SAFETY: `flock` is plain data, for which all zeroes is a value: the whole file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock
+}
+
+impl Lock {
+    /// Takes the lock, or says who has it. Never waits.
+    pub fn take(path: &Path) -> Result<Lock, Error> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .map_err(io)?;
+        let lock = record(libc::F_WRLCK);
+        // SAFETY: the descriptor is open and the struct outlives the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &lock) } == 0 {
+            return Ok(Lock { _file: file });
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EACCES | libc::EAGAIN) => {
+                Err(Error::Held { path: path.to_owned(), pid: holder(&file).unwrap_or(0) })
+            }
+            _ => Err(io(error)),
+        }
+    }
+}
+
+/// The process that holds the lock of an open file.
+fn holder(file: &File) -> Option<i32> {
+    let mut lock = record(libc::F_WRLCK);
+    // SAFETY: the descriptor is open and the struct outlives the call.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) } == 0;
+    (done && lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock.l_pid)
+}
+
+/// The process that holds the lock at `path`, if any; takes nothing.
+pub fn held_by(path: &Path) -> Option<i32> {
+    holder(&OpenOptions::new().read(true).write(true).open(path).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// Record locks do not exclude their own process, so a child takes it: this test program, told
+    /// by the environment to hold the lock until its stdin ends.
+    #[test]
+    fn a_second_daemon_is_told_who_holds_the_lock() {
+        if let Some(path) = std::env::var_os("HOLD_LOCK") {
+            let _lock = Lock::take(Path::new(&path)).unwrap();
+            println!("held");
+            io::stdin().read_line(&mut String::new()).unwrap();
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(held_by(&path), None);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "lock::tests::a_second_daemon_is_told_who_holds_the_lock"])
+            .arg("--nocapture")
+            .env("HOLD_LOCK", &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("held") {
+            line.clear();
+            assert_ne!(io::BufRead::read_line(&mut out, &mut line).unwrap(), 0, "child ended");
+        }
+        let error = Lock::take(&path).unwrap_err();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(matches!(error, Error::Held { pid: p, .. } if p == pid), "{error}");
+        assert!(error.to_string().starts_with(&format!("already running as pid {pid}")));
+        assert_eq!(held_by(&path), Some(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(Lock::take(&path).is_ok(), "the lock outlived its holder");
+    }
+
+    #[test]
+    fn a_lock_file_that_cannot_be_made_is_named() {
+        let error = Lock::take(Path::new("/no/such/dir/lock")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot lock /no/such/dir/lock: "), "{error}");
+    }
+}
