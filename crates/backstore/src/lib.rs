@@ -2,9 +2,22 @@
 //! knows nothing of SCSI. What it cannot do, it says in its [`Facts`], and `lun` emulates.
 //!
 //! All methods run on the thread of the device, in the `io-engine` of that thread.
+mod config;
+mod error;
+mod file;
+mod null;
+mod ram;
+mod registry;
+mod zeroes;
+
 use std::path::PathBuf;
 
 use sgl::Sgl;
+
+pub use config::Config;
+pub use file::FileStore;
+pub use null::NullStore;
+pub use registry::{AnyBackstore, OpenOptions, SUBTYPES, Subtype, check, open};
 
 /// What a backstore is and can do; asked for once after opening, and again after a resize.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,6 @@
 //! In a process of its own: it uses up the threads of the pool.
+#![allow(clippy::unwrap_used, reason = "a test's helpers")]
+
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;

@@ -1,0 +1,148 @@
+//! The table of subtypes, and the backstore that is any of them.
+//!
+//! To add a backstore: write its module, implement [`Backstore`], add a variant to
+//! [`AnyBackstore`] with its lines in [`each!`], and a row to [`SUBTYPES`].
+use std::path::PathBuf;
+
+use sgl::Sgl;
+
+use crate::{Backstore, Config, Error, Facts, FileStore, NullStore, Provisioning, file, null, ram};
+
+/// How a backstore is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Writes are refused, and the image need not be writable.
+    pub read_only: bool,
+    /// Capacity of the logical unit in bytes. An image with less is refused; of one with more the
+    /// beginning is used. `None`: as the image has it.
+    pub size: Option<u64>,
+    /// Directories in which backing files of an image may be; `None`: anywhere.
+    pub allowed_backing_dirs: Option<Vec<PathBuf>>,
+}
+
+/// A kind of backstore.
+#[derive(Debug)]
+pub struct Subtype {
+    /// Its name in configuration strings.
+    pub name: &'static str,
+    /// What follows the name, in words: the property `ConfigDesc` on D-Bus.
+    pub config_desc: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    File,
+    Null,
+    Ram,
+}
+
+/// All subtypes, by name.
+pub static SUBTYPES: &[Subtype] = &[
+    Subtype {
+        name: "file",
+        config_desc: "/path/to/file: a file, or a block device, that holds the blocks as they are",
+        kind: Kind::File,
+    },
+    Subtype {
+        name: "null",
+        config_desc: "(nothing): reads zeroes and forgets what is written",
+        kind: Kind::Null,
+    },
+    Subtype {
+        name: "ram",
+        config_desc: "/SIZE, such as /64M: memory, which is gone when the daemon ends",
+        kind: Kind::Ram,
+    },
+];
+
+fn find<'a>(config: &'a str) -> Result<(Config<'a>, Kind), Error> {
+    let parsed = Config::parse(config)?;
+    match SUBTYPES.iter().find(|subtype| subtype.name == parsed.subtype) {
+        Some(subtype) => Ok((parsed, subtype.kind)),
+        None => {
+            let names: Vec<_> = SUBTYPES.iter().map(|subtype| subtype.name).collect();
+            let text = format!("no subtype {:?}; there are {}", parsed.subtype, names.join(", "));
+            Err(Error::invalid(text, "configuration string", config))
+        }
+    }
+}
+
+/// Whether a configuration string could be opened for writing, as far as can be told without
+/// doing so: its form, and that the image is there and is of the right kind. Blocks.
+pub fn check(config: &str) -> Result<(), Error> {
+    let (config, kind) = find(config)?;
+    match kind {
+        Kind::File => file::check(&config),
+        Kind::Null => null::check(&config),
+        Kind::Ram => ram::check(&config),
+    }
+}
+
+/// Opens what a configuration string names, in the engine that runs on this thread.
+pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyBackstore, Error> {
+    let (config, kind) = find(config)?;
+    Ok(match kind {
+        Kind::File => AnyBackstore::File(file::open(&config, options).await?),
+        Kind::Null => AnyBackstore::Null(null::open(&config, options)?),
+        Kind::Ram => AnyBackstore::File(ram::open(&config, options)?),
+    })
+}
+
+/// A backstore of any subtype. Which one is decided by a `match` in each call: no call is boxed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AnyBackstore {
+    /// `file` and `ram`.
+    File(FileStore),
+    /// `null`.
+    Null(NullStore),
+}
+
+/// `$call` on the backstore that `$any` is.
+macro_rules! each {
+    ($any:expr, $it:ident => $call:expr) => {
+        match $any {
+            AnyBackstore::File($it) => $call,
+            AnyBackstore::Null($it) => $call,
+        }
+    };
+}
+
+impl Backstore for AnyBackstore {
+    fn facts(&self) -> Facts {
+        each!(self, it => it.facts())
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
+        each!(self, it => it.read(data, offset).await)
+    }
+
+    async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
+        each!(self, it => it.write(data, offset, fua).await)
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        each!(self, it => it.flush().await)
+    }
+
+    async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
+        each!(self, it => it.discard(offset, len).await)
+    }
+
+    async fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
+        each!(self, it => it.write_zeroes(offset, len, may_unmap).await)
+    }
+
+    async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
+        each!(self, it => it.provisioning(offset, len).await)
+    }
+
+    async fn resize(&self, size: u64) -> Result<(), Error> {
+        each!(self, it => it.resize(size).await)
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        each!(self, it => it.close().await)
+    }
+}

@@ -1,0 +1,24 @@
+//! Writing zeroes where the storage has no shorter way.
+use std::io;
+
+use io_engine::File;
+use sgl::Sgl;
+
+/// Bytes written at once: big enough to spare system calls, small enough for every device to have
+/// a buffer at the same time.
+const CHUNK: u64 = 256 * 1024;
+
+/// Overwrites a range with zeroes.
+pub(crate) async fn write(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let mut buf = vec![0; usize::try_from(len.min(CHUNK)).unwrap_or(0)];
+    let zeroes = Sgl::from_slice(&mut buf);
+    let (mut at, mut left) = (offset, len);
+    while left > 0 {
+        let n = left.min(CHUNK);
+        let piece = zeroes.slice(0..usize::try_from(n).unwrap_or(0));
+        file.write_at(&piece, at, false).await?;
+        at += n;
+        left -= n;
+    }
+    Ok(())
+}
