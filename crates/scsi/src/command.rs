@@ -95,12 +95,7 @@ pub enum Command {
         long_list: bool,
     },
     ModeSense {
-        ten: bool,
-        page: u8,
-        subpage: u8,
-        control: PageControl,
-        no_descriptors: bool,
-        long_lba: bool,
+        request: ModeRequest,
         alloc: usize,
     },
     ModeSelect {
@@ -198,6 +193,23 @@ pub enum CopyService {
     OperatingParameters,
     /// FAILED SEGMENT DETAILS.
     FailedSegment,
+}
+
+/// What MODE SENSE asks for (SPC-4 6.11, 6.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeRequest {
+    /// MODE SENSE (10), not (6).
+    pub ten: bool,
+    /// Page code; 3Fh: all pages.
+    pub page: u8,
+    /// Subpage code; FFh: all subpages.
+    pub subpage: u8,
+    /// Which values.
+    pub control: PageControl,
+    /// DBD: no block descriptors.
+    pub no_descriptors: bool,
+    /// LLBAA: block descriptors may be long.
+    pub long_lba: bool,
 }
 
 /// PC of MODE SENSE (SPC-4 table 185).

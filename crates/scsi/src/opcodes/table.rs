@@ -5,7 +5,7 @@
 
 use super::{Opcode, Reach};
 use crate::cdb::Cdb;
-use crate::command::{ByteCheck, Command, CopyService, OpcodeReport, PageControl};
+use crate::command::{ByteCheck, Command, CopyService, ModeRequest, OpcodeReport, PageControl};
 use crate::sense::Sense;
 
 /// Bits of byte 1 that held the LUN in SCSI-2; reserved since.
@@ -446,15 +446,15 @@ fn mode_sense(c: &Cdb, ten: bool, alloc: usize) -> Result<Command, Sense> {
         2 => PageControl::Default,
         _ => return Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED),
     };
-    Ok(Command::ModeSense {
+    let request = ModeRequest {
         ten,
         page: c.byte(2) & 0x3f,
         subpage: c.byte(3),
         control,
         no_descriptors: c.bit(1, 3),
         long_lba: ten && c.bit(1, 4),
-        alloc,
-    })
+    };
+    Ok(Command::ModeSense { request, alloc })
 }
 
 fn mode_select(c: &Cdb, ten: bool, list_len: usize) -> Result<Command, Sense> {

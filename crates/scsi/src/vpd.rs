@@ -1,0 +1,328 @@
+//! Vital product data (SPC-4 7.8, SBC-3 6.6). In: the facts of a device. Out: pages. The table of
+//! pages below is also what page 00h lists.
+
+use zerocopy::big_endian::{U16, U32, U64};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::answer::{Answer, printable};
+use crate::capacity::Provisioning;
+use crate::inquiry::Identity;
+use crate::sense::Sense;
+
+/// What the pages tell of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Who it is.
+    pub identity: Identity,
+    /// How much a command may ask for.
+    pub limits: BlockLimits,
+    /// How its space is provisioned.
+    pub provisioning: Provisioning,
+    /// Rotations per minute; 1: it does not rotate; 0: not known.
+    pub rotation_rate: u16,
+    /// Whether there is a volatile write cache.
+    pub write_cache: bool,
+}
+
+/// Limits of commands, in logical blocks; 0 where there is none, or none is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockLimits {
+    /// COMPARE AND WRITE; 0: it is not served.
+    pub max_compare_and_write: u8,
+    /// Transfers should be a multiple of this.
+    pub transfer_granularity: u16,
+    /// READ, WRITE, VERIFY ...
+    pub max_transfer: u32,
+    /// Longer ones are slower.
+    pub optimal_transfer: u32,
+    /// PRE-FETCH.
+    pub max_prefetch: u32,
+    /// All descriptors of an UNMAP together.
+    pub max_unmap_blocks: u32,
+    /// Descriptors of an UNMAP.
+    pub max_unmap_descriptors: u32,
+    /// What UNMAP frees, it frees in multiples of this.
+    pub unmap_granularity: u32,
+    /// The first LBA at which such a multiple begins.
+    pub unmap_alignment: Option<u32>,
+    /// WRITE SAME.
+    pub max_write_same: u64,
+    /// WSNZ: WRITE SAME refuses a length of 0 (which else means: to the end).
+    pub write_same_non_zero: bool,
+}
+
+/// What follows the header of a page.
+type Body = fn(&Device) -> Answer;
+
+/// The pages, by code.
+const PAGES: &[(u8, Body)] = &[
+    (0x00, supported_pages),
+    (0x80, unit_serial_number),
+    (0x83, device_identification),
+    (0x86, extended_inquiry),
+    (0xb0, block_limits),
+    (0xb1, block_device_characteristics),
+    (0xb2, logical_block_provisioning),
+];
+
+/// A page of vital product data.
+///
+/// # Errors
+/// INVALID FIELD IN CDB for a page that is not there.
+pub fn page(code: u8, device: &Device) -> Result<Answer, Sense> {
+    let (_, body) = PAGES
+        .iter()
+        .find(|(page, _)| *page == code)
+        .ok_or(const { Sense::cdb_field(2, Some(7)) })?;
+    let body = body(device);
+    let mut a = Answer::new();
+    a.bytes(&[0x00, code, 0, 0]);
+    a.bytes(&body);
+    a.set_length16(2);
+    Ok(a)
+}
+
+fn supported_pages(_: &Device) -> Answer {
+    let mut a = Answer::new();
+    for (code, _) in PAGES {
+        a.u8(*code);
+    }
+    a
+}
+
+/// Longest serial number that is told, so that every length field holds it.
+const MAX_SERIAL: usize = 200;
+
+fn unit_serial_number(device: &Device) -> Answer {
+    let mut a = Answer::new();
+    let serial = &device.identity.serial;
+    a.text(serial, serial.chars().count().min(MAX_SERIAL));
+    a
+}
+
+/// Code sets and types of designators (SPC-4 tables 22 and 23).
+const BINARY: u8 = 1;
+const ASCII: u8 = 2;
+const T10_VENDOR: u8 = 1;
+const NAA: u8 = 3;
+const RELATIVE_PORT: u8 = 4;
+const PORT_GROUP: u8 = 5;
+/// ASSOCIATION: with the target port.
+const OF_PORT: u8 = 1 << 4;
+
+fn device_identification(device: &Device) -> Answer {
+    let identity = &device.identity;
+    let mut a = Answer::new();
+    let mut designator = |code_set, kind, bytes: &[u8]| {
+        a.bytes(&[code_set, kind, 0]);
+        // The longest is vendor, product and serial: below 255.
+        a.u8(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+        a.bytes(bytes);
+    };
+    designator(BINARY, NAA, &naa(&identity.serial));
+
+    let mut t10 = Answer::new();
+    t10.text(&identity.vendor, 8);
+    t10.bytes(&printable(&identity.product).take(16).collect::<Vec<_>>());
+    t10.u8(b':');
+    t10.bytes(&printable(&identity.serial).take(MAX_SERIAL).collect::<Vec<_>>());
+    designator(ASCII, T10_VENDOR, &t10);
+
+    if let Some(port) = identity.target_port {
+        let of = |n: u16| [[0, 0], n.to_be_bytes()].concat();
+        designator(BINARY, OF_PORT | RELATIVE_PORT, &of(port.relative));
+        if let Some(group) = port.group {
+            designator(BINARY, OF_PORT | PORT_GROUP, &of(group));
+        }
+    }
+    a
+}
+
+/// NAA IEEE Registered Extended designator (SPC-4 7.8.6.6.5) as LIO makes it: 6h, the OUI 001405h,
+/// then the first 25 hexadecimal digits of the unit serial number (zeroes where there are fewer).
+pub fn naa(serial: &str) -> [u8; 16] {
+    let digits = serial.chars().filter_map(|c| c.to_digit(16)).filter_map(|d| u8::try_from(d).ok());
+    let mut nibbles = [6, 0, 0, 1, 4, 0, 5].into_iter().chain(digits);
+    std::array::from_fn(|_| {
+        let high = nibbles.next().unwrap_or(0);
+        high << 4 | nibbles.next().unwrap_or(0)
+    })
+}
+
+fn extended_inquiry(device: &Device) -> Answer {
+    let mut a = Answer::new();
+    a.u8(0);
+    a.u8(0x07); // HEADSUP, ORDSUP, SIMPSUP
+    a.u8(u8::from(device.write_cache)); // V_SUP
+    a.zeroes(60 - 3);
+    a
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct BlockLimitsPage {
+    wsnz: u8,
+    max_compare_and_write: u8,
+    transfer_granularity: U16,
+    max_transfer: U32,
+    optimal_transfer: U32,
+    max_prefetch: U32,
+    max_unmap_blocks: U32,
+    max_unmap_descriptors: U32,
+    unmap_granularity: U32,
+    /// UGAVALID in the most significant bit.
+    unmap_alignment: U32,
+    max_write_same: U64,
+    reserved: [u8; 20],
+}
+
+fn block_limits(device: &Device) -> Answer {
+    let limits = &device.limits;
+    // Without UNMAP its limits are zero (SBC-3 6.6.3).
+    let of_unmap = |n: u32| U32::new(if device.provisioning.unmap { n } else { 0 });
+    let mut a = Answer::new();
+    a.layout(&BlockLimitsPage {
+        wsnz: u8::from(limits.write_same_non_zero),
+        max_compare_and_write: limits.max_compare_and_write,
+        transfer_granularity: limits.transfer_granularity.into(),
+        max_transfer: limits.max_transfer.into(),
+        optimal_transfer: limits.optimal_transfer.into(),
+        max_prefetch: limits.max_prefetch.into(),
+        max_unmap_blocks: of_unmap(limits.max_unmap_blocks),
+        max_unmap_descriptors: of_unmap(limits.max_unmap_descriptors),
+        unmap_granularity: limits.unmap_granularity.into(),
+        unmap_alignment: limits.unmap_alignment.map_or(0, |lba| 1 << 31 | lba).into(),
+        max_write_same: limits.max_write_same.into(),
+        reserved: [0; 20],
+    });
+    a
+}
+
+fn block_device_characteristics(device: &Device) -> Answer {
+    let mut a = Answer::new();
+    a.be16(device.rotation_rate);
+    a.zeroes(60 - 2);
+    a
+}
+
+fn logical_block_provisioning(device: &Device) -> Answer {
+    let p = &device.provisioning;
+    let mut a = Answer::new();
+    a.u8(0); // no thresholds
+    a.u8(u8::from(p.unmap) << 7
+        | u8::from(p.write_same_unmap) << 6
+        | u8::from(p.write_same_unmap) << 5
+        | u8::from(p.managed() && p.reads_zeroes) << 2);
+    // PROVISIONING TYPE: thin, or resource provisioned where space can be freed but is there.
+    a.u8(match (p.thin, p.managed()) {
+        (true, _) => 2,
+        (false, true) => 1,
+        (false, false) => 0,
+    });
+    a.u8(0);
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::device;
+
+    #[test]
+    fn page_00_lists_the_pages_that_are_there_and_no_others() {
+        let list = page(0x00, &device()).unwrap();
+        assert_eq!(list[..], [0, 0, 0, 7, 0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2]);
+        for code in 0..=255 {
+            match page(code, &device()) {
+                Ok(a) => {
+                    assert!(list[4..].contains(&code));
+                    assert_eq!(a[1], code);
+                    assert_eq!(usize::from(u16::from_be_bytes([a[2], a[3]])), a.len() - 4);
+                }
+                Err(sense) => {
+                    assert!(!list[4..].contains(&code));
+                    assert_eq!(sense, Sense::cdb_field(2, Some(7)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_naa_designator_is_made_from_the_serial_as_lio_does() {
+        let naa = naa("3a0b5b32-6bd4-4a58-8a14-0d9ee1f0a1c7");
+        let hex: String = naa.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "60014053a0b5b326bd44a588a140d9ee");
+        assert_eq!(super::naa("")[..4], [0x60, 0x01, 0x40, 0x50]);
+    }
+
+    #[test]
+    fn device_identification_names_the_unit_and_its_port() {
+        let a = page(0x83, &device()).unwrap();
+        let mut rest = &a[4..];
+        let mut found = vec![];
+        while let [code_set, kind, 0, len, tail @ ..] = rest {
+            let (id, tail) = tail.split_at(usize::from(*len));
+            found.push((*code_set, *kind, id.to_vec()));
+            rest = tail;
+        }
+        assert!(rest.is_empty());
+        let t10 = b"LIO-ORG disk0:3a0b5b32-6bd4-4a58-8a14-0d9ee1f0a1c7".to_vec();
+        assert_eq!(found[0], (1, 0x03, naa(&device().identity.serial).to_vec()));
+        assert_eq!(found[1], (2, 0x01, t10));
+        assert_eq!(found[2..], [(1, 0x14, vec![0, 0, 0, 1]), (1, 0x15, vec![0, 0, 0, 16])]);
+    }
+
+    #[test]
+    fn lengths_stay_true_with_a_serial_that_is_far_too_long() {
+        let mut device = device();
+        device.identity.serial = "ü".repeat(100_000);
+        device.identity.product = "p".repeat(100_000);
+        assert_eq!(page(0x80, &device).unwrap().len(), 4 + MAX_SERIAL);
+        let a = page(0x83, &device).unwrap();
+        assert_eq!(usize::from(a[4 + 20 + 3]), 8 + 16 + 1 + MAX_SERIAL);
+    }
+
+    #[test]
+    fn block_limits_are_where_the_standard_puts_them() {
+        let a = page(0xb0, &device()).unwrap();
+        assert_eq!(a.len(), 64);
+        assert_eq!(a[4..8], [0, 1, 0, 8]);
+        assert_eq!(a[8..16], [0, 0, 0x20, 0, 0, 0, 8, 0]);
+        assert_eq!(a[20..36], [0, 0x40, 0, 0, 0, 0, 0, 64, 0, 0, 0, 8, 0x80, 0, 0, 0]);
+        assert_eq!(a[36..44], [0, 0, 0, 0, 0, 0x40, 0, 0]);
+    }
+
+    #[test]
+    fn without_unmap_no_page_offers_it() {
+        let mut device = device();
+        device.provisioning = Provisioning::default();
+        assert_eq!(page(0xb0, &device).unwrap()[20..28], [0; 8]);
+        assert_eq!(page(0xb2, &device).unwrap()[4..], [0; 4]);
+    }
+
+    #[test]
+    fn provisioning_and_read_capacity_agree() {
+        for n in 0..16 {
+            let p = Provisioning {
+                thin: n & 1 != 0,
+                unmap: n & 2 != 0,
+                write_same_unmap: n & 4 != 0,
+                reads_zeroes: n & 8 != 0,
+            };
+            let page = page(0xb2, &Device { provisioning: p, ..device() }).unwrap();
+            let capacity = crate::capacity::read_capacity16(&crate::fixtures::capacity(), &p);
+            assert_eq!(capacity[14] & 0x40 != 0, page[5] & 0x04 != 0, "LBPRZ");
+            assert_eq!(capacity[14] & 0x80 != 0, page[6] & 7 != 0, "LBPME");
+        }
+    }
+
+    #[test]
+    fn the_other_pages_tell_cache_and_rotation() {
+        assert_eq!(page(0x86, &device()).unwrap()[4..8], [0, 7, 1, 0]);
+        assert_eq!(page(0x86, &device()).unwrap().len(), 64);
+        assert_eq!(page(0xb1, &device()).unwrap()[4..8], [0, 1, 0, 0]);
+        assert_eq!(page(0xb2, &device()).unwrap()[4..], [0, 0xe4, 2, 0]);
+        let serial = &page(0x80, &device()).unwrap()[4..];
+        assert_eq!(serial, b"3a0b5b32-6bd4-4a58-8a14-0d9ee1f0a1c7");
+    }
+}
