@@ -1,7 +1,100 @@
-//! To come with the next steps.
+//! Checks beside the tests: licences and sources of what we depend on, fuzzing, model checking.
+
 use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+use crate::test::{Count, cargo_test};
+
+/// Options of `cargo xtask check`.
 #[derive(clap::Args)]
-pub(crate) struct Options {}
-pub(crate) fn main(_: &Options) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not there yet")
+pub(crate) struct Options {
+    /// Fuzz each target for so long
+    #[arg(long, default_value_t = 30, value_name = "S")]
+    fuzz_seconds: u32,
+    /// Only this check: deny, fuzz or loom
+    #[arg(value_parser = ["deny", "fuzz", "loom"])]
+    only: Option<String>,
+}
+
+/// The subcommand.
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    let mut total = Count::default();
+    if wanted("deny") {
+        println!("== licences, bans, sources");
+        total.add(deny()?);
+    }
+    if wanted("loom") {
+        println!("== model checks");
+        total.add(loom()?);
+    }
+    if wanted("fuzz") {
+        println!("== fuzzing");
+        total.add(fuzz(options.fuzz_seconds)?);
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn deny() -> Result<Count> {
+    need("cargo-deny")?;
+    let status = run::status(&mut run::cargo(["deny", "check", "licenses", "bans", "sources"]))?;
+    Ok(Count::of(status.success()))
+}
+
+/// The model checks of the crate `tcmu`, which `--cfg loom` builds on loom's atomics.
+pub(crate) fn loom() -> Result<Count> {
+    let dir = run::target_dir()?.join("loom");
+    let mut test = run::cargo(["test", "--release", "-p", "tcmu", "--lib", "loom"]);
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    cargo_test(test.env("RUSTFLAGS", format!("{flags} --cfg loom")).env("CARGO_TARGET_DIR", dir))
+}
+
+/// Runs each fuzz target for some seconds, from what earlier runs found.
+pub(crate) fn fuzz(seconds: u32) -> Result<Count> {
+    let dir = run::root().join("fuzz/fuzz_targets");
+    let mut targets: Vec<String> = std::fs::read_dir(&dir)
+        .with_context(|| format!("no fuzz targets in {}", dir.display()))?
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_owned()))
+        .collect();
+    targets.sort();
+    if targets.is_empty() {
+        bail!("no fuzz targets in {}", dir.display());
+    }
+    need("cargo-fuzz")?;
+    let mut count = Count::default();
+    for target in targets {
+        println!("-- {target}, {seconds} s");
+        let mut command = run::cargo(["fuzz", "run", &target, "--"]);
+        command.args([
+            &format!("-max_total_time={seconds}"),
+            "-verbosity=0",
+            "-print_final_stats=1",
+            "-timeout=10",
+            "-rss_limit_mb=1024",
+        ]);
+        // The sanitizer's flag is one of the nightly compiler's; the stable one has it, too.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        let good = run::status(&mut command)?.success();
+        if !good {
+            println!("FAIL {target}: the input is in fuzz/artifacts/{target}");
+        }
+        count.add(Count::of(good));
+    }
+    Ok(count)
+}
+
+/// Makes sure that a cargo subcommand is there.
+fn need(tool: &str) -> Result<()> {
+    let bin = std::env::home_dir().unwrap_or_default().join(".cargo/bin").join(tool);
+    if run::find_program(tool).is_some() || bin.is_file() {
+        return Ok(());
+    }
+    println!("installing {tool}");
+    let mut install = run::cargo(["install", "--locked", "--quiet", tool]);
+    // Not into our own target directory: its profile and flags are not ours.
+    run::run(install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS"))
 }

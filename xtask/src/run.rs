@@ -1,6 +1,7 @@
 //! Running other programs, and what to do when someone presses Ctrl-C.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,6 +66,23 @@ pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     let status = child.wait()?;
     check_interrupt()?;
     Ok(status)
+}
+
+/// Runs a command and hands on what it prints on its standard output, line by line; whether it
+/// succeeded.
+pub(crate) fn lines(command: &mut Command, sink: &mut dyn FnMut(&str)) -> Result<bool> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", describe(command)))?;
+    let stdout = child.stdout.take().context("no pipe")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        sink(&String::from_utf8_lossy(&line?));
+    }
+    let status = child.wait()?;
+    check_interrupt()?;
+    Ok(status.success())
 }
 
 /// What a command prints on its standard output.

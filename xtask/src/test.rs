@@ -1,7 +1,332 @@
-//! To come with the next steps.
-use std::process::ExitCode;
+//! All tests, in the order in which they are quick to fail: formatting, lints, documentation, unit
+//! tests, the model checks of loom, short runs of the fuzz targets; then the suites of `tests/vm`
+//! on a real kernel. Nothing is skipped silently: what cannot run has failed.
+
+use std::collections::VecDeque;
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::install::{self, For};
+use crate::{check, run, vm};
+
+/// Options of `cargo xtask test`.
 #[derive(clap::Args)]
-pub(crate) struct Options {}
-pub(crate) fn main(_: &Options) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not there yet")
+pub(crate) struct Options {
+    /// Leave out what needs a VM
+    #[arg(long)]
+    quick: bool,
+    /// Only the steps and suites whose names contain NAME; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// More of each: 256 devices, 40 kills
+    #[arg(long)]
+    full: bool,
+    /// Another daemon for the suites in the VM: a command line
+    #[arg(long, value_name = "COMMAND")]
+    daemon: Option<String>,
+    /// VMs at the same time; default: one for each CPU, at most 4
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Print the names of steps and suites
+    #[arg(long)]
+    list: bool,
+}
+
+/// How many checks there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+}
+
+impl Count {
+    /// One check.
+    pub(crate) fn of(good: bool) -> Count {
+        Count { passed: good.into(), failed: (!good).into() }
+    }
+
+    /// Adds the counts of another.
+    pub(crate) fn add(&mut self, other: Count) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+type Step = (&'static str, fn() -> Result<Count>);
+
+const STEPS: [Step; 6] = [
+    ("fmt", || one(&mut run::cargo(["fmt", "--all", "--check"]))),
+    ("clippy", || {
+        let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        one(&mut run::cargo(args))
+    }),
+    ("doc", || {
+        let mut doc = run::cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
+        one(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    }),
+    ("unit", || cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
+    ("loom", check::loom),
+    ("fuzz", || check::fuzz(5)),
+];
+
+/// A script of `tests/vm` with its arguments after the daemon.
+struct Suite {
+    name: &'static str,
+    script: &'static str,
+    args: &'static [&'static str],
+    /// In place of `args` with --full.
+    full_args: &'static [&'static str],
+    env: &'static [&'static str],
+    /// In seconds, on a slow machine without KVM.
+    timeout: u64,
+}
+
+const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
+
+/// The longest first, so that the last to end is short.
+#[rustfmt::skip]
+const SUITES: [Suite; 10] = [
+    Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900 },
+    Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900 },
+    Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900 },
+    Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600 },
+    Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
+    Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
+    Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
+    Suite { name: "many",      script: "many.sh",      args: &["64"],   full_args: &["256"],        env: &[],  timeout: 900 },
+    Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
+    Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
+];
+
+/// The subcommand.
+pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    let wanted = |name: &str| {
+        options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
+    };
+    let steps: Vec<Step> = STEPS.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let suites: Vec<&Suite> =
+        SUITES.iter().filter(|suite| !options.quick && wanted(suite.name)).collect();
+    if options.list {
+        let names = STEPS.iter().map(|step| step.0).chain(SUITES.iter().map(|suite| suite.name));
+        println!("{}", names.collect::<Vec<_>>().join("\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if steps.is_empty() && suites.is_empty() {
+        bail!("no step or suite is called so; --list names them");
+    }
+    // Some unit tests use the VM's programs, too.
+    install::ensure(if suites.is_empty() { &[For::Vm] } else { &[For::Vm, For::Luns, For::Test] })?;
+    let mut total = Count::default();
+    let mut lines = Vec::new();
+    for (name, step) in steps {
+        println!("== {name}");
+        let start = Instant::now();
+        let count = step().unwrap_or_else(|error| {
+            println!("FAIL {name}: {error:#}");
+            Count::of(false)
+        });
+        run::check_interrupt()?;
+        lines.push(summary(name, count, start));
+        total.add(count);
+    }
+    if !suites.is_empty() {
+        println!("== in the VM");
+        let daemon = match &options.daemon {
+            Some(command) => command.clone(),
+            None => run::build_daemon()?.to_string_lossy().into_owned(),
+        };
+        for (line, count) in run_suites(&suites, &daemon, options)? {
+            lines.push(line);
+            total.add(count);
+        }
+    }
+    println!("== summary\n{}", lines.join("\n"));
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 && total.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn summary(name: &str, count: Count, start: Instant) -> String {
+    let seconds = start.elapsed().as_secs();
+    let Count { passed, failed } = count;
+    format!("   {name:<10} {passed:>4} passed {failed:>3} failed {seconds:>5} s")
+}
+
+/// A command as one check.
+fn one(command: &mut Command) -> Result<Count> {
+    Ok(Count::of(run::status(command)?.success()))
+}
+
+/// Runs `cargo test`, shows what it says, and counts.
+pub(crate) fn cargo_test(command: &mut Command) -> Result<Count> {
+    let mut text = String::new();
+    let good = run::lines(command, &mut |line| {
+        println!("{line}");
+        text.push_str(line);
+        text.push('\n');
+    })?;
+    let mut count = count_cargo_test(&text);
+    // What does not build has no tests that fail.
+    if !good && count.failed == 0 || count == Count::default() {
+        count.failed += 1;
+    }
+    Ok(count)
+}
+
+/// Adds up the lines "test result: ok. 3 passed; 0 failed; ...".
+fn count_cargo_test(text: &str) -> Count {
+    let mut total = Count::default();
+    for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let before = |what: &str| {
+            let at = words.iter().position(|word| *word == what)?;
+            words.get(at.checked_sub(1)?)?.parse().ok()
+        };
+        total.add(Count {
+            passed: before("passed;").unwrap_or(0),
+            failed: before("failed;").unwrap_or(0),
+        });
+    }
+    total
+}
+
+/// Runs the suites, some at the same time; each line of theirs comes out behind the suite's name.
+fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<(String, Count)>> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = options.jobs.unwrap_or(cpus.min(4)).clamp(1, suites.len());
+    let queue: Mutex<VecDeque<&Suite>> = Mutex::new(suites.iter().copied().collect());
+    let results = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
+                    let Some(suite) = next.filter(|_| !run::interrupted()) else { return };
+                    let start = Instant::now();
+                    let count = run_suite(suite, daemon, options).unwrap_or_else(|error| {
+                        println!("{}: FAIL {error:#}", suite.name);
+                        Count::of(false)
+                    });
+                    if let Ok(mut results) = results.lock() {
+                        results.push((summary(suite.name, count, start), count));
+                    }
+                }
+            });
+        }
+    });
+    run::check_interrupt()?;
+    Ok(results.into_inner().unwrap_or_default())
+}
+
+fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Count> {
+    let script = run::root().join("tests/vm").join(suite.script);
+    let args = if options.full { suite.full_args } else { suite.args };
+    let words = [script.to_string_lossy().into_owned(), daemon.to_owned()];
+    let mut vm = vm::Options::new(words.into_iter().chain(args.iter().map(|s| (*s).to_owned())));
+    vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
+    vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
+    vm.quiet = true;
+    vm.mem = 1536;
+    let mut tally = Tally::default();
+    let mut text = Vec::new();
+    let outcome = vm::boot(&vm, &mut |bytes| {
+        text.extend_from_slice(bytes);
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            println!("{}: {}", suite.name, line.trim_end());
+            tally.line(line.trim_end());
+        }
+        Ok(())
+    })?;
+    let mut fail = |what: &str| {
+        println!("{}: FAIL {what}", suite.name);
+        tally.count.failed += 1;
+    };
+    for line in outcome.trouble.iter().take(5) {
+        fail(&format!("the kernel: {line}"));
+    }
+    if outcome.timed_out {
+        fail(&format!("not at its end after {} s", vm.timeout));
+    } else if outcome.status.is_none() {
+        fail("the VM ended early");
+        for line in &outcome.last_words {
+            println!("{}:   {line}", suite.name);
+        }
+    }
+    Ok(tally.end(outcome.status))
+}
+
+/// Counts the lines of a suite: "ok ...", "FAIL ...", and at the end "1..N".
+#[derive(Debug, Default)]
+struct Tally {
+    count: Count,
+    planned: Option<usize>,
+}
+
+impl Tally {
+    fn line(&mut self, line: &str) {
+        if line.starts_with("ok ") {
+            self.count.passed += 1;
+        } else if line.starts_with("FAIL ") {
+            self.count.failed += 1;
+        } else if let Some(plan) = line.strip_prefix("1..") {
+            self.planned = plan.parse().ok();
+        }
+    }
+
+    /// The count; a suite that broke off, or fails without saying where, has failed.
+    fn end(mut self, status: Option<u8>) -> Count {
+        let Count { passed, failed } = self.count;
+        if failed == 0 && (status != Some(0) || self.planned != Some(passed)) {
+            self.count.failed += 1;
+        }
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(text: &str, status: Option<u8>) -> Count {
+        let mut tally = Tally::default();
+        text.lines().for_each(|line| tally.line(line));
+        tally.end(status)
+    }
+
+    #[test]
+    fn the_results_of_all_test_binaries_are_added() {
+        let text = "test a ... ok\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
+                    test result: FAILED. 1 passed; 2 failed; 0 ignored\n";
+        assert_eq!(count_cargo_test(text), Count { passed: 4, failed: 2 });
+    }
+
+    #[test]
+    fn a_suite_that_comes_to_its_end_counts_its_checks() {
+        assert_eq!(tally("ok a\n# note\nok b\n1..2", Some(0)), Count { passed: 2, failed: 0 });
+        assert_eq!(
+            tally("ok a\nFAIL b (exit 1): x\n     | ok\n1..2", Some(1)),
+            Count { passed: 1, failed: 1 }
+        );
+    }
+
+    #[test]
+    fn a_suite_that_breaks_off_has_failed() {
+        assert_eq!(tally("ok a\n", Some(0)).failed, 1);
+        assert_eq!(tally("ok a\n1..2\n", Some(0)).failed, 1);
+        assert_eq!(tally("ok a\n1..1\n", None).failed, 1);
+        assert_eq!(tally("ok a\n1..1\n", Some(3)).failed, 1);
+        assert_eq!(tally("", Some(0)).failed, 1);
+    }
+
+    #[test]
+    fn every_suite_has_its_script() {
+        let dir = run::root().join("tests/vm");
+        for suite in &SUITES {
+            assert!(dir.join(suite.script).is_file(), "{}", suite.script);
+        }
+    }
 }

@@ -1,0 +1,74 @@
+#!/bin/bash
+# data.sh DAEMON: ext4 on LUNs of file and qcow; then the same writes, discards and zeroes to a raw
+# LUN and to qcow2 LUNs of several makes, which have to hold the same bytes.
+. "$(dirname "$(realpath "$0")")/lib.sh"
+DAEMON=$1
+must "the daemon starts" start "$DAEMON"
+mkdir -p /scratch/mnt
+
+for kind in file qcow; do
+    image $kind /scratch/e.img 192
+    must "$kind: a device is enabled" mk_dev e $((192 << 20)) $kind//scratch/e.img
+    must "$kind: it becomes a disk" lun e 0
+    check "$kind: mkfs.ext4" mkfs.ext4 -q -F $DISK
+    check "$kind: mount -o discard" mount -o discard $DISK /scratch/mnt
+    check "$kind: files are copied" cp -r /usr/share/perl5/Debconf /usr/share/doc/linux-image-* /usr/bin/bash /usr/bin/qemu-img /scratch/mnt/
+    (cd /scratch/mnt && find . -type f -exec sha256sum {} +) >sums
+    check "$kind: umount" umount /scratch/mnt
+    echo 3 >/proc/sys/vm/drop_caches
+    check "$kind: mount again" mount -o discard $DISK /scratch/mnt
+    check "$kind: $(wc -l <sums) files have their checksums" bash -c "cd /scratch/mnt && sha256sum --quiet -c $WORK/sums"
+    check "$kind: rm with discard, and fstrim" eval 'rm -r /scratch/mnt/Debconf && fstrim -v /scratch/mnt'
+    check "$kind: umount again" umount /scratch/mnt
+    check "$kind: fsck finds nothing" fsck.ext4 -fn $DISK
+    before=$(du -k /scratch/e.img | cut -f1)
+    check "$kind: blkdiscard of all gives space back" eval 'blkdiscard $DISK && sg_sync $SG && [ $(du -k /scratch/e.img | cut -f1) -lt $((before / 4)) ]'
+    check "$kind: it is removed" eval 'unlun e 0 && rm_dev e'
+    [ $kind = file ] || check "qcow: qemu-img check finds a clean image" clean_image /scratch/e.img
+done
+
+# A base with content, half of it compressed, for the images that have a backing file.
+MB=48
+head -c $((MB << 20)) </dev/urandom >base.raw
+qemu-img convert -q -f raw -O qcow2 base.raw base.qcow2
+qemu-img convert -q -c -f raw -O qcow2 base.raw packed.qcow2
+# make MAKE FILE: an image of that make, and TWIN a raw file of the same content
+make_image() {
+    truncate -s 0 twin.raw; truncate -s ${MB}M twin.raw
+    case $1 in
+    v3) qemu-img create -q -f qcow2 $2 ${MB}M ;;
+    v2) qemu-img create -q -f qcow2 -o compat=0.10 $2 ${MB}M ;;
+    small-clusters) qemu-img create -q -f qcow2 -o cluster_size=4k $2 ${MB}M ;;
+    narrow-refcounts) qemu-img create -q -f qcow2 -o refcount_bits=1 $2 ${MB}M ;;
+    preallocated) qemu-img create -q -f qcow2 -o preallocation=metadata $2 ${MB}M ;;
+    backed) qemu-img create -q -f qcow2 -b $WORK/base.qcow2 -F qcow2 $2; cp base.raw twin.raw ;;
+    compressed) cp packed.qcow2 $2; cp base.raw twin.raw ;;
+    extended-l2) qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k $2 ${MB}M ;;
+    esac
+}
+# The same to every disk: random writes of many sizes, then holes and zeroes.
+workload() {
+    fio --name=w --filename=$1 --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite \
+        --bsrange=512-128k --bs_unaligned=0 --blockalign=512 --randseed=7 --size=${MB}M --io_size=12M \
+        --buffer_pattern=0xdeadbeef --output=fio.out || { cat fio.out; return 1; }
+    blkdiscard -o 1048576 -l 3145728 $1 && blkdiscard -o 8389120 -l 65024 $1 &&
+        blkdiscard -z -o 20971520 -l 1049088 $1 &&
+        dd if=base.raw of=$1 bs=4608 seek=1000 count=7 oflag=direct status=none &&
+        dd if=base.raw of=$1 bs=64k seek=20 count=4 oflag=direct status=none
+}
+for make in v3 v2 small-clusters narrow-refcounts preallocated backed compressed; do
+    make_image $make i.qcow2
+    must "$make: a raw twin and the qcow2 image become disks" eval \
+        'mk_dev raw $((MB << 20)) file/$WORK/twin.raw && lun raw 0 && RAW=$DISK && mk_dev q $((MB << 20)) qcow/$WORK/i.qcow2 && lun q 1'
+    check "$make: the raw LUN takes the writes" workload $RAW
+    check "$make: the qcow LUN takes the writes" workload $DISK
+    check "$make: both read the same" cmp $RAW $DISK
+    check "$make: they are removed" eval 'unlun q 1 && unlun raw 0 && rm_dev q && rm_dev raw'
+    check "$make: qemu-img check finds a clean image" clean_image i.qcow2
+    check "$make: qemu-img compare finds the content of the twin" qemu-img compare -f qcow2 -F raw i.qcow2 twin.raw
+done
+check "the base images are as they were" eval 'qemu-img compare -q -f qcow2 -F raw base.qcow2 base.raw && clean_image base.qcow2'
+check "SIGTERM ends the daemon in 5 s" stop 5
+check "no task is stuck in the kernel" no_stuck
+check "no ring was broken" ring_is_whole
+finish

@@ -1,0 +1,162 @@
+# Shared by the suites in this directory; sourced inside the VM (cargo xtask vm). Each suite takes
+# the daemon under test as its first argument, a command line split at spaces, so that the C
+# daemon can be run for comparison.
+#
+# A check is a sentence. It prints a line "ok SENTENCE" or "FAIL SENTENCE", the latter with what
+# the command said; `finish` prints how many there were, which tells a suite that came to its end
+# from one that broke off.
+[ -n "${LUNETTE_VM:-}" ] || { echo "run this with: cargo xtask vm -- $0 DAEMON" >&2; exit 2; }
+
+CFG=/sys/kernel/config/target
+BUS_NAME=org.kernel.TCMUService1
+LOOP=$CFG/loopback/naa.5001405000000001
+WORK=/scratch/work
+DAEMON_LOG=/scratch/daemon.log
+DAEMON_PID=
+CHECKS=0
+FAILED=0
+REPO=$(dirname "$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")")
+mkdir -p $WORK && cd $WORK || exit 1
+
+now() { local t; read -r t _ </proc/uptime; echo "$t"; }
+# since T: hundredths of a second since T
+since() { local a=${1/./} b; b=$(now); echo $((10#${b/./} - 10#$a)); }
+not() { ! "$@"; }
+# within S CMD...: tries until CMD succeeds, at most S seconds
+within() {
+    local s=$1 t; shift; t=$(now)
+    until "$@"; do [ "$(since "$t")" -lt $((s * 100)) ] || return 1; sleep 0.1; done
+}
+# ended PID: it is no more (a zombie is no more either)
+ended() { [ ! -e /proc/$1 ] || [ "$(state $1)" = Z ]; }
+state() { local s; s=$(</proc/$1/stat) 2>/dev/null || return; s=${s##*) }; echo "${s%% *}"; }
+
+# check SENTENCE CMD...: CMD succeeds
+check() {
+    local sentence=$1 rc; shift
+    "$@" >$WORK/check.out 2>&1; rc=$?
+    CHECKS=$((CHECKS + 1))
+    if [ $rc = 0 ]; then
+        echo "ok $sentence"
+    else
+        FAILED=$((FAILED + 1))
+        echo "FAIL $sentence (exit $rc): $*"
+        tr -d '\0' <$WORK/check.out | head -${LINES_SHOWN:-20} | sed 's/^/     | /'
+    fi
+    return $rc
+}
+# For what cannot go on without: ends the suite.
+must() { check "$@" || { finish; exit 1; }; }
+note() { echo "# $*"; }
+
+finish() {
+    if [ "$FAILED" != 0 ]; then
+        local f
+        for f in $DAEMON_LOG /var/log/tcmu-runner.log; do
+            [ -s $f ] && { echo "     -- end of $f --"; tail -25 $f | sed 's/^/     | /'; }
+        done
+        dmesg | grep -vE ' vm: |9p' | tail -15 | sed 's/^/     | kernel: /'
+    fi
+    echo "1..$CHECKS"
+    [ "$FAILED" = 0 ]
+}
+
+# The system bus with our policy. Activation is switched off: it would start an installed daemon
+# in place of the one under test.
+start_dbus() {
+    [ -S /run/dbus/system_bus_socket ] && return
+    rm -f /usr/share/dbus-1/system-services/$BUS_NAME.service
+    local ours
+    ours=$(find "$REPO" -path "$REPO/target" -prune -o -name '*.conf' -path '*dbus*' -print -quit)
+    if [ -n "$ours" ]; then
+        rm -f /etc/dbus-1/system.d/tcmu-runner.conf /usr/share/dbus-1/system.d/tcmu-runner.conf
+        cp "$ours" /etc/dbus-1/system.d/
+    fi
+    dbus-daemon --system --fork --nopidfile --nosyslog
+}
+bus_has() {
+    dbus-send --system --print-reply --dest=org.freedesktop.DBus /org/freedesktop/DBus \
+        org.freedesktop.DBus.NameHasOwner string:$BUS_NAME 2>/dev/null | grep -q true
+}
+call() { dbus-send --system --print-reply --dest=$BUS_NAME "$@"; }
+
+# launch DAEMON: starts it and does not wait; sets DAEMON_PID
+launch() { $1 >>$DAEMON_LOG 2>&1 </dev/null & DAEMON_PID=$!; }
+ready() { bus_has || ended $DAEMON_PID; }
+# start DAEMON: starts it and waits for its name on the bus
+start() {
+    modprobe target_core_user && start_dbus || return 1
+    launch "$1"
+    within 60 ready
+    bus_has && ! ended $DAEMON_PID
+}
+# stop [S]: SIGTERM, and at most S seconds for the end
+stop() { kill $DAEMON_PID && within ${1:-10} ended $DAEMON_PID && wait $DAEMON_PID; }
+crash() { kill -9 $DAEMON_PID; wait $DAEMON_PID 2>/dev/null; true; }
+# Forty characters of CPU time and memory are worth a note in each log.
+note_daemon() { note "$(grep -E '^(VmRSS|Threads)' /proc/$DAEMON_PID/status | tr -s '\t\n ' ' ')"; }
+
+# mk_dev NAME BYTES CONFIG [CONTROL...]: a TCMU device, as rtslib makes it
+dev() { echo $CFG/core/user_0/$1; }
+mk_dev() {
+    local d bytes=$2 config=$3 c; d=$(dev "$1"); shift 3
+    mkdir -p "$d" && echo -n "dev_config=$config" >"$d/control" &&
+        echo -n "dev_size=$bytes" >"$d/control" || return 1
+    for c in "$@"; do echo -n "$c" >"$d/control" || return 1; done
+    echo -n "$(</proc/sys/kernel/random/uuid)" >"$d/wwn/vpd_unit_serial"
+    echo -n 1 >"$d/enable"
+}
+rm_dev() { timeout 60 rmdir "$(dev "$1")"; }
+
+# lun NAME N: exports it over tcm_loop as LUN N; sets DISK (/dev/sdX) and SG (/dev/sgN)
+lun() {
+    modprobe -a tcm_loop sd_mod sg || return 1
+    local t=$LOOP/tpgt_1
+    [ -e $t/nexus ] || { mkdir -p $t && echo -n naa.5001405000000002 >$t/nexus; } || return 1
+    mkdir -p $t/lun/lun_$2 && ln -s "$(dev $1)" $t/lun/lun_$2/$1 && find_lun $2
+}
+find_lun() {
+    SDEV=/sys/bus/scsi/devices/$(<$LOOP/tpgt_1/address):$1
+    within 20 disk_there || return 1
+    set -- $SDEV/block/*; DISK=/dev/${1##*/}
+    set -- $SDEV/scsi_generic/*; SG=/dev/${1##*/}
+}
+disk_there() { local s; s=$(cat $SDEV/block/*/size 2>/dev/null) && [ "$s" != 0 ] && [ -d $SDEV/scsi_generic ]; }
+unlun() { rm $LOOP/tpgt_1/lun/lun_$2/$1 && rmdir $LOOP/tpgt_1/lun/lun_$2; }
+
+# image KIND FILE MiB: an empty image for the backstore KIND
+image() {
+    case $1 in
+    qcow) qemu-img create -q -f qcow2 $2 ${3}M ;;
+    *) rm -f $2; truncate -s ${3}M $2 ;;
+    esac
+}
+
+# sense KEY TEXT SG_RAW_ARGS...: the command ends in CHECK CONDITION with this sense
+sense() {
+    local key=$1 text=$2 out; shift 2
+    out=$(sg_raw "$@" 2>&1); echo "$out"
+    [[ ${out,,} == *"sense key: ${key,,}"* && ${out,,} == *"${text,,}"* ]]
+}
+# hex FILE OFFSET LENGTH: bytes as hexadecimal digits; num: as a number
+hex() { od -An -v -tx1 -j$2 -N$3 $1 | tr -d ' \n'; }
+num() { echo $((16#$(hex "$@"))); }
+rd() { dd if=$DISK of=back bs=512 skip=$1 count=$2 iflag=direct,fullblock status=none; }
+# reads LBA BLOCKS FILE: the blocks hold what is in FILE
+reads() { rd $1 $2 && cmp back "$3"; }
+
+# No task is stuck in the kernel: none is in state D at two looks, a second apart.
+blocked() {
+    local p s
+    for p in /proc/[0-9]*; do
+        s=$(cat $p/stat 2>/dev/null) || continue
+        s=${s##*) }
+        [ "${s%% *}" != D ] || echo "${p#/proc/} $(cat $p/comm)"
+    done
+}
+no_stuck() {
+    local a b; a=$(blocked); [ -z "$a" ] && return
+    sleep 1; b=$(blocked); grep -xF "$a" <<<"$b"; [ $? != 0 ]
+}
+ring_is_whole() { not grep -iE 'ring (is )?broken' <(dmesg); }
+clean_image() { qemu-img check -q "$1" || { qemu-img check "$1"; false; }; }

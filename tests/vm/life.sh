@@ -1,0 +1,112 @@
+#!/bin/bash
+# life.sh DAEMON KIND [KILLS]: the daemon's death and return, and devices that come, go and grow,
+# under I/O that is verified.
+. "$(dirname "$(realpath "$0")")/lib.sh"
+DAEMON=$1 KIND=$2 KILLS=${3:-6}
+IMG=/scratch/x.img
+MB=64
+image $KIND $IMG $MB && image $KIND /scratch/y.img $MB
+
+# verified DISK MIB BS: writes in random order, then reads and verifies, in the background
+verified() {
+    rm -f v.out
+    fio --name=v --filename=$1 --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=$3 \
+        --size=${2}M --verify=crc32c --verify_fatal=1 --randseed=$RANDOM --output=v.out >/dev/null 2>&1 &
+    FIO=$!
+    within 20 flowing $1
+}
+flowing() { local a b; a=$(cat /sys/block/${1#/dev/}/stat); sleep 0.2; b=$(cat /sys/block/${1#/dev/}/stat); [ "$a" != "$b" ]; }
+fio_ok() { within ${1:-200} ended $FIO || { kill -9 $FIO; echo "fio does not end"; cat v.out; return 1; }; wait $FIO || { cat v.out; return 1; }; }
+
+# -- a device that is there first
+modprobe target_core_user
+must "a device is enabled while no daemon runs" mk_dev disk0 $((MB << 20)) $KIND/$IMG
+must "the daemon starts" start "$DAEMON"
+must "it takes the device over" lun disk0 0
+A=$DISK A_SDEV=$SDEV
+note_daemon
+
+# -- only one at a time
+second() { timeout 20 $DAEMON >second.out 2>&1; local rc=$?; cat second.out; [ $rc != 0 ] && [ $rc != 124 ]; }
+check "a second daemon refuses to start" second
+check "the first goes on" eval '! ended $DAEMON_PID && dd if=$A of=/dev/null bs=4k count=1 iflag=direct status=none'
+
+# -- kill -9
+verified $A 24 4k
+sleep 1; crash; sleep 3
+must "killed under I/O, it starts again after 3 s" start "$DAEMON"
+check "all that was written is there" fio_ok
+check "no task is stuck in the kernel" no_stuck
+
+verified $A 48 64k
+for i in $(seq $KILLS); do
+    sleep 0.$((RANDOM % 10))
+    crash
+    launch "$DAEMON"
+    # Every other time it dies while it is starting.
+    if [ $((i % 2)) = 0 ]; then sleep 0.$((RANDOM % 10)); crash; launch "$DAEMON"; fi
+    within 30 ready
+done
+check "killed $KILLS times and more at random moments, it serves" eval '! ended $DAEMON_PID && bus_has'
+check "all that was written is there" fio_ok
+check "no task is stuck in the kernel" no_stuck
+
+# -- an enable that waits for a daemon that is dead
+crash
+(mk_dev late $((MB << 20)) $KIND//scratch/y.img >late.out 2>&1) & LATE=$!
+sleep 2
+note "enable without a daemon: $(ended $LATE && echo has ended || echo waits)"
+must "the next daemon starts" start "$DAEMON"
+check "it frees an enable that waited for the dead one" within 20 ended $LATE
+[ "$(cat $(dev late)/enable 2>/dev/null)" = 1 ] || { rmdir $(dev late) 2>/dev/null; check "the enable is tried again" mk_dev late $((MB << 20)) $KIND//scratch/y.img; }
+check "its device becomes a disk" lun late 1
+B=$DISK B_SDEV=$SDEV B_SG=$SG
+
+# -- stopped for a while: the initiator aborts and tries again
+echo 3 >$A_SDEV/timeout
+verified $A 16 4k
+kill -STOP $DAEMON_PID; sleep 6; kill -CONT $DAEMON_PID
+check "after the initiator aborted commands, the daemon goes on" fio_ok
+echo 30 >$A_SDEV/timeout
+
+# -- resize under I/O
+verified $A 16 4k
+resized() { [ "$(($(cat $A_SDEV/block/*/size) * 512))" = "$1" ]; }
+ua() { sg_turs /dev/sg${1##*/sg} 2>&1; dmesg | grep -ci 'capacity data has changed'; }
+check "a device grows under I/O" eval 'echo -n $(((MB + 32) << 20)) >$(dev disk0)/attrib/dev_size'
+check "the initiator is told that its capacity has changed" within 10 eval 'dmesg | grep -i "capacity data has changed"'
+check "it sees the new capacity" eval 'echo 1 >$A_SDEV/rescan; resized $(((MB + 32) << 20))'
+check "the I/O went on meanwhile" fio_ok
+check "the new part is written and reads back" eval 'dd if=/dev/urandom of=r64k bs=64k count=1 status=none; dd if=r64k of=$A bs=64k seek=$(((MB + 31) * 16)) oflag=direct status=none && dd if=$A of=back bs=64k skip=$(((MB + 31) * 16)) count=1 iflag=direct status=none && cmp back r64k'
+
+# -- hot removal under I/O
+fio --name=h --filename=$B --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k --size=${MB}M --time_based --runtime=300 --output=h.out >/dev/null 2>&1 & HOT=$!
+within 20 flowing $B
+check "a LUN is removed under I/O" timeout 60 rm $LOOP/tpgt_1/lun/lun_1/late
+check "its I/O ends" within 60 ended $HOT
+check "its device is removed" eval 'rmdir $LOOP/tpgt_1/lun/lun_1 && rm_dev late'
+check "the other LUN goes on" dd if=$A of=/dev/null bs=4k count=1 iflag=direct status=none
+
+# -- the log
+log_there() { [ -s /var/log/tcmu-runner.log ]; }
+if log_there; then
+    mv /var/log/tcmu-runner.log old.log
+    kill -HUP $DAEMON_PID
+    check "SIGHUP makes it open its log anew" eval 'within 5 test -e /var/log/tcmu-runner.log'
+else
+    check "there is a log in /var/log/tcmu-runner.log" log_there
+fi
+
+# -- SIGTERM
+verified $A 16 4k
+check "SIGTERM under I/O ends the daemon in 10 s" stop 10
+sleep 1
+must "it starts again" start "$DAEMON"
+check "all that was written is there" fio_ok
+unlun disk0 0
+check "the device is removed" rm_dev disk0
+check "SIGTERM ends the daemon in 5 s" stop 5
+[ $KIND != qcow ] || check "qemu-img check finds clean images" eval 'clean_image $IMG && clean_image /scratch/y.img'
+check "no task is stuck in the kernel" no_stuck
+check "no ring was broken" ring_is_whole
+finish
