@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod dbus;
 pub mod device;
 pub mod events;
 pub mod lock;

@@ -20,11 +20,12 @@ pub struct DeviceSpec {
     pub key: DeviceKey,
     /// "user_0/disk0", as configfs and targetcli call it; for messages.
     pub name: String,
-    /// The UIO device's number: N of /dev/uioN.
-    pub uio_minor: u32,
-    /// The configfs directory of the device.
-    pub configfs: PathBuf,
-    /// The configuration string with its subtype ("qcow//srv/a.qcow2"), options included.
+    /// The UIO device, which the ring is in.
+    pub uio: tcmu::UioDevice,
+    /// The device in configfs.
+    pub configfs: tcmu::configfs::Device,
+    /// The configuration string with its subtype ("qcow//srv/a.qcow2"), options included: that of
+    /// configfs, which the UIO device's name repeats as it was at first.
     pub config: String,
     /// Block size in bytes.
     pub block_size: u32,
@@ -38,6 +39,8 @@ pub struct DeviceSpec {
     pub cmd_time_out: Option<Duration>,
     /// Directories that a backing file may lie in; `None`: any.
     pub backing_dirs: Option<Vec<PathBuf>>,
+    /// How the thread does its I/O.
+    pub backend: io_engine::Backend,
 }
 
 /// Tells answers to requests apart; chosen by the caller.

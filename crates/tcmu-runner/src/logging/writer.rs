@@ -143,7 +143,10 @@ mod tests {
         with_default(log.clone(), || tracing::info!("after"));
         log.flush(Duration::from_secs(5));
         let old = fs::read_to_string(old).unwrap();
-        assert!(old.contains("before\n") && old.contains("between\n") && !old.contains("after\n"), "{old}");
+        assert!(
+            old.contains("before\n") && old.contains("between\n") && !old.contains("after\n"),
+            "{old}"
+        );
         let new = fs::read_to_string(file).unwrap();
         assert!(new.ends_with("after\n") && new.lines().count() == 1, "{new}");
     }

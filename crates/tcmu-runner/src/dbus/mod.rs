@@ -1,0 +1,161 @@
+//! The daemon on the system bus, as targetcli and external handlers know it. All of it runs on one
+//! thread; nothing that may block does so there ([`check`]). Without a bus the daemon serves all the
+//! same, and tries to connect from time to time.
+//!
+//! ```text
+//! org.kernel.TCMUService1                          the name
+//! /org/kernel/TCMUService1                         ObjectManager
+//! /org/kernel/TCMUService1/SUBTYPE                 ConfigDesc, CheckConfig: one per handler
+//! /org/kernel/TCMUService1/HandlerManager1         RegisterHandler
+//! ```
+//! An external handler owns org.kernel.TCMUService1.HandlerManager1.SUBTYPE; it is there for as long
+//! as that name is, and its CheckConfig is forwarded to
+//! /org/kernel/TCMUService1/HandlerManager1/SUBTYPE of that name.
+mod check;
+mod handlers;
+mod objects;
+
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+use std::{io, thread};
+
+use zbus::export::futures_core::Stream;
+use zbus::fdo::NameOwnerChanged;
+use zbus::{Connection, MatchRule, MessageStream, connection};
+
+pub use check::{CheckConfig, TIME_LIMIT};
+pub use handlers::Handler;
+
+use handlers::Handlers;
+use objects::{HandlerManager, HandlerObject, ObjectManager};
+
+/// The daemon's name on the bus, and the interface of a handler.
+pub const NAME: &str = "org.kernel.TCMUService1";
+/// The object manager's path; handlers are below it.
+pub const PATH: &str = "/org/kernel/TCMUService1";
+/// Prefix of the names that external handlers own; also an interface.
+pub const MANAGER_NAME: &str = "org.kernel.TCMUService1.HandlerManager1";
+/// Where external handlers register.
+pub const MANAGER_PATH: &str = "/org/kernel/TCMUService1/HandlerManager1";
+
+/// Between two tries to connect.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Changes of name owners that may wait; more than all external handlers make at once.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// What the service needs to know.
+pub struct Options {
+    /// The bus; `None`: the system bus.
+    pub address: Option<String>,
+    /// The built-in handlers.
+    pub handlers: Vec<Handler>,
+    /// Checks a configuration string of a built-in handler. May block, and is called from any
+    /// thread.
+    pub check: CheckConfig,
+}
+
+/// Starts the service's thread. The receiver yields once the first try to own the name is over:
+/// whether it is owned. Wait for it, but not for ever.
+pub fn start(options: Options) -> io::Result<Receiver<bool>> {
+    let (ready, wait) = sync_channel(1);
+    // zbus's futures are large; the pages that they do not touch cost nothing.
+    thread::Builder::new()
+        .name("dbus".into())
+        .stack_size(1 << 20)
+        .spawn(move || run(&options, &ready))?;
+    Ok(wait)
+}
+
+fn run(options: &Options, ready: &SyncSender<bool>) {
+    let mut told = false;
+    loop {
+        let result = zbus::block_on(serve(options, || {
+            tracing::info!("own the D-Bus name {NAME}");
+            told = false;
+            let _ = ready.try_send(true);
+        }));
+        match result {
+            Ok(()) => tracing::warn!("the D-Bus connection was closed; connecting again"),
+            Err(error) if !told => {
+                told = true;
+                tracing::error!(
+                    "no D-Bus service: {error}. Devices are served all the same, but targetcli \
+                     does not list our handlers; trying again every {} s. \"tcmu-runner check\" \
+                     tells more",
+                    RETRY.as_secs()
+                );
+            }
+            Err(error) => tracing::debug!("no D-Bus service: {error}"),
+        }
+        let _ = ready.try_send(false);
+        thread::sleep(RETRY);
+    }
+}
+
+/// Connects, and serves until the connection ends.
+async fn serve(options: &Options, connected: impl FnOnce()) -> zbus::Result<()> {
+    let builder = match &options.address {
+        Some(address) => connection::Builder::address(address.as_str()),
+        None => connection::Builder::system(),
+    };
+    let handlers = Arc::new(Handlers::new(options.handlers.iter().cloned()));
+    let manager = HandlerManager { handlers: handlers.clone() };
+    let objects = ObjectManager { handlers: handlers.clone() };
+    let connection = builder
+        .method_timeout(TIME_LIMIT)
+        .serve_at(MANAGER_PATH, manager)
+        .serve_at(PATH, objects)
+        .build()
+        .await?;
+    for handler in &options.handlers {
+        let object = HandlerObject::builtin(handler.clone(), options.check.clone());
+        connection.object_server().at(handler.path(), object).await?;
+    }
+    let rule = MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .arg0ns(MANAGER_NAME)
+        .build()?;
+    let mut changes = MessageStream::for_match_rule(rule, &connection, Some(QUEUE)).await?;
+    // The name comes last: whoever sees it finds all objects.
+    connection.request_name(NAME).await?;
+    connected();
+    while let Some(message) = next(&mut changes).await {
+        if let Some(change) = NameOwnerChanged::from_message(message?) {
+            owner_changed(&connection, &handlers, &change).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn next(stream: &mut MessageStream) -> Option<zbus::Result<zbus::Message>> {
+    std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
+}
+
+/// An external handler's name has lost its owner, or changed it: the handler is gone, and a new
+/// owner has to register.
+async fn owner_changed(
+    connection: &Connection,
+    handlers: &Handlers,
+    change: &NameOwnerChanged,
+) -> zbus::Result<()> {
+    let args = change.args()?;
+    let subtype = args.name.strip_prefix(MANAGER_NAME).and_then(|rest| rest.strip_prefix('.'));
+    let Some(subtype) = subtype else { return Ok(()) };
+    // The new owner may have registered before this signal was read.
+    let owner = args.new_owner.as_ref().map(|owner| owner.as_str());
+    if handlers.remove_external(subtype, owner) {
+        tracing::info!("handler {subtype}: its owner has left the bus");
+        objects::withdraw(connection, subtype).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
