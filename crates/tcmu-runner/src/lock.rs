@@ -1,12 +1,14 @@
 //! One daemon per host: a POSIX record lock on /run/tcmu.lock, the one that the C daemon takes, so
 //! that neither starts beside the other. The kernel drops the lock when its holder dies, however.
-#![allow(unsafe_code)] // fcntl(F_GETLK) fills a struct that has no safe wrapper.
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 /// The lock file of every TCM-User daemon.
 pub const PATH: &str = "/run/tcmu.lock";
@@ -38,14 +40,6 @@ pub struct Lock {
     _file: File,
 }
 
-fn record(kind: libc::c_int) -> libc::flock {
-    // SAFETY: `flock` is plain data, for which all zeroes is a value: the whole file.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock
-}
-
 impl Lock {
     /// Takes the lock, or says who has it. Never waits.
     pub fn take(path: &Path) -> Result<Lock, Error> {
@@ -59,27 +53,27 @@ impl Lock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(io)?;
-        let lock = record(libc::F_WRLCK);
-        // SAFETY: the descriptor is open and the struct outlives the call.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &lock) } == 0 {
-            return Ok(Lock { _file: file });
-        }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EACCES | libc::EAGAIN) => {
+        match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(Errno::ACCESS | Errno::AGAIN) => {
                 Err(Error::Held { path: path.to_owned(), pid: holder(&file).unwrap_or(0) })
             }
-            _ => Err(io(error)),
+            Err(errno) => Err(io(errno.into())),
         }
     }
 }
 
 /// The process that holds the lock of an open file.
 fn holder(file: &File) -> Option<i32> {
-    let mut lock = record(libc::F_WRLCK);
-    // SAFETY: the descriptor is open and the struct outlives the call.
-    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) } == 0;
-    (done && lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock.l_pid)
+    let ours = Flock {
+        start: 0,
+        length: 0,
+        pid: None,
+        typ: FlockType::WriteLock,
+        offset_type: FlockOffsetType::Set,
+    };
+    let theirs = fcntl_getlk(file, &ours).ok()??;
+    Some(theirs.pid.map_or(0, |pid| pid.as_raw_nonzero().get()))
 }
 
 /// The process that holds the lock at `path`, if any; takes nothing.
