@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod file;
 mod null;
+mod qcow;
 mod ram;
 mod registry;
 mod zeroes;
@@ -17,6 +18,7 @@ use sgl::Sgl;
 pub use config::Config;
 pub use file::FileStore;
 pub use null::NullStore;
+pub use qcow::QcowStore;
 pub use registry::{AnyBackstore, OpenOptions, SUBTYPES, Subtype, check, open};
 
 /// What a backstore is and can do; asked for once after opening, and again after a resize.

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use sgl::Sgl;
 
-use crate::{Backstore, Config, Error, Facts, FileStore, NullStore, Provisioning, file, null, ram};
+use crate::{
+    Backstore, Config, Error, Facts, FileStore, NullStore, Provisioning, QcowStore, file, null,
+    qcow, ram,
+};
 
 /// How a backstore is opened.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,7 @@ pub struct Subtype {
 enum Kind {
     File,
     Null,
+    Qcow,
     Ram,
 }
 
@@ -48,6 +52,11 @@ pub static SUBTYPES: &[Subtype] = &[
         name: "null",
         config_desc: "(nothing): reads zeroes and forgets what is written",
         kind: Kind::Null,
+    },
+    Subtype {
+        name: "qcow",
+        config_desc: "/path/to/image: a qcow2 image (version 1 images can be read)",
+        kind: Kind::Qcow,
     },
     Subtype {
         name: "ram",
@@ -75,6 +84,7 @@ pub fn check(config: &str) -> Result<(), Error> {
     match kind {
         Kind::File => file::check(&config),
         Kind::Null => null::check(&config),
+        Kind::Qcow => qcow::check(&config),
         Kind::Ram => ram::check(&config),
     }
 }
@@ -85,6 +95,7 @@ pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyBackstore, E
     Ok(match kind {
         Kind::File => AnyBackstore::File(file::open(&config, options).await?),
         Kind::Null => AnyBackstore::Null(null::open(&config, options)?),
+        Kind::Qcow => AnyBackstore::Qcow(qcow::open(&config, options).await?),
         Kind::Ram => AnyBackstore::File(ram::open(&config, options)?),
     })
 }
@@ -97,6 +108,8 @@ pub enum AnyBackstore {
     File(FileStore),
     /// `null`.
     Null(NullStore),
+    /// `qcow`.
+    Qcow(QcowStore),
 }
 
 /// `$call` on the backstore that `$any` is.
@@ -105,6 +118,7 @@ macro_rules! each {
         match $any {
             AnyBackstore::File($it) => $call,
             AnyBackstore::Null($it) => $call,
+            AnyBackstore::Qcow($it) => $call,
         }
     };
 }

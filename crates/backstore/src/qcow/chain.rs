@@ -1,0 +1,200 @@
+//! The files of an image: itself, its backing file, that one's backing file and so on. Names are
+//! resolved, judged and opened here, and never by `imago`.
+//!
+//! A backing file's name comes out of the image, so whoever made the image chose it. Where the
+//! configuration names directories, a backing file must be in one of them. The format of a backing
+//! file that the image does not name (images made before QEMU 6.1) is probed as QEMU does: a qcow
+//! magic number makes it a qcow image, everything else is raw. That is dangerous when the backing
+//! file is raw and a guest could write to it: the guest may have written a qcow2 header there.
+//! `qemu-img rebase -u -F raw -b BACKING IMAGE` names the format once and for all.
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::header::{self, Header};
+use super::qcow1;
+use crate::Error;
+
+/// How many files a chain may have.
+const MAX_DEPTH: usize = 64;
+const OPERATION: &str = "open";
+
+/// One file of a chain.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    /// Length of the file in bytes.
+    pub(super) len: u64,
+    pub(super) kind: Kind,
+}
+
+/// What is in a file.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Raw,
+    Qcow1(qcow1::Header),
+    Qcow2(Header),
+}
+
+impl Kind {
+    /// log2 of the size of a cluster in bytes; 0 for raw files.
+    pub(super) fn cluster_bits(&self) -> u32 {
+        match self {
+            Kind::Raw => 0,
+            Kind::Qcow1(header) => header.cluster_bits,
+            Kind::Qcow2(header) => header.cluster_bits,
+        }
+    }
+}
+
+/// A chain that is being followed: [`Chain::next`] says which file to open, [`Chain::add`] takes
+/// it and finds out what is below it.
+#[derive(Debug)]
+pub(super) struct Chain<'a> {
+    layers: Vec<Layer>,
+    /// Device and inode of each file.
+    seen: Vec<(u64, u64)>,
+    next: Option<Next>,
+    allowed: Option<&'a [PathBuf]>,
+}
+
+#[derive(Clone, Debug)]
+struct Next {
+    path: PathBuf,
+    format: Option<String>,
+}
+
+impl<'a> Chain<'a> {
+    /// A chain that begins with `path`. Backing files have to be in one of the directories
+    /// `allowed`; `None` means anywhere.
+    pub(super) fn new(path: &Path, allowed: Option<&'a [PathBuf]>) -> Self {
+        let next = Some(Next { path: path.to_owned(), format: None });
+        Chain { layers: Vec::new(), seen: Vec::new(), next, allowed }
+    }
+
+    /// The next file to open; only the first one is ever to be written.
+    pub(super) fn next(&self) -> Option<&Path> {
+        self.next.as_ref().map(|next| next.path.as_path())
+    }
+
+    /// Takes the file that [`Chain::next`] named; `len` is its length in bytes.
+    ///
+    /// # Errors
+    /// When it is of a kind that may not be used, or names something that may not.
+    pub(super) fn add(&mut self, file: File, len: u64) -> Result<(), Error> {
+        let Some(Next { path, format }) = self.next.take() else {
+            return Ok(());
+        };
+        let metadata = file.metadata().map_err(|e| Error::new(e, OPERATION, &path))?;
+        let identity = if metadata.file_type().is_block_device() {
+            (u64::MAX, metadata.rdev())
+        } else {
+            (metadata.dev(), metadata.ino())
+        };
+        if self.seen.contains(&identity) {
+            let text = "its chain of backing files comes back to it";
+            return Err(Error::invalid(text, OPERATION, path));
+        }
+        self.seen.push(identity);
+        let top = self.layers.is_empty();
+        let kind = identify(&file, len, &path, format.as_deref(), top)?;
+        let backing = match &kind {
+            Kind::Raw => None,
+            Kind::Qcow1(header) => header.backing.as_ref(),
+            Kind::Qcow2(header) => header.backing.as_ref(),
+        };
+        if let Some(backing) = backing {
+            if self.layers.len() + 1 == MAX_DEPTH {
+                let text = format!("its chain of backing files is longer than {MAX_DEPTH}");
+                return Err(Error::invalid(text, OPERATION, path));
+            }
+            let below = resolve(&path, &backing.name, self.allowed)?;
+            self.next = Some(Next { path: below, format: backing.format.clone() });
+        }
+        // `imago` has no driver for version 1, and takes no foreign ones.
+        if let (Some(above), Kind::Qcow1(_)) = (self.layers.last(), &kind)
+            && matches!(above.kind, Kind::Qcow2(_))
+        {
+            let text = format!(
+                "its backing file {0} is a qcow version 1 image, which is not supported below a \
+                 qcow2 image; run `qemu-img convert -O qcow2 {0} NEW` and `qemu-img rebase -u -F \
+                 qcow2 -b NEW {1}`",
+                path.display(),
+                above.path.display()
+            );
+            return Err(Error::invalid(text, OPERATION, &above.path));
+        }
+        self.layers.push(Layer { path, file, len, kind });
+        Ok(())
+    }
+
+    /// The files, the image itself first.
+    pub(super) fn into_layers(self) -> Vec<Layer> {
+        self.layers
+    }
+}
+
+/// Finds out what is in a file, and reads its header.
+fn identify(
+    file: &File,
+    len: u64,
+    path: &Path,
+    format: Option<&str>,
+    top: bool,
+) -> Result<Kind, Error> {
+    let version = header::probe(file).map_err(|e| Error::new(e, OPERATION, path))?;
+    let version = match (format, version) {
+        (Some("raw" | "file" | "host_device"), _) => return Ok(Kind::Raw),
+        (None, None) if !top => {
+            tracing::warn!("{}: taken as raw, for its image names no format", path.display());
+            return Ok(Kind::Raw);
+        }
+        (Some("qcow2"), Some(version)) if version != 1 => version,
+        (Some("qcow"), Some(1)) => 1,
+        (None, Some(version)) => version,
+        (None | Some("qcow2" | "qcow"), _) => {
+            return Err(Error::invalid("it is not a qcow image", OPERATION, path));
+        }
+        (Some(other), _) => {
+            let other = other.escape_debug();
+            let text = format!("backing files of format \"{other}\" are not supported");
+            return Err(Error::invalid(text, OPERATION, path));
+        }
+    };
+    let kind = if version == 1 {
+        qcow1::Header::read(file, path).map(Kind::Qcow1)
+    } else {
+        Header::read(file, len, path).map(Kind::Qcow2)
+    };
+    kind.map_err(|kind| Error::new(kind, OPERATION, path))
+}
+
+/// The path of a backing file that `image` names, if it is allowed.
+fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<PathBuf, Error> {
+    let refuse = |why: String| {
+        let text = format!("its backing file \"{}\" {why}", name.escape_debug());
+        Error::invalid(text, OPERATION, image)
+    };
+    let local = name.strip_prefix("file:").unwrap_or(name);
+    let protocol = local.split('/').next().is_some_and(|first| first.contains(':'));
+    if protocol {
+        return Err(refuse("is not a file, which is not supported".into()));
+    }
+    let joined = image.parent().unwrap_or(Path::new("")).join(local);
+    let Some(allowed) = allowed else {
+        return Ok(joined);
+    };
+    let path = joined.canonicalize().map_err(|e| Error::new(e, OPERATION, &joined))?;
+    // A directory that is not there allows nothing.
+    let mut dirs = allowed.iter().filter_map(|dir| dir.canonicalize().ok());
+    if dirs.any(|dir| path.starts_with(dir)) {
+        return Ok(path);
+    }
+    let dirs: Vec<_> = allowed.iter().map(|dir| dir.display().to_string()).collect();
+    Err(refuse(format!(
+        "is {}, which is in none of the directories that the configuration allows ({})",
+        path.display(),
+        dirs.join(", ")
+    )))
+}

@@ -1,0 +1,236 @@
+//! `qcow//path`: an image in QEMU's qcow2 format, versions 2 and 3, and, for reading, version 1.
+//!
+//! What is where:
+//! - `chain`: the image and its backing files; which of them may be opened.
+//! - `header`: the judgement on a qcow2 header, before anything else is done with the image.
+//! - `image`: a qcow2 image as a backstore: concurrency, group commit, crash consistency.
+//! - `extents`: the cache that lets most reads and writes bypass everything else.
+//! - `layered`, `storage`: the `imago` crate, which knows the format, put on `io-engine`.
+//! - `qcow1`: version 1.
+//!
+//! An image is refused that is dirty, corrupt, encrypted, or needs a feature that is not there.
+//! It is locked as QEMU does, and so are its backing files (for reading).
+mod chain;
+mod extents;
+mod header;
+mod image;
+mod layered;
+mod qcow1;
+mod storage;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use sgl::Sgl;
+
+use crate::file::{check_image, open_image};
+use crate::{Backstore, Config, Error, ErrorKind, Facts, OpenOptions, Provisioning};
+use chain::{Chain, Kind, Layer};
+use image::Qcow2;
+use layered::{Imago, Part, Source};
+use qcow1::Qcow1;
+use storage::Storage;
+
+/// A qcow image of any version.
+#[derive(Debug)]
+pub struct QcowStore(Box<Version>);
+
+#[derive(Debug)]
+enum Version {
+    One { image: Qcow1, path: PathBuf, size: Cell<u64> },
+    Two(Qcow2),
+}
+
+/// Whether the image of a configuration string could be opened. Takes no lock. Blocks.
+pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
+    let mut chain = Chain::new(config.path()?, None);
+    while let Some(path) = chain.next() {
+        // A FIFO would block.
+        check_image(path)?;
+        let (file, len) = open_for_check(path).map_err(|e| Error::new(e, "open", path))?;
+        chain.add(file, len)?;
+    }
+    Ok(())
+}
+
+fn open_for_check(path: &Path) -> std::io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
+    Ok((file, len))
+}
+
+/// Opens the image of a configuration string, in the engine that runs on this thread.
+pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<QcowStore, Error> {
+    let path = config.path()?;
+    check_image(path)?;
+    let version = File::open(path).and_then(|file| header::probe(&file));
+    let version = version.map_err(|e| Error::new(e, "open", path))?;
+    if version == Some(1) && !options.read_only {
+        tracing::warn!("{}: qcow version 1: it can only be read", path.display());
+    }
+    let read_only = options.read_only || version == Some(1);
+    let mut chain = Chain::new(path, options.allowed_backing_dirs.as_deref());
+    let mut top = true;
+    while let Some(next) = chain.next() {
+        let image = open_image(next, read_only || !top).await?;
+        top = false;
+        chain.add(File::from(image.fd), image.size)?;
+    }
+    let mut layers = chain.into_layers();
+    if let Some(Layer { path, file, len, kind: Kind::Qcow2(header) }) = layers.first_mut()
+        && !read_only
+    {
+        header
+            .check_refcounts(file, *len, path)
+            .and_then(|()| Ok(header.clear_autoclear(file, path)?))
+            .map_err(|kind| Error::new(kind, "open for writing", &*path))?;
+    }
+    let parts: Result<Vec<Part>, Error> = layers
+        .into_iter()
+        .map(|layer| {
+            let storage = Storage::new(layer.file, &layer.path);
+            let storage = storage.map_err(|e| Error::new(e, "open", layer.path))?;
+            Ok(Part { storage, kind: layer.kind })
+        })
+        .collect();
+    QcowStore::build(parts?, path, read_only, options.size).await
+}
+
+impl QcowStore {
+    async fn build(
+        parts: Vec<Part>,
+        path: &Path,
+        read_only: bool,
+        wanted: Option<u64>,
+    ) -> Result<Self, Error> {
+        let failed = |e| Error::new(image::kind_of(e, path), "open", path);
+        let (version, size) = match parts.first() {
+            Some(Part { kind: Kind::Qcow2(header), storage }) => {
+                let (header, storage) = (header.clone(), storage.clone());
+                let size = header.size;
+                let imago = Imago::build(parts, !read_only).await.map_err(failed)?;
+                let size = size_of_unit(size, wanted, path)?;
+                (Version::Two(Qcow2::new(imago, &header, storage, path, read_only, size)), size)
+            }
+            _ => match Source::build(parts).await.map_err(failed)? {
+                Source::Qcow1(image) => {
+                    let size = size_of_unit(image.size(), wanted, path)?;
+                    let version =
+                        Version::One { image: *image, path: path.into(), size: size.into() };
+                    (version, size)
+                }
+                _ => return Err(Error::invalid("it is not a qcow image", "open", path)),
+            },
+        };
+        tracing::debug!("{}: {size} bytes", path.display());
+        Ok(QcowStore(Box::new(version)))
+    }
+}
+
+/// How many bytes the logical unit has, of an image with `size` bytes.
+fn size_of_unit(size: u64, wanted: Option<u64>, path: &Path) -> Result<u64, Error> {
+    match wanted {
+        None => Ok(size),
+        Some(wanted) if wanted <= size => Ok(wanted),
+        Some(wanted) => {
+            let text = format!(
+                "it has {size} bytes, which is less than the {wanted} bytes of the device; enlarge \
+                 it (`qemu-img resize {} {wanted}`) or make the device smaller",
+                path.display()
+            );
+            Err(Error::invalid(text, "open", path))
+        }
+    }
+}
+
+/// The answer of a version 1 image to whatever would change it.
+fn read_only(path: &Path, operation: &str) -> Error {
+    Error::new(ErrorKind::ReadOnly, operation, path)
+}
+
+impl Backstore for QcowStore {
+    fn facts(&self) -> Facts {
+        match &*self.0 {
+            Version::One { image, size, .. } => Facts {
+                size: size.get(),
+                read_only: true,
+                optimal_io: image.cluster_size(),
+                discard: None,
+                write_zeroes: false,
+            },
+            Version::Two(image) => image.facts(),
+        }
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { image, path, .. } => image.read(data, offset).await.map_err(|e| {
+                let operation = format!("read {} bytes at {offset}", data.len());
+                Error::new(e, operation, path)
+            }),
+            Version::Two(image) => image.read(data, offset).await,
+        }
+    }
+
+    async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { path, .. } => Err(read_only(path, "write")),
+            Version::Two(image) => image.write(data, offset, fua).await,
+        }
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { .. } => Ok(()),
+            Version::Two(image) => image.flush().await,
+        }
+    }
+
+    async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { path, .. } => Err(read_only(path, "discard")),
+            Version::Two(image) => image.discard(offset, len).await,
+        }
+    }
+
+    async fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { path, .. } => Err(read_only(path, "write zeroes")),
+            Version::Two(image) => image.write_zeroes(offset, len, may_unmap).await,
+        }
+    }
+
+    async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
+        match &*self.0 {
+            Version::One { image, path, .. } => {
+                let mapped = image.is_mapped(offset).await;
+                let failed = |e| Error::new(e, format!("look for data at {offset}"), path);
+                let (mapped, n) = mapped.map_err(failed)?;
+                let kind = if mapped { Provisioning::Mapped } else { Provisioning::Deallocated };
+                Ok((kind, n.clamp(1, len.max(1))))
+            }
+            Version::Two(image) => image.provisioning(offset, len).await,
+        }
+    }
+
+    async fn resize(&self, wanted: u64) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { image, path, size } => {
+                if wanted > image.size() {
+                    return Err(read_only(path, "resize"));
+                }
+                size.set(wanted);
+                Ok(())
+            }
+            Version::Two(image) => image.resize(wanted).await,
+        }
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        match &*self.0 {
+            Version::One { .. } => Ok(()),
+            Version::Two(image) => image.close().await,
+        }
+    }
+}
