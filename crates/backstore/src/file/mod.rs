@@ -318,3 +318,6 @@ fn extent(file: &File, offset: u64) -> Result<(Provisioning, u64), Errno> {
         Err(e) => Err(e),
     }
 }
+
+#[cfg(test)]
+mod tests;

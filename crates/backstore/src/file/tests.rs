@@ -1,0 +1,494 @@
+//! Behaviour of `file` and `ram`, with both backends of the engine.
+use std::future::Future;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use io_engine::{Backend, Engine, Started, TaskSet};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{AnyBackstore, registry};
+
+const K: u64 = 1024;
+
+fn both<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    for backend in [Backend::IoUring, Backend::Pool] {
+        Engine::new(backend).unwrap().block_on(test()).unwrap();
+    }
+}
+
+fn image(size: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(size).unwrap();
+    file
+}
+
+async fn open_path(path: &Path, options: OpenOptions) -> Result<AnyBackstore, Error> {
+    registry::open(&format!("file/{}", path.display()), &options).await
+}
+
+async fn open_default(path: &Path) -> AnyBackstore {
+    open_path(path, OpenOptions::default()).await.unwrap()
+}
+
+async fn bytes(store: &impl Backstore, offset: u64, len: usize) -> Vec<u8> {
+    let mut buf = vec![0xee; len];
+    store.read(&Sgl::from_slice(&mut buf), offset).await.unwrap();
+    buf
+}
+
+async fn fill(store: &impl Backstore, offset: u64, len: usize, byte: u8) -> Result<(), Error> {
+    let mut buf = vec![byte; len];
+    store.write(&Sgl::from_slice(&mut buf), offset, false).await
+}
+
+#[test]
+fn what_is_written_is_in_the_file() {
+    both(|| async {
+        let image = image(64 * K);
+        let store = open_default(image.path()).await;
+        fill(&store, 4 * K, 8192, 7).await.unwrap();
+        let mut buf = [8; 512];
+        store.write(&Sgl::from_slice(&mut buf), 512, true).await.unwrap();
+        store.flush().await.unwrap();
+        let content = std::fs::read(image.path()).unwrap();
+        assert_eq!(content.len(), 64 * 1024);
+        assert_eq!(&content[512..1024], &[8; 512]);
+        assert!(content[4096..12288].iter().all(|&b| b == 7));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_discarded_range_takes_no_space_and_reads_as_zeroes() {
+    both(|| async {
+        let image = image(1024 * K);
+        let store = open_default(image.path()).await;
+        let facts = store.facts();
+        let Some(Discard { granularity, zeroes: true }) = facts.discard else {
+            panic!("{facts:?}: the temporary directory has to be on ext4, xfs, btrfs or tmpfs");
+        };
+        fill(&store, 0, 1 << 20, 1).await.unwrap();
+        store.flush().await.unwrap();
+        let full = image.as_file().metadata().unwrap().blocks();
+        store.discard(256 * K, 512 * K).await.unwrap();
+        assert_eq!(bytes(&store, 256 * K, 512 << 10).await, vec![0; 512 << 10]);
+        let now = image.as_file().metadata().unwrap().blocks();
+        assert!(now + 1024 <= full, "{full} -> {now} blocks");
+        let there = |offset, len| store.provisioning(offset, len);
+        assert_eq!(there(0, 1024 * K).await.unwrap(), (Provisioning::Mapped, 256 * K));
+        let hole = there(300 * K, 1024 * K - 300 * K).await.unwrap();
+        assert_eq!(hole, (Provisioning::Deallocated, 468 * K));
+        assert_eq!(there(300 * K, 5).await.unwrap(), (Provisioning::Deallocated, 5));
+        let unaligned = u64::from(granularity) + 100;
+        store.discard(unaligned, 1000).await.unwrap();
+        let around = bytes(&store, unaligned - 1, 1002).await;
+        assert_eq!((around[0], around[1], around[1000], around[1001]), (1, 0, 0, 1));
+    });
+}
+
+#[test]
+fn zeroes_are_written_with_and_without_giving_up_space() {
+    both(|| async {
+        for size_known in [None, Some(512 * K)] {
+            let image = image(512 * K);
+            let options = OpenOptions { size: size_known, ..OpenOptions::default() };
+            let store = open_path(image.path(), options).await.unwrap();
+            for may_unmap in [false, true] {
+                fill(&store, 0, 512 << 10, 3).await.unwrap();
+                store.write_zeroes(1000, 300 * K, may_unmap).await.unwrap();
+                let content = bytes(&store, 0, 512 << 10).await;
+                let end = 1000 + (300 << 10);
+                assert!(content[..1000].iter().all(|&b| b == 3));
+                assert!(content[1000..end].iter().all(|&b| b == 0));
+                assert!(content[end..].iter().all(|&b| b == 3));
+            }
+            assert_eq!(image.as_file().metadata().unwrap().len(), 512 * K);
+        }
+    });
+}
+
+#[test]
+fn a_file_system_without_zero_range_gets_zeroes_written() {
+    both(|| async {
+        // A memfd's tmpfs has no FALLOC_FL_ZERO_RANGE.
+        let options = OpenOptions { size: Some(1024 * K), ..OpenOptions::default() };
+        let store = registry::open("ram/", &options).await.unwrap();
+        fill(&store, 0, 1 << 20, 9).await.unwrap();
+        store.write_zeroes(5, 700 * K, false).await.unwrap();
+        let content = bytes(&store, 0, 1 << 20).await;
+        let zeroes = content.iter().filter(|&&b| b == 0).count();
+        assert_eq!((content[4], zeroes), (9, 700 << 10));
+        let AnyBackstore::File(store) = store else { panic!() };
+        assert!(!store.zero.get(), "found out");
+        assert!(store.facts().write_zeroes, "by holes still");
+    });
+}
+
+#[test]
+fn a_file_smaller_than_the_logical_unit_is_refused_and_a_larger_one_is_cut() {
+    both(|| async {
+        let image = image(64 * K);
+        let options = |size| OpenOptions { size: Some(size), ..OpenOptions::default() };
+        let e = open_path(image.path(), options(65 * K)).await.unwrap_err();
+        assert!(e.to_string().contains("65536 bytes, which is less than the 66560 bytes"), "{e}");
+        let store = open_path(image.path(), options(32 * K)).await.unwrap();
+        assert_eq!(store.facts().size, 32 * K);
+    });
+}
+
+#[test]
+fn resizing_grows_the_file_and_never_cuts_it() {
+    both(|| async {
+        let image = image(64 * K);
+        let store = open_default(image.path()).await;
+        store.resize(100 * K).await.unwrap();
+        assert_eq!(store.facts().size, 100 * K);
+        assert_eq!(bytes(&store, 99 * K, 1024).await, [0; 1024]);
+        fill(&store, 99 * K, 1024, 1).await.unwrap();
+        store.resize(10 * K).await.unwrap();
+        assert_eq!(store.facts().size, 10 * K);
+        store.resize(100 * K).await.unwrap();
+        assert_eq!(bytes(&store, 99 * K, 1024).await, [1; 1024]);
+    });
+}
+
+#[test]
+fn what_cannot_be_an_image_is_refused_by_check_and_by_open() {
+    both(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+        for (path, text) in [
+            (dir.path().join("missing"), "look up: No such file or directory (os error 2)"),
+            (dir.path().to_owned(), "open: it is neither a regular file nor a block device"),
+            (fifo, "open: it is neither a regular file nor a block device (Fifo)"),
+            ("/dev/null".into(), "(CharacterDevice)"),
+        ] {
+            let opened = open_path(&path, OpenOptions::default()).await.unwrap_err().to_string();
+            let checked = registry::check(&format!("file/{}", path.display())).unwrap_err();
+            assert_eq!(opened, checked.to_string());
+            assert!(opened.contains(text), "{opened}");
+            assert!(opened.starts_with(&path.display().to_string()), "{opened}");
+        }
+        let e = registry::open("nosuch//x", &OpenOptions::default()).await.unwrap_err();
+        assert!(e.to_string().contains("no subtype \"nosuch\"; there are file, "), "{e}");
+    });
+}
+
+#[test]
+fn an_image_that_may_not_be_written_is_opened_when_asked_for_read_only() {
+    both(|| async {
+        // Not writable for root either.
+        let path = Path::new("/sys/kernel/uevent_seqnum");
+        let e = open_path(path, OpenOptions::default()).await.unwrap_err();
+        assert!(e.to_string().contains("open for writing: Permission denied"), "{e}");
+        assert!(e.to_string().contains("the daemon needs to write to it"), "{e}");
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let store = open_path(path, options).await.unwrap();
+        assert!(store.facts().read_only && store.facts().discard.is_none());
+        for e in [
+            fill(&store, 0, 1, 0).await,
+            store.discard(0, 1).await,
+            store.write_zeroes(0, 1, true).await,
+            store.resize(1 << 30).await,
+        ] {
+            assert!(matches!(e.unwrap_err().kind, ErrorKind::ReadOnly));
+        }
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn an_image_has_one_writer_and_is_free_again_when_that_goes() {
+    let engine = Engine::new(Backend::Auto).unwrap();
+    let one = async {
+        let image = image(4 * K);
+        let read_only = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let store = open_default(image.path()).await;
+        for options in [OpenOptions::default(), read_only.clone()] {
+            let e = open_path(image.path(), options).await.unwrap_err();
+            assert!(e.to_string().contains("lock: it is in use: another device, QEMU"), "{e}");
+        }
+        drop(store);
+        // Two readers are fine, a writer beside them is not.
+        let first = open_path(image.path(), read_only.clone()).await.unwrap();
+        let second = open_path(image.path(), read_only).await.unwrap();
+        open_path(image.path(), OpenOptions::default()).await.unwrap_err();
+        drop((first, second));
+        open_default(image.path()).await.close().await.unwrap();
+    };
+    engine.block_on(one).unwrap();
+}
+
+#[test]
+fn an_image_that_is_soon_given_up_is_waited_for() {
+    let engine = Engine::new(Backend::Auto).unwrap();
+    let wait = async {
+        let image = image(4 * K);
+        let store = open_default(image.path()).await;
+        let holder = std::thread::spawn({
+            let AnyBackstore::File(FileStore { file, .. }) = store else { panic!() };
+            move || {
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                drop(file);
+            }
+        });
+        open_default(image.path()).await;
+        holder.join().unwrap();
+    };
+    engine.block_on(wait).unwrap();
+}
+
+#[test]
+fn qemu_img_refuses_an_image_that_is_served() {
+    let engine = Engine::new(Backend::Auto).unwrap();
+    let run = async {
+        let image = image(64 * K);
+        let qemu_img = |args: &[&str]| {
+            let mut command = Command::new("qemu-img");
+            command.args(args).arg(image.path());
+            if args[0] == "resize" {
+                command.arg("128K");
+            }
+            command.output().expect("install qemu-utils: this test runs qemu-img")
+        };
+        let store = open_default(image.path()).await;
+        let refused = qemu_img(&["resize", "-f", "raw"]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && text.contains("lock"), "{text}");
+        assert!(qemu_img(&["info", "-U"]).status.success());
+        drop(store);
+        assert!(qemu_img(&["resize", "-f", "raw"]).status.success());
+    };
+    engine.block_on(run).unwrap();
+}
+
+#[test]
+fn errors_say_what_was_done_to_which_file() {
+    both(|| async {
+        let store = |path: &str| {
+            let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+            let image = Image { fd: file.into(), size: 1 << 20, is_block_device: false };
+            FileStore::from_image(image, Path::new(path), &OpenOptions::default()).unwrap()
+        };
+        let e = fill(&store("/dev/full"), 8, 16, 0).await.unwrap_err();
+        assert_eq!(e.errno(), Some(libc::ENOSPC));
+        assert_eq!(
+            e.to_string(),
+            "/dev/full: write 16 bytes at 8: No space left on device (os error 28)"
+        );
+        // Nothing is mapped at address 0.
+        let broken = store("/proc/self/mem");
+        let mut buf = [0; 16];
+        let e = broken.read(&Sgl::from_slice(&mut buf), 0).await.unwrap_err();
+        assert_eq!(e.errno(), Some(libc::EIO));
+        assert!(
+            e.to_string().starts_with("/proc/self/mem: read 16 bytes at 0: Input/output"),
+            "{e}"
+        );
+    });
+}
+
+#[test]
+fn a_file_that_was_cut_off_behind_our_back_is_an_error_not_zeroes() {
+    both(|| async {
+        let image = image(64 * K);
+        let store = open_default(image.path()).await;
+        image.as_file().set_len(10 * K).unwrap();
+        let mut buf = [0; 1024];
+        store.read(&Sgl::from_slice(&mut buf), 9 * K).await.unwrap();
+        let e = store.read(&Sgl::from_slice(&mut buf), 9 * K + 512).await.unwrap_err();
+        assert!(e.to_string().contains("the file ends at 10240: it was cut off"), "{e}");
+    });
+}
+
+#[test]
+fn commands_run_side_by_side_on_one_image() {
+    both(|| async {
+        let image = image(1024 * K);
+        let store = open_default(image.path()).await;
+        let store = &store;
+        let mut set = TaskSet::new();
+        let (mut running, mut finished) = (0, 0);
+        for i in 0..256u64 {
+            let started = set.push(async move {
+                let byte = i.to_le_bytes()[0];
+                let mut buf = vec![byte; 4096];
+                store.write(&Sgl::from_slice(&mut buf), i * 4 * K, i % 3 == 0).await.unwrap();
+                assert_eq!(bytes(store, i * 4 * K, 4096).await, buf);
+                if i % 16 == 0 {
+                    store.flush().await.unwrap();
+                }
+            });
+            match started {
+                Started::Done(()) => finished += 1,
+                Started::Running(_) => running += 1,
+            }
+        }
+        for _ in 0..running {
+            set.next().await;
+        }
+        assert_eq!(finished + running, 256);
+        let content = std::fs::read(image.path()).unwrap();
+        for (i, block) in content.chunks(4096).enumerate() {
+            assert!(block.iter().all(|&b| b == i.to_le_bytes()[0]), "block {i}");
+        }
+    });
+}
+
+#[test]
+fn null_is_zeroes_of_any_size() {
+    both(|| async {
+        let options = OpenOptions { size: Some(1 << 40), ..OpenOptions::default() };
+        let store = registry::open("null/", &options).await.unwrap();
+        fill(&store, 1 << 39, 4096, 1).await.unwrap();
+        assert_eq!(bytes(&store, 1 << 39, 4096).await, [0; 4096]);
+        store.resize(1 << 41).await.unwrap();
+        assert_eq!(store.facts().size, 1 << 41);
+        registry::open("null/x", &options).await.unwrap_err();
+    });
+}
+
+#[test]
+fn ram_has_the_size_of_its_string_and_none_of_its_content_at_first() {
+    both(|| async {
+        let none = OpenOptions::default();
+        let store = registry::open("ram//1T", &none).await.unwrap();
+        assert_eq!(store.facts().size, 1 << 40);
+        let nothing = store.provisioning(0, 1 << 40).await.unwrap();
+        assert_eq!(nothing, (Provisioning::Deallocated, 1 << 40));
+        fill(&store, (1 << 40) - 4096, 4096, 1).await.unwrap();
+        let data = store.provisioning((1 << 40) - 4096, 4096).await.unwrap();
+        assert_eq!(data, (Provisioning::Mapped, 4096));
+        let e = registry::open("ram/", &none).await.unwrap_err();
+        assert!(e.to_string().contains("it has no size"), "{e}");
+        let small = OpenOptions { size: Some(2 * K), ..none };
+        assert_eq!(registry::open("ram//4K", &small).await.unwrap().facts().size, 2 * K);
+        registry::open("ram//1K", &small).await.unwrap_err();
+    });
+}
+
+/// Loop devices need root: `cargo test -p backstore -- --ignored`.
+#[test]
+#[ignore = "needs root and loop devices"]
+fn a_block_device_is_served_as_a_file_is() {
+    both(|| async {
+        let image = image(1024 * K);
+        let losetup = |args: &[&str]| {
+            let output = Command::new("losetup").args(args).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        let device = losetup(&["--find", "--show", image.path().to_str().unwrap()]);
+        let store = open_default(Path::new(&device)).await;
+        let facts = store.facts();
+        assert_eq!(facts.size, 1024 * K);
+        assert!(matches!(facts.discard, Some(Discard { zeroes: false, .. })), "{facts:?}");
+        fill(&store, 0, 1 << 20, 5).await.unwrap();
+        for may_unmap in [false, true] {
+            store.write_zeroes(700, 100 * K, may_unmap).await.unwrap();
+            let content = bytes(&store, 0, 200 << 10).await;
+            assert!(content[..700].iter().all(|&b| b == 5));
+            assert!(content[700..700 + (100 << 10)].iter().all(|&b| b == 0));
+            assert!(content[700 + (100 << 10)..].iter().all(|&b| b == 5));
+        }
+        store.discard(100, 100).await.unwrap();
+        assert_eq!(bytes(&store, 100, 100).await, [5; 100]);
+        store.discard(256 * K, 512 * K).await.unwrap();
+        store.flush().await.unwrap();
+        assert_eq!(store.provisioning(0, 4096).await.unwrap(), (Provisioning::Mapped, 4096));
+        let e = store.resize(2048 * K).await.unwrap_err();
+        assert!(e.to_string().contains("the block device has 1048576 bytes"), "{e}");
+        let e = open_path(Path::new(&device), OpenOptions::default()).await.unwrap_err();
+        assert!(e.to_string().contains("it is in use"), "{e}");
+        drop(store);
+        losetup(&["--detach", &device]);
+    });
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { offset: usize, len: usize, byte: u8, fua: bool },
+    Read { offset: usize, len: usize },
+    Discard { offset: usize, len: usize },
+    Zero { offset: usize, len: usize, may_unmap: bool },
+    Grow { by: usize },
+    Flush,
+}
+
+const SIZE: usize = 96 * 1024;
+
+fn step() -> impl Strategy<Value = Step> {
+    let range = || (0..SIZE, 0..SIZE / 3);
+    prop_oneof![
+        4 => (range(), any::<u8>(), any::<bool>())
+            .prop_map(|((offset, len), byte, fua)| Step::Write { offset, len, byte, fua }),
+        3 => range().prop_map(|(offset, len)| Step::Read { offset, len }),
+        2 => range().prop_map(|(offset, len)| Step::Discard { offset, len }),
+        2 => (range(), any::<bool>())
+            .prop_map(|((offset, len), may_unmap)| Step::Zero { offset, len, may_unmap }),
+        1 => (1..5000usize).prop_map(|by| Step::Grow { by }),
+        1 => Just(Step::Flush),
+    ]
+}
+
+async fn follow(store: &impl Backstore, steps: &[Step]) {
+    let mut model = vec![0u8; SIZE];
+    for step in steps {
+        let clip = |offset: usize, len: usize| offset..(offset + len).min(model.len());
+        match *step {
+            Step::Write { offset, len, byte, fua } => {
+                let range = clip(offset, len);
+                model[range.clone()].fill(byte);
+                let mut buf = vec![byte; range.len()];
+                let (half, rest) = buf.split_at_mut(range.len() / 2);
+                let data = Sgl::from_slices([half, rest]);
+                store.write(&data, offset as u64, fua).await.unwrap();
+            }
+            Step::Read { offset, len } => {
+                let range = clip(offset, len);
+                assert_eq!(bytes(store, offset as u64, range.len()).await, model[range]);
+            }
+            Step::Discard { offset, len } => {
+                let range = clip(offset, len);
+                store.discard(offset as u64, range.len().max(1) as u64).await.unwrap();
+                model[offset..range.end.max(offset + 1)].fill(0);
+            }
+            Step::Zero { offset, len, may_unmap } => {
+                let range = clip(offset, len);
+                store.write_zeroes(offset as u64, range.len() as u64, may_unmap).await.unwrap();
+                model[range].fill(0);
+            }
+            Step::Grow { by } => {
+                store.resize((model.len() + by) as u64).await.unwrap();
+                model.resize(model.len() + by, 0);
+            }
+            Step::Flush => store.flush().await.unwrap(),
+        }
+    }
+    assert_eq!(bytes(store, 0, model.len()).await, model);
+    // The answers of provisioning cover everything, and holes are zeroes.
+    let (mut at, end) = (0, model.len() as u64);
+    while at < end {
+        let (kind, len) = store.provisioning(at, end - at).await.unwrap();
+        assert!(len > 0 && at + len <= end);
+        let range = usize::try_from(at).unwrap()..usize::try_from(at + len).unwrap();
+        assert!(kind == Provisioning::Mapped || model[range].iter().all(|&b| b == 0));
+        at += len;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn file_and_ram_behave_as_an_array_of_bytes(steps in prop::collection::vec(step(), 1..40)) {
+        both(|| async {
+            let image = image(SIZE as u64);
+            follow(&open_default(image.path()).await, &steps).await;
+            let ram = registry::open("ram//96K", &OpenOptions::default()).await.unwrap();
+            follow(&ram, &steps).await;
+        });
+    }
+}
