@@ -74,6 +74,8 @@ pub struct Ring {
     kicked: u32,
     /// The slots from `tail` to `fetch`; the first, if any, is a command's.
     slots: VecDeque<Slot>,
+    /// Their length together.
+    taken: u32,
     in_flight: IdSet,
     out_of_order: bool,
     /// In order: responses that wait for earlier ones.
@@ -154,6 +156,7 @@ impl Ring {
             tail: 0,
             kicked: 0,
             slots: VecDeque::new(),
+            taken: 0,
             in_flight: IdSet::default(),
             out_of_order: false,
             held: HashMap::new(),
@@ -167,6 +170,7 @@ impl Ring {
     /// Takes head and tail from the mailbox, with nothing in flight.
     fn rewind(&mut self) {
         self.slots.clear();
+        self.taken = 0;
         self.held.clear();
         self.in_flight = IdSet::default();
         self.broken = None;
@@ -257,6 +261,11 @@ impl Ring {
                 "the entry at {fetch} is {len} bytes long; there are {room}"
             )));
         }
+        // A full ring would look empty, so that the head never comes up to the tail from behind.
+        if u64::from(self.taken) + u64::from(len) >= u64::from(self.size) {
+            let tail = self.tail;
+            return Err(self.declare_broken(format!("cmd_head has overrun cmd_tail {tail}")));
+        }
         let id = header.cmd_id.get();
         if op == OP_CMD {
             // Every command's slot has to hold a response, be it another command's.
@@ -317,13 +326,10 @@ impl Ring {
     /// Moves `fetch` over an entry and remembers its slot.
     fn pass(&mut self, len: u32, id: Option<u16>) {
         self.fetch = self.after(self.fetch, len);
+        self.taken += len;
         match self.slots.back_mut() {
             // One slot for neighbours keeps the list short whatever the ring is filled with.
-            Some(last)
-                if id.is_none() && last.id.is_none() && last.len + len <= self.size - len =>
-            {
-                last.len += len;
-            }
+            Some(last) if id.is_none() && last.id.is_none() => last.len += len,
             _ => self.slots.push_back(Slot { len, id }),
         }
     }
@@ -337,10 +343,16 @@ impl Ring {
 
     /// Moves the tail over slots at it that need no completion.
     fn retire(&mut self) {
-        while let Some(Slot { len, id: None }) = self.slots.front() {
-            self.tail = self.after(self.tail, *len);
+        while let Some(&Slot { len, id: None }) = self.slots.front() {
             self.slots.pop_front();
+            self.free(len);
         }
+    }
+
+    /// Moves the tail over a slot.
+    fn free(&mut self, len: u32) {
+        self.tail = self.after(self.tail, len);
+        self.taken -= len;
     }
 
     /// Answers a command. The kernel learns of it with [`Ring::kick`].
@@ -388,7 +400,7 @@ impl Ring {
             *to = *from;
         }
         self.put(at + HEADER_LEN, &answer)?;
-        self.tail = self.after(self.tail, len);
+        self.free(len);
         self.retire();
         if !self.out_of_order {
             self.map.set_tail(self.tail);
@@ -451,18 +463,6 @@ impl Ring {
         }
         let unblocked = device.unblock();
         reset.and(unblocked)
-    }
-
-    /// Like [`Ring::reset`] where the other side has reset the ring already, in a way that has
-    /// nothing to do with configfs (stand-ins for the kernel).
-    pub fn restart(&mut self) -> Result<(), Error> {
-        match Rc::strong_count(&self.map) - 1 {
-            0 => {
-                self.rewind();
-                Ok(())
-            }
-            users => Err(Error::CommandsInFlight(users)),
-        }
     }
 }
 
