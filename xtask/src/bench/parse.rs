@@ -1,0 +1,154 @@
+//! What the guest measured, as numbers.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// The jobs of fio, in the order in which they run: what, block size, queue depth.
+pub(crate) const JOBS: [(&str, &str, u32); 12] = [
+    ("randread", "4k", 1),
+    ("randwrite", "4k", 1),
+    ("read", "4k", 1),
+    ("randread", "64k", 1),
+    ("randwrite", "64k", 1),
+    ("read", "64k", 1),
+    ("randread", "4k", 32),
+    ("randwrite", "4k", 32),
+    ("read", "4k", 32),
+    ("randread", "64k", 32),
+    ("randwrite", "64k", 32),
+    ("read", "64k", 32),
+];
+
+/// One job of fio on one daemon.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) iops: f64,
+    /// The daemon's CPU time for each I/O, in microseconds.
+    pub(crate) cpu_us: f64,
+}
+
+/// All that one run of the guest measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    /// In the order of [`JOBS`].
+    pub(crate) jobs: Vec<Job>,
+    /// From the start to the first answer, in microseconds; the median of three.
+    pub(crate) ready_us: f64,
+    /// Resident memory without the shared data area, in KiB, by number of devices.
+    pub(crate) memory: Vec<(u32, u64)>,
+    /// Kernel, fio, daemon.
+    pub(crate) about: Vec<(String, String)>,
+}
+
+/// Reads the files that the guest left in its share.
+pub(crate) fn measured(share: &Path, many: &[u32]) -> Result<Measured> {
+    let text = |name: &str| {
+        std::fs::read_to_string(share.join(name))
+            .with_context(|| format!("the VM left no {}", share.join(name).display()))
+    };
+    let number = |name: &str| -> Result<f64> {
+        text(name)?.trim().parse().with_context(|| format!("{name} is no number"))
+    };
+    let mut jobs = Vec::new();
+    for (rw, bs, qd) in JOBS {
+        let job = format!("{rw}-{bs}-{qd}");
+        let fio = fio(&text(&format!("fio-{job}.json"))?).with_context(|| format!("fio {job}"))?;
+        let cpu = number(&format!("cpu-{job}"))?;
+        jobs.push(Job { iops: fio.iops, cpu_us: cpu / fio.ios });
+    }
+    let mut memory = Vec::new();
+    for &devices in many {
+        memory.push((devices, resident(&text(&format!("smaps-{devices}"))?)));
+    }
+    let about = text("about")?
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(what, version)| (what.to_owned(), version.to_owned()))
+        .collect();
+    let ready_us = median(&text("ready")?).context("ready holds no numbers")?;
+    Ok(Measured { jobs, ready_us, memory, about })
+}
+
+/// The median of numbers, one a line.
+fn median(text: &str) -> Option<f64> {
+    let mut numbers: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).map(|n| *n as f64)
+}
+
+/// What fio says of its one job.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fio {
+    iops: f64,
+    ios: f64,
+}
+
+/// The report of `fio --output-format=json`; warnings of fio may stand before it.
+fn fio(text: &str) -> Result<Fio> {
+    let start = text.find('{').context("no report")?;
+    let report: serde_json::Value = serde_json::from_str(&text[start..])?;
+    let job = report["jobs"].get(0).context("no job")?;
+    let (mut iops, mut ios) = (0.0, 0.0);
+    for direction in ["read", "write"] {
+        iops += job[direction]["iops"].as_f64().context("no iops")?;
+        ios += job[direction]["total_ios"].as_f64().context("no total_ios")?;
+    }
+    anyhow::ensure!(ios > 0.0, "no I/O was done");
+    Ok(Fio { iops, ios })
+}
+
+/// Resident memory in KiB of a /proc/PID/smaps, without the mappings of UIO devices: they are the
+/// kernel's shared data area.
+fn resident(smaps: &str) -> u64 {
+    let mut shared_area = false;
+    let mut total = 0;
+    for line in smaps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if first.contains('-') && !first.ends_with(':') {
+            shared_area = line.contains("/dev/uio");
+        } else if first == "Rss:" && !shared_area {
+            total += line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fio_reports_are_read_behind_its_warnings() {
+        let text = r#"fio: something is deprecated
+            {"jobs": [{"read": {"iops": 100.5, "total_ios": 201},
+                       "write": {"iops": 0.0, "total_ios": 0}}]}"#;
+        assert_eq!(fio(text).unwrap(), Fio { iops: 100.5, ios: 201.0 });
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median("300\n100\n200\n"), Some(200.0));
+        assert_eq!(median(""), None);
+    }
+
+    #[test]
+    fn a_report_without_io_is_an_error() {
+        let nothing = r#"{"jobs": [{"read": {"iops": 0, "total_ios": 0},
+                                    "write": {"iops": 0, "total_ios": 0}}]}"#;
+        assert!(fio(nothing).is_err());
+        assert!(fio("{}").is_err());
+        assert!(fio("fio: failed").is_err());
+    }
+
+    #[test]
+    fn the_shared_data_area_is_left_out_of_the_memory() {
+        let smaps = "55d0-55d1 r--p 00000000 08:01 1 /usr/bin/tcmu-runner\n\
+                     Size:                  4 kB\nRss:                   4 kB\n\
+                     7f00-7f99 rw-s 00000000 00:05 2 /dev/uio0\n\
+                     Rss:                8192 kB\n\
+                     VmFlags: rd wr sh\n\
+                     7fa0-7fa1 rw-p 00000000 00:00 0 \nRss:                  16 kB\n";
+        assert_eq!(resident(smaps), 20);
+    }
+}

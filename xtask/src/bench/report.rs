@@ -1,0 +1,160 @@
+//! Tables, and their places in BENCHMARKS.md: what stands between two markers is replaced, the
+//! rest is written by people and kept.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::parse::{JOBS, Measured};
+
+/// Figures of both daemons with one backstore, in one kind of VM.
+pub(crate) struct Pair {
+    pub(crate) kind: &'static str,
+    pub(crate) ours: Measured,
+    pub(crate) c: Option<Measured>,
+}
+
+/// The table of one pair, and how far the aims are reached in it.
+pub(crate) fn jobs(pair: &Pair) -> String {
+    let mut out = String::from(
+        "| job | QD | IOPS, C | IOPS | times | daemon us per I/O, C | us per I/O | share |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (i, (rw, bs, qd)) in JOBS.iter().enumerate() {
+        let ours = pair.ours.jobs[i];
+        let row = match &pair.c {
+            Some(c) => {
+                let c = c.jobs[i];
+                format!(
+                    "{:.0} | {:.0} | {:.2} | {:.1} | {:.1} | {:.0} %",
+                    c.iops,
+                    ours.iops,
+                    ours.iops / c.iops,
+                    c.cpu_us,
+                    ours.cpu_us,
+                    100.0 * ours.cpu_us / c.cpu_us
+                )
+            }
+            None => format!("- | {:.0} | - | - | {:.1} | -", ours.iops, ours.cpu_us),
+        };
+        let _ = writeln!(out, "| {rw} {bs} | {qd} | {row} |");
+    }
+    out
+}
+
+/// How many rows reach the aims: a third of the CPU time, 1.5 times the IOPS at QD 32, more at QD 1.
+pub(crate) fn reach(pair: &Pair) -> Option<String> {
+    let c = pair.c.as_ref()?;
+    let rows = JOBS.iter().zip(pair.ours.jobs.iter().zip(&c.jobs));
+    let (mut cpu, mut iops) = (0, 0);
+    for ((_, _, qd), (ours, c)) in rows {
+        cpu += usize::from(ours.cpu_us <= c.cpu_us / 3.0);
+        let aim = if *qd == 1 { 1.0 } else { 1.5 };
+        iops += usize::from(ours.iops > aim * c.iops);
+    }
+    let n = JOBS.len();
+    Some(format!(
+        "CPU per I/O is at most a third of the C daemon's in {cpu} of {n} rows; \
+         IOPS are 1.5 times as many (QD 32) or more (QD 1) in {iops} of {n}.\n"
+    ))
+}
+
+/// Memory and time to be ready, of all pairs.
+pub(crate) fn rest(pairs: &[Pair]) -> String {
+    let mut out = String::from("| | C | tcmu-runner |\n| --- | --- | --- |\n");
+    for Pair { kind, ours, c } in pairs {
+        let seconds = |m: &Measured| format!("{:.3} s", m.ready_us / 1e6);
+        let other = c.as_ref().map_or("-".into(), seconds);
+        let _ =
+            writeln!(out, "| {kind}: first answer after the start | {other} | {} |", seconds(ours));
+        for (i, (devices, kib)) in ours.memory.iter().enumerate() {
+            let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
+            let other = c.as_ref().and_then(|c| c.memory.get(i)).map_or("-".into(), |m| mib(m.1));
+            let plural = if *devices == 1 { "" } else { "s" };
+            let what = format!("{kind}: resident memory, idle, {devices} device{plural}");
+            let _ = writeln!(out, "| {what} | {other} | {} |", mib(*kib));
+        }
+    }
+    out
+}
+
+/// IOPS of our qcow2 against our raw file.
+pub(crate) fn qcow_against_file(file: &Measured, qcow: &Measured) -> String {
+    let mut out = String::from("| job | QD | file IOPS | qcow2 IOPS | qcow2 / file |\n");
+    out += "| --- | --- | --- | --- | --- |\n";
+    for (i, (rw, bs, qd)) in JOBS.iter().enumerate() {
+        let (f, q) = (file.jobs[i].iops, qcow.jobs[i].iops);
+        let _ = writeln!(out, "| {rw} {bs} | {qd} | {f:.0} | {q:.0} | {:.2} |", q / f);
+    }
+    out
+}
+
+/// Puts `text` between the markers of `section` in the file, which is made when it is not there.
+pub(crate) fn replace(file: &Path, section: &str, text: &str) -> Result<()> {
+    let old = match std::fs::read_to_string(file) {
+        Ok(old) => old,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "# Benchmarks\n".into(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    let new = replaced(&old, section, text)?;
+    std::fs::write(file, new).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn replaced(old: &str, section: &str, text: &str) -> Result<String> {
+    let begin = format!("<!-- begin {section}: written by cargo xtask bench, not by hand -->");
+    let end = format!("<!-- end {section} -->");
+    let new = format!("{begin}\n{}\n{end}", text.trim_end());
+    match (old.find(&begin), old.find(&end)) {
+        (Some(b), Some(e)) if b < e => Ok(format!("{}{new}{}", &old[..b], &old[e + end.len()..])),
+        (None, None) => Ok(format!("{}\n\n{new}\n", old.trim_end())),
+        _ => bail!("the markers of section {section} are damaged"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::Job;
+    use super::*;
+
+    fn measured(iops: f64, cpu_us: f64) -> Measured {
+        let jobs = vec![Job { iops, cpu_us }; JOBS.len()];
+        Measured { jobs, ready_us: 250_000.0, memory: vec![(1, 2048)], about: Vec::new() }
+    }
+
+    #[test]
+    fn what_people_wrote_around_the_tables_is_kept() {
+        let first = replaced("# Benchmarks\n\nWords.\n", "a", "1\n").unwrap();
+        let second = replaced(&(first + "\nMore words.\n"), "b", "2").unwrap();
+        let third = replaced(&second, "a", "3").unwrap();
+        assert!(third.starts_with("# Benchmarks\n\nWords.\n"));
+        assert!(third.contains("-->\n3\n<!-- end a -->\n\nMore words.\n"));
+        assert!(third.contains("-->\n2\n<!-- end b -->"));
+        assert!(!third.contains("\n1\n"));
+    }
+
+    #[test]
+    fn damaged_markers_are_an_error() {
+        assert!(replaced("<!-- end a -->", "a", "1").is_err());
+    }
+
+    #[test]
+    fn a_row_tells_both_daemons_and_their_ratio() {
+        let pair =
+            Pair { kind: "file", ours: measured(300.0, 10.0), c: Some(measured(200.0, 40.0)) };
+        let table = jobs(&pair);
+        assert!(table.contains("| randread 4k | 1 | 200 | 300 | 1.50 | 40.0 | 10.0 | 25 % |"));
+        let reach = reach(&pair).unwrap();
+        assert!(reach.contains("in 12 of 12 rows") && reach.ends_with("in 6 of 12.\n"), "{reach}");
+        assert!(
+            rest(&[pair]).contains("| file: resident memory, idle, 1 device | 2.0 MiB | 2.0 MiB |")
+        );
+    }
+
+    #[test]
+    fn without_the_c_daemon_its_columns_are_empty() {
+        let pair = Pair { kind: "file", ours: measured(300.0, 10.0), c: None };
+        assert!(jobs(&pair).contains("| randread 4k | 1 | - | 300 | - | - | 10.0 | - |"));
+        assert_eq!(reach(&pair), None);
+    }
+}
