@@ -10,5 +10,6 @@ pub mod device;
 pub mod events;
 pub mod lock;
 pub mod logging;
+pub mod manager;
 pub mod signals;
 pub mod watch;

@@ -92,7 +92,7 @@ mod tests {
     fn a_second_daemon_is_told_who_holds_the_lock() {
         if let Some(path) = std::env::var_os("HOLD_LOCK") {
             let _lock = Lock::take(Path::new(&path)).unwrap();
-            println!("held");
+            io::Write::write_all(&mut io::stdout(), b"held\n").unwrap();
             io::stdin().read_line(&mut String::new()).unwrap();
             return;
         }

@@ -114,8 +114,8 @@ impl fmt::Display for Level {
 #[derive(Debug)]
 enum Message {
     Line(Line),
-    /// Write to this directory from now on; `None`: to no file.
-    Directory(Option<PathBuf>),
+    /// Write to this directory from now on.
+    Directory(PathBuf),
     Reopen,
     /// Everything before this has been written.
     Flush(SyncSender<()>),
@@ -165,9 +165,9 @@ impl Log {
         tracing::callsite::rebuild_interest_cache();
     }
 
-    /// Logs to `directory`/[`FILE`] from now on, or to stderr alone. A directory that does not
+    /// Logs to `directory`/[`FILE`] from now on. A directory that does not
     /// exist is made; one that cannot be used is reported on stderr and tried again later.
-    pub fn set_directory(&self, directory: Option<PathBuf>) {
+    pub fn set_directory(&self, directory: PathBuf) {
         self.tell(Message::Directory(directory));
     }
 

@@ -49,7 +49,7 @@ pub(super) fn run(messages: &Receiver<Message>, stderr: Option<Style>) {
                     None => Ok(()),
                 };
             }
-            Message::Directory(directory) => file = LogFile::new(directory),
+            Message::Directory(directory) => file = LogFile::new(Some(directory)),
             Message::Reopen => file = LogFile::new(file.directory),
             Message::Flush(done) => {
                 let _ = done.try_send(());
@@ -134,7 +134,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, old) = (dir.path().join("sub/tcmu-runner.log"), dir.path().join("sub/old"));
         let log = Log::start(Level::Info, None).unwrap();
-        log.set_directory(Some(dir.path().join("sub")));
+        log.set_directory(dir.path().join("sub"));
         with_default(log.clone(), || tracing::info!("before"));
         log.flush(Duration::from_secs(5));
         fs::rename(&file, &old).unwrap();
@@ -156,10 +156,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("tcmu-runner.log")).unwrap();
         let log = Log::start(Level::Info, None).unwrap();
-        log.set_directory(Some(dir.path().into()));
-        log.set_directory(Some("/proc/no/such".into()));
+        log.set_directory(dir.path().into());
+        log.set_directory("/proc/no/such".into());
         with_default(log.clone(), || tracing::info!("lost"));
-        log.set_directory(Some(dir.path().join("good")));
+        log.set_directory(dir.path().join("good"));
         with_default(log.clone(), || tracing::info!("kept"));
         log.flush(Duration::from_secs(5));
         let text = fs::read_to_string(dir.path().join("good/tcmu-runner.log")).unwrap();

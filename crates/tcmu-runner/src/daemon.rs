@@ -1,0 +1,354 @@
+//! The daemon from its start to its end: sets everything up in an order in which nobody can ask for
+//! what is not there yet, then runs the main loop.
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tcmu::module::Module;
+use tcmu::uio::Sysfs;
+use tcmu::{Configfs, Netlink};
+
+use crate::cli::Cli;
+use crate::config::{self, Config};
+use crate::crit;
+use crate::dbus::{self, Handler};
+use crate::device::Device;
+use crate::events::{self, Event, Receiver, Sender};
+use crate::lock::{self, Lock};
+use crate::logging::{Level, Log, Style};
+use crate::manager::{Limits, Manager, Options};
+use crate::memory;
+use crate::signals::{Signal, Signals};
+use crate::watch::Watch;
+
+/// How long the start waits for the D-Bus name.
+const BUS_TIME: Duration = Duration::from_secs(2);
+/// How long the end waits for the log.
+const LOG_TIME: Duration = Duration::from_secs(2);
+/// After an error of netlink, before it is read again.
+const NETLINK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The environment variable for the directory of the log file.
+pub const LOG_DIR_VARIABLE: &str = "TCMU_LOGDIR";
+/// The directory of the log file when nobody says otherwise.
+pub const LOG_DIR: &str = "/var/log";
+
+/// Runs the daemon until it is told to end.
+pub fn run(cli: &Cli) -> ExitCode {
+    // Before the first thread, which inherits the mask.
+    let signals = Signals::new();
+    memory::prepare();
+    let settings = Settings::new(cli);
+    let log = match Log::start(settings.level(&Config::default()), Some(Style::of_stderr())) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("tcmu-runner: cannot start a thread: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log.install();
+    log_panics();
+    let result = serve(&settings, &log, signals);
+    match &result {
+        Ok(()) => crit!("stopped"),
+        Err(reason) => crit!("cannot serve: {reason}"),
+    }
+    log.flush(LOG_TIME);
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result<(), String> {
+    let watch = Watch::new(Path::new(config::PATH));
+    let mut configuration = Configuration::default();
+    configuration.load(Path::new(config::PATH));
+    settings.apply(&configuration.config, log);
+    crit!("starting tcmu-runner {}", env!("CARGO_PKG_VERSION"));
+    configuration.report();
+    if let Err(error) = &watch {
+        tracing::warn!("changes of {} will go unnoticed: {error}", config::PATH);
+    }
+    if let Some(directory) = &settings.cli.handler_path {
+        tracing::info!(
+            "handlers are built in; modules in {} are not loaded",
+            directory.display()
+        );
+    }
+    let signals = signals.map_err(|error| format!("signals: {error}"))?;
+    let _lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
+    set_file_limit(settings.cli.nofile);
+
+    let hint = |error: tcmu::Error| format!("{error}. \"tcmu-runner check\" tells more");
+    let module = Module::default();
+    module.load().map_err(hint)?;
+    let netlink = open_netlink(&module).map_err(hint)?;
+    let (sender, receiver) = events::queue().map_err(|error| error.to_string())?;
+
+    // The kernel's messages queue up from here on. The name comes next, so that targetcli does not
+    // wait for devices; devices come last.
+    let handlers = handlers();
+    let subtypes = handlers.iter().map(|handler| handler.subtype.clone()).collect();
+    start_dbus(handlers);
+    let options = Options {
+        sysfs: Sysfs::default(),
+        configfs: Configfs::default(),
+        subtypes,
+        limits: Limits::default(),
+        backend: io_engine::Backend::Auto,
+    };
+    let start = Box::new(|spec, events: Sender| Ok(Box::new(Device::start(spec, events)?) as _));
+    let mut manager = Manager::new(options, netlink, sender, start);
+    manager.set_backing_dirs(configuration.config.backing_dirs.clone());
+    manager.scan();
+    tracing::info!("ready, with {} devices", manager.len());
+
+    let watch = watch.ok();
+    let mut main = Main { settings, log, configuration, manager, signals, receiver, watch };
+    main.run().map_err(|error| error.to_string())
+}
+
+/// What the main loop works with.
+struct Main<'a> {
+    settings: &'a Settings,
+    log: &'a Log,
+    configuration: Configuration,
+    manager: Manager,
+    signals: Signals,
+    receiver: Receiver,
+    watch: Option<Watch>,
+}
+
+impl Main<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        let mut ending = false;
+        while !(ending && self.manager.is_empty()) {
+            self.wait()?;
+            while let Some(signal) = self.signals.next() {
+                match signal {
+                    Signal::Reopen => {
+                        self.log.reopen();
+                        tracing::info!("SIGHUP: the log file is open anew");
+                    }
+                    Signal::Stop if ending => {}
+                    Signal::Stop => {
+                        tracing::info!("told to stop; closing {} devices", self.manager.len());
+                        ending = true;
+                        self.manager.shut_down();
+                    }
+                }
+            }
+            if let Err(error) = self.manager.on_netlink() {
+                tracing::error!("{error}");
+                thread::sleep(NETLINK_PAUSE);
+            }
+            for Event::Device(event) in self.receiver.drain() {
+                self.manager.on_device(event);
+            }
+            self.manager.tick(Instant::now());
+            if self.watch.as_ref().is_some_and(Watch::drain) {
+                self.reload();
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something is to be done.
+    fn wait(&self) -> io::Result<()> {
+        let netlink = self.manager.netlink();
+        let fds = [self.signals.as_fd(), netlink, self.receiver.as_fd()];
+        let fds = fds.into_iter().chain(self.watch.as_ref().map(AsFd::as_fd));
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let timeout = self.manager.deadline().map(|at| left(at) + Duration::from_millis(1));
+        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn reload(&mut self) {
+        let changes = self.configuration.load(Path::new(config::PATH));
+        self.configuration.report();
+        if changes.is_empty() {
+            return;
+        }
+        self.settings.apply(&self.configuration.config, self.log);
+        self.manager.set_backing_dirs(self.configuration.config.backing_dirs.clone());
+        crit!("{} has changed: {}", config::PATH, changes.join("; "));
+    }
+}
+
+/// The configuration file: what it said last.
+#[derive(Default)]
+struct Configuration {
+    config: Config,
+    text: Option<String>,
+    problems: Vec<String>,
+}
+
+impl Configuration {
+    /// Reads the file; returns what has changed. A file that cannot be read changes nothing.
+    fn load(&mut self, path: &Path) -> Vec<String> {
+        match config::read(path) {
+            Ok(text) if self.text.as_ref() == Some(&text) => Vec::new(),
+            Ok(text) => {
+                let (new, problems) = config::parse(&text, &self.config);
+                let problem = |problem| format!("{}: {problem}", path.display());
+                self.problems.extend(problems.into_iter().map(problem));
+                let changes = config::changes(&self.config, &new);
+                (self.config, self.text) = (new, Some(text));
+                changes
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                let text = format!("{}: {error}; all settings stay", path.display());
+                self.problems.push(text);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Logs what was wrong with it. Apart from reading, for the file says where the log goes.
+    fn report(&mut self) {
+        for problem in self.problems.drain(..) {
+            tracing::error!("{problem}");
+        }
+    }
+}
+
+/// What holds besides the configuration file, which wins over it.
+struct Settings {
+    cli: Cli,
+    log_dir: PathBuf,
+}
+
+impl Settings {
+    fn new(cli: &Cli) -> Settings {
+        let variable = std::env::var_os(LOG_DIR_VARIABLE).filter(|dir| !dir.is_empty());
+        let log_dir = cli.tcmu_log_dir.clone().or(variable.map(PathBuf::from));
+        Settings { cli: cli.clone(), log_dir: log_dir.unwrap_or_else(|| LOG_DIR.into()) }
+    }
+
+    fn level(&self, config: &Config) -> Level {
+        let usual = if self.cli.debug { Level::ScsiCommands } else { Level::Info };
+        config.log_level.unwrap_or(usual)
+    }
+
+    fn apply(&self, config: &Config, log: &Log) {
+        log.set_level(self.level(config));
+        log.set_directory(config.log_dir.clone().unwrap_or_else(|| self.log_dir.clone()));
+    }
+}
+
+/// The built-in handlers, as D-Bus shows them.
+pub fn handlers() -> Vec<Handler> {
+    let handler = |subtype: &backstore::Subtype| Handler {
+        subtype: subtype.name.to_owned(),
+        description: subtype.config_desc.to_owned(),
+    };
+    backstore::SUBTYPES.iter().map(handler).collect()
+}
+
+fn start_dbus(handlers: Vec<Handler>) {
+    let check = |config: &str| backstore::check(config).map_err(|error| error.to_string());
+    let options = dbus::Options { address: None, handlers, check: std::sync::Arc::new(check) };
+    match dbus::start(options) {
+        Ok(ready) if ready.recv_timeout(BUS_TIME).is_err() => {
+            tracing::warn!("D-Bus does not answer; going on without waiting for it");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!("no D-Bus service: {error}"),
+    }
+}
+
+/// Ends the waits that a predecessor has left behind, and listens. In between the kernel's messages
+/// are blocked: whoever enables a device in that moment gets EAGAIN; otherwise its message would
+/// reach nobody, and it would wait for ever.
+fn open_netlink(module: &Module) -> Result<Netlink, tcmu::Error> {
+    let blocked = match module.set_parameter("block_netlink", "1") {
+        Err(tcmu::Error::Missing(_)) => false,
+        set => set.map(|()| true)?,
+    };
+    if !blocked {
+        return Netlink::open();
+    }
+    let opened = module.set_parameter("reset_netlink", "1").and_then(|()| Netlink::open());
+    let unblocked = module.set_parameter("block_netlink", "0");
+    opened.and_then(|netlink| unblocked.map(|()| netlink))
+}
+
+/// Raises the limit of open files to what is asked for, or as far as it goes: a device needs some.
+fn set_file_limit(asked: Option<u64>) {
+    let old = getrlimit(Resource::Nofile);
+    let new = match asked {
+        Some(n) => Rlimit { current: Some(n), maximum: old.maximum.map(|max| max.max(n)) },
+        None => Rlimit { current: old.maximum, maximum: old.maximum },
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, new) {
+        tracing::error!("the limit of open files cannot be raised: {error}");
+    }
+}
+
+/// Panics go to the log, with their place; the thread's own code decides what ends with it.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let text = info.payload_as_str().unwrap_or("no message");
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("?");
+        crit!("bug: thread {name} panicked at {place}: {text}; please report it");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_wins_over_the_command_line_and_that_over_defaults() {
+        let settings = Settings {
+            cli: Cli { debug: true, ..Cli::default() },
+            log_dir: "/cli".into(),
+        };
+        assert_eq!(settings.level(&Config::default()), Level::ScsiCommands);
+        let config = Config { log_level: Some(Level::Error), ..Config::default() };
+        assert_eq!(settings.level(&config), Level::Error);
+        let plain = Settings::new(&Cli::default());
+        assert_eq!(plain.level(&Config::default()), Level::Info);
+        let named = Settings::new(&Cli { tcmu_log_dir: Some("/x".into()), ..Cli::default() });
+        assert_eq!(named.log_dir, Path::new("/x"));
+    }
+
+    #[test]
+    fn a_file_that_vanishes_or_cannot_be_read_keeps_the_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tcmu.conf");
+        let mut configuration = Configuration::default();
+        assert_eq!(configuration.load(&path), [""; 0]);
+        std::fs::write(&path, "log_level = 4\nbogus\n").unwrap();
+        assert_eq!(configuration.load(&path), ["log_level: default -> DEBUG"]);
+        assert_eq!(configuration.problems.len(), 1);
+        assert_eq!(configuration.load(&path), [""; 0]);
+        assert_eq!(configuration.problems.len(), 1, "the same text is reported once");
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert_eq!(configuration.load(&path), [""; 0]);
+        assert!(configuration.problems[1].ends_with("all settings stay"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(configuration.load(&path), [""; 0]);
+        assert_eq!(configuration.config.log_level, Some(Level::Debug));
+    }
+
+    #[test]
+    fn every_handler_has_a_name_that_fits_a_bus_and_a_description() {
+        let all = handlers();
+        assert!(all.iter().any(|handler| handler.subtype == "file"));
+        for handler in all {
+            assert!(!handler.description.is_empty());
+            assert!(handler.subtype.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        }
+    }
+}

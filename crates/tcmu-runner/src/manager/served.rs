@@ -1,0 +1,202 @@
+//! What the manager keeps of one device: the phase of its life, and who waits for what.
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use backstore::Config;
+use tcmu::netlink::{Event, EventKind};
+use tcmu::{DeviceName, UioDevice};
+
+use super::{Options, Thread};
+use crate::device::{DeviceKey, DeviceSpec, Request, Token};
+
+/// Where a device is in its life.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Its thread opens it.
+    Opening {
+        /// The message to answer; `None` when it was there before us.
+        added: Option<Event>,
+        /// When whoever waits is told that it failed.
+        until: Option<Instant>,
+    },
+    /// Its thread serves commands.
+    Serving,
+    /// Its thread flushes and ends.
+    Closing {
+        /// The messages to answer, and whether each is the removal.
+        events: Vec<(Event, bool)>,
+        /// When the thread is left to itself.
+        until: Instant,
+    },
+}
+
+/// A change under way.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) event: Event,
+    pub(super) request: Request,
+    pub(super) token: Token,
+    pub(super) until: Instant,
+}
+
+/// One device.
+pub(super) struct Served {
+    pub(super) minor: u32,
+    pub(super) name: DeviceName,
+    /// For the log.
+    pub(super) label: String,
+    pub(super) thread: Option<Box<dyn Thread>>,
+    pub(super) phase: Phase,
+    pub(super) change: Option<Change>,
+    /// Changes that wait for the device to open, or for the one before.
+    pub(super) waiting: VecDeque<Event>,
+    pub(super) config: String,
+    /// `None`: not known for sure, so that every value is a change.
+    size: Option<u64>,
+    write_cache: Option<bool>,
+}
+
+/// What the thread needs to know of a device.
+pub(super) fn spec(
+    key: DeviceKey,
+    uio: &UioDevice,
+    options: &Options,
+    backing_dirs: Option<Vec<PathBuf>>,
+) -> Result<DeviceSpec, tcmu::Error> {
+    let configfs = options.configfs.device(uio.name.hba, &uio.name.name)?;
+    // The UIO name has the string with which the device was made; configfs has the one of now.
+    let config = configfs.dev_config()?.filter(|config| !config.is_empty());
+    let config = config.unwrap_or_else(|| uio.name.config.clone());
+    let config = config.trim_end_matches('\n').to_owned();
+    Ok(DeviceSpec {
+        key,
+        name: format!("user_{}/{}", uio.name.hba, uio.name.name),
+        uio: uio.clone(),
+        block_size: configfs.hw_block_size()?.unwrap_or(512),
+        size: configfs.dev_size()?.unwrap_or(0),
+        write_cache: configfs.emulate_write_cache()?.unwrap_or(false),
+        serial: configfs.unit_serial()?.unwrap_or_default(),
+        cmd_time_out: Config::parse(&config).ok().and_then(|config| config.command_timeout),
+        backing_dirs,
+        backend: options.backend,
+        configfs,
+        config,
+    })
+}
+
+impl Served {
+    pub(super) fn new(uio: &UioDevice, spec: &DeviceSpec) -> Served {
+        Served {
+            minor: uio.minor,
+            name: uio.name.clone(),
+            label: spec.name.clone(),
+            thread: None,
+            phase: Phase::Serving,
+            change: None,
+            waiting: VecDeque::new(),
+            config: spec.config.clone(),
+            size: Some(spec.size),
+            write_cache: Some(spec.write_cache),
+        }
+    }
+
+    /// Whether it is this device. Its configuration is part of the name and may have changed.
+    pub(super) fn is(&self, minor: u32, name: &DeviceName) -> bool {
+        self.minor == minor && self.name.hba == name.hba && self.name.name == name.name
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    /// Tells the thread to end; `removed` is answered when it has.
+    pub(super) fn close(&mut self, removed: Option<Event>, until: Instant) {
+        if let Phase::Closing { events, .. } = &mut self.phase {
+            events.extend(removed.map(|event| (event, true)));
+            return;
+        }
+        let mut events: Vec<_> = removed.into_iter().map(|event| (event, true)).collect();
+        if let Phase::Opening { added, .. } = &mut self.phase {
+            events.extend(added.take().map(|event| (event, false)));
+        }
+        self.phase = Phase::Closing { events, until };
+        if let Some(thread) = &self.thread {
+            thread.stop(until.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// What a RECONFIG asks of the thread; `None`: nothing, for the value is the one it has.
+    pub(super) fn wanted(&self, event: &Event) -> Result<Option<Request>, (i32, String)> {
+        let EventKind::Reconfig { config, size, write_cache } = &event.kind else {
+            return Ok(None);
+        };
+        if let Some(config) = config.as_deref().map(|config| config.trim_end_matches('\n'))
+            && config != self.config
+        {
+            if config.split('/').next() != self.config.split('/').next() {
+                let text = format!(
+                    "its subtype cannot be changed: dev_config is {:?}, {config:?} was asked for",
+                    self.config
+                );
+                return Err((libc::EINVAL, text));
+            }
+            return Ok(Some(Request::Reconfigure(config.to_owned())));
+        }
+        if let Some(size) = size.filter(|&size| self.size != Some(size)) {
+            return Ok(Some(Request::Resize(size)));
+        }
+        if let Some(on) = write_cache.filter(|&on| self.write_cache != Some(on)) {
+            return Ok(Some(Request::SetWriteCache(on)));
+        }
+        Ok(None)
+    }
+
+    /// Notes a change that was made.
+    pub(super) fn apply(&mut self, request: &Request) {
+        match request {
+            Request::Resize(size) => self.size = Some(*size),
+            Request::SetWriteCache(on) => self.write_cache = Some(*on),
+            Request::Reconfigure(config) => self.config.clone_from(config),
+            Request::Reset => {}
+        }
+    }
+
+    /// A change was made after the kernel was told that it failed: what the kernel believes is not
+    /// what the thread does, until the next change.
+    pub(super) fn changed_late(&mut self) {
+        self.size = None;
+        self.write_cache = None;
+    }
+
+    /// Nobody waits for an answer any more.
+    pub(super) fn forget_events(&mut self) {
+        self.waiting.clear();
+        match &mut self.phase {
+            Phase::Opening { added, .. } => *added = None,
+            Phase::Closing { events, .. } => events.clear(),
+            Phase::Serving => {}
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Opening { until, .. } => until,
+            Phase::Serving => None,
+            Phase::Closing { until, .. } => Some(until),
+        };
+        phase.into_iter().chain(self.change.as_ref().map(|change| change.until)).min()
+    }
+
+    /// All messages that still wait for an answer, and whether each is the removal.
+    pub(super) fn into_events(self) -> Vec<(Event, bool)> {
+        let mut all: Vec<_> = self.waiting.into_iter().map(|event| (event, false)).collect();
+        all.extend(self.change.map(|change| (change.event, false)));
+        match self.phase {
+            Phase::Opening { added, .. } => all.extend(added.map(|event| (event, false))),
+            Phase::Closing { events, .. } => all.extend(events),
+            Phase::Serving => {}
+        }
+        all
+    }
+}

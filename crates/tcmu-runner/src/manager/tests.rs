@@ -1,0 +1,434 @@
+//! Life cycles against a kernel made of a socket pair, a folder for sysfs and configfs, and threads
+//! that do what the test says.
+use std::cell::RefCell;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use tcmu::DeviceName;
+use tcmu::netlink::wire;
+
+use super::*;
+use crate::events::{self, Receiver};
+
+const FAMILY: u16 = 0x21;
+
+/// What a stand-in thread was told.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Start(DeviceKey, String),
+    Request(Request, Token),
+    Stop,
+}
+
+type Record = Rc<RefCell<Vec<Told>>>;
+
+struct FakeThread(Record);
+
+impl Thread for FakeThread {
+    fn request(&self, request: Request, token: Token) {
+        self.0.borrow_mut().push(Told::Request(request, token));
+    }
+
+    fn stop(&self, _: Duration) {
+        self.0.borrow_mut().push(Told::Stop);
+    }
+}
+
+/// The kernel's side, and the manager that it talks to.
+struct World {
+    root: tempfile::TempDir,
+    socket: OwnedFd,
+    manager: Manager,
+    told: Record,
+    _events: Receiver,
+}
+
+impl World {
+    fn new() -> World {
+        let root = tempfile::tempdir().unwrap();
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, ours) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+                .unwrap();
+        let (sender, receiver) = events::queue().unwrap();
+        let options = Options {
+            sysfs: Sysfs::new(root.path().join("uio"), "/dev"),
+            configfs: Configfs::new(root.path().join("target")),
+            subtypes: vec!["file".into(), "qcow".into()],
+            limits: Limits::default(),
+            backend: io_engine::Backend::Auto,
+        };
+        let told = Record::default();
+        let record = told.clone();
+        let start: Start = Box::new(move |spec, _| {
+            if spec.config.contains("nothread") {
+                return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            }
+            record.borrow_mut().push(Told::Start(spec.key, spec.config.clone()));
+            Ok(Box::new(FakeThread(record.clone())))
+        });
+        let netlink = Netlink::from_stand_in(ours, FAMILY);
+        let manager = Manager::new(options, netlink, sender, start);
+        World { root, socket, manager, told, _events: receiver }
+    }
+
+    /// Makes a device as the kernel shows it: UIO and configfs.
+    fn make(&self, minor: u32, name: &str, config: &str) {
+        let uio = self.root.path().join(format!("uio/uio{minor}"));
+        fs::create_dir_all(uio.join("maps/map0")).unwrap();
+        fs::write(uio.join("name"), format!("tcm-user/0/{name}/{config}\n")).unwrap();
+        fs::write(uio.join("maps/map0/size"), "0x10000\n").unwrap();
+        let device = self.root.path().join("target/core/user_0").join(name);
+        fs::create_dir_all(device.join("attrib")).unwrap();
+        for (attribute, value) in [
+            ("dev_config", config),
+            ("dev_size", "1048576"),
+            ("emulate_write_cache", "0"),
+            ("hw_block_size", "512"),
+        ] {
+            fs::write(device.join("attrib").join(attribute), format!("{value}\n")).unwrap();
+        }
+    }
+
+    fn unmake(&self, minor: u32) {
+        fs::remove_dir_all(self.root.path().join(format!("uio/uio{minor}"))).unwrap();
+    }
+
+    fn say(&mut self, kind: EventKind, minor: u32, name: &str, config: &str) {
+        let device = DeviceName { hba: 0, name: name.into(), config: config.into() };
+        let event = Event { kind, device, minor, device_id: Some(100 + minor) };
+        let message = wire::event(FAMILY, &event);
+        rustix::net::send(&self.socket, &message, SendFlags::empty()).unwrap();
+        self.manager.on_netlink().unwrap();
+    }
+
+    /// The next answer to the kernel: device and status.
+    fn answer(&self) -> Option<(u32, i32)> {
+        let mut buffer = [0; 4096];
+        let received = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty());
+        let (_, n) = received.ok()?;
+        let reply = wire::parse_reply(&buffer[..n], FAMILY).unwrap();
+        Some((reply.device_id, reply.status))
+    }
+
+    fn told(&self) -> Vec<Told> {
+        std::mem::take(&mut self.told.borrow_mut())
+    }
+
+    /// Adds a device and has it opened.
+    fn serving(&mut self, minor: u32, name: &str, config: &str) -> DeviceKey {
+        self.make(minor, name, config);
+        self.say(EventKind::Added, minor, name, config);
+        let told = self.told();
+        let Some(Told::Start(key, _)) = told.last() else { panic!("not started: {told:?}") };
+        self.manager.on_device(DeviceEvent::Opened(*key));
+        assert_eq!(self.answer(), Some((100 + minor, 0)));
+        *key
+    }
+
+    fn reconfig(&mut self, config: Option<&str>, size: Option<u64>, write_cache: Option<bool>) {
+        let config = config.map(Into::into);
+        self.say(EventKind::Reconfig { config, size, write_cache }, 0, "a", "file//a");
+    }
+
+    fn token(&self) -> (Request, Token) {
+        match self.told().pop() {
+            Some(Told::Request(request, token)) => (request, token),
+            other => panic!("no request but {other:?}"),
+        }
+    }
+}
+
+fn stopped(device: DeviceKey) -> DeviceEvent {
+    DeviceEvent::Stopped { device, why: Stop::Asked }
+}
+
+#[test]
+fn the_kernel_is_answered_when_the_device_has_opened_and_not_before() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.say(EventKind::Added, 0, "a", "file//a");
+    assert_eq!(world.told(), [Told::Start(DeviceKey(1), "file//a".into())]);
+    assert_eq!(world.answer(), None);
+    world.manager.on_device(DeviceEvent::Opened(DeviceKey(1)));
+    assert_eq!(world.answer(), Some((100, 0)));
+    assert_eq!(world.answer(), None);
+}
+
+#[test]
+fn an_open_that_fails_gives_its_errno_to_the_kernel_and_leaves_nothing() {
+    let mut world = World::new();
+    world.make(0, "a", "file//none");
+    world.say(EventKind::Added, 0, "a", "file//none");
+    let failed =
+        DeviceEvent::OpenFailed { device: DeviceKey(1), errno: libc::ENOENT, reason: "none".into() };
+    world.manager.on_device(failed);
+    assert_eq!(world.answer(), Some((100, -libc::ENOENT)));
+    assert!(world.manager.is_empty());
+    world.say(EventKind::Removed, 0, "a", "file//none");
+    assert_eq!(world.answer(), Some((100, 0)));
+}
+
+#[test]
+fn a_thread_that_cannot_start_is_a_failed_open() {
+    let mut world = World::new();
+    world.make(0, "a", "file//nothread");
+    world.say(EventKind::Added, 0, "a", "file//nothread");
+    assert_eq!(world.answer(), Some((100, -libc::EAGAIN)));
+    assert!(world.manager.is_empty());
+}
+
+#[test]
+fn a_device_without_its_uio_device_is_refused() {
+    let mut world = World::new();
+    world.say(EventKind::Added, 3, "a", "file//a");
+    assert_eq!(world.answer(), Some((103, -libc::ENODEV)));
+}
+
+#[test]
+fn subtypes_of_others_are_met_with_silence() {
+    let mut world = World::new();
+    world.make(0, "a", "rbd/pool/a");
+    world.make(1, "b", "qcow//b");
+    world.manager.scan();
+    assert_eq!(world.told(), [Told::Start(DeviceKey(1), "qcow//b".into())]);
+    for kind in [
+        EventKind::Added,
+        EventKind::Reconfig { config: None, size: Some(1), write_cache: None },
+        EventKind::Removed,
+    ] {
+        world.say(kind, 0, "a", "rbd/pool/a");
+    }
+    assert_eq!(world.answer(), None);
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn a_slow_open_holds_up_nobody_else() {
+    let mut world = World::new();
+    world.make(0, "slow", "file//slow");
+    world.say(EventKind::Added, 0, "slow", "file//slow");
+    world.serving(1, "quick", "file//quick");
+    assert_eq!(world.answer(), None);
+    assert_eq!(world.manager.len(), 2);
+}
+
+#[test]
+fn an_open_that_takes_too_long_is_reported_and_given_up() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.say(EventKind::Added, 0, "a", "file//a");
+    let due = world.manager.deadline().unwrap();
+    world.manager.tick(due - Duration::from_millis(1));
+    assert_eq!(world.answer(), None);
+    world.manager.tick(due);
+    assert_eq!(world.answer(), Some((100, -libc::ETIMEDOUT)));
+    assert_eq!(world.told().pop(), Some(Told::Stop));
+    let due = world.manager.deadline().unwrap();
+    world.manager.tick(due);
+    assert!(world.manager.is_empty());
+    // Late, and of no consequence.
+    world.manager.on_device(DeviceEvent::Opened(DeviceKey(1)));
+    world.manager.on_device(stopped(DeviceKey(1)));
+    assert_eq!(world.answer(), None);
+}
+
+#[test]
+fn devices_that_are_there_at_the_start_are_opened_without_an_answer() {
+    let mut world = World::new();
+    world.make(4, "a", "file//a");
+    world.make(7, "b", "qcow//b");
+    world.manager.scan();
+    world.manager.scan();
+    assert_eq!(world.told().len(), 2);
+    assert_eq!(world.manager.deadline(), None, "they may take their time");
+    world.manager.on_device(DeviceEvent::Opened(DeviceKey(1)));
+    assert_eq!(world.answer(), None);
+}
+
+#[test]
+fn a_device_found_by_the_scan_before_its_message_is_answered_once_and_opened_once() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.manager.scan();
+    world.say(EventKind::Added, 0, "a", "file//a");
+    assert_eq!(world.told().len(), 1);
+    world.manager.on_device(DeviceEvent::Opened(DeviceKey(1)));
+    assert_eq!(world.answer(), Some((100, 0)));
+    world.say(EventKind::Added, 0, "a", "file//a");
+    assert_eq!(world.answer(), Some((100, 0)));
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn removal_is_answered_when_the_thread_has_ended() {
+    let mut world = World::new();
+    let key = world.serving(0, "a", "file//a");
+    world.say(EventKind::Removed, 0, "a", "file//a");
+    assert_eq!(world.told(), [Told::Stop]);
+    assert_eq!(world.answer(), None);
+    world.manager.on_device(stopped(key));
+    assert_eq!(world.answer(), Some((100, 0)));
+    assert!(world.manager.is_empty());
+}
+
+#[test]
+fn a_device_that_does_not_close_is_left_to_itself_and_its_minor_is_used_again() {
+    let mut world = World::new();
+    world.serving(0, "a", "file//a");
+    world.say(EventKind::Removed, 0, "a", "file//a");
+    let due = world.manager.deadline().unwrap();
+    world.manager.tick(due);
+    assert_eq!(world.answer(), Some((100, 0)));
+    assert!(world.manager.is_empty());
+    world.told();
+    world.serving(0, "b", "file//b");
+}
+
+#[test]
+fn removal_while_opening_answers_both() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.say(EventKind::Added, 0, "a", "file//a");
+    world.say(EventKind::Removed, 0, "a", "file//a");
+    world.manager.on_device(stopped(DeviceKey(1)));
+    let mut answers = [world.answer().unwrap(), world.answer().unwrap()];
+    answers.sort();
+    assert_eq!(answers, [(100, -libc::ENODEV), (100, 0)]);
+}
+
+#[test]
+fn unchanged_values_succeed_without_asking_the_device() {
+    let mut world = World::new();
+    world.serving(0, "a", "file//a");
+    world.reconfig(Some("file//a\n"), None, None);
+    world.reconfig(None, Some(1_048_576), None);
+    world.reconfig(None, None, Some(false));
+    for _ in 0..3 {
+        assert_eq!(world.answer(), Some((100, 0)));
+    }
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn changes_are_asked_of_the_device_and_its_answer_is_passed_on() {
+    let mut world = World::new();
+    let device = world.serving(0, "a", "file//a");
+    world.reconfig(None, Some(2 << 20), None);
+    let (request, token) = world.token();
+    assert_eq!(request, Request::Resize(2 << 20));
+    assert_eq!(world.answer(), None);
+    world.manager.on_device(DeviceEvent::Reply { device, token, result: Ok(()) });
+    assert_eq!(world.answer(), Some((100, 0)));
+    world.reconfig(None, Some(2 << 20), None);
+    assert_eq!(world.answer(), Some((100, 0)), "it is the present value now");
+
+    world.reconfig(None, None, Some(true));
+    let (request, token) = world.token();
+    assert_eq!(request, Request::SetWriteCache(true));
+    let result = Err(io::Error::from_raw_os_error(libc::EIO));
+    world.manager.on_device(DeviceEvent::Reply { device, token, result });
+    assert_eq!(world.answer(), Some((100, -libc::EIO)));
+
+    world.reconfig(Some("file//b"), None, None);
+    assert_eq!(world.token().0, Request::Reconfigure("file//b".into()));
+}
+
+#[test]
+fn a_change_of_subtype_or_of_a_device_that_is_not_open_is_refused() {
+    let mut world = World::new();
+    world.reconfig(None, Some(1), None);
+    assert_eq!(world.answer(), Some((100, -libc::ENODEV)));
+    world.serving(0, "a", "file//a");
+    world.reconfig(Some("qcow//a"), None, None);
+    assert_eq!(world.answer(), Some((100, -libc::EINVAL)));
+}
+
+#[test]
+fn a_change_waits_for_the_open_and_fails_with_it() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.manager.scan();
+    world.reconfig(None, Some(1), None);
+    assert_eq!(world.answer(), None);
+    let reason = "gone".into();
+    let device = DeviceKey(1);
+    world.manager.on_device(DeviceEvent::OpenFailed { device, errno: libc::ENOENT, reason });
+    assert_eq!(world.answer(), Some((100, -libc::ENOENT)));
+}
+
+#[test]
+fn a_change_that_takes_too_long_is_answered_and_its_late_end_is_not() {
+    let mut world = World::new();
+    let device = world.serving(0, "a", "file//a");
+    world.reconfig(None, Some(4096), None);
+    let (_, token) = world.token();
+    let due = world.manager.deadline().unwrap();
+    world.manager.tick(due);
+    assert_eq!(world.answer(), Some((100, -libc::ETIMEDOUT)));
+    world.manager.on_device(DeviceEvent::Reply { device, token, result: Ok(()) });
+    assert_eq!(world.answer(), None);
+    // What it has now is uncertain: even the old value is a change.
+    world.reconfig(None, Some(1_048_576), None);
+    assert_eq!(world.token().0, Request::Resize(1_048_576));
+}
+
+#[test]
+fn a_panic_ends_one_device_and_whoever_waits_for_it_is_told() {
+    let mut world = World::new();
+    let bad = world.serving(0, "a", "file//a");
+    world.serving(1, "b", "file//b");
+    world.reconfig(None, Some(1), None);
+    let why = Stop::Panicked("index out of bounds".into());
+    world.manager.on_device(DeviceEvent::Stopped { device: bad, why });
+    assert_eq!(world.answer(), Some((100, -libc::EIO)));
+    assert_eq!(world.manager.len(), 1);
+}
+
+#[test]
+fn lost_messages_lead_to_a_comparison_with_what_is_there() {
+    let mut world = World::new();
+    world.serving(0, "gone", "file//gone");
+    world.unmake(0);
+    world.make(1, "new", "file//new");
+    world.manager.on_lost();
+    assert_eq!(world.told(), [Told::Stop, Told::Start(DeviceKey(2), "file//new".into())]);
+}
+
+#[test]
+fn shutdown_closes_all_devices_at_once_and_ends_in_time() {
+    let mut world = World::new();
+    let quick = world.serving(0, "a", "file//a");
+    world.serving(1, "b", "file//b");
+    world.told();
+    world.manager.shut_down();
+    assert_eq!(world.told(), [Told::Stop, Told::Stop]);
+    world.make(2, "c", "file//c");
+    world.say(EventKind::Added, 2, "c", "file//c");
+    assert_eq!(world.answer(), Some((102, -libc::ESHUTDOWN)));
+    world.manager.on_device(stopped(quick));
+    assert_eq!(world.manager.len(), 1);
+    let due = world.manager.deadline().unwrap();
+    assert!(due <= Instant::now() + Limits::default().shutdown);
+    world.manager.tick(due);
+    assert!(world.manager.is_empty());
+}
+
+#[test]
+fn the_thread_is_told_what_configfs_says() {
+    let world = World::new();
+    world.make(0, "a", "file/;tcmur_cmd_time_out=7;/a");
+    let device = world.root.path().join("target/core/user_0/a");
+    fs::create_dir_all(device.join("wwn")).unwrap();
+    fs::write(device.join("wwn/vpd_unit_serial"), "T10 VPD Unit Serial Number: abc-1\n").unwrap();
+    fs::write(device.join("attrib/emulate_write_cache"), "1\n").unwrap();
+    let uio = world.manager.options.sysfs.device(0).unwrap().unwrap();
+    let spec = served::spec(DeviceKey(9), &uio, &world.manager.options, Some(vec![])).unwrap();
+    assert_eq!(spec.name, "user_0/a");
+    assert_eq!((spec.block_size, spec.size, spec.write_cache), (512, 1 << 20, true));
+    assert_eq!(spec.serial, "abc-1");
+    assert_eq!(spec.cmd_time_out, Some(Duration::from_secs(7)));
+    assert_eq!(spec.backing_dirs, Some(vec![]));
+}
