@@ -72,10 +72,7 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
         tracing::warn!("changes of {} will go unnoticed: {error}", config::PATH);
     }
     if let Some(directory) = &settings.cli.handler_path {
-        tracing::info!(
-            "handlers are built in; modules in {} are not loaded",
-            directory.display()
-        );
+        tracing::info!("handlers are built in; modules in {} are not loaded", directory.display());
     }
     let signals = signals.map_err(|error| format!("signals: {error}"))?;
     let _lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
@@ -220,6 +217,13 @@ impl Configuration {
     }
 }
 
+/// The directory of the log file, unless the configuration file says otherwise.
+pub fn log_dir(cli: &Cli) -> PathBuf {
+    let variable = std::env::var_os(LOG_DIR_VARIABLE).filter(|dir| !dir.is_empty());
+    let asked = cli.tcmu_log_dir.clone().or(variable.map(PathBuf::from));
+    asked.unwrap_or_else(|| LOG_DIR.into())
+}
+
 /// What holds besides the configuration file, which wins over it.
 struct Settings {
     cli: Cli,
@@ -228,9 +232,7 @@ struct Settings {
 
 impl Settings {
     fn new(cli: &Cli) -> Settings {
-        let variable = std::env::var_os(LOG_DIR_VARIABLE).filter(|dir| !dir.is_empty());
-        let log_dir = cli.tcmu_log_dir.clone().or(variable.map(PathBuf::from));
-        Settings { cli: cli.clone(), log_dir: log_dir.unwrap_or_else(|| LOG_DIR.into()) }
+        Settings { cli: cli.clone(), log_dir: log_dir(cli) }
     }
 
     fn level(&self, config: &Config) -> Level {
@@ -297,7 +299,10 @@ fn set_file_limit(asked: Option<u64>) {
 fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let text = info.payload_as_str().unwrap_or("no message");
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or(payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no message");
         let thread = thread::current();
         let name = thread.name().unwrap_or("?");
         crit!("bug: thread {name} panicked at {place}: {text}; please report it");
@@ -310,10 +315,8 @@ mod tests {
 
     #[test]
     fn the_file_wins_over_the_command_line_and_that_over_defaults() {
-        let settings = Settings {
-            cli: Cli { debug: true, ..Cli::default() },
-            log_dir: "/cli".into(),
-        };
+        let settings =
+            Settings { cli: Cli { debug: true, ..Cli::default() }, log_dir: "/cli".into() };
         assert_eq!(settings.level(&Config::default()), Level::ScsiCommands);
         let config = Config { log_level: Some(Level::Error), ..Config::default() };
         assert_eq!(settings.level(&config), Level::Error);

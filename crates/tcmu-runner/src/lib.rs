@@ -3,13 +3,16 @@
 //! The main thread does netlink, signals and configuration; each device has a thread of its own
 //! ([`device`]), as have D-Bus and the log's writer. They meet in one queue ([`events`]).
 
+pub mod check;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dbus;
 pub mod device;
 pub mod events;
 pub mod lock;
 pub mod logging;
 pub mod manager;
+pub mod memory;
 pub mod signals;
 pub mod watch;

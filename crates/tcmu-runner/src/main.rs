@@ -1,3 +1,21 @@
-//! The daemon; all of it is in the library.
+//! The program: reads the command line; the library does the rest.
+use std::process::ExitCode;
 
-fn main() {}
+use clap::Parser;
+use tcmu_runner::cli::{Cli, Command};
+use tcmu_runner::daemon;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Help and version, too, come this way.
+            let _ = message.print();
+            return if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Some(Command::Check) => tcmu_runner::check::run(&cli),
+        None => daemon::run(&cli),
+    }
+}

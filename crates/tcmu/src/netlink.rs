@@ -93,6 +93,30 @@ impl Netlink {
     /// Joins the group `config` of the family `TCM-USER`, and tells the kernel that we reply. The
     /// module has to be loaded.
     pub fn open() -> Result<Self, Error> {
+        let (mut netlink, group) = Self::find()?;
+        membership::join(&netlink.fd, group).map_err(Error::channel("join the netlink group"))?;
+
+        let request = wire::set_features(netlink.family, netlink.next_sequence());
+        netlink.kernel_waits = match netlink.ask(&request)? {
+            Message::Ack { errno: 0, .. } => true,
+            Message::Ack { errno, .. } if errno == libc::EPERM => {
+                return Err(Error::Netlink("not permitted: CAP_NET_ADMIN is needed".into()));
+            }
+            other => {
+                tracing::info!("this kernel takes no netlink replies ({other:?})");
+                false
+            }
+        };
+        Ok(netlink)
+    }
+
+    /// Whether the family is there. Changes nothing: the kernel goes on not to wait for replies.
+    pub fn probe() -> Result<(), Error> {
+        Self::find().map(drop)
+    }
+
+    /// A socket that knows the family, and the group `config`.
+    fn find() -> Result<(Self, u32), Error> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(GENERIC))
             .map_err(Error::channel("open a netlink socket"))?;
@@ -113,20 +137,7 @@ impl Netlink {
             return Err(Error::Netlink(format!("family {} has no group 'config'", wire::FAMILY)));
         };
         netlink.family = id;
-        membership::join(&netlink.fd, group).map_err(Error::channel("join the netlink group"))?;
-
-        let request = wire::set_features(id, netlink.next_sequence());
-        netlink.kernel_waits = match netlink.ask(&request)? {
-            Message::Ack { errno: 0, .. } => true,
-            Message::Ack { errno, .. } if errno == libc::EPERM => {
-                return Err(Error::Netlink("not permitted: CAP_NET_ADMIN is needed".into()));
-            }
-            other => {
-                tracing::info!("this kernel takes no netlink replies ({other:?})");
-                false
-            }
-        };
-        Ok(netlink)
+        Ok((netlink, group))
     }
 
     /// Over a socket whose other end stands in for the kernel, for tests. `fd` is nonblocking and

@@ -135,9 +135,7 @@ impl Manager {
                 return;
             }
         };
-        let gone = |served: &&mut Served| {
-            !found.iter().any(|uio| served.is(uio.minor, &uio.name))
-        };
+        let gone = |served: &&mut Served| !found.iter().any(|uio| served.is(uio.minor, &uio.name));
         let deadline = Instant::now() + self.options.limits.close;
         for served in self.devices.values_mut().filter(gone) {
             served.close(None, deadline);

@@ -162,8 +162,11 @@ fn an_open_that_fails_gives_its_errno_to_the_kernel_and_leaves_nothing() {
     let mut world = World::new();
     world.make(0, "a", "file//none");
     world.say(EventKind::Added, 0, "a", "file//none");
-    let failed =
-        DeviceEvent::OpenFailed { device: DeviceKey(1), errno: libc::ENOENT, reason: "none".into() };
+    let failed = DeviceEvent::OpenFailed {
+        device: DeviceKey(1),
+        errno: libc::ENOENT,
+        reason: "none".into(),
+    };
     world.manager.on_device(failed);
     assert_eq!(world.answer(), Some((100, -libc::ENOENT)));
     assert!(world.manager.is_empty());

@@ -1,0 +1,385 @@
+//! `tcmu-runner check`: looks at what the daemon needs of this host, and says in plain words what is
+//! missing and how to mend it. One table of checks; each looks and changes nothing.
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::fs::{Access, access};
+use tcmu::Configfs;
+use tcmu::module::{self, Module};
+use tcmu::uio::Sysfs;
+
+use crate::cli::Cli;
+use crate::config::{self, Config};
+use crate::{daemon, dbus, lock, logging};
+
+/// What a check found.
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    /// Fine; what there is.
+    Good(String),
+    /// The daemon copes, but people should know.
+    Note(String),
+    /// The daemon cannot do its work: what is wrong, and what to do.
+    Bad { what: String, mend: String },
+}
+
+use Finding::{Bad, Good, Note};
+
+fn bad(what: impl Display, mend: impl Display) -> Finding {
+    Bad { what: what.to_string(), mend: mend.to_string() }
+}
+
+/// The places that are looked at; a folder of the test's own in tests.
+struct Host {
+    root: PathBuf,
+    log_dir: PathBuf,
+}
+
+impl Host {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+}
+
+type Check = (&'static str, fn(&Host) -> Finding);
+
+/// All checks, in the order in which their subjects need each other.
+const CHECKS: &[Check] = &[
+    ("user", user),
+    ("other daemon", other_daemon),
+    ("kernel module", kernel_module),
+    ("netlink family", netlink_family),
+    ("configfs", configfs),
+    ("UIO devices", uio_devices),
+    ("D-Bus", bus),
+    ("D-Bus policy", policy),
+    ("lock file", lock_file),
+    ("configuration", configuration),
+    ("log directory", log_directory),
+    ("io_uring", io_uring),
+    ("handlers", handlers),
+];
+
+/// Runs all checks and prints what they found; failure if the daemon cannot do its work.
+pub fn run(cli: &Cli) -> ExitCode {
+    let host = Host { root: "/".into(), log_dir: daemon::log_dir(cli) };
+    match report(&host, CHECKS, &mut io::stdout().lock()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<bool> {
+    let mut missing = 0;
+    for (name, check) in checks {
+        let (mark, text, mend) = match check(host) {
+            Good(text) => ("ok  ", text, None),
+            Note(text) => ("note", text, None),
+            Bad { what, mend } => {
+                missing += 1;
+                ("BAD ", what, Some(mend))
+            }
+        };
+        writeln!(out, "{mark}  {name}: {text}")?;
+        if let Some(mend) = mend {
+            writeln!(out, "      -> {mend}")?;
+        }
+    }
+    match missing {
+        0 => writeln!(out, "tcmu-runner can serve devices on this host")?,
+        n => writeln!(out, "{n} to mend before tcmu-runner can serve devices on this host")?,
+    }
+    Ok(missing == 0)
+}
+
+fn user(_: &Host) -> Finding {
+    if rustix::process::geteuid().is_root() {
+        Good("root".into())
+    } else {
+        bad(
+            "not root: netlink, configfs and /dev/uio* are closed to this user",
+            "run \"sudo tcmu-runner check\"; the daemon itself is started by systemd as root",
+        )
+    }
+}
+
+fn other_daemon(host: &Host) -> Finding {
+    match lock::held_by(&host.at(lock::PATH)) {
+        None => Good("none is running".into()),
+        Some(pid) => {
+            let exe = fs::read_link(host.at(&format!("/proc/{pid}/exe")));
+            let what = exe.map_or("a program".into(), |path| path.display().to_string());
+            Note(format!(
+                "{what} runs as pid {pid} and serves the devices; stop it before you start another \
+                 (systemctl stop tcmu-runner)"
+            ))
+        }
+    }
+}
+
+fn kernel_module(host: &Host) -> Finding {
+    if Module::new(host.at("/sys/module"), module::NAME).is_loaded() {
+        return Good(format!("{} is loaded", module::NAME));
+    }
+    let release = fs::read_to_string(host.at("/proc/sys/kernel/osrelease")).unwrap_or_default();
+    let release = release.trim();
+    let modules = host.at("/lib/modules").join(release);
+    if !modules.exists() {
+        return bad(
+            format!("{} is not loaded, and {} is not there", module::NAME, modules.display()),
+            format!(
+                "install the modules of the running kernel {release} (Debian: linux-image-amd64) \
+                 and boot it; in a container, load the module on the host"
+            ),
+        );
+    }
+    let names = ["modules.dep", "modules.builtin"].map(|file| modules.join(file));
+    let is_there = names
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .any(|text| text.contains(module::NAME));
+    if is_there {
+        Note(format!("{} is not loaded; the daemon loads it when it starts", module::NAME))
+    } else {
+        bad(
+            format!("the kernel {release} has no module {}", module::NAME),
+            "use a kernel with CONFIG_TCM_USER2 (Debian: linux-image-amd64, not the cloud variant)",
+        )
+    }
+}
+
+fn netlink_family(host: &Host) -> Finding {
+    if !Module::new(host.at("/sys/module"), module::NAME).is_loaded() {
+        return Note("cannot be asked for before the kernel module is loaded".into());
+    }
+    match tcmu::Netlink::probe() {
+        Ok(()) => Good("TCM-USER is there".into()),
+        Err(error) => bad(
+            error,
+            "netlink of the kernel's target belongs to the host's network namespace: run the \
+             daemon there, with CAP_NET_ADMIN",
+        ),
+    }
+}
+
+fn configfs(host: &Host) -> Finding {
+    let path = host.at("/sys/kernel/config");
+    let target = path.join("target");
+    if Configfs::new(&target).exists() {
+        Good(format!("{} is there", target.display()))
+    } else if fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
+        Note("mounted, without the target, which comes with the kernel module".into())
+    } else {
+        let mounts = fs::read_to_string(host.at("/proc/mounts")).unwrap_or_default();
+        if mounts.lines().any(|line| line.split(' ').nth(2) == Some("configfs")) {
+            Note("mounted and empty; the target comes with the kernel module".into())
+        } else {
+            bad("not mounted", "mount -t configfs configfs /sys/kernel/config")
+        }
+    }
+}
+
+fn uio_devices(host: &Host) -> Finding {
+    match Sysfs::new(host.at("/sys/class/uio"), host.at("/dev")).scan() {
+        Err(error) => bad(error, "see that /sys is mounted and readable"),
+        Ok(devices) => {
+            let missing = devices.iter().find(|device| !device.path.exists());
+            match missing {
+                Some(device) => bad(
+                    format!("{} is not there", device.path.display()),
+                    "see that /dev is a devtmpfs; in a container, hand the host's /dev in",
+                ),
+                None => Good(format!("{} of TCM-User", devices.len())),
+            }
+        }
+    }
+}
+
+fn bus(host: &Host) -> Finding {
+    let socket = host.at("/run/dbus/system_bus_socket");
+    match UnixStream::connect(&socket) {
+        Ok(_) => Good("the system bus answers".into()),
+        Err(error) => bad(
+            format!("{}: {error}: targetcli will not find the handlers", socket.display()),
+            "install the package dbus and start it: systemctl start dbus",
+        ),
+    }
+}
+
+/// Directories of policies.
+const POLICY_DIRS: [&str; 3] =
+    ["/etc/dbus-1/system.d", "/usr/share/dbus-1/system.d", "/usr/local/share/dbus-1/system.d"];
+
+fn policy(host: &Host) -> Finding {
+    let own = format!("own=\"{}\"", dbus::NAME);
+    for directory in POLICY_DIRS {
+        let Ok(entries) = fs::read_dir(host.at(directory)) else { continue };
+        for entry in entries.flatten() {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            if text.contains(&own) {
+                return Good(entry.path().display().to_string());
+            }
+        }
+    }
+    bad(
+        format!("no policy allows root to own {}", dbus::NAME),
+        "copy dist/tcmu-runner.conf to /etc/dbus-1/system.d/, then: systemctl reload dbus",
+    )
+}
+
+fn lock_file(host: &Host) -> Finding {
+    let run = host.at(lock::PATH);
+    let run = run.parent().unwrap_or(Path::new("/"));
+    match access(run, Access::WRITE_OK) {
+        Ok(()) => Good(format!("{} is writable", run.display())),
+        Err(errno) => {
+            bad(format!("{}: {errno}", run.display()), "make it writable for root (a tmpfs)")
+        }
+    }
+}
+
+fn configuration(host: &Host) -> Finding {
+    let path = host.at(config::PATH);
+    match config::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Good(format!("{} is not there; defaults apply", path.display()))
+        }
+        Err(error) => bad(format!("{}: {error}", path.display()), "see tcmu.conf(5)"),
+        Ok(text) => match config::parse(&text, &Config::default()).1.first() {
+            None => Good(path.display().to_string()),
+            Some(problem) => bad(format!("{}: {problem}", path.display()), "see tcmu.conf(5)"),
+        },
+    }
+}
+
+fn log_directory(host: &Host) -> Finding {
+    let text = config::read(&host.at(config::PATH)).unwrap_or_default();
+    let configured = config::parse(&text, &Config::default()).0.log_dir;
+    let directory = host.at(&configured.unwrap_or_else(|| host.log_dir.clone()).to_string_lossy());
+    // The daemon makes it, and what leads to it.
+    let Some(existing) = directory.ancestors().find(|path| path.exists()) else {
+        return bad(format!("{} is not there", directory.display()), "make it");
+    };
+    match access(existing, Access::WRITE_OK) {
+        Ok(()) => Good(directory.join(logging::FILE).display().to_string()),
+        Err(errno) => Note(format!(
+            "{}: {errno}: there will be no log file, only stderr and the journal",
+            existing.display()
+        )),
+    }
+}
+
+fn io_uring(host: &Host) -> Finding {
+    let uses = io_engine::Engine::new(io_engine::Backend::Auto).map(|engine| engine.backend());
+    match uses {
+        Ok(io_engine::Backend::Pool) => {
+            let switch = "/proc/sys/kernel/io_uring_disabled";
+            let value = fs::read_to_string(host.at(switch)).unwrap_or_default();
+            let why = match value.trim() {
+                "1" | "2" => "sysctl kernel.io_uring_disabled is set",
+                _ => "the kernel or a seccomp filter refuses it",
+            };
+            Note(format!("not usable ({why}); a pool of threads does the I/O, more slowly"))
+        }
+        Ok(_) => Good("usable".into()),
+        Err(error) => bad(error, "raise the limits of open files and threads"),
+    }
+}
+
+fn handlers(_: &Host) -> Finding {
+    let names: Vec<_> = daemon::handlers().into_iter().map(|handler| handler.subtype).collect();
+    Good(names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host { root: root.path().into(), log_dir: "/var/log".into() };
+        (root, host)
+    }
+
+    fn write(host: &Host, path: &str, text: &str) {
+        let path = host.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn a_bare_host_lacks_module_configfs_bus_and_policy() {
+        let (_root, host) = host();
+        write(&host, "/proc/sys/kernel/osrelease", "6.1.0-x\n");
+        for (check, word) in [
+            (kernel_module as fn(&Host) -> Finding, "6.1.0-x"),
+            (configfs, "mount -t configfs"),
+            (bus, "systemctl start dbus"),
+            (policy, "/etc/dbus-1/system.d/"),
+        ] {
+            let finding = check(&host);
+            let Bad { what, mend } = &finding else { panic!("{finding:?}") };
+            assert!(format!("{what} {mend}").contains(word), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_found() {
+        let (_root, host) = host();
+        write(&host, "/sys/module/target_core_user/version", "");
+        write(&host, "/sys/kernel/config/target/core/x", "");
+        write(
+            &host,
+            "/etc/dbus-1/system.d/tcmu-runner.conf",
+            include_str!("../../../dist/dbus-1/tcmu-runner.conf"),
+        );
+        write(&host, "/run/x", "");
+        write(&host, "/var/log/x", "");
+        for check in [kernel_module, configfs, policy, lock_file, uio_devices, configuration] {
+            let finding = check(&host);
+            assert!(matches!(finding, Good(_)), "{finding:?}");
+        }
+        assert!(matches!(log_directory(&host), Good(path) if path.ends_with("/tcmu-runner.log")));
+    }
+
+    #[test]
+    fn a_module_that_can_be_loaded_is_no_fault_and_one_that_does_not_exist_is() {
+        let (_root, host) = host();
+        write(&host, "/proc/sys/kernel/osrelease", "6.1\n");
+        write(&host, "/lib/modules/6.1/modules.dep", "kernel/fs/xfs.ko:\n");
+        assert!(matches!(kernel_module(&host), Bad { .. }));
+        write(&host, "/lib/modules/6.1/modules.dep", "kernel/x/target_core_user.ko: a.ko\n");
+        assert!(matches!(kernel_module(&host), Note(_)));
+    }
+
+    #[test]
+    fn a_bad_line_of_the_configuration_is_shown() {
+        let (_root, host) = host();
+        write(&host, config::PATH, "\nlog_level = 9\n");
+        let finding = configuration(&host);
+        assert!(matches!(&finding, Bad { what, .. } if what.contains("line 2")), "{finding:?}");
+    }
+
+    #[test]
+    fn the_report_names_each_check_and_fails_if_one_does() {
+        let (_root, host) = host();
+        let checks: &[Check] = &[
+            ("one", |_| Good("fine".into())),
+            ("two", |_| Note("well".into())),
+            ("three", |_| bad("broken", "mend it")),
+        ];
+        let mut out = Vec::new();
+        assert!(!report(&host, checks, &mut out).unwrap());
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "ok    one: fine\nnote  two: well\nBAD   three: broken\n      -> mend it\n\
+             1 to mend before tcmu-runner can serve devices on this host\n"
+        );
+        assert!(report(&host, &checks[..2], &mut Vec::new()).unwrap());
+    }
+}

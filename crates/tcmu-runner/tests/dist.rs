@@ -1,0 +1,159 @@
+//! What is installed beside the program says the same as the program: names, paths, options, keys.
+//! Files that are made from the program's tables are compared, or with UPDATE_DIST=1 written.
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use tcmu_runner::cli::Cli;
+use tcmu_runner::{config, daemon, dbus, lock, logging};
+
+fn dist(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist").join(path)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(dist(path)).unwrap_or_else(|e| panic!("dist/{path}: {e}"))
+}
+
+#[track_caller]
+fn is_current(path: &str, text: &str) {
+    if std::env::var_os("UPDATE_DIST").is_some() {
+        fs::create_dir_all(dist(path).parent().unwrap()).unwrap();
+        fs::write(dist(path), text).unwrap();
+    }
+    let there = fs::read_to_string(dist(path)).unwrap_or_default();
+    assert!(
+        there == text,
+        "dist/{path} is not what the program says; run UPDATE_DIST=1 cargo test -p tcmu-runner"
+    );
+}
+
+/// Text as roff: a line that begins with a period or an apostrophe would be a request.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+#[test]
+fn the_man_page_of_the_program_is_current() {
+    let command = Cli::command();
+    let man = clap_mangen::Man::new(command)
+        .section("8")
+        .date("")
+        .source(format!("tcmu-runner {}", env!("CARGO_PKG_VERSION")))
+        .manual("System Manager's Manual");
+    let mut page = Vec::new();
+    man.render_title(&mut page).unwrap();
+    man.render_name_section(&mut page).unwrap();
+    man.render_synopsis_section(&mut page).unwrap();
+    man.render_description_section(&mut page).unwrap();
+    man.render_options_section(&mut page).unwrap();
+    let mut page = String::from_utf8(page).unwrap();
+    page.push_str(
+        ".SH COMMANDS\n.TP\n.B check\nTell what is missing on this host, and how to mend it. The \
+         exit status is 1 if something is.\n.SH CONFIGURATION STRINGS\n\
+         The configuration string of a device is \\fISUBTYPE\\fR/\\fIREST\\fR; targetcli's \
+         \\fIcfgstring\\fR is the part after the first slash. An option may come first: \
+         \\fB;tcmur_cmd_time_out=\\fISECONDS\\fB;\\fR reports commands that are under way for \
+         longer.\n",
+    );
+    for handler in daemon::handlers() {
+        write!(page, ".TP\n.B {}\n{}\n", roff(&handler.subtype), roff(&handler.description))
+            .unwrap();
+    }
+    write!(
+        page,
+        ".SH SIGNALS\n.TP\n.B SIGTERM, SIGINT\nFlush and close all devices, and end, within 20 \
+         seconds. A device whose storage does not answer is left behind.\n.TP\n.B SIGHUP\nOpen the \
+         log file anew.\n.SH ENVIRONMENT\n.TP\n.B {}\nThe directory of the log file, unless the \
+         command line or tcmu.conf names one.\n.SH EXIT STATUS\n0 after a clean end; 1 when the \
+         daemon cannot start: wrong options, another daemon is running, the kernel module is \
+         missing.\n.SH FILES\n",
+        daemon::LOG_DIR_VARIABLE
+    )
+    .unwrap();
+    let log = format!("{}/{}", daemon::LOG_DIR, logging::FILE);
+    for (file, what) in [
+        (config::PATH, "Configuration; read again when it changes."),
+        (log.as_str(), "The log."),
+        (lock::PATH, "Held while a daemon runs."),
+    ] {
+        write!(page, ".TP\n.I {}\n{what}\n", roff(file)).unwrap();
+    }
+    page.push_str(".SH SEE ALSO\n.BR tcmu.conf (5),\n.BR targetcli (8),\n.BR qemu\\-img (1)\n");
+    is_current("man/tcmu-runner.8", &page);
+}
+
+#[test]
+fn the_man_page_of_the_configuration_is_current() {
+    let mut page = format!(
+        ".TH tcmu.conf 5 \"\" \"tcmu-runner {}\" \"File Formats Manual\"\n.SH NAME\n\
+         tcmu.conf \\- configuration of tcmu\\-runner(8)\n.SH SYNOPSIS\n.I {}\n.SH DESCRIPTION\n\
+         Lines of the form \\fIKEY\\fR = \\fIVALUE\\fR. A value may stand in double quotation \
+         marks. Empty lines, and what follows a #, are ignored. A line that is not understood is \
+         logged with its number and ignored; its key keeps the value that it had. The file is read \
+         again when it changes; what has changed is logged. If it vanishes or cannot be read, all \
+         settings stay. Settings win over the command line, and that over the \
+         environment.\n.SH KEYS\n",
+        env!("CARGO_PKG_VERSION"),
+        roff(config::PATH)
+    );
+    for key in config::KEYS {
+        let example = roff(key.example);
+        write!(page, ".TP\n.BR {} \" = {}\"\n", key.name, example.replace('"', "\\(dq")).unwrap();
+        writeln!(page, "{}", roff(key.doc)).unwrap();
+    }
+    page.push_str(".SH SEE ALSO\n.BR tcmu\\-runner (8)\n");
+    is_current("man/tcmu.conf.5", &page);
+}
+
+#[test]
+fn the_sample_configuration_is_current_and_sets_nothing() {
+    let mut text = String::from("# Configuration of tcmu-runner(8); see tcmu.conf(5).\n");
+    for key in config::KEYS {
+        text.push('\n');
+        let mut line = String::from("#");
+        for word in key.doc.split_whitespace() {
+            if line.len() + 1 + word.len() > 80 {
+                writeln!(text, "{line}").unwrap();
+                line = String::from("#");
+            }
+            write!(line, " {word}").unwrap();
+        }
+        writeln!(text, "{line}\n# {} = {}", key.name, key.example).unwrap();
+    }
+    is_current("tcmu/tcmu.conf", &text);
+    let parsed = config::parse(&text, &config::Config::default());
+    assert_eq!(parsed, (config::Config::default(), vec![]));
+}
+
+#[test]
+fn the_bus_policy_allows_what_the_daemon_and_its_clients_do() {
+    let policy = read("dbus-1/tcmu-runner.conf");
+    for part in [
+        format!("<allow own=\"{}\"/>", dbus::NAME),
+        format!("<allow own_prefix=\"{}\"/>", dbus::MANAGER_NAME),
+        format!("<allow send_destination=\"{}\"/>", dbus::NAME),
+    ] {
+        assert!(policy.contains(&part), "{part} is missing");
+    }
+}
+
+#[test]
+fn the_units_name_the_bus_and_the_program() {
+    let unit = read("systemd/tcmu-runner.service");
+    assert!(unit.contains(&format!("\nBusName={}\n", dbus::NAME)));
+    assert!(unit.contains("\nExecStart=/usr/bin/tcmu-runner\n"));
+    let activation = read("dbus-1/org.kernel.TCMUService1.service");
+    assert!(activation.contains(&format!("\nName={}\n", dbus::NAME)));
+    assert!(activation.contains("\nExec=/usr/bin/tcmu-runner\n"));
+    assert!(activation.contains("\nSystemdService=tcmu-runner.service\n"));
+}
+
+#[test]
+fn logrotate_moves_the_file_that_is_written() {
+    let rules = read("logrotate/tcmu-runner");
+    assert!(rules.contains(&format!("\n{}/{} {{", daemon::LOG_DIR, logging::FILE)));
+    assert!(rules.contains("pkill -HUP -x tcmu-runner"));
+}
