@@ -302,3 +302,144 @@ pub fn no_failure_details() -> Answer {
     a.be32(0);
     a
 }
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers are small")]
+mod tests {
+    use super::*;
+
+    fn cscd_bytes() -> Vec<u8> {
+        let mut b = vec![IDENTIFICATION, 0, 0, 0, 1, 3, 0, 16];
+        b.extend([0x60; 16]);
+        b.extend([0; 4]);
+        b.extend([0, 0, 2, 0]);
+        b
+    }
+
+    fn segment_bytes(source: u16, destination: u16) -> Vec<u8> {
+        let mut b = vec![BLOCK_TO_BLOCK, 0x02, 0, 0x18];
+        b.extend(source.to_be_bytes());
+        b.extend(destination.to_be_bytes());
+        b.extend([0, 0, 0x01, 0x00]);
+        b.extend(5u64.to_be_bytes());
+        b.extend(u64::MAX.to_be_bytes());
+        b
+    }
+
+    fn list(flags: u8, cscds: usize, segments: &[(u16, u16)]) -> Vec<u8> {
+        let mut b = vec![7, flags];
+        b.extend((32 * cscds as u16).to_be_bytes());
+        b.extend([0; 4]);
+        b.extend((28 * segments.len() as u32).to_be_bytes());
+        b.extend([0; 4]);
+        b.extend(cscd_bytes().repeat(cscds));
+        for (source, destination) in segments {
+            b.extend(segment_bytes(*source, *destination));
+        }
+        b
+    }
+
+    /// The list with the byte at `at` set.
+    fn with(mut list: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+        list[at] = byte;
+        list
+    }
+
+    #[test]
+    fn a_list_of_cscds_and_segments_is_read() {
+        let copy = parse(&list(0, 2, &[(0, 1), (1, 0)])).unwrap();
+        assert_eq!(copy.list_id, Some(7));
+        let [cscd, _] = copy.cscds[..] else { panic!("{copy:?}") };
+        assert_eq!((cscd.code_set, cscd.association, cscd.kind, cscd.block_size), (1, 0, 3, 512));
+        assert_eq!(cscd.designator(), [0x60; 16]);
+        assert_eq!(
+            copy.segments[0],
+            Segment {
+                source: 0,
+                destination: 1,
+                blocks: 256,
+                destination_blocks: true,
+                source_lba: 5,
+                destination_lba: u64::MAX,
+            }
+        );
+        assert_eq!((copy.segments[1].source, copy.segments[1].destination), (1, 0));
+        assert_eq!(parse(&[]).unwrap().segments, []);
+    }
+
+    #[test]
+    fn the_list_identifier_is_used_as_it_says() {
+        assert_eq!(parse(&list(0x10, 1, &[])).unwrap().list_id, Some(7));
+        assert_eq!(parse(&list(0x18, 1, &[])), Err(Sense::list_field(0, Some(7))));
+        assert_eq!(parse(&with(list(0x18, 1, &[]), 0, 0)).unwrap().list_id, None);
+        assert_eq!(parse(&list(0x08, 1, &[])), Err(Sense::list_field(1, Some(4))));
+    }
+
+    #[test]
+    fn a_list_shorter_than_it_says_is_a_length_error() {
+        let whole = list(0, 2, &[(0, 1)]);
+        for len in 1..whole.len() {
+            let sense = parse(&whole[..len]);
+            assert_eq!(sense, Err(Sense::PARAMETER_LIST_LENGTH_ERROR), "{len} bytes");
+        }
+        // Lengths that do not end with a descriptor.
+        assert_eq!(parse(&with(whole.clone(), 3, 63)), Err(Sense::list_field(2, Some(7))));
+        assert_eq!(parse(&with(whole, 11, 27)), Err(Sense::list_field(8, Some(7))));
+    }
+
+    #[test]
+    fn counts_are_limited_before_anything_is_stored() {
+        let all = [(0, 15); MAX_SEGMENTS as usize];
+        let copy = parse(&list(0, usize::from(MAX_CSCDS), &all)).unwrap();
+        assert_eq!((copy.cscds.len(), copy.segments.len()), (16, 256));
+        let sense = parse(&list(0, usize::from(MAX_CSCDS) + 1, &[]));
+        assert_eq!(sense, Err(Sense::TOO_MANY_TARGET_DESCRIPTORS.in_list(2, None)));
+        let sense = parse(&with(list(0, 2, &[]), 8, 0xff));
+        assert_eq!(sense, Err(Sense::TOO_MANY_SEGMENT_DESCRIPTORS.in_list(8, None)));
+        let sense = parse(&with(list(0, 2, &[]), 15, 1));
+        assert_eq!(sense, Err(Sense::INLINE_DATA_LENGTH_EXCEEDED.in_list(12, None)));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_told_with_its_place() {
+        let copy = list(0, 2, &[(0, 1)]);
+        let (second, first_segment) = (16 + 32, 16 + 64);
+        for (at, byte, sense) in [
+            (second, 0xe0, Sense::UNSUPPORTED_TARGET_DESCRIPTOR_TYPE.in_list(second, Some(7))),
+            (second + 1, 0x20, Sense::list_field(second + 1, Some(5))),
+            (second + 1, 0x05, Sense::list_field(second + 1, Some(2))),
+            (second + 7, 21, Sense::list_field(second + 7, Some(7))),
+            (
+                first_segment,
+                0x00,
+                Sense::UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE.in_list(first_segment, Some(7)),
+            ),
+            (first_segment + 3, 0x14, Sense::list_field(first_segment + 2, Some(7))),
+            (first_segment + 5, 2, Sense::list_field(first_segment + 4, Some(7))),
+            (first_segment + 6, 0xff, Sense::list_field(first_segment + 6, Some(7))),
+        ] {
+            assert_eq!(parse(&with(copy.clone(), at, byte)), Err(sense), "{at} {byte:02x}");
+        }
+    }
+
+    #[test]
+    fn operating_parameters_tell_the_limits_that_parse_keeps() {
+        let a = operating_parameters(4096, 3);
+        assert_eq!(a.len(), 46);
+        assert_eq!(a[..16], [0, 0, 0, 42, 1, 0, 0, 0, 0, 16, 1, 0, 0, 0, 0x1e, 0]);
+        assert_eq!(MAX_LIST, 16 + 0x1e00);
+        assert_eq!(a[16..20], [0x10, 0, 0, 0]);
+        assert_eq!(a[34..40], [0, 3, 3, 12, 0, 0]);
+        assert_eq!(a[43..], [2, 0x02, 0xe4]);
+    }
+
+    #[test]
+    fn copy_status_counts_in_units_that_fit() {
+        let done = |bytes| status(&CopyStatus { failed: false, segments: 3, bytes });
+        assert_eq!(done(512)[..], [0, 0, 0, 8, 1, 0, 3, 0, 0, 0, 2, 0]);
+        assert_eq!(done(1 << 32)[7..], [1, 0, 0x40, 0, 0]);
+        assert_eq!(done(u64::MAX)[7], 4);
+        assert_eq!(status(&CopyStatus { failed: true, segments: 0, bytes: 0 })[4], 2);
+        assert_eq!(no_failure_details()[..], [0; 4]);
+    }
+}

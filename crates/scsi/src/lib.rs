@@ -6,7 +6,7 @@
 //! - [`sense`]: status, the sense triples by name, and sense data.
 //! - Answers, each an [`Answer`](answer::Answer): [`inquiry`], [`vpd`], [`capacity`], [`mode`],
 //!   [`alua`], [`copy`], [`rsoc`], [`report`].
-//! - Parameter lists from the initiator: [`mode`], [`alua`], [`copy`], [`unmap`], [`format`].
+//! - Parameter lists from the initiator: [`mode`], [`alua`], [`copy`], [`unmap`], [`mod@format`].
 
 pub mod alua;
 pub mod answer;

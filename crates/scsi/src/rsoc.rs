@@ -73,3 +73,65 @@ fn one(row: Option<&Opcode>, timeouts: bool) -> Answer {
 fn cdb_length(row: &Opcode) -> u16 {
     u16::try_from(row.usage().len()).unwrap_or(u16::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers are small")]
+mod tests {
+    use super::*;
+
+    fn ask(what: OpcodeReport, timeouts: bool) -> Result<Answer, Sense> {
+        report(what, timeouts, |_| true)
+    }
+
+    #[test]
+    fn all_commands_are_listed_with_their_lengths() {
+        let a = ask(OpcodeReport::All, false).unwrap();
+        assert_eq!(a[..4], u32::to_be_bytes(8 * OPCODES.len() as u32));
+        for (row, entry) in OPCODES.iter().zip(a[4..].chunks(8)) {
+            let [0, action] = entry[2..4] else { panic!("{entry:?}") };
+            assert_eq!((entry[0], action), (row.opcode, row.action.unwrap_or(0)));
+            assert_eq!(entry[5], u8::from(row.action.is_some()));
+            assert_eq!(usize::from(entry[7]), row.usage().len());
+        }
+        let a = ask(OpcodeReport::All, true).unwrap();
+        assert_eq!(a.len(), 4 + 20 * OPCODES.len());
+        assert_eq!(a[4..16], [0, 0, 0, 0, 0, 2, 0, 6, 0, 10, 0, 0]);
+    }
+
+    #[test]
+    fn what_the_device_does_not_serve_is_not_listed() {
+        let no_unmap = |row: &Opcode| row.opcode != 0x42;
+        let a = report(OpcodeReport::All, false, no_unmap).unwrap();
+        assert_eq!(a.len(), 4 + 8 * (OPCODES.len() - 1));
+        let a = report(OpcodeReport::One { opcode: 0x42 }, false, no_unmap).unwrap();
+        assert_eq!(a[..], [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn one_command_comes_with_its_usage_data() {
+        let a = ask(OpcodeReport::One { opcode: 0x12 }, false).unwrap();
+        assert_eq!(a[..], [0, 3, 0, 6, 0x12, 1, 0xff, 0xff, 0xff, 0]);
+        let a = ask(OpcodeReport::One { opcode: 0x12 }, true).unwrap();
+        assert_eq!((a[1], a.len()), (0x83, 22));
+        let a = ask(OpcodeReport::One { opcode: 0xff }, true).unwrap();
+        assert_eq!(a[..], [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_service_action_is_needed_where_there_are_some_and_refused_elsewhere() {
+        let invalid = Err(Sense::cdb_field(2, Some(2)));
+        assert_eq!(ask(OpcodeReport::One { opcode: 0x9e }, false), invalid);
+        let service =
+            |opcode, action, lenient| ask(OpcodeReport::Service { opcode, action, lenient }, false);
+        assert_eq!(service(0x28, 0, false), invalid);
+        assert_eq!(service(0x9e, 0x10, false).unwrap()[..6], [0, 3, 0, 16, 0x9e, 0x10]);
+        assert_eq!(service(0x9e, 0x11, false).unwrap()[..], [0, 1, 0, 0]);
+        // Reporting options 011b.
+        assert_eq!(service(0x28, 0, true).unwrap()[1], 3);
+        assert_eq!(service(0x28, 1, true).unwrap()[1], 1);
+        assert_eq!(service(0x9e, 0x10, true).unwrap()[1], 3);
+        assert_eq!(service(0x9e, 0x110, true).unwrap()[1], 1);
+        assert_eq!(service(0xff, 0, true).unwrap()[1], 1);
+        assert_eq!(service(0xff, 0, false).unwrap()[1], 1);
+    }
+}

@@ -37,9 +37,9 @@ pub struct BlockLimits {
     pub optimal_transfer: u32,
     /// PRE-FETCH.
     pub max_prefetch: u32,
-    /// All descriptors of an UNMAP together.
+    /// All descriptors of an UNMAP together; longer lists are refused, so 0 refuses all.
     pub max_unmap_blocks: u32,
-    /// Descriptors of an UNMAP.
+    /// Descriptors of an UNMAP; the same.
     pub max_unmap_descriptors: u32,
     /// What UNMAP frees, it frees in multiples of this.
     pub unmap_granularity: u32,

@@ -12,10 +12,10 @@ use crate::sense::Sense;
 const LUN: u8 = 0xe0;
 /// GROUP NUMBER: we keep no statistics of groups.
 const GROUP: u8 = 0x3f;
-/// RARC, FUA_NV and RELADR of byte 1 in READ: hints that do not apply to us, and obsolete.
-const READ_HINTS: u8 = 0x07;
-/// FUA_NV and RELADR of byte 1 in WRITE, COMPARE AND WRITE: obsolete.
-const WRITE_HINTS: u8 = 0x03;
+/// RARC of byte 1 in READ: how hard to try when a block cannot be read; we always try the same.
+const RARC: u8 = 0x04;
+/// FUA_NV of byte 1 in READ, WRITE and COMPARE AND WRITE: obsolete.
+const FUA_NV: u8 = 0x02;
 /// RELADR of byte 1: obsolete.
 const RELADR: u8 = 0x01;
 /// CONTROL: all but NACA, which asks for an ACA condition that we do not establish.
@@ -181,10 +181,10 @@ pub static OPCODES: &[Opcode] = &[
         .ignore(8, 0x01)
         .reach(Reach::Standby),
     row("READ (10)", range10(0x28, 0x18), |c| read(c.range10(), c.bit(1, 4), c.bit(1, 3)))
-        .ignore(1, READ_HINTS)
+        .ignore(1, RARC | FUA_NV | RELADR)
         .ignore(6, GROUP),
     row("WRITE (10)", range10(0x2a, 0x18), |c| write(c.range10(), c.bit(1, 4), c.bit(1, 3)))
-        .ignore(1, WRITE_HINTS)
+        .ignore(1, FUA_NV | RELADR)
         .ignore(6, GROUP)
         .writes(),
     row("WRITE AND VERIFY (10)", range10(0x2e, 0x16), |c| write_and_verify(c, c.range10()))
@@ -278,7 +278,7 @@ pub static OPCODES: &[Opcode] = &[
     .action()
     .ignore(1, LUN),
     row("READ (16)", range16(0x88, 0x18), |c| read(c.range16(), c.bit(1, 4), c.bit(1, 3)))
-        .ignore(1, READ_HINTS & !0x01)
+        .ignore(1, RARC | FUA_NV)
         .ignore(14, GROUP),
     row(
         "COMPARE AND WRITE",
@@ -288,11 +288,11 @@ pub static OPCODES: &[Opcode] = &[
             Ok(Command::CompareAndWrite { lba: c.be64(2), blocks: u64::from(c.byte(13)), dpo, fua })
         },
     )
-    .ignore(1, WRITE_HINTS)
+    .ignore(1, FUA_NV)
     .ignore(14, GROUP)
     .writes(),
     row("WRITE (16)", range16(0x8a, 0x18), |c| write(c.range16(), c.bit(1, 4), c.bit(1, 3)))
-        .ignore(1, WRITE_HINTS & !0x01)
+        .ignore(1, FUA_NV)
         .ignore(14, GROUP)
         .writes(),
     row("WRITE AND VERIFY (16)", range16(0x8e, 0x16), |c| write_and_verify(c, c.range16()))
@@ -359,10 +359,10 @@ pub static OPCODES: &[Opcode] = &[
     .ignore(1, LUN)
     .reach(Reach::Unavailable),
     row("READ (12)", range12(0xa8, 0x18), |c| read(c.range12(), c.bit(1, 4), c.bit(1, 3)))
-        .ignore(1, READ_HINTS)
+        .ignore(1, RARC | FUA_NV | RELADR)
         .ignore(10, GROUP),
     row("WRITE (12)", range12(0xaa, 0x18), |c| write(c.range12(), c.bit(1, 4), c.bit(1, 3)))
-        .ignore(1, WRITE_HINTS)
+        .ignore(1, FUA_NV | RELADR)
         .ignore(10, GROUP)
         .writes(),
     row("WRITE AND VERIFY (12)", range12(0xae, 0x16), |c| write_and_verify(c, c.range12()))
@@ -470,7 +470,9 @@ fn send_diagnostic(c: &Cdb) -> Result<Command, Sense> {
 }
 
 fn copy_results(c: &Cdb, service: CopyService) -> Result<Command, Sense> {
-    Ok(Command::ReceiveCopyResults { service, list_id: c.byte(2), alloc: c.len32(10) })
+    // The operating parameters are those of no list; the byte is reserved, but initiators set it.
+    let list_id = if service == CopyService::OperatingParameters { 0 } else { c.byte(2) };
+    Ok(Command::ReceiveCopyResults { service, list_id, alloc: c.len32(10) })
 }
 
 fn report_opcodes(c: &Cdb) -> Result<Command, Sense> {
