@@ -1,0 +1,52 @@
+//! COMPARE AND WRITE (SBC-4 5.3): the primitive that clusters build locks of.
+use backstore::Backstore;
+use scsi::sense::Sense;
+use sgl::Sgl;
+
+use crate::Lun;
+use crate::failure::{Answer, Failure};
+use crate::scratch::CHUNK;
+
+impl<B: Backstore> Lun<B> {
+    /// The most blocks that one COMPARE AND WRITE takes: the field of VPD page B0h has a byte.
+    pub(crate) fn max_compare_and_write(&self) -> u8 {
+        u8::try_from(CHUNK >> self.block_shift).unwrap_or(u8::MAX)
+    }
+
+    /// The buffer holds what to compare with, then what to write. No other command of this
+    /// logical unit sees or changes the blocks in between. A buffer that is too short is an error:
+    /// half a comparison is none.
+    pub(crate) async fn compare_and_write(
+        &self,
+        lba: u64,
+        blocks: u64,
+        fua: bool,
+        data: &Sgl<'_>,
+    ) -> Answer {
+        let range = self.extent(lba, blocks)?;
+        if blocks > u64::from(self.max_compare_and_write()) {
+            return Err(Sense::INVALID_FIELD_IN_CDB.into());
+        }
+        self.writable()?;
+        if blocks == 0 {
+            return Ok(0);
+        }
+        let len = usize::try_from(self.bytes(blocks)).unwrap_or(usize::MAX);
+        if data.len() / 2 < len {
+            return Err(Sense::INVALID_FIELD_IN_CDB.into());
+        }
+        let (verify, write) = (data.slice(0..len), data.slice(len..2 * len));
+
+        let mut scratch = self.scratch.get(len as u64).await;
+        let medium = scratch.view(len);
+        let _alone = self.locks.exclusive(range).await;
+        self.fill(&medium, lba).await?;
+        if let Some(offset) = medium.first_difference(&verify) {
+            return Err(Failure::Check(
+                Sense::MISCOMPARE_DURING_VERIFY.with_information(offset as u64),
+            ));
+        }
+        self.store(&write, lba, fua).await?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,361 @@
+//! EXTENDED COPY (SPC-4 6.4) inside a logical unit and between those of one daemon, and RECEIVE
+//! COPY RESULTS.
+//!
+//! Other logical units live on other threads. They are found by their NAA designator through
+//! [`CopyPeers`], and spoken to by messages that own their buffer: [`CopyPeer::call`] carries a
+//! [`PeerRequest`] to the thread of the other device, which answers it with [`Lun::serve_peer`].
+//! A copy moves [`CHUNK`] bytes at a time through one buffer.
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use backstore::Backstore;
+use scsi::command::CopyService;
+use scsi::copy::{self, CopyStatus, Cscd, Segment};
+use scsi::sense::Sense;
+use sgl::Sgl;
+
+use crate::failure::{Answer, Failure};
+use crate::scratch::CHUNK;
+use crate::{Lun, parameter_list, reply};
+
+/// The most bytes of one [`PeerRequest::Read`] or [`PeerRequest::Write`].
+pub const MAX_PEER_TRANSFER: usize = CHUNK;
+
+/// Finds the other logical units of this daemon.
+pub trait CopyPeers {
+    /// The logical unit with this NAA designator (see [`Identity::naa`](crate::Identity::naa)).
+    fn find(&self, naa: &[u8; 16]) -> Option<Rc<dyn CopyPeer>>;
+}
+
+/// Another logical unit.
+pub trait CopyPeer {
+    /// Has its thread execute a request with [`Lun::serve_peer`].
+    fn call(
+        &self,
+        request: PeerRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<PeerReply, PeerError>> + '_>>;
+}
+
+/// What a logical unit does for the copy of another.
+#[derive(Debug)]
+pub enum PeerRequest {
+    /// Says how large it is.
+    Describe,
+    /// Fills the buffer: whole blocks, at most [`MAX_PEER_TRANSFER`] bytes.
+    Read {
+        /// First block.
+        lba: u64,
+        /// As long as what is to be read.
+        buffer: Vec<u8>,
+    },
+    /// Writes the buffer: the same.
+    Write {
+        /// First block.
+        lba: u64,
+        /// What to write.
+        buffer: Vec<u8>,
+    },
+}
+
+/// The answer to a [`PeerRequest`].
+#[derive(Debug)]
+pub struct PeerReply {
+    /// Block size in bytes.
+    pub block_size: u32,
+    /// Capacity in blocks.
+    pub blocks: u64,
+    /// Whether it refuses writes.
+    pub read_only: bool,
+    /// The request's buffer.
+    pub buffer: Vec<u8>,
+}
+
+/// Why a [`PeerRequest`] was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerError {
+    /// The device has gone.
+    Gone,
+    /// It could not do it; its log says why.
+    Failed,
+}
+
+impl From<PeerError> for Failure {
+    fn from(error: PeerError) -> Self {
+        Failure::Check(match error {
+            PeerError::Gone => Sense::COPY_TARGET_DEVICE_NOT_REACHABLE,
+            PeerError::Failed => Sense::COPY_THIRD_PARTY_DEVICE_FAILURE,
+        })
+    }
+}
+
+/// How many results are kept for RECEIVE COPY RESULTS.
+const RESULTS: usize = 16;
+/// How many copies run at a time, as initiators are told.
+const CONCURRENT: u8 = 4;
+
+/// How the last copies ended.
+#[derive(Default)]
+pub(crate) struct Results(RefCell<VecDeque<(u8, CopyStatus)>>);
+
+impl Results {
+    fn record(&self, list_id: u8, status: CopyStatus) {
+        let mut results = self.0.borrow_mut();
+        results.retain(|(id, _)| *id != list_id);
+        results.truncate(RESULTS - 1);
+        results.push_front((list_id, status));
+    }
+
+    fn find(&self, list_id: u8) -> Option<CopyStatus> {
+        self.0.borrow().iter().find(|(id, _)| *id == list_id).map(|(_, status)| *status)
+    }
+
+    /// Forgets all.
+    pub(crate) fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+}
+
+/// A source or destination that was found.
+#[derive(Clone)]
+struct Party {
+    naa: [u8; 16],
+    /// `None`: this logical unit.
+    peer: Option<Rc<dyn CopyPeer>>,
+    block_size: u32,
+    blocks: u64,
+    read_only: bool,
+}
+
+/// A segment whose ranges exist. Places are in bytes.
+struct Move {
+    source: Party,
+    from: u64,
+    destination: Party,
+    to: u64,
+    len: u64,
+}
+
+impl<B: Backstore> Lun<B> {
+    /// EXTENDED COPY (LID1). Everything that can be checked is, before anything is copied.
+    pub(crate) async fn extended_copy(&self, list_len: usize, data: &Sgl<'_>) -> Answer {
+        let list = copy::parse(&parameter_list(data, list_len, copy::MAX_LIST)?)?;
+        let mut parties = Vec::with_capacity(list.cscds.len());
+        for (i, cscd) in list.cscds.iter().enumerate() {
+            parties.push(self.find_party(cscd, 16 + 32 * i).await?);
+        }
+        let start = 16 + 32 * list.cscds.len();
+        let moves = list
+            .segments
+            .iter()
+            .enumerate()
+            .map(|(i, segment)| plan(segment, &parties, start + 28 * i))
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let mut status = CopyStatus { failed: false, segments: 0, bytes: 0 };
+        let result = self.run_copy(&moves, &mut status).await;
+        status.failed = result.is_err();
+        if let Some(list_id) = list.list_id {
+            self.copies.record(list_id, status);
+        }
+        result.map(|()| 0)
+    }
+
+    /// The logical unit that the CSCD descriptor at `at` of the list names.
+    async fn find_party(&self, cscd: &Cscd, at: usize) -> Result<Party, Failure> {
+        /// Binary, of the logical unit, NAA.
+        const NAA: (u8, u8, u8) = (1, 0, 3);
+        let unreachable = Sense::COPY_TARGET_DEVICE_NOT_REACHABLE.in_list(at + 4, None);
+        let kind = (cscd.code_set, cscd.association, cscd.kind);
+        let naa = <[u8; 16]>::try_from(cscd.designator())
+            .ok()
+            .filter(|_| kind == NAA)
+            .ok_or(unreachable)?;
+        let party = if naa == self.identity.naa() {
+            Party {
+                naa,
+                peer: None,
+                block_size: self.block_size(),
+                blocks: self.blocks(),
+                read_only: self.read_only.get(),
+            }
+        } else {
+            let peer = self.peers.as_ref().and_then(|peers| peers.find(&naa)).ok_or(unreachable)?;
+            let PeerReply { block_size, blocks, read_only, .. } =
+                peer.call(PeerRequest::Describe).await?;
+            Party { naa, peer: Some(peer), block_size, blocks, read_only }
+        };
+        if cscd.block_size != party.block_size {
+            return Err(Sense::list_field(at + 29, Some(7)).into());
+        }
+        Ok(party)
+    }
+
+    /// Copies, and counts what was done.
+    async fn run_copy(&self, moves: &[Move], status: &mut CopyStatus) -> Result<(), Failure> {
+        let longest = moves.iter().map(|m| m.len).max().unwrap_or(0);
+        if longest == 0 {
+            status.segments = u16::try_from(moves.len()).unwrap_or(u16::MAX);
+            return Ok(());
+        }
+        let mut scratch = self.scratch.get(longest).await;
+        for segment in moves {
+            self.run_move(segment, &mut scratch.bytes, &mut status.bytes).await?;
+            status.segments += 1;
+        }
+        Ok(())
+    }
+
+    async fn run_move(
+        &self,
+        m: &Move,
+        buffer: &mut Vec<u8>,
+        copied: &mut u64,
+    ) -> Result<(), Failure> {
+        // A destination that begins within its source is filled from the end, lest a piece be
+        // read that was overwritten.
+        let backwards = m.source.naa == m.destination.naa && m.to > m.from && m.to < m.from + m.len;
+        let mut done = 0;
+        while done < m.len {
+            let n = (CHUNK as u64).min(m.len - done);
+            let at = if backwards { m.len - done - n } else { done };
+            buffer.resize(usize::try_from(n).unwrap_or(CHUNK), 0);
+            self.fetch(&m.source, m.from + at, buffer).await?;
+            self.put(&m.destination, m.to + at, buffer).await?;
+            done += n;
+            *copied += n;
+        }
+        Ok(())
+    }
+
+    /// Fills the buffer from a place in bytes.
+    async fn fetch(&self, from: &Party, at: u64, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+        let lba = at / u64::from(from.block_size);
+        let Some(peer) = &from.peer else {
+            let result = self.read_own(lba, buffer).await;
+            return result.map_err(during_copy);
+        };
+        let len = buffer.len();
+        let request = PeerRequest::Read { lba, buffer: std::mem::take(buffer) };
+        *buffer = peer.call(request).await?.buffer;
+        // The peer answers with the buffer that it was given; else the copy would be garbage.
+        if buffer.len() == len { Ok(()) } else { Err(PeerError::Failed.into()) }
+    }
+
+    /// Writes the buffer to a place in bytes.
+    async fn put(&self, to: &Party, at: u64, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+        let lba = at / u64::from(to.block_size);
+        let Some(peer) = &to.peer else {
+            let result = self.write_own(lba, buffer).await;
+            return result.map_err(during_copy);
+        };
+        let request = PeerRequest::Write { lba, buffer: std::mem::take(buffer) };
+        *buffer = peer.call(request).await?.buffer;
+        Ok(())
+    }
+
+    async fn read_own(&self, lba: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        let range = self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
+        let _shared = self.share(range).await;
+        self.fill(&Sgl::from_slice(buffer), lba).await
+    }
+
+    async fn write_own(&self, lba: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        let range = self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
+        self.writable()?;
+        let _shared = self.share(range).await;
+        self.store(&Sgl::from_slice(buffer), lba, false).await
+    }
+
+    /// Does its part in the copy of another logical unit; called on this one's thread.
+    pub async fn serve_peer(&self, request: PeerRequest) -> Result<PeerReply, PeerError> {
+        use crate::alua::AccessState::{LbaDependent, NonOptimized, Optimized};
+        let failed = |_: Failure| PeerError::Failed;
+        if !matches!(self.access.get(), Optimized | NonOptimized | LbaDependent) {
+            return Err(PeerError::Failed);
+        }
+        let whole = |buffer: &[u8]| {
+            buffer.len() <= MAX_PEER_TRANSFER && buffer.len().is_multiple_of(self.block_len())
+        };
+        let buffer = match request {
+            PeerRequest::Describe => Vec::new(),
+            PeerRequest::Read { lba, mut buffer } if whole(&buffer) => {
+                self.read_own(lba, &mut buffer).await.map_err(failed)?;
+                buffer
+            }
+            PeerRequest::Write { lba, mut buffer } if whole(&buffer) => {
+                self.write_own(lba, &mut buffer).await.map_err(failed)?;
+                buffer
+            }
+            PeerRequest::Read { .. } | PeerRequest::Write { .. } => return Err(PeerError::Failed),
+        };
+        Ok(PeerReply {
+            block_size: self.block_size(),
+            blocks: self.blocks(),
+            read_only: self.read_only.get(),
+            buffer,
+        })
+    }
+
+    /// RECEIVE COPY RESULTS. Copies are done when their status comes: none is in progress.
+    pub(crate) fn receive_copy_results(
+        &self,
+        service: CopyService,
+        list_id: u8,
+        alloc: usize,
+        data: &Sgl<'_>,
+    ) -> Answer {
+        let unknown = Sense::cdb_field(2, Some(7));
+        let answer = match service {
+            CopyService::OperatingParameters => {
+                copy::operating_parameters(self.block_size(), CONCURRENT)
+            }
+            CopyService::Status => copy::status(&self.copies.find(list_id).ok_or(unknown)?),
+            CopyService::FailedSegment => copy::no_failure_details(),
+        };
+        reply(data, &answer, alloc)
+    }
+}
+
+/// The ranges of the segment descriptor at `at` of the list, if they exist and fit each other.
+fn plan(segment: &Segment, parties: &[Party], at: usize) -> Result<Move, Failure> {
+    let party = |index: usize, field| {
+        parties.get(index).cloned().ok_or_else(|| Sense::list_field(at + field, Some(7)))
+    };
+    let (source, destination) = (party(segment.source, 4)?, party(segment.destination, 6)?);
+    let unit = if segment.destination_blocks { &destination } else { &source };
+    let len = u64::from(segment.blocks) * u64::from(unit.block_size);
+    for (party, lba, field) in
+        [(&source, segment.source_lba, 12), (&destination, segment.destination_lba, 20)]
+    {
+        let block_size = u64::from(party.block_size);
+        if !len.is_multiple_of(block_size) {
+            return Err(Sense::COPY_SEGMENT_GRANULARITY_VIOLATION.in_list(at + 10, Some(7)).into());
+        }
+        if lba > party.blocks || len / block_size > party.blocks - lba {
+            return Err(Sense::LBA_OUT_OF_RANGE.in_list(at + field, Some(7)).into());
+        }
+    }
+    if destination.read_only {
+        return Err(Sense::WRITE_PROTECTED.into());
+    }
+    Ok(Move {
+        from: segment.source_lba * u64::from(source.block_size),
+        to: segment.destination_lba * u64::from(destination.block_size),
+        source,
+        destination,
+        len,
+    })
+}
+
+/// A failure of this logical unit in the middle of a copy: part of it is done, so that it must not
+/// look like a command that was not executed. A lack of space says so, for initiators that act on
+/// it.
+fn during_copy(failure: Failure) -> Failure {
+    match failure {
+        Failure::Check(Sense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT) => failure,
+        _ => PeerError::Failed.into(),
+    }
+}

@@ -1,0 +1,375 @@
+//! Locks on ranges of blocks, so that compound commands (COMPARE AND WRITE, an emulated WRITE
+//! SAME, WRITE AND VERIFY) are atomic towards every other command of the logical unit.
+//!
+//! Plain reads and writes hold their range shared, compound commands exclusively. Requests are
+//! served in the order of their arrival: one that conflicts with an earlier request waits for it,
+//! even where that one is waiting itself, so nobody starves. A future that is dropped while it
+//! waits, or a guard that is dropped, lets go; nothing polls in a loop.
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use smallvec::SmallVec;
+
+/// The locks of one logical unit. The unit of ranges is the caller's.
+#[derive(Default)]
+pub struct RangeLock {
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is held, by the key of its guard; a free slot is an empty range.
+    held: Vec<Claim>,
+    free: Vec<usize>,
+    /// How many of `held` are exclusive.
+    exclusive: usize,
+    /// In order of arrival. Empty unless somebody holds or awaits a range exclusively.
+    waiting: VecDeque<Waiter>,
+    next_ticket: u64,
+}
+
+/// A range, and whether its holder wants it alone.
+#[derive(Clone, Copy, Default)]
+struct Claim {
+    start: u64,
+    end: u64,
+    exclusive: bool,
+}
+
+struct Waiter {
+    ticket: u64,
+    claim: Claim,
+    waker: Waker,
+    /// The key under which it already holds its range, without having seen it yet.
+    granted: Option<usize>,
+}
+
+impl Claim {
+    /// An empty range is made one that conflicts with nothing.
+    fn new(range: Range<u64>, exclusive: bool) -> Self {
+        if range.is_empty() {
+            return Claim { start: 0, end: 0, exclusive };
+        }
+        Claim { start: range.start, end: range.end, exclusive }
+    }
+
+    fn conflicts(&self, other: &Claim) -> bool {
+        (self.exclusive || other.exclusive) && self.start < other.end && other.start < self.end
+    }
+}
+
+impl State {
+    fn hold(&mut self, claim: Claim) -> usize {
+        self.exclusive += usize::from(claim.exclusive);
+        if let Some(key) = self.free.pop()
+            && let Some(slot) = self.held.get_mut(key)
+        {
+            *slot = claim;
+            return key;
+        }
+        self.held.push(claim);
+        self.held.len() - 1
+    }
+
+    fn release(&mut self, key: usize) {
+        if let Some(slot) = self.held.get_mut(key) {
+            self.exclusive -= usize::from(slot.exclusive);
+            *slot = Claim::default();
+            self.free.push(key);
+        }
+    }
+
+    /// Whether `claim` must wait for what is held or for one of the first `earlier` waiters.
+    fn blocked(&self, claim: &Claim, earlier: usize) -> bool {
+        self.held.iter().any(|held| held.conflicts(claim))
+            || (self.waiting.iter().take(earlier))
+                .any(|w| w.granted.is_none() && w.claim.conflicts(claim))
+    }
+
+    /// Grants what can be granted now. The wakers are to be woken when the state is not borrowed.
+    fn grant(&mut self) -> SmallVec<[Waker; 4]> {
+        let mut wakers = SmallVec::new();
+        for i in 0..self.waiting.len() {
+            let claim = self.waiting[i].claim;
+            if self.waiting[i].granted.is_none() && !self.blocked(&claim, i) {
+                let key = self.hold(claim);
+                self.waiting[i].granted = Some(key);
+                wakers.push(self.waiting[i].waker.clone());
+            }
+        }
+        wakers
+    }
+}
+
+impl RangeLock {
+    /// No range is held.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Holds `range` shared, if nobody holds or awaits any range exclusively: the fast path of
+    /// reads and writes. `None`: use [`shared`](Self::shared).
+    #[inline]
+    pub fn try_shared(&self, range: Range<u64>) -> Option<Guard<'_>> {
+        let mut state = self.state.borrow_mut();
+        if state.exclusive > 0 || !state.waiting.is_empty() {
+            return None;
+        }
+        let key = state.hold(Claim::new(range, false));
+        Some(Guard { lock: self, key })
+    }
+
+    /// Waits until nobody holds an overlapping range exclusively.
+    pub fn shared(&self, range: Range<u64>) -> Acquire<'_> {
+        Acquire { lock: self, claim: Claim::new(range, false), ticket: None }
+    }
+
+    /// Waits until nobody holds an overlapping range.
+    pub fn exclusive(&self, range: Range<u64>) -> Acquire<'_> {
+        Acquire { lock: self, claim: Claim::new(range, true), ticket: None }
+    }
+
+    fn wake(wakers: SmallVec<[Waker; 4]>) {
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}
+
+/// Holds a range until it is dropped.
+#[must_use = "the range is released when the guard is dropped"]
+pub struct Guard<'a> {
+    lock: &'a RangeLock,
+    key: usize,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let mut state = self.lock.state.borrow_mut();
+        state.release(self.key);
+        if !state.waiting.is_empty() {
+            let wakers = state.grant();
+            drop(state);
+            RangeLock::wake(wakers);
+        }
+    }
+}
+
+/// The future of a [`Guard`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Acquire<'a> {
+    lock: &'a RangeLock,
+    claim: Claim,
+    /// Set while it is among the waiters.
+    ticket: Option<u64>,
+}
+
+impl<'a> Future for Acquire<'a> {
+    type Output = Guard<'a>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Guard<'a>> {
+        let lock = self.lock;
+        let mut state = lock.state.borrow_mut();
+        let Some(ticket) = self.ticket else {
+            if !state.blocked(&self.claim, state.waiting.len()) {
+                let key = state.hold(self.claim);
+                return Poll::Ready(Guard { lock, key });
+            }
+            let ticket = state.next_ticket;
+            state.next_ticket += 1;
+            let waker = cx.waker().clone();
+            state.waiting.push_back(Waiter { ticket, claim: self.claim, waker, granted: None });
+            self.ticket = Some(ticket);
+            return Poll::Pending;
+        };
+        let Some(at) = state.waiting.iter().position(|w| w.ticket == ticket) else {
+            return Poll::Pending; // It was polled again after it was ready.
+        };
+        if let Some(key) = state.waiting[at].granted {
+            state.waiting.remove(at);
+            self.ticket = None;
+            return Poll::Ready(Guard { lock, key });
+        }
+        state.waiting[at].waker.clone_from(cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Acquire<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.lock.state.borrow_mut();
+        let Some(at) = state.waiting.iter().position(|w| w.ticket == ticket) else { return };
+        if let Some(waiter) = state.waiting.remove(at)
+            && let Some(key) = waiter.granted
+        {
+            state.release(key);
+        }
+        let wakers = state.grant();
+        drop(state);
+        RangeLock::wake(wakers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A future under test, with the number of times it was woken.
+    struct Task<'a> {
+        future: Pin<Box<Acquire<'a>>>,
+        wakes: Arc<Count>,
+    }
+
+    impl<'a> Task<'a> {
+        fn new(future: Acquire<'a>) -> Self {
+            Task { future: Box::pin(future), wakes: Arc::default() }
+        }
+
+        fn poll(&mut self) -> Option<Guard<'a>> {
+            let waker = Waker::from(self.wakes.clone());
+            match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(guard) => Some(guard),
+                Poll::Pending => None,
+            }
+        }
+
+        fn wakes(&self) -> usize {
+            self.wakes.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn granted<'a>(future: Acquire<'a>) -> Guard<'a> {
+        Task::new(future).poll().expect("granted at once")
+    }
+
+    #[test]
+    fn readers_share_and_an_exclusive_holder_waits_for_all_of_them() {
+        let lock = RangeLock::new();
+        let one = lock.try_shared(0..8).expect("free");
+        let two = lock.try_shared(4..12).expect("shared");
+        let mut writer = Task::new(lock.exclusive(5..6));
+        assert!(writer.poll().is_none());
+        drop(one);
+        assert_eq!(writer.wakes(), 0);
+        drop(two);
+        assert_eq!(writer.wakes(), 1);
+        assert!(writer.poll().is_some());
+    }
+
+    #[test]
+    fn ranges_that_only_touch_do_not_conflict() {
+        let lock = RangeLock::new();
+        let _low = granted(lock.exclusive(0..8));
+        let _high = granted(lock.exclusive(8..16));
+        let _empty = granted(lock.exclusive(4..4));
+        assert!(Task::new(lock.shared(7..9)).poll().is_none());
+    }
+
+    #[test]
+    fn the_fast_path_is_closed_while_somebody_is_exclusive_or_waits() {
+        let lock = RangeLock::new();
+        let guard = granted(lock.exclusive(0..1));
+        assert!(lock.try_shared(100..200).is_none());
+        let far = granted(lock.shared(100..200));
+        drop(guard);
+        assert!(lock.try_shared(0..1).is_some());
+        let mut writer = Task::new(lock.exclusive(100..101));
+        assert!(writer.poll().is_none());
+        assert!(lock.try_shared(0..1).is_none());
+        drop(far);
+    }
+
+    #[test]
+    fn a_later_reader_does_not_overtake_a_waiting_writer() {
+        let lock = RangeLock::new();
+        let reader = lock.try_shared(0..10).expect("free");
+        let mut writer = Task::new(lock.exclusive(0..10));
+        assert!(writer.poll().is_none());
+        let mut late = Task::new(lock.shared(9..20));
+        assert!(late.poll().is_none());
+        let elsewhere = granted(lock.shared(10..20));
+        drop(reader);
+        assert!(late.poll().is_none());
+        let held = writer.poll().expect("first in line");
+        assert_eq!(late.wakes(), 0);
+        drop(held);
+        assert_eq!(late.wakes(), 1);
+        assert!(late.poll().is_some());
+        drop(elsewhere);
+    }
+
+    #[test]
+    fn exclusive_requests_are_served_in_the_order_of_arrival() {
+        let lock = RangeLock::new();
+        let mut held = granted(lock.exclusive(0..4));
+        let mut tasks: Vec<_> = (0..5).map(|_| Task::new(lock.exclusive(2..6))).collect();
+        for task in &mut tasks {
+            assert!(task.poll().is_none());
+        }
+        for i in 0..tasks.len() {
+            drop(held);
+            let woken: Vec<_> = tasks.iter().map(Task::wakes).collect();
+            assert_eq!(woken, (0..5).map(|j| usize::from(j <= i)).collect::<Vec<_>>());
+            held = tasks[i].poll().expect("its turn");
+        }
+        drop(held);
+    }
+
+    #[test]
+    fn a_waiter_that_is_dropped_lets_those_behind_it_pass() {
+        let lock = RangeLock::new();
+        let reader = lock.try_shared(0..10).expect("free");
+        let mut writer = Task::new(lock.exclusive(0..10));
+        assert!(writer.poll().is_none());
+        let mut late = Task::new(lock.shared(0..10));
+        assert!(late.poll().is_none());
+        drop(writer);
+        assert_eq!(late.wakes(), 1);
+        assert!(late.poll().is_some());
+        drop(reader);
+        assert!(lock.try_shared(0..10).is_some());
+    }
+
+    #[test]
+    fn a_waiter_dropped_between_grant_and_poll_releases_its_range() {
+        let lock = RangeLock::new();
+        let first = granted(lock.exclusive(0..10));
+        let mut second = Task::new(lock.exclusive(0..10));
+        let mut third = Task::new(lock.exclusive(0..10));
+        assert!(second.poll().is_none());
+        assert!(third.poll().is_none());
+        drop(first);
+        assert_eq!((second.wakes(), third.wakes()), (1, 0));
+        drop(second);
+        assert_eq!(third.wakes(), 1);
+        drop(third.poll().expect("granted"));
+        assert!(lock.try_shared(0..10).is_some());
+    }
+
+    #[test]
+    fn slots_of_released_ranges_are_used_again() {
+        let lock = RangeLock::new();
+        for i in 0..1000 {
+            drop(lock.try_shared(i..i + 1));
+        }
+        assert_eq!(lock.state.borrow().held.len(), 1);
+    }
+}
