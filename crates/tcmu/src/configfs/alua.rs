@@ -52,7 +52,8 @@ const SUPPORT: [(&str, u8); 7] = [
 /// The name of a logical unit in a target's portal group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortName {
-    /// The fabric, as configfs or the kernel spells it (`loopback`, `iscsi`).
+    /// The fabric, in lower case, as its folder in configfs has it (`loopback`, `iscsi`; a group's
+    /// list of members says `iSCSI`).
     pub fabric: String,
     /// The target's name.
     pub wwn: String,
@@ -65,8 +66,9 @@ pub struct PortName {
 impl PortName {
     /// Parses `FABRIC/WWN/tpgt_N/lun_M`.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.trim().split('/');
-        let (fabric, wwn) = (parts.next()?.into(), parts.next()?.into());
+        // The kernel puts a NUL after each line of a group's members.
+        let mut parts = text.trim_matches(|c: char| c.is_whitespace() || c == '\0').split('/');
+        let (fabric, wwn) = (parts.next()?.to_ascii_lowercase(), parts.next()?.into());
         let tpgt = parts.next()?.strip_prefix("tpgt_")?.parse().ok()?;
         let lun = parts.next()?.strip_prefix("lun_")?.parse().ok()?;
         parts.next().is_none().then_some(PortName { fabric, wwn, tpgt, lun })

@@ -119,7 +119,10 @@ fn an_alua_group_is_read_with_its_states_and_members() {
         ("alua_support_offline", "0\n"),
         ("preferred", "1\n"),
         ("nonop_delay_msecs", "100\n"),
-        ("members", "iSCSI/iqn.2003-01.org:x/tpgt_1/lun_0\nloopback/naa.5/tpgt_2/lun_31\njunk\n"),
+        (
+            "members",
+            "iSCSI/iqn.2003-01.org:x/tpgt_1/lun_0\n\0loopback/naa.5/tpgt_2/lun_31\n\0junk\n\0",
+        ),
     ] {
         tree.put(&format!("core/user_2/disk/alua/ours/{file}"), content);
     }
@@ -134,6 +137,7 @@ fn an_alua_group_is_read_with_its_states_and_members() {
     assert_eq!((ours.supported, ours.preferred), (Some(0x05), true));
     assert_eq!((ours.nonop_delay_msecs, ours.trans_delay_msecs), (Some(100), None));
     assert_eq!(ours.members.len(), 2);
+    assert_eq!((&*ours.members[0].fabric, &*ours.members[1].fabric), ("iscsi", "loopback"));
     assert_eq!((ours.members[1].tpgt, ours.members[1].lun), (2, 31));
     ours.set_access_state(0).unwrap();
     assert_eq!(tree.get("core/user_2/disk/alua/ours/alua_access_state").trim(), "0");

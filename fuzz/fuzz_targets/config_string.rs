@@ -1,0 +1,10 @@
+//! Configuration strings: parsing only, nothing is opened.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|config: &str| {
+    if let Err(error) = backstore::Config::parse(config) {
+        assert!(!error.to_string().is_empty(), "a refusal without a reason");
+    }
+});
