@@ -146,9 +146,9 @@ proptest! {
             for i in 0..usize::from(cscds) {
                 list[16 + 32 * i..][..2].copy_from_slice(&[0xe4, 0]);
             }
-            for i in 0..usize::from(segments) {
-                let at = 16 + 32 * usize::from(cscds) + 28 * i;
-                list[at..at + 7].copy_from_slice(&[2, 0, 0, 0x18, 0, i as u8, 0]);
+            for i in 0..segments {
+                let at = 16 + 32 * usize::from(cscds) + 28 * usize::from(i);
+                list[at..at + 7].copy_from_slice(&[2, 0, 0, 0x18, 0, i, 0]);
             }
         }
         match copy::parse(&list) {
