@@ -66,12 +66,8 @@ finish() {
 start_dbus() {
     [ -S /run/dbus/system_bus_socket ] && return
     rm -f /usr/share/dbus-1/system-services/$BUS_NAME.service
-    local ours
-    ours=$(find "$REPO" -path "$REPO/target" -prune -o -name '*.conf' -path '*dbus*' -print -quit)
-    if [ -n "$ours" ]; then
-        rm -f /etc/dbus-1/system.d/tcmu-runner.conf /usr/share/dbus-1/system.d/tcmu-runner.conf
-        cp "$ours" /etc/dbus-1/system.d/
-    fi
+    rm -f /etc/dbus-1/system.d/tcmu-runner.conf /usr/share/dbus-1/system.d/tcmu-runner.conf
+    cp "$REPO/dist/dbus-1/tcmu-runner.conf" /etc/dbus-1/system.d/
     dbus-daemon --system --fork --nopidfile --nosyslog
 }
 bus_has() {

@@ -62,7 +62,7 @@ a qcow2 image on a read-only file system|Read-only file system|qcow/$S/ro/q.img|
 an option with a bad number|Invalid argument|file/$S/good.img;tcmur_cmd_time_out=abc;|
 EOF
 check "a qcow2 image smaller than the device is refused" refused "" $((BYTES * 2)) qcow/$S/good.qcow2
-check "an unknown subtype is refused" refused "" $BYTES nosuch/$S/good.img
+check "a file smaller than the device is refused" refused "" $((BYTES * 2)) file/$S/good.img
 check "a configuration without a subtype is refused" refused "" $BYTES x
 check "the log names a file that was refused" grep -q "$S/none" $LOG
 check "the log tells what to run for a corrupt image" grep -q "qemu-img check" $LOG
@@ -75,6 +75,17 @@ for kind in file qcow; do
         "mk_dev good $BYTES '$kind/$S/$f;tcmur_cmd_time_out=20;' && lun good 0 && dd if=\$DISK of=/dev/null bs=64k count=4 iflag=direct status=none"
     unlun good 0; rm_dev good
 done
+# A subtype that is not ours may be another daemon's: it gets no answer from us. With no other
+# daemon there, its enable waits until the next daemon starts.
+(mk_dev foreign $BYTES nosuch/$S/good.img >foreign.out 2>&1) & FOREIGN=$!
+sleep 3
+check "a device of another daemon's subtype gets no answer" eval 'not ended $FOREIGN && not ended $DAEMON_PID'
+check "a device of ours is enabled meanwhile" eval "mk_dev good $BYTES file/$S/good.img && rm_dev good"
+check "SIGTERM ends the daemon in 5 s" stop 5
+must "it starts again" start "$DAEMON"
+check "which frees the enable that waits" within 20 ended $FOREIGN
+rmdir $(dev foreign) 2>/dev/null
+check "no device is left" eval '! ls /sys/class/uio/uio* 2>/dev/null'
 check "SIGTERM ends the daemon in 5 s" stop 5
 check "no task is stuck in the kernel" no_stuck
 finish
