@@ -19,7 +19,7 @@ pub struct Cli {
     /// Log everything, SCSI commands included (log level 5)
     #[arg(short, long)]
     pub debug: bool,
-    /// How many files may be open (65536 to 1048576); default: as inherited
+    /// How many files may be open (65536 to 1048576); default: as many as the hard limit allows
     #[arg(short = 'f', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(NOFILE))]
     pub nofile: Option<u64>,
     /// Directory of the log file, tcmu-runner.log; default: $TCMU_LOGDIR, or /var/log

@@ -1,5 +1,7 @@
 //! What is installed beside the program says the same as the program: names, paths, options, keys.
 //! Files that are made from the program's tables are compared, or with UPDATE_DIST=1 written.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
