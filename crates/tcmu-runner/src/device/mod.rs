@@ -8,6 +8,16 @@ use std::{fmt, io};
 
 use crate::events::Sender;
 
+mod alua;
+mod commands;
+mod open;
+mod peers;
+mod serve;
+mod thread;
+
+/// Of a device's thread, in bytes. Address space; what is not used costs nothing.
+const STACK: usize = 1 << 20;
+
 /// One opening of one device; never used twice in the life of the process, so that an event that
 /// comes late is told from one of the device's successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +49,8 @@ pub struct DeviceSpec {
     pub cmd_time_out: Option<Duration>,
     /// Directories that a backing file may lie in; `None`: any.
     pub backing_dirs: Option<Vec<PathBuf>>,
+    /// The most bytes of one READ or WRITE that the kernel sends.
+    pub max_transfer: u32,
     /// How the thread does its I/O.
     pub backend: io_engine::Backend,
 }
@@ -56,8 +68,6 @@ pub enum Request {
     SetWriteCache(bool),
     /// Take this configuration string, subtype included, or refuse.
     Reconfigure(String),
-    /// The kernel has dropped all commands: forget those in flight and read the ring anew.
-    Reset,
 }
 
 /// What a device tells the manager.
@@ -127,26 +137,46 @@ impl fmt::Display for Stop {
     }
 }
 
+/// What reaches a device's thread.
+pub(crate) enum Control {
+    /// From the manager.
+    Request(Request, Token),
+    /// From another device, for a copy.
+    Job(peers::Job),
+    /// Finish what is under way within this time, close, end.
+    Stop(Duration),
+}
+
 /// A running device. Dropping the handle lets go of the thread, not of the device: call
 /// [`Device::stop`] and wait for [`DeviceEvent::Stopped`].
 #[derive(Debug)]
-pub struct Device {}
+pub struct Device {
+    control: io_engine::Sender<Control>,
+}
 
 impl Device {
     /// Starts the thread of a device. [`DeviceEvent::Opened`] or [`DeviceEvent::OpenFailed`]
     /// follows; an error here means that there is no thread.
     pub fn start(spec: DeviceSpec, events: Sender) -> io::Result<Device> {
-        let _ = (spec, events);
-        Err(io::Error::from(io::ErrorKind::Unsupported))
+        let (control, receiver) = io_engine::channel();
+        let name: String = spec.name.chars().rev().take(15).collect();
+        std::thread::Builder::new().name(name.chars().rev().collect()).stack_size(STACK).spawn(
+            {
+                let control = (control.clone(), receiver);
+                move || thread::run(&spec, control, &events)
+            },
+        )?;
+        Ok(Device { control })
     }
 
-    /// Hands over a request; the answer is a [`DeviceEvent::Reply`] with its token.
+    /// Hands over a request; the answer is a [`DeviceEvent::Reply`] with its token. There is none
+    /// from a thread that has ended: [`DeviceEvent::Stopped`] tells of that.
     pub fn request(&self, request: Request, token: Token) {
-        let _ = (request, token);
+        let _ = self.control.send(Control::Request(request, token));
     }
 
     /// Asks the thread to finish what is under way within `deadline`, flush, close and end.
     pub fn stop(&self, deadline: Duration) {
-        let _ = deadline;
+        let _ = self.control.send(Control::Stop(deadline));
     }
 }

@@ -10,6 +10,9 @@ use tcmu::{DeviceName, UioDevice};
 use super::{Options, Thread};
 use crate::device::{DeviceKey, DeviceSpec, Request, Token};
 
+/// The most blocks of one command where the kernel does not tell: its default.
+const MAX_SECTORS: u32 = 128;
+
 /// Where a device is in its life.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -69,11 +72,14 @@ pub(super) fn spec(
     let config = configfs.dev_config()?.filter(|config| !config.is_empty());
     let config = config.unwrap_or_else(|| uio.name.config.clone());
     let config = config.trim_end_matches('\n').to_owned();
+    let block_size = configfs.hw_block_size()?.unwrap_or(512);
+    let max_sectors = configfs.hw_max_sectors()?.unwrap_or(MAX_SECTORS);
     Ok(DeviceSpec {
         key,
         name: format!("user_{}/{}", uio.name.hba, uio.name.name),
         uio: uio.clone(),
-        block_size: configfs.hw_block_size()?.unwrap_or(512),
+        block_size,
+        max_transfer: max_sectors.saturating_mul(block_size),
         size: configfs.dev_size()?.unwrap_or(0),
         write_cache: configfs.emulate_write_cache()?.unwrap_or(false),
         serial: configfs.unit_serial()?.unwrap_or_default(),
@@ -158,7 +164,6 @@ impl Served {
             Request::Resize(size) => self.size = Some(*size),
             Request::SetWriteCache(on) => self.write_cache = Some(*on),
             Request::Reconfigure(config) => self.config.clone_from(config),
-            Request::Reset => {}
         }
     }
 

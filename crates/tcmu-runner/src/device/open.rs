@@ -1,0 +1,115 @@
+//! Opening a device: its image, the logical unit on it, its ring. Either all of it is there, or
+//! nothing is left and the one who enabled the device is told why.
+use std::io;
+use std::rc::Rc;
+
+use backstore::{AnyBackstore, ErrorKind, OpenOptions};
+use io_engine::Receiver;
+use lun::Lun;
+use tcmu::Ring;
+
+use super::alua::ConfigfsAlua;
+use super::peers::Peers;
+use super::serve::Server;
+use super::{Control, DeviceSpec};
+use crate::events::Sender;
+
+/// Why a device was not opened.
+#[derive(Debug)]
+pub(super) struct OpenError {
+    /// What the kernel, and so who enabled the device, is told.
+    pub(super) errno: i32,
+    /// The whole story, for the log.
+    pub(super) reason: String,
+}
+
+impl OpenError {
+    pub(super) fn new(errno: i32, reason: impl ToString) -> Self {
+        OpenError { errno, reason: reason.to_string() }
+    }
+}
+
+impl From<backstore::Error> for OpenError {
+    fn from(error: backstore::Error) -> Self {
+        let errno = match &error.kind {
+            ErrorKind::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
+            ErrorKind::ReadOnly => libc::EROFS,
+            ErrorKind::Unsupported(_) => libc::EOPNOTSUPP,
+            ErrorKind::Invalid(_) => libc::EINVAL,
+        };
+        OpenError::new(errno, error)
+    }
+}
+
+impl From<lun::Error> for OpenError {
+    fn from(error: lun::Error) -> Self {
+        match error {
+            lun::Error::Backstore(error) => error.into(),
+            error => OpenError::new(libc::EINVAL, error),
+        }
+    }
+}
+
+impl From<tcmu::Error> for OpenError {
+    fn from(error: tcmu::Error) -> Self {
+        let errno = if let tcmu::Error::Busy(_) = error { libc::EBUSY } else { libc::EIO };
+        OpenError::new(errno, error)
+    }
+}
+
+impl From<OpenError> for io::Error {
+    /// For the answer to a request: the errno alone, the story being in the log.
+    fn from(error: OpenError) -> Self {
+        tracing::error!("{}", error.reason);
+        io::Error::from_raw_os_error(error.errno)
+    }
+}
+
+/// Opens the image that `config` names and makes a logical unit of it.
+pub(super) async fn open_lun(
+    spec: &DeviceSpec,
+    config: &str,
+) -> Result<Lun<AnyBackstore>, OpenError> {
+    let options = OpenOptions {
+        read_only: false,
+        size: Some(spec.size),
+        allowed_backing_dirs: spec.backing_dirs.clone(),
+    };
+    let backstore = backstore::open(config, &options).await?;
+    let lun_config = lun::Config {
+        name: spec.name.clone(),
+        block_size: spec.block_size,
+        max_transfer: spec.max_transfer,
+        write_cache: spec.write_cache,
+        identity: lun::Identity::new(&spec.serial),
+    };
+    let lun = Lun::new(backstore, lun_config)?;
+    let alua = ConfigfsAlua::new(spec.configfs.clone());
+    Ok(lun.with_alua(Box::new(alua)).with_peers(Rc::new(Peers)))
+}
+
+/// Opens everything of a device. A ring in which a predecessor left commands is reset, if the
+/// kernel can do that: the initiators send them again.
+pub(super) async fn open<'a>(
+    spec: &'a DeviceSpec,
+    control: Receiver<Control>,
+    events: &'a Sender,
+) -> Result<Server<'a>, OpenError> {
+    let configfs = &spec.configfs;
+    let lun = open_lun(spec, &spec.config).await?;
+    let mut ring = Ring::open(&spec.uio)?;
+    if configfs.can_reset_ring() {
+        if ring.has_leftovers() {
+            tracing::info!(
+                "{}: commands of before are in the ring: they are sent again",
+                spec.name
+            );
+            ring.reset(configfs)?;
+        }
+        ring.set_out_of_order(true);
+    }
+    if let Err(e) = configfs.enable_tmr_notification() {
+        tracing::warn!("{}: aborted commands run to their end: {e}", spec.name);
+    }
+    Ok(Server { spec, lun: Rc::new(lun), ring, control, events })
+}

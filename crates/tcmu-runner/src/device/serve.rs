@@ -1,0 +1,343 @@
+//! The loop of an open device: entries come out of the ring, run as futures on the logical unit,
+//! and their outcomes go back, the kernel being told once per batch.
+//!
+//! Most commands end at their first poll (the page cache has the data); they cost little more than
+//! the system calls. The others wait in [`Commands`]. Changes of the device itself (resize, another
+//! image, a broken ring) happen here too, one after the other, between commands where they must.
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use backstore::{AnyBackstore, Backstore};
+use io_engine::{Readiness, Receiver, Sleep, TaskSet, sleep_until, timeout};
+use lun::Lun;
+use scsi::opcodes::Opcode;
+use scsi::sense::Status;
+use tcmu::{Command, Entry, Response, Ring};
+
+use super::commands::{Aborted, Commands, Done, execute, resets_lun};
+use super::open::open_lun;
+use super::peers;
+use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token};
+use crate::events::Sender;
+
+/// Entries that are read before the kernel is told of those that are done: enough to spread the
+/// cost of that system call, few enough to keep initiator and daemon busy side by side.
+const BATCH: usize = 32;
+
+pub(super) type DiskLun = Rc<Lun<AnyBackstore>>;
+
+/// A change of the device under way. It yields the logical unit that takes the place of the old
+/// one, if one does.
+type Change = Pin<Box<dyn Future<Output = io::Result<Option<DiskLun>>>>>;
+
+/// An open device.
+pub(super) struct Server<'a> {
+    pub(super) spec: &'a DeviceSpec,
+    pub(super) lun: DiskLun,
+    pub(super) ring: Ring,
+    pub(super) control: Receiver<Control>,
+    pub(super) events: &'a Sender,
+}
+
+impl Server<'_> {
+    /// Serves until told to stop, or until the device is gone.
+    pub(super) async fn run(self) -> Stop {
+        let doorbell = self.ring.as_fd().try_clone_to_owned().and_then(Readiness::new);
+        let doorbell = match doorbell {
+            Ok(doorbell) => doorbell,
+            Err(e) => return Stop::Failed(format!("cannot wait for the kernel: {e}")),
+        };
+        let mut serving = Serving {
+            commands: Commands::new(self.spec.cmd_time_out),
+            server: self,
+            execute,
+            doorbell,
+            jobs: TaskSet::new(),
+            changes: VecDeque::new(),
+            change: None,
+            broken: false,
+            deadline: None,
+        };
+        match poll_fn(|cx| serving.poll(cx)).await {
+            End::Drained(until) => serving.close(until).await,
+            End::Stuck => {
+                let why = format!(
+                    "{} commands do not come back from the backstore",
+                    serving.commands.len()
+                );
+                // Their memory is the kernel's until they do: it stays until the process ends.
+                mem::forget(serving);
+                Stop::Unclean(why)
+            }
+            End::Failed(why) => Stop::Failed(why),
+        }
+    }
+}
+
+/// Why the loop ended.
+enum End {
+    /// It was told to, and no command is under way; the backstore is to be closed until then.
+    Drained(Instant),
+    /// It was told to, and the time to end commands is over.
+    Stuck,
+    /// The device cannot be served any more.
+    Failed(String),
+}
+
+/// A device being served. `F` is the future of a command, `E` makes one.
+struct Serving<'a, F: Future<Output = Done>, E> {
+    server: Server<'a>,
+    execute: E,
+    doorbell: Readiness<OwnedFd>,
+    commands: Commands<F>,
+    /// What other devices' copies want of this one.
+    jobs: TaskSet<Pin<Box<dyn Future<Output = ()>>>>,
+    changes: VecDeque<(Request, Token)>,
+    change: Option<(Token, Change)>,
+    /// The ring cannot be read until it has been reset.
+    broken: bool,
+    /// Set when told to stop.
+    deadline: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl<F, E> Serving<'_, F, E>
+where
+    F: Future<Output = Done>,
+    E: Fn(DiskLun, Command, Aborted) -> F,
+{
+    /// One turn of the loop: everything that can be done now.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.take_control(cx);
+        while self.jobs.poll_next(cx).is_ready() {}
+        self.advance_changes(cx);
+        match self.serve_commands(cx) {
+            Ok(()) => {}
+            Err(tcmu::Error::Broken(why)) => {
+                tracing::error!("{}: the ring is broken: {why}", self.server.spec.name);
+                self.broken = true;
+            }
+            Err(e) => return Poll::Ready(End::Failed(e.to_string())),
+        }
+        if self.broken
+            && self.commands.is_empty()
+            && let Err(e) = self.mend_ring(cx)
+        {
+            return Poll::Ready(End::Failed(format!(
+                "the ring is broken and cannot be reset: {e}"
+            )));
+        }
+        for overdue in self.commands.poll_overdue(cx) {
+            let device = self.server.spec.key;
+            let (command, opcode, after) = (overdue.id, overdue.opcode, overdue.after);
+            self.server.events.send(DeviceEvent::CommandTimedOut {
+                device,
+                command,
+                opcode,
+                after,
+            });
+        }
+        let Some((until, timer)) = &mut self.deadline else { return Poll::Pending };
+        if self.commands.is_empty() && self.jobs.is_empty() && self.change.is_none() {
+            return Poll::Ready(End::Drained(*until));
+        }
+        timer.as_mut().poll(cx).map(|()| End::Stuck)
+    }
+
+    fn take_control(&mut self, cx: &mut Context<'_>) {
+        // A handle that is dropped lets the device run: nothing more will come, that is all.
+        while let Poll::Ready(Some(message)) = self.server.control.poll_recv(cx) {
+            match message {
+                Control::Request(request, token) => self.changes.push_back((request, token)),
+                Control::Job(job) => {
+                    let job = peers::serve(self.server.lun.clone(), job);
+                    let _ = self.jobs.push(Box::pin(job));
+                }
+                Control::Stop(within) => {
+                    let until = Instant::now() + within.min(Duration::from_secs(3600));
+                    self.deadline = Some((until, Box::pin(sleep_until(until))));
+                }
+            }
+        }
+    }
+
+    /// Completes what has ended and starts what has come, until there is nothing of either.
+    fn serve_commands(&mut self, cx: &mut Context<'_>) -> Result<(), tcmu::Error> {
+        loop {
+            while let Poll::Ready(done) = self.commands.poll_done(cx) {
+                self.complete(&done)?;
+            }
+            // Before the ring is looked at, lest what comes in between be missed.
+            while let Poll::Ready(rung) = self.doorbell.poll_ready(cx) {
+                rung.map_err(|source| tcmu::Error::Channel {
+                    action: "wait for the kernel",
+                    source,
+                })?;
+            }
+            let mut room = BATCH;
+            while room > 0 && self.takes_commands() {
+                let Some(entry) = self.server.ring.next()? else { break };
+                room -= 1;
+                self.take(entry)?;
+            }
+            self.server.ring.kick()?;
+            if room > 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn takes_commands(&self) -> bool {
+        let alone = matches!(self.changes.front(), Some((Request::Reconfigure(_), _)));
+        !self.broken && !alone && self.change.is_none() && self.deadline.is_none()
+    }
+
+    fn take(&mut self, entry: Entry) -> Result<(), tcmu::Error> {
+        match entry {
+            Entry::Command(command) => {
+                let lun = self.server.lun.clone();
+                let execute = &self.execute;
+                let done =
+                    self.commands.start(command, |command, aborted| execute(lun, command, aborted));
+                if let Some(done) = done {
+                    self.complete(&done)?;
+                }
+            }
+            Entry::Tmr(tmr) => {
+                let aborted = self.commands.abort(&tmr);
+                tracing::warn!(
+                    "{}: {:?} of {} commands; {aborted} of them are here and will be dropped",
+                    self.server.spec.name,
+                    tmr.kind,
+                    tmr.ids.len(),
+                );
+                if resets_lun(tmr.kind) {
+                    self.server.lun.reset();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the kernel the outcome of a command.
+    #[inline]
+    fn complete(&mut self, done: &Done) -> Result<(), tcmu::Error> {
+        let id = done.command.id();
+        let Some(outcome) = &done.outcome else {
+            let aborted =
+                Response { status: Status::TaskAborted as u8, sense: &[], read_len: None };
+            return self.server.ring.complete(id, &aborted);
+        };
+        let status = outcome.status as u8;
+        let Some(sense) = outcome.sense else {
+            let data = done.command.data();
+            let read_len = u32::try_from(outcome.read_len).unwrap_or(u32::MAX);
+            // Zero means "all" to the kernel; so where there is no answer, none of what earlier
+            // commands left in the data area may look like one.
+            let read_len = (0 < read_len && outcome.read_len < data.len()).then_some(read_len);
+            if outcome.read_len == 0 && !data.is_empty() && !writes(done.command.cdb()) {
+                data.fill(0..data.len(), 0);
+            }
+            return self.server.ring.complete(id, &Response { status, sense: &[], read_len });
+        };
+        let sense = sense.fixed();
+        self.server.ring.complete(id, &Response { status, sense: &sense, read_len: None })
+    }
+
+    /// Starts the changes that can start, one at a time, and answers those that are done.
+    fn advance_changes(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some((token, change)) = &mut self.change {
+                let token = *token;
+                let Poll::Ready(result) = change.as_mut().poll(cx) else { return };
+                self.change = None;
+                let result = result.map(|lun| {
+                    if let Some(lun) = lun {
+                        self.server.lun = lun;
+                    }
+                });
+                let device = self.server.spec.key;
+                self.server.events.send(DeviceEvent::Reply { device, token, result });
+            }
+            let Some((request, _)) = self.changes.front() else { return };
+            let alone = matches!(request, Request::Reconfigure(_));
+            if alone && !(self.commands.is_empty() && self.jobs.is_empty()) {
+                return;
+            }
+            let Some((request, token)) = self.changes.pop_front() else { return };
+            self.change = Some((token, change(&self.server, request)));
+        }
+    }
+
+    /// Resets a ring that cannot be read, when no command is under way any more.
+    fn mend_ring(&mut self, cx: &mut Context<'_>) -> Result<(), tcmu::Error> {
+        self.server.ring.reset(&self.server.spec.configfs)?;
+        self.broken = false;
+        tracing::warn!("{}: the ring has been reset", self.server.spec.name);
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Flushes and closes the backstore, all commands being done.
+    async fn close(self, until: Instant) -> Stop {
+        let lun = self.server.lun;
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let mut closing = Box::pin(close(lun));
+        match timeout(left, closing.as_mut()).await {
+            Ok(Ok(())) => Stop::Asked,
+            Ok(Err(e)) => Stop::Unclean(e.to_string()),
+            Err(_) => {
+                // Dropping it would wait for the backstore.
+                mem::forget(closing);
+                Stop::Unclean(format!("the backstore did not close within {left:?}"))
+            }
+        }
+    }
+}
+
+/// Whether a command sends its data to the medium.
+fn writes(cdb: &[u8]) -> bool {
+    Opcode::of(cdb).is_ok_and(|row| row.writes)
+}
+
+async fn close(lun: DiskLun) -> Result<(), lun::Error> {
+    lun.flush().await?;
+    Ok(lun.backstore().close().await?)
+}
+
+/// The future of a change of the device.
+fn change(server: &Server<'_>, request: Request) -> Change {
+    let lun = server.lun.clone();
+    match request {
+        Request::Resize(size) => Box::pin(async move {
+            lun.resize(size).await.map_err(io::Error::other)?;
+            Ok(None)
+        }),
+        Request::SetWriteCache(on) => Box::pin(async move {
+            lun.set_write_cache(on);
+            if !on {
+                lun.flush().await.map_err(io::Error::other)?;
+            }
+            Ok(None)
+        }),
+        Request::Reconfigure(config) => {
+            let size = lun.blocks() * u64::from(lun.block_size());
+            let write_cache = lun.write_cache();
+            let spec = DeviceSpec { size, write_cache, ..server.spec.clone() };
+            Box::pin(async move {
+                // First the new one: if it cannot be had, the old one goes on.
+                let new = open_lun(&spec, &config).await?;
+                if let Err(e) = close(lun).await {
+                    tracing::error!("{}: closing the former image: {e}", spec.name);
+                }
+                Ok(Some(Rc::new(new)))
+            })
+        }
+    }
+}
