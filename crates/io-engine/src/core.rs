@@ -4,7 +4,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
 
 use crate::notify::Notify;
 use crate::poller::Poller;
@@ -204,8 +203,8 @@ impl Core {
     /// Ends a turn: hands over what has been collected, sleeps when there is nothing to poll, and
     /// takes in what has arrived.
     pub(crate) fn turn(&self) -> io::Result<()> {
-        let timeout = self.timers.borrow().timeout();
         if self.notify.begin_sleep() {
+            let timeout = self.timers.borrow().timeout();
             let slept = match &self.driver {
                 Driver::Uring(uring) => uring.wait(timeout),
                 Driver::Pool(poller) => poller.wait(self, timeout),
@@ -219,14 +218,11 @@ impl Core {
             }
         }
         self.reap();
-        if !self.timers.borrow().is_empty() {
-            let now = Instant::now();
-            loop {
-                let waker = self.timers.borrow_mut().expired(now);
-                match waker {
-                    Some(waker) => waker.wake(),
-                    None => break,
-                }
+        loop {
+            let waker = self.timers.borrow_mut().expired();
+            match waker {
+                Some(waker) => waker.wake(),
+                None => break,
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use sgl::Sgl;
 
 use crate::op::{Code, Op, is_unsupported};
-use crate::pace::{self, Pace};
+use crate::pace::Pace;
 
 /// How reads are tried on the spot.
 const NOWAIT: u8 = 0;
@@ -81,12 +81,11 @@ impl File {
         if dsync {
             return write_on(fd, data, offset, 0, libc::RWF_DSYNC).await;
         }
-        let begin = pace::now();
-        if !self.pace.inline(begin) {
+        let Some(begun) = self.pace.begin() else {
             return write_on(fd, data, offset, 0, 0).await;
-        }
+        };
         let written = Op::transfer(fd, Code::Write(0), data, offset).now();
-        self.pace.took(begin, pace::now(), pace::tick());
+        self.pace.end(begun);
         match written? {
             n if n == data.len() => Ok(()),
             n => write_on(fd, data, offset, n, 0).await,

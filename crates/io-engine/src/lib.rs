@@ -24,6 +24,7 @@ mod channel;
 mod core;
 mod engine;
 mod file;
+mod meter;
 mod notify;
 mod op;
 mod pace;

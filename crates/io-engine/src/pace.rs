@@ -4,78 +4,114 @@
 //! workers takes (ext4 on Linux 6.1 has no buffered writes without waiting, so io_uring gives each
 //! one to a worker). But the kernel makes writers wait when too much is dirty, and a file system
 //! that is slow or frozen makes them wait at any time; a device whose commands then wait one
-//! after the other is as slow as if its queue depth were 1. So writes are done inline until one
-//! takes long, and go through the driver for a second from then on.
+//! after the other is as slow as if its queue depth were 1. So:
 //!
-//! Time is taken from the coarse clock, whose reading costs a few instructions on every clock
-//! source but which advances in ticks of 1 to 10 ms. A write is slow when two ticks went by while
-//! it ran, or one in each of two writes in a row.
+//! - *Fast*: writes are inline, and the coarse clock is read around each. When two of its ticks
+//!   pass during a write, or one in each of two writes in a row, the file becomes suspect.
+//! - *Suspect*, for a second: writes are inline and measured exactly. Was there one that took over
+//!   2 ms and really waited (a thread whose CPU was taken away did not), then the file is slow.
+//! - *Slow*, for a second: writes go through the driver. Then the file is suspect again.
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use crate::meter;
 
-/// How long writes go through the driver after a slow one, in nanoseconds.
-const COOL_DOWN: u64 = 1_000_000_000;
+/// How long a file is suspect or slow, in nanoseconds.
+const TERM: u64 = 1_000_000_000;
+/// What a write of a suspect file may take, in nanoseconds.
+const LIMIT: u64 = 2_000_000;
 
-/// The pace of one file. Shared by nobody in truth: atomics make it `Sync` at no cost.
+/// The pace of one file. One thread uses it; atomics make it `Sync` at no cost.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// Until when writes are not inline, by the coarse clock; 0: they are.
-    slow_until: AtomicU64,
-    /// Whether the clock ticked during the last inline write.
+    /// Until when the file is suspect or slow, by the coarse clock; 0: it is fast.
+    until: AtomicU64,
+    /// Which of the two.
+    slow: AtomicBool,
+    /// Whether the clock ticked during the last write of a fast file.
     ticked: AtomicBool,
 }
 
-/// The coarse clock, in nanoseconds.
-pub(crate) fn now() -> u64 {
-    nanoseconds(clock_gettime(ClockId::MonotonicCoarse))
-}
-
-fn nanoseconds(time: Timespec) -> u64 {
-    let (seconds, rest) = (time.tv_sec.cast_unsigned(), time.tv_nsec);
-    seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(rest).unwrap_or(0))
-}
-
-/// The tick of the coarse clock, in nanoseconds.
-pub(crate) fn tick() -> u64 {
-    use std::sync::OnceLock;
-    static TICK: OnceLock<u64> = OnceLock::new();
-    *TICK.get_or_init(|| nanoseconds(rustix::time::clock_getres(ClockId::MonotonicCoarse)).max(1))
+/// An inline write that has begun.
+pub(crate) enum Begun {
+    /// By the coarse clock.
+    Roughly(u64),
+    /// By the exact clock, and how often the thread had waited.
+    Exactly(u64, i64),
 }
 
 impl Pace {
-    /// Whether a write that begins `now` is done inline.
-    pub(crate) fn inline(&self, now: u64) -> bool {
-        let until = self.slow_until.load(Relaxed);
-        if until == 0 {
-            return true;
+    /// Begins an inline write; `None`: it has to go through the driver.
+    pub(crate) fn begin(&self) -> Option<Begun> {
+        let coarse = meter::coarse();
+        if self.until.load(Relaxed) == 0 {
+            return Some(Begun::Roughly(coarse));
         }
-        if now < until {
-            return false;
+        match self.verdict(coarse) {
+            Verdict::Fast => Some(Begun::Roughly(coarse)),
+            Verdict::Suspect => Some(Begun::Exactly(meter::now(), meter::waits())),
+            Verdict::Slow => None,
         }
-        self.slow_until.store(0, Relaxed);
-        self.ticked.store(false, Relaxed);
-        true
     }
 
-    /// An inline write ran from `begin` to `end`.
-    pub(crate) fn took(&self, begin: u64, end: u64, tick: u64) {
+    /// Ends it.
+    pub(crate) fn end(&self, begun: Begun) {
+        match begun {
+            Begun::Roughly(begin) => self.took_roughly(begin, meter::coarse(), meter::tick()),
+            Begun::Exactly(begin, waits) => {
+                let took = meter::now().saturating_sub(begin);
+                // The second half is a system call: not for each.
+                if took > LIMIT && meter::waits() > waits {
+                    self.slow.store(true, Relaxed);
+                    self.until.store(meter::coarse() + TERM, Relaxed);
+                }
+            }
+        }
+    }
+
+    fn verdict(&self, now: u64) -> Verdict {
+        let until = self.until.load(Relaxed);
+        if now < until {
+            return if self.slow.load(Relaxed) { Verdict::Slow } else { Verdict::Suspect };
+        }
+        if until != 0 && self.slow.load(Relaxed) {
+            self.suspect(now);
+            return Verdict::Suspect;
+        }
+        self.until.store(0, Relaxed);
+        Verdict::Fast
+    }
+
+    fn suspect(&self, now: u64) {
+        self.slow.store(false, Relaxed);
+        self.ticked.store(false, Relaxed);
+        self.until.store(now + TERM, Relaxed);
+    }
+
+    fn took_roughly(&self, begin: u64, end: u64, tick: u64) {
         if begin == end {
             if self.ticked.load(Relaxed) {
                 self.ticked.store(false, Relaxed);
             }
-            return;
+        } else if end - begin >= 2 * tick || self.ticked.load(Relaxed) {
+            self.suspect(end);
+        } else {
+            self.ticked.store(true, Relaxed);
         }
-        if end.saturating_sub(begin) >= 2 * tick || self.ticked.load(Relaxed) {
-            self.slow_until.store(end + COOL_DOWN, Relaxed);
-            return;
-        }
-        self.ticked.store(true, Relaxed);
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Fast,
+    Suspect,
+    Slow,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread::sleep;
+    use std::time::Duration;
+
     use super::*;
 
     const TICK: u64 = 4_000_000;
@@ -86,39 +122,48 @@ mod tests {
         let pace = Pace::default();
         for i in 0..100 {
             let now = START + i * TICK;
-            assert!(pace.inline(now));
-            pace.took(now, now, TICK);
-            pace.took(now, now + TICK, TICK);
-            pace.took(now + TICK, now + TICK, TICK);
+            pace.took_roughly(now, now, TICK);
+            pace.took_roughly(now, now + TICK, TICK);
+            pace.took_roughly(now + TICK, now + TICK, TICK);
+            assert_eq!(pace.verdict(now), Verdict::Fast);
         }
-        assert!(pace.inline(START));
     }
 
     #[test]
-    fn a_slow_write_sends_the_next_ones_away_for_a_second() {
+    fn a_long_write_or_two_with_a_tick_each_make_a_file_suspect_for_a_second() {
         let pace = Pace::default();
-        pace.took(START, START + 2 * TICK, TICK);
+        pace.took_roughly(START, START + 2 * TICK, TICK);
         let end = START + 2 * TICK;
-        assert!(!pace.inline(end));
-        assert!(!pace.inline(end + COOL_DOWN - 1));
-        assert!(pace.inline(end + COOL_DOWN));
-        assert!(pace.inline(end + COOL_DOWN));
+        assert_eq!(pace.verdict(end + TERM - 1), Verdict::Suspect);
+        assert_eq!(pace.verdict(end + TERM), Verdict::Fast);
+        pace.took_roughly(end, end + TICK, TICK);
+        assert_eq!(pace.verdict(end + TICK), Verdict::Fast);
+        pace.took_roughly(end + TICK, end + 2 * TICK, TICK);
+        assert_eq!(pace.verdict(end + 2 * TICK), Verdict::Suspect);
     }
 
     #[test]
-    fn two_writes_in_a_row_that_each_see_a_tick_are_slow() {
+    fn a_suspect_file_whose_write_waits_is_slow_for_a_second_and_then_suspect() {
         let pace = Pace::default();
-        pace.took(START, START + TICK, TICK);
-        assert!(pace.inline(START + TICK));
-        pace.took(START + TICK, START + 2 * TICK, TICK);
-        assert!(!pace.inline(START + 2 * TICK));
+        pace.suspect(meter::coarse());
+        let begun = pace.begin().unwrap();
+        assert!(matches!(begun, Begun::Exactly(..)));
+        sleep(Duration::from_millis(3));
+        pace.end(begun);
+        assert!(pace.begin().is_none());
+        let until = pace.until.load(Relaxed);
+        assert_eq!(pace.verdict(until - 1), Verdict::Slow);
+        assert_eq!(pace.verdict(until), Verdict::Suspect);
+        assert_eq!(pace.verdict(until + TERM), Verdict::Fast);
     }
 
     #[test]
-    fn the_coarse_clock_advances() {
-        let (begin, tick) = (now(), tick());
-        assert!((500_000..=20_000_000).contains(&tick), "{tick}");
-        std::thread::sleep(std::time::Duration::from_nanos(3 * tick));
-        assert!(now() >= begin + 2 * tick);
+    fn a_suspect_file_whose_write_only_computed_is_not_slow() {
+        let pace = Pace::default();
+        pace.suspect(meter::coarse());
+        // Until 3 ms were spent with no wait by chance (a page fault, a lock of the allocator).
+        let begun = Begun::Exactly(meter::now().saturating_sub(10_000_000), i64::MAX);
+        pace.end(begun);
+        assert!(pace.begin().is_some());
     }
 }

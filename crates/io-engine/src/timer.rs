@@ -7,63 +7,73 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::core::{self, Core};
+use crate::meter;
 
-/// The sleepers of one engine, earliest first.
+/// Up to this, in nanoseconds, sleeping is exact; beyond, it may take a tick of the coarse clock
+/// longer, and the exact clock is not read at each turn.
+const EXACT: u64 = 100_000_000;
+
+/// The sleepers of one engine, earliest first; times are those of the monotonic clock in
+/// nanoseconds.
 #[derive(Default)]
 pub(crate) struct Timers {
-    sleepers: BTreeMap<(Instant, u64), Waker>,
+    sleepers: BTreeMap<(u64, u64), Waker>,
     next: u64,
 }
 
 impl Timers {
-    /// How long the engine may sleep; `None`: for ever. Asks for the time only if someone waits.
+    /// How long the engine may sleep; `None`: for ever.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         let (&(at, _), _) = self.sleepers.first_key_value()?;
-        Some(at.saturating_duration_since(Instant::now()))
+        let mut left = at.saturating_sub(meter::coarse());
+        if left < EXACT {
+            left = at.saturating_sub(meter::now());
+        }
+        Some(Duration::from_nanos(left))
     }
 
     /// Takes out one whose time has come.
-    pub(crate) fn expired(&mut self, now: Instant) -> Option<Waker> {
+    pub(crate) fn expired(&mut self) -> Option<Waker> {
         let first = self.sleepers.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sleepers.is_empty()
+        let (at, _) = *first.key();
+        let coarse = meter::coarse();
+        let come = at <= coarse || (at < coarse + EXACT && at <= meter::now());
+        come.then(|| first.remove())
     }
 }
 
 /// See [`sleep_until`].
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
-    at: Instant,
+    /// By the monotonic clock, in nanoseconds.
+    at: u64,
     /// Where the sleeper is registered, and under which number.
     registered: Option<(Rc<Core>, u64)>,
 }
 
-/// Waits for at least `time`.
+/// Waits for at least `time`; of more than 100 ms it may be some milliseconds longer.
 pub fn sleep(time: Duration) -> Sleep {
-    let now = Instant::now();
-    // Thirty years are as good as for ever, and `Instant` can hold them.
-    sleep_until(now + time.min(Duration::from_secs(1_000_000_000)))
+    let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    Sleep { at: meter::now().saturating_add(time), registered: None }
 }
 
 /// Waits until `at`.
 pub fn sleep_until(at: Instant) -> Sleep {
-    Sleep { at, registered: None }
+    sleep(at.saturating_duration_since(Instant::now()))
 }
 
 impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at {
+        if meter::now() >= self.at {
             return Poll::Ready(());
         }
         if self.registered.is_none() {
             let Some(core) = core::current() else {
                 // Outside an engine nothing would ever wake us.
-                std::thread::sleep(self.at.saturating_duration_since(Instant::now()));
+                let left = self.at.saturating_sub(meter::now());
+                std::thread::sleep(Duration::from_nanos(left));
                 return Poll::Ready(());
             };
             let number = {
