@@ -156,3 +156,48 @@ async fn write_on(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::pace::Begun;
+    use crate::{Backend, Engine};
+
+    fn is_pending(work: impl Future<Output = io::Result<()>>) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        std::pin::pin!(work).poll(&mut cx).is_pending()
+    }
+
+    #[test]
+    fn writes_are_inline_until_one_was_slow_and_durable_ones_never_are() {
+        for backend in [Backend::IoUring, Backend::Pool] {
+            let work = async {
+                let file = File::from(tempfile::tempfile().unwrap());
+                let mut buf = [0; 512];
+                let data = Sgl::from_slice(&mut buf);
+                assert!(!is_pending(file.write_at(&data, 0, false)));
+                assert!(is_pending(file.write_at(&data, 0, true)));
+                file.pace.end(Begun::Exactly(0, -1));
+                assert!(is_pending(file.write_at(&data, 0, false)));
+                file.write_at(&data, 0, false).await.unwrap();
+            };
+            Engine::new(backend).unwrap().block_on(work).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_read_without_waiting_is_asked_once() {
+        let work = async {
+            // procfs has no RWF_NOWAIT.
+            let file = File::from(std::fs::File::open("/proc/self/status").unwrap());
+            let mut buf = [0; 64];
+            assert_eq!(file.read_at(&Sgl::from_slice(&mut buf), 0).await.unwrap(), 64);
+            assert_eq!(file.reads.load(Ordering::Relaxed), NEVER);
+            assert_eq!(&buf[..5], b"Name:");
+            assert_eq!(file.read_at(&Sgl::from_slice(&mut buf), 0).await.unwrap(), 64);
+        };
+        Engine::new(Backend::Auto).unwrap().block_on(work).unwrap();
+    }
+}

@@ -35,14 +35,14 @@ pub(crate) fn tick() -> u64 {
 
 /// How often this thread has gone to sleep in the kernel by itself: not because another took its
 /// CPU.
-pub(crate) fn waits() -> i64 {
+pub(crate) fn waits() -> libc::c_long {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the kernel writes one `rusage`; all zeroes is a value of it too.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
         usage.assume_init()
     };
-    i64::from(usage.ru_nvcsw)
+    usage.ru_nvcsw
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(crate) enum Begun {
     /// By the coarse clock.
     Roughly(u64),
     /// By the exact clock, and how often the thread had waited.
-    Exactly(u64, i64),
+    Exactly(u64, libc::c_long),
 }
 
 impl Pace {
@@ -162,7 +162,7 @@ mod tests {
         let pace = Pace::default();
         pace.suspect(meter::coarse());
         // Until 3 ms were spent with no wait by chance (a page fault, a lock of the allocator).
-        let begun = Begun::Exactly(meter::now().saturating_sub(10_000_000), i64::MAX);
+        let begun = Begun::Exactly(meter::now().saturating_sub(10_000_000), libc::c_long::MAX);
         pace.end(begun);
         assert!(pace.begin().is_some());
     }
