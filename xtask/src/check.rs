@@ -44,10 +44,10 @@ fn deny() -> Result<Count> {
     Ok(Count::of(status.success()))
 }
 
-/// The model checks of the crate `tcmu`, which `--cfg loom` builds on loom's atomics.
+/// The model checks of the crate `tcmu`, which `--cfg loom` builds on the atomics of loom.
 pub(crate) fn loom() -> Result<Count> {
     let dir = run::target_dir()?.join("loom");
-    let mut test = run::cargo(["test", "--release", "-p", "tcmu", "--lib", "loom"]);
+    let mut test = run::cargo(["test", "--release", "-p", "tcmu", "--test", "loom"]);
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     cargo_test(test.env("RUSTFLAGS", format!("{flags} --cfg loom")).env("CARGO_TARGET_DIR", dir))
 }
