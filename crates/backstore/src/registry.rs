@@ -1,7 +1,7 @@
 //! The table of subtypes, and the backstore that is any of them.
 //!
 //! To add a backstore: write its module, implement [`Backstore`], add a variant to
-//! [`AnyBackstore`] with its lines in [`each!`], and a row to [`SUBTYPES`].
+//! [`AnyBackstore`] with its lines in `each!`, and a row to [`SUBTYPES`].
 use std::path::PathBuf;
 
 use sgl::Sgl;

@@ -4,9 +4,9 @@ use std::io;
 use io_engine::File;
 use sgl::Sgl;
 
-/// Bytes written at once: big enough to spare system calls, small enough for every device to have
+/// Bytes written at once: big enough to spare system calls, small enough for every command to have
 /// a buffer at the same time.
-const CHUNK: u64 = 256 * 1024;
+const CHUNK: u64 = 64 * 1024;
 
 /// Overwrites a range with zeroes.
 pub(crate) async fn write(file: &File, offset: u64, len: u64) -> io::Result<()> {

@@ -11,6 +11,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+#[cfg(not(target_env = "gnu"))]
+use libc::{preadv2, pwritev2};
+// With offsets of 64 bits on 32-bit machines too.
+#[cfg(target_env = "gnu")]
+use libc::{preadv64v2 as preadv2, pwritev64v2 as pwritev2};
 use rustix::io::Errno;
 use sgl::Sgl;
 
@@ -59,10 +64,8 @@ impl Request {
             // SAFETY: the caller's promise; the count fits the array.
             let result = unsafe {
                 match self.code {
-                    Code::Read(flags) => libc::preadv2(self.fd, self.pieces, count, offset, flags),
-                    Code::Write(flags) => {
-                        libc::pwritev2(self.fd, self.pieces, count, offset, flags)
-                    }
+                    Code::Read(flags) => preadv2(self.fd, self.pieces, count, offset, flags),
+                    Code::Write(flags) => pwritev2(self.fd, self.pieces, count, offset, flags),
                     Code::Sync { data_only: false } => libc::fsync(self.fd) as isize,
                     Code::Sync { data_only: true } => libc::fdatasync(self.fd) as isize,
                     Code::Fallocate { mode, len } => {

@@ -4,8 +4,9 @@
 //! ended after a while without work.
 //!
 //! An engine's [`Lane`] has at most [`LANE_THREADS`] of them at a time, and the process
-//! [`THREADS`], with one exception: an engine that has none gets one. So storage that hangs holds
-//! up its own engine alone.
+//! [`THREADS`], with one exception: an engine that has work has one. It is started for it where
+//! need be, and stays with it until the work is done. So storage that hangs holds up its own
+//! engine alone.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -51,6 +52,8 @@ struct LaneState {
     running: usize,
     /// How often it is among the ready.
     ready: usize,
+    /// Whether its engine is gone.
+    closed: bool,
 }
 
 struct State {
@@ -100,14 +103,10 @@ impl Pool {
         if state.threads >= THREADS && !own {
             return;
         }
-        let mut first = None;
-        if own {
-            state.ready.retain(|&other| other != lane);
-            first = state.claim(lane);
-        }
+        let first = if own { state.claim(lane) } else { None };
         state.threads += 1;
         drop(state);
-        self.start_thread(first.map(|job| (lane, job)));
+        self.start_thread(first);
     }
 
     fn start_thread(&'static self, first: Option<(usize, Job)>) {
@@ -127,11 +126,12 @@ impl Pool {
             let alone = state.threads == 1;
             let first = first.or_else(|| if alone { state.next() } else { None });
             drop(state);
-            if let Some((lane, job)) = first {
-                job.run();
-                self.lock().finish(lane);
-            }
             self.lock().threads -= 1;
+            let mut next = first;
+            while let Some((lane, job)) = next.take() {
+                job.run();
+                next = self.lock().finish(lane);
+            }
         }
     }
 
@@ -144,7 +144,7 @@ impl Pool {
                 drop(state);
                 job.run();
                 state = self.lock();
-                state.finish(lane);
+                next = state.finish(lane);
                 continue;
             }
             if state.threads > THREADS {
@@ -175,28 +175,49 @@ impl State {
         true
     }
 
-    /// Takes a job of a lane that has been taken from the ready.
-    fn claim(&mut self, lane: usize) -> Option<Job> {
-        let it = &mut self.lanes[lane];
-        it.ready -= 1;
-        let job = it.queue.pop_front()?;
-        it.running += 1;
-        Some(job)
+    /// Takes a lane from the ready, once.
+    fn retract(&mut self, lane: usize) {
+        if let Some(at) = self.ready.iter().position(|&other| other == lane) {
+            self.ready.remove(at);
+            self.lanes[lane].ready -= 1;
+        }
     }
 
+    /// Takes a job of a ready lane.
+    fn claim(&mut self, lane: usize) -> Option<(usize, Job)> {
+        self.retract(lane);
+        let it = &mut self.lanes[lane];
+        let job = it.queue.pop_front()?;
+        it.running += 1;
+        Some((lane, job))
+    }
+
+    /// Takes the job that has been ready longest.
     fn next(&mut self) -> Option<(usize, Job)> {
-        while let Some(lane) = self.ready.pop_front() {
-            // A cancelled job leaves its lane among the ready with nothing to do.
-            if let Some(job) = self.claim(lane) {
-                return Some((lane, job));
+        let lane = *self.ready.front()?;
+        self.claim(lane)
+    }
+
+    /// A thread is done with a job of a lane; its next, where it was the lane's last.
+    fn finish(&mut self, lane: usize) -> Option<(usize, Job)> {
+        self.lanes[lane].running -= 1;
+        self.offer(lane);
+        if self.lanes[lane].running == 0 {
+            if self.lanes[lane].ready > 0 {
+                return self.claim(lane);
             }
+            self.recycle(lane);
         }
         None
     }
 
-    fn finish(&mut self, lane: usize) {
-        self.lanes[lane].running -= 1;
-        self.offer(lane);
+    /// Frees a lane whose engine is gone and whose work is done.
+    fn recycle(&mut self, lane: usize) {
+        let it = &mut self.lanes[lane];
+        if it.closed && it.running == 0 && it.queue.is_empty() {
+            it.closed = false;
+            self.free.push(lane);
+        }
     }
 }
 
@@ -232,6 +253,9 @@ impl Lane {
         let queue = &mut state.lanes[self.0].queue;
         let at = queue.iter().position(|job| matches!(job, Job::Io { slot: s, .. } if *s == slot));
         let job = at.and_then(|at| queue.remove(at));
+        if state.lanes[self.0].ready > state.lanes[self.0].queue.len() {
+            state.retract(self.0);
+        }
         drop(state);
         if let Some(Job::Io { port, .. }) = job {
             port.put(slot, -libc::ECANCELED);
@@ -242,12 +266,9 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         let mut state = POOL.lock();
-        // Operations have ended, or their engine would not end; closures may still run. A lane
-        // that is in use is lost: it is small.
-        let it = &state.lanes[self.0];
-        if it.running == 0 && it.ready == 0 && it.queue.is_empty() {
-            state.free.push(self.0);
-        }
+        state.lanes[self.0].closed = true;
+        // Closures may still run; the last one's thread does it then.
+        state.recycle(self.0);
     }
 }
 
