@@ -1,0 +1,236 @@
+//! The command line, and what becomes of the process: it serves one channel, or listens for many clients.
+
+use crate::channel::{Channel, Closed};
+use crate::dispatch;
+use crate::error::{Context, Error, Result};
+use crate::listen::{self, Address, Isolation};
+use crate::session::{Config, Session};
+use clap::{ArgAction, Parser};
+use guestfs_api::{Errno, PROCEDURES};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// Where the client is, unless it is said otherwise.
+const DEFAULT_CHANNEL: &str = "/dev/virtio-ports/org.libguestfs.channel.0";
+
+/// Serves libguestfs clients: mounts, inspects and changes filesystems and disks on their behalf.
+///
+/// Exit status: 0 if the client hung up between two calls (or was never there to be listened for),
+/// 1 if the command line, the channel or the client's messages were wrong.
+#[derive(Debug, Parser)]
+#[command(name = "guestfsd", version, disable_help_flag = true)]
+struct Options {
+    /// Serve the client on this device or socket, or on the descriptor N.
+    #[arg(short, long, value_name = "PATH|fd:N")]
+    channel: Option<String>,
+
+    /// Listen for clients, each of which gets a session of its own: unix:PATH, tcp:HOST:PORT (on the
+    /// loopback interface) or vsock:CID:PORT. Alone, listens on the channel's path.
+    #[arg(short, long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "")]
+    listen: Option<String>,
+
+    /// Let programs use the network.
+    #[arg(short, long)]
+    network: bool,
+
+    /// Serve this machine's own files instead of /sysroot; nothing is unmounted at the end.
+    #[arg(short)]
+    r: bool,
+
+    /// Say on standard error what is done.
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Show all procedures, and which of them are not done yet.
+    #[arg(long)]
+    procedures: bool,
+
+    /// Serve the client on standard input, isolated from other sessions.
+    #[arg(long, hide = true, value_name = "STAGE")]
+    session: Option<Isolation>,
+
+    /// Show this help.
+    #[arg(short = '?', long = "help", action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What the kernel's command line says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct KernelFlags {
+    verbose: bool,
+    network: bool,
+    channel: Option<String>,
+}
+
+impl KernelFlags {
+    fn parse(cmdline: &str) -> Self {
+        let mut flags = Self::default();
+        for word in cmdline.split_whitespace() {
+            match word.split_once('=') {
+                Some(("guestfs_verbose", "1")) => flags.verbose = true,
+                Some(("guestfs_network", "1")) => flags.network = true,
+                Some(("guestfs_channel", path)) => flags.channel = Some(path.to_owned()),
+                _ => {}
+            }
+        }
+        flags
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(e) => {
+            let code = if e.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            e.print().ok();
+            return code;
+        }
+    };
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            writeln!(std::io::stderr(), "guestfsd: {e}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    if options.procedures {
+        return show_procedures(&mut std::io::stdout().lock()).on("standard output");
+    }
+    let kernel = KernelFlags::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let config = Config {
+        sysroot: if options.r { "/" } else { "/sysroot" }.into(),
+        verbose: options.verbose || kernel.verbose,
+        network: options.network || kernel.network,
+    };
+    log_to_stderr(config.verbose);
+    let channel = options.channel.or(kernel.channel).unwrap_or_else(|| DEFAULT_CHANNEL.to_owned());
+    match (options.session, options.listen) {
+        (Some(stage), _) => match listen::enter(stage, &config)? {
+            Some(status) => status,
+            None => serve(config, listen::take_stdin()?),
+        },
+        (None, Some(address)) => {
+            let address = if address.is_empty() { format!("unix:{channel}") } else { address };
+            listen::serve(&Address::parse(&address)?, &config)
+        }
+        (None, None) => {
+            let stream = open_channel(&channel)?;
+            crate::serial::make_raw(&stream, &channel)?;
+            serve(config, stream)
+        }
+    }
+}
+
+/// Serves one client to its end.
+fn serve(config: Config, stream: OwnedFd) -> Result<()> {
+    crate::signals::install(&stream);
+    crate::children::adopt_orphans();
+    if !config.sysroot.exists() {
+        std::fs::create_dir(&config.sysroot).on(&config.sysroot)?;
+    }
+    // Files are made with the modes that are asked for, as the umask procedure says.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let mut channel = Channel::new(stream);
+    let mut session = Session::new(config);
+    let served = dispatch::serve(&mut session, &mut channel);
+    let ended = session.end();
+    match served {
+        Ok(()) | Err(Closed::End) => ended,
+        Err(e) => Err(Error::new(Errno::EPROTO, e.to_string())),
+    }
+}
+
+/// Opens `PATH` or takes over the descriptor of `fd:N`.
+fn open_channel(channel: &str) -> Result<OwnedFd> {
+    let wrong = || Error::new(Errno::EINVAL, format!("cannot parse --channel {channel}"));
+    let Some(number) = channel.strip_prefix("fd:") else {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        return match rustix::fs::open(channel, flags, Mode::empty()) {
+            // A socket that somebody listens on cannot be opened, only connected to.
+            Err(rustix::io::Errno::NXIO) => {
+                std::os::unix::net::UnixStream::connect(channel).map(OwnedFd::from).on(channel)
+            }
+            opened => opened.on(channel),
+        };
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    // A copy, and the original closed by nobody: it is the starter's, who may have more uses for it.
+    let path = format!("/proc/self/fd/{number}");
+    listen::inherited(number).on(path)
+}
+
+fn log_to_stderr(verbose: bool) {
+    let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_span_events(FmtSpan::NONE)
+        .with_target(false)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(std::io::stderr)
+        .finish();
+    // Only fails when there is a logger already, in tests.
+    tracing::subscriber::set_global_default(subscriber).ok();
+}
+
+fn show_procedures(out: &mut impl Write) -> std::io::Result<()> {
+    for p in &PROCEDURES {
+        let note = if dispatch::is_done(p.number) { "" } else { "not yet done" };
+        let line = format!("{:4} {:36} {:16} {note}", p.number, p.name, p.group.unwrap_or(""));
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    let done = PROCEDURES.iter().filter(|p| dispatch::is_done(p.number)).count();
+    writeln!(out, "{done} of {} procedures are done", PROCEDURES.len())
+}
+
+/// What names a channel in errors.
+impl AsRef<OsStr> for Address {
+    fn as_ref(&self) -> &OsStr {
+        OsStr::new(self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_the_original_ones() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+        let o =
+            Options::try_parse_from(["guestfsd", "--channel", "fd:3", "-v", "-n", "-r"]).unwrap();
+        assert_eq!(
+            (o.channel.as_deref(), o.verbose, o.network, o.r),
+            (Some("fd:3"), true, true, true)
+        );
+        let o = Options::try_parse_from(["guestfsd", "-l", "-c", "/x"]).unwrap();
+        assert_eq!((o.listen.as_deref(), o.channel.as_deref()), (Some(""), Some("/x")));
+        assert!(Options::try_parse_from(["guestfsd", "surplus"]).is_err());
+    }
+
+    #[test]
+    fn the_kernels_command_line_sets_flags() {
+        let flags = KernelFlags::parse(
+            "root=/dev/sda guestfs_verbose=1 guestfs_network=0 guestfs_channel=/dev/ttyS1 quiet\n",
+        );
+        assert_eq!(
+            flags,
+            KernelFlags { verbose: true, network: false, channel: Some("/dev/ttyS1".into()) }
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_is_no_number_is_refused() {
+        assert_eq!(open_channel("fd:x").unwrap_err().message(), "cannot parse --channel fd:x");
+    }
+}

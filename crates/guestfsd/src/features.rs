@@ -1,0 +1,152 @@
+//! Optional groups: which of them this machine can serve, decided at run time.
+//!
+//! A group is there when all its procedures are done and what they need is there: programs, features
+//! of the kernel, libraries. What was found out is kept.
+
+use crate::dispatch;
+use crate::tool;
+use guestfs_api::{PROCEDURES, Procedure};
+use std::collections::{BTreeSet, HashMap};
+
+/// What a group needs.
+#[derive(Debug)]
+enum Need {
+    /// Nothing.
+    Nothing,
+    /// All of these programs.
+    Programs(&'static [&'static str]),
+    /// A file of the kernel, or else a module of this name.
+    Kernel(&'static str, &'static str),
+    /// A filesystem of the kernel, and these programs.
+    Filesystem(&'static str, &'static [&'static str]),
+}
+
+/// What each group needs. A group that is not here needs nothing.
+const NEEDS: &[(&str, &[Need])] = &[
+    ("btrfs", &[Need::Filesystem("btrfs", &["btrfs", "mkfs.btrfs"])]),
+    ("clevisluks", &[Need::Programs(&["clevis-luks-unlock"])]),
+    ("extlinux", &[Need::Programs(&["extlinux"])]),
+    ("f2fs", &[Need::Filesystem("f2fs", &["resize.f2fs"])]),
+    ("gdisk", &[Need::Programs(&["sgdisk"])]),
+    ("grub", &[Need::Programs(&["grub-install"])]),
+    (
+        "ldm",
+        &[Need::Programs(&["ldmtool"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")],
+    ),
+    (
+        "luks",
+        &[Need::Programs(&["cryptsetup"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")],
+    ),
+    ("lvm2", &[Need::Programs(&["lvm"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")]),
+    ("mdadm", &[Need::Programs(&["mdadm"]), Need::Kernel("/proc/mdstat", "md-mod")]),
+    ("ntfs3g", &[Need::Programs(&["ntfs-3g.probe"])]),
+    ("ntfsprogs", &[Need::Programs(&["ntfsresize"])]),
+    ("rsync", &[Need::Programs(&["rsync"])]),
+    ("scrub", &[Need::Programs(&["scrub"])]),
+    ("selinuxrelabel", &[Need::Programs(&["setfiles"])]),
+    ("squashfs", &[Need::Programs(&["mksquashfs"])]),
+    ("syslinux", &[Need::Programs(&["syslinux"])]),
+    ("wipefs", &[Need::Programs(&["wipefs"])]),
+    ("xfs", &[Need::Filesystem("xfs", &["mkfs.xfs"])]),
+    ("xz", &[Need::Programs(&["xz"])]),
+    ("zerofree", &[Need::Programs(&["zerofree"])]),
+    ("linuxmodules", &[Need::Programs(&["modprobe"])]),
+    ("inotify", &[Need::Nothing]),
+];
+
+/// Whether a group is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It is.
+    Available,
+    /// Not on this machine, or not yet done.
+    Unavailable,
+    /// There is no such group.
+    Unknown,
+}
+
+/// What has been found out.
+#[derive(Debug, Default)]
+pub struct Features {
+    known: HashMap<&'static str, bool>,
+}
+
+/// Names of all groups, in alphabetical order.
+pub fn groups() -> BTreeSet<&'static str> {
+    PROCEDURES.iter().filter_map(|p| p.group).collect()
+}
+
+impl Features {
+    /// Whether the group of this name is there.
+    pub fn group(&mut self, name: &str) -> Availability {
+        match PROCEDURES.iter().find_map(|p| p.group.filter(|g| *g == name)) {
+            None => Availability::Unknown,
+            Some(group) if self.has(group) => Availability::Available,
+            Some(_) => Availability::Unavailable,
+        }
+    }
+
+    /// Whether this procedure's group, if it has one, is there.
+    pub fn allows(&mut self, procedure: &Procedure) -> bool {
+        procedure.group.is_none_or(|group| self.has(group))
+    }
+
+    fn has(&mut self, group: &'static str) -> bool {
+        *self.known.entry(group).or_insert_with(|| {
+            let mut members = PROCEDURES.iter().filter(|p| p.group == Some(group));
+            let needs = NEEDS.iter().find(|(name, _)| *name == group).map_or(&[][..], |(_, n)| n);
+            members.all(|p| dispatch::is_done(p.number)) && needs.iter().all(Need::is_met)
+        })
+    }
+}
+
+impl Need {
+    fn is_met(&self) -> bool {
+        let programs = |list: &[&str]| list.iter().all(|p| tool::find(p).is_some());
+        match self {
+            Self::Nothing => true,
+            Self::Programs(list) => programs(list),
+            Self::Kernel(file, module) => kernel_has(file, module),
+            Self::Filesystem(name, list) => programs(list) && filesystem(name),
+        }
+    }
+}
+
+/// Whether a feature's file is there, if need be after its module was loaded.
+fn kernel_has(file: &str, module: &str) -> bool {
+    let there = || std::path::Path::new(file).exists();
+    there() || (load(module) && there())
+}
+
+/// Whether the kernel has a filesystem, if need be after its module was loaded.
+pub fn filesystem(name: &str) -> bool {
+    let there = || {
+        std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| {
+            text.lines().any(|line| line.split_whitespace().next_back() == Some(name))
+        })
+    };
+    there() || (load(name) && there())
+}
+
+fn load(module: &str) -> bool {
+    tool::find("modprobe").is_some()
+        && tool::Tool::new("modprobe").args(["--", module]).ok().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_need_is_that_of_a_group_in_the_table() {
+        let groups = groups();
+        for (name, _) in NEEDS {
+            assert!(groups.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_group_that_does_not_exist_is_unknown() {
+        assert_eq!(Features::default().group("nonesuch"), Availability::Unknown);
+    }
+}

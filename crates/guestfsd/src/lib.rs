@@ -1,0 +1,84 @@
+//! The daemon behind libguestfs: it mounts, inspects and changes what is inside disk images, and serves
+//! unmodified libguestfs clients over their protocol.
+//!
+//! # The way of a call
+//!
+//! [`channel`] reads a message, [`dispatch`] decodes it with the types that `guestfs-api` generated from the
+//! table of procedures, gives the arguments their meaning, and calls one plain function, in one of the areas
+//! below `procedures`. Its result, or its [`error::Error`], is the reply. Files go in and out as chunks
+//! ([`transfer`]).
+//!
+//! # How to add a procedure
+//!
+//! 1. Take its name out of `not-yet-done.txt` (in this crate's directory). Now the build says which function is
+//!    missing: `cannot find function `NAME` in module `procedures``.
+//! 2. Write the function in the module of its area, `src/procedures/AREA.rs`, as
+//!    `pub(crate) fn NAME(s: &mut Session, ARGUMENTS) -> Result<RESULT>`. A new area is a new file, and two
+//!    lines in `src/procedures/mod.rs`. The name is the table's in lower case (`sfdisk_N` is `sfdisk_n`,
+//!    `sfdiskM` is `sfdisk_m`); arguments are in the table's order:
+//!
+//!    | in the table | parameter |
+//!    |---|---|
+//!    | `String`, `Key`, `GUID` | `&OsStr`: any bytes but NUL; compare with `== "text"` |
+//!    | `OptString` | `Option<&OsStr>` |
+//!    | `Bool`, `Int`, `Int64` | `bool`, `i32`, `i64` |
+//!    | `StringList`, `FilenameList` | `&[&OsStr]` |
+//!    | `BufferIn` | `&[u8]` |
+//!    | `Pathname` | [`paths::GuestPath`]: absolute, and something is mounted on `/` |
+//!    | `PathnameList` | `&[GuestPath]` |
+//!    | `Device`, `DeviceList` | [`devices::Device`], `&[Device]`: there, udev has settled |
+//!    | `Mountable` | [`mountable::Mountable`] |
+//!    | `DevOrPath`, `MountableOrPath` | [`mountable::DevOrPath`], [`mountable::MountableOrPath`] |
+//!    | `FileIn` | `&mut` [`transfer::FileIn`]: is `Read`; [`transfer::FileIn::copy_to`] is faster |
+//!    | `FileOut` | `&mut` [`transfer::FileOut`]: is `Write`; [`transfer::FileOut::copy_from`] is faster |
+//!    | optional arguments | last but for progress: `&guestfs_api::options::TypeName`, a field `Option<T>` each |
+//!    | flag `progress`, no file | last: `&mut` [`transfer::Progress`] |
+//!
+//!    | result | returned |
+//!    |---|---|
+//!    | none | `()` |
+//!    | `Bool`, `Int`, `Int64` | `bool`, `i32`, `i64` |
+//!    | `String` | `String`, `OsString`, `Vec<u8>`, `&'static str`, ... ([`guestfs_api::xdr::Text`]) |
+//!    | `Buffer` | `Vec<u8>` |
+//!    | `StringList` | `Vec` of what may be a `String` |
+//!    | `Device`, `DeviceList` | `PathBuf`, `Vec<PathBuf>`: this machine's names; dispatch translates |
+//!    | `MountableList` | `Vec<`[`mountable::MountableName`]`>` |
+//!    | `Hashtable(K, V)` | `Vec<(K, V)>` of these |
+//!    | `Struct(x)`, `StructList(x)` | [`guestfs_api::structs`]`::X`, `Vec` of it |
+//!
+//! 3. Files of the guest: [`session::Session::open`] and [`session::Session::entry`]. A guest's path is never
+//!    joined to another path, and never given to a program: what has to be, goes as
+//!    [`paths::proc_path`] of a descriptor.
+//! 4. Programs: [`tool::Tool`]. Programs of the guest: [`tool::Tool::in_guest`], after
+//!    [`session::Session::need_root`] if no argument is a path.
+//! 5. Changing a partition table, or what is on a device: say `s.udev().changed()` afterwards. Whatever
+//!    lists devices asks [`session::Session::settled_devices`].
+//! 6. Names of devices in other arguments (`String`) or in texts are translated by hand:
+//!    [`session::Session::device`], [`session::Session::client_name`].
+//! 7. What is kept from call to call: a type of the area's own, `s.state::<MyState>()`. Its `Drop` runs at the
+//!    end of the session.
+//! 8. Errors name what they are about: `.on(path)` ([`error::Context`]), [`error::Error::argument`],
+//!    [`error::Error::within`]. The client puts the procedure's name before it.
+//! 9. A group of its own that needs programs or the kernel: a line in `NEEDS` in [`features`].
+//! 10. Compare with the reference daemon: the same calls by `guestfish`, field by field.
+//!
+//! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
+
+pub mod channel;
+mod children;
+pub mod cli;
+pub mod devices;
+pub mod dispatch;
+pub mod error;
+pub mod features;
+mod listen;
+pub mod mountable;
+pub mod mounts;
+pub mod paths;
+mod procedures;
+mod serial;
+pub mod session;
+mod signals;
+pub mod tool;
+pub mod transfer;
+pub mod udev;

@@ -1,0 +1,135 @@
+//! What is mounted: the kernel's own table, read and undone.
+
+use crate::error::{Context, Result};
+use crate::paths::Sysroot;
+use rustix::mount::{UnmountFlags, unmount};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One line of /proc/self/mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Number of the mount.
+    pub id: u64,
+    /// The directory of the filesystem that is mounted: `/`, or a subvolume.
+    pub root: OsString,
+    /// Where, on this machine.
+    pub at: PathBuf,
+    /// Type of the filesystem.
+    pub fstype: OsString,
+    /// What is mounted: a device, as a rule.
+    pub source: OsString,
+}
+
+/// Everything that is mounted, in the order in which it was.
+pub fn all() -> Result<Vec<Mount>> {
+    let text = std::fs::read("/proc/self/mountinfo").on("/proc/self/mountinfo")?;
+    Ok(parse(&text))
+}
+
+/// What is mounted on the sysroot and below, in the order in which it was.
+pub fn below(sysroot: &Sysroot) -> Result<Vec<Mount>> {
+    Ok(all()?.into_iter().filter(|m| m.at.starts_with(sysroot.path())).collect())
+}
+
+/// The table's lines; one that makes no sense is left out.
+fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|&b| b == b'\n').filter_map(parse_line).collect()
+}
+
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&b| b == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let root = unescape(fields.nth(2)?);
+    let at = unescape(fields.next()?).into();
+    let mut fields = fields.skip_while(|f| *f != b"-").skip(1);
+    Some(Mount { id, root, at, fstype: unescape(fields.next()?), source: unescape(fields.next()?) })
+}
+
+/// `a\040b` is `a b`.
+fn unescape(text: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = if first == b'\\' { after.get(..3) } else { None };
+        match octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+/// Unmounts everything on the sysroot and below, the last mounted first; what is busy is detached, so
+/// that it goes when its last user does.
+pub fn unmount_all(sysroot: &Sysroot) -> Result<()> {
+    let mut first_error = Ok(());
+    for mount in below(sysroot)?.iter().rev() {
+        let mut done = unmount(&mount.at, UnmountFlags::NOFOLLOW);
+        if done == Err(rustix::io::Errno::BUSY) {
+            tracing::warn!(path = ?mount.at, "busy: detached");
+            done = unmount(&mount.at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+        }
+        first_error = first_error.and(done.on(client_path(sysroot, &mount.at)));
+    }
+    first_error
+}
+
+/// A path of this machine below the sysroot as the guest has it.
+pub fn client_path(sysroot: &Sysroot, path: &Path) -> OsString {
+    match path.strip_prefix(sysroot.path()) {
+        Ok(inside) => {
+            let mut out = b"/".to_vec();
+            out.extend_from_slice(inside.as_os_str().as_bytes());
+            OsString::from_vec(out)
+        }
+        Err(_) => OsStr::new(path).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read_with_and_without_optional_fields() {
+        let with =
+            b"36 35 98:0 /sub /sysroot/a\\040b rw,noatime master:1 shared:2 - btrfs /dev/sda1 rw";
+        let mount = parse_line(with).unwrap();
+        assert_eq!(mount.at, Path::new("/sysroot/a b"));
+        assert_eq!((mount.id, mount.root.as_os_str()), (36, OsStr::new("/sub")));
+        assert_eq!(
+            (mount.fstype.as_os_str(), mount.source.as_os_str()),
+            (OsStr::new("btrfs"), OsStr::new("/dev/sda1"))
+        );
+        assert!(parse_line(b"36 35 98:0 / /x rw - ext4 /dev/sda1 rw").is_some());
+    }
+
+    #[test]
+    fn nonsense_in_mountinfo_is_left_out() {
+        for line in [&b""[..], b"x", b"1 2 3:4 / /x rw", b"1 2 3:4 / /x rw - ext4"] {
+            assert_eq!(parse_line(line), None);
+        }
+    }
+
+    #[test]
+    fn a_backslash_that_escapes_nothing_stays() {
+        assert_eq!(unescape(b"a\\b\\134"), "a\\b\\");
+        assert_eq!(unescape(b"\\"), "\\");
+    }
+
+    #[test]
+    fn paths_below_the_sysroot_are_the_guests() {
+        let sysroot = Sysroot::new("/sysroot");
+        assert_eq!(client_path(&sysroot, Path::new("/sysroot")), "/");
+        assert_eq!(client_path(&sysroot, Path::new("/sysroot/a/b")), "/a/b");
+    }
+}

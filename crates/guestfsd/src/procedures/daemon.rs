@@ -1,0 +1,69 @@
+//! The daemon itself: whether it lives, what it can do, and what clients call at the end.
+
+use crate::error::{Error, Result};
+use crate::features::{self, Availability};
+use crate::session::Session;
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+/// Nothing: the reply says that the daemon lives.
+pub(crate) fn ping_daemon(_: &mut Session) -> Result<()> {
+    Ok(())
+}
+
+/// The words, with a space between each two.
+pub(crate) fn echo_daemon(_: &mut Session, words: &[&OsStr]) -> Result<OsString> {
+    Ok(words.join(OsStr::new(" ")))
+}
+
+/// Waits.
+pub(crate) fn sleep(_: &mut Session, secs: i32) -> Result<()> {
+    let secs = u64::try_from(secs)
+        .map_err(|_| Error::argument("secs", secs.to_string(), "must not be negative"))?;
+    std::thread::sleep(Duration::from_secs(secs));
+    Ok(())
+}
+
+/// 0: the group is there, 1: it is not, 2: there is no such group.
+pub(crate) fn internal_feature_available(s: &mut Session, group: &OsStr) -> Result<i32> {
+    Ok(match s.features().group(&group.to_string_lossy()) {
+        Availability::Available => 0,
+        Availability::Unavailable => 1,
+        Availability::Unknown => 2,
+    })
+}
+
+/// Names of all groups.
+pub(crate) fn available_all_groups(_: &mut Session) -> Result<Vec<&'static str>> {
+    Ok(features::groups().into_iter().collect())
+}
+
+/// Whether the kernel can mount filesystems of this type.
+pub(crate) fn filesystem_available(_: &mut Session, filesystem: &OsStr) -> Result<bool> {
+    let name = filesystem.to_string_lossy();
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        let why = "filesystem name contains non-alphanumeric characters";
+        return Err(Error::argument("filesystem", filesystem, why));
+    }
+    Ok(features::filesystem(&name))
+}
+
+/// The last call of a client with autosync: nothing is mounted any more, and everything that was
+/// written is on the disks.
+pub(crate) fn internal_autosync(s: &mut Session) -> Result<()> {
+    let unmounted = if s.serves_machine() { Ok(()) } else { s.unmount_all() };
+    rustix::fs::sync();
+    unmounted
+}
+
+/// Everything that was written is on the disks.
+pub(crate) fn sync(_: &mut Session) -> Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+/// Ends the daemon at once, with no reply: for tests of clients.
+pub(crate) fn internal_exit(s: &mut Session) -> Result<()> {
+    s.quit();
+    Ok(())
+}

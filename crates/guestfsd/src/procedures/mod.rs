@@ -1,0 +1,21 @@
+//! The procedures, one module per area. `crate::lib` says how to add one.
+//!
+//! Each procedure is one function named as in the table. What is `pub(crate)` here and not called by the
+//! generated dispatch is an error: a function without a procedure.
+#![deny(dead_code)]
+
+mod daemon;
+mod devices;
+mod directories;
+mod files;
+mod mount;
+mod stat;
+mod transfer;
+
+pub(crate) use daemon::*;
+pub(crate) use devices::*;
+pub(crate) use directories::*;
+pub(crate) use files::*;
+pub(crate) use mount::*;
+pub(crate) use stat::*;
+pub(crate) use transfer::*;

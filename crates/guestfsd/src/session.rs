@@ -1,0 +1,231 @@
+//! A session: what one client has made of its machine.
+//!
+//! A session serves a sysroot, on which the client mounts filesystems, or with `-r` the machine it runs on. It
+//! keeps what calls share: names of devices, optional groups, and one value per area of whatever type the area
+//! needs ([`Session::state`]). When it ends, however it ends, programs that are still running are
+//! killed and everything below the sysroot is unmounted.
+
+use crate::devices::{Device, Devices};
+use crate::error::{Context, Error, Result};
+use crate::features::Features;
+use crate::mountable::Mountable;
+use crate::paths::{Entry, GuestPath, Root, Sysroot};
+use crate::udev::Udev;
+use guestfs_api::Errno;
+use rustix::fs::{Mode, OFlags};
+use std::any::{Any, TypeId};
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What a session is asked to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the client's filesystems are mounted; `/` to serve this machine itself.
+    pub sysroot: PathBuf,
+    /// Say what is done on standard error.
+    pub verbose: bool,
+    /// The network is there for programs.
+    pub network: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { sysroot: "/sysroot".into(), verbose: false, network: false }
+    }
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    sysroot: Sysroot,
+    /// The sysroot while a call needs it.
+    root: OnceCell<Root>,
+    devices: Devices,
+    udev: Udev,
+    features: Features,
+    state: HashMap<TypeId, Box<dyn Any>>,
+    quitting: bool,
+    ended: bool,
+}
+
+impl Session {
+    /// A session in which nothing has been done yet.
+    pub fn new(config: Config) -> Self {
+        let machine = config.sysroot == Path::new("/");
+        Self {
+            sysroot: Sysroot::new(&config.sysroot),
+            root: OnceCell::new(),
+            devices: Devices::new(!machine),
+            udev: Udev::default(),
+            features: Features::default(),
+            state: HashMap::new(),
+            quitting: false,
+            ended: false,
+            config,
+        }
+    }
+
+    /// What it was asked to be.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether it serves this machine itself (`-r`) and not a sysroot.
+    pub fn serves_machine(&self) -> bool {
+        self.config.sysroot == Path::new("/")
+    }
+
+    /// Where filesystems are mounted.
+    pub fn sysroot(&self) -> &Sysroot {
+        &self.sysroot
+    }
+
+    /// Names of devices.
+    pub fn devices(&mut self) -> &mut Devices {
+        &mut self.devices
+    }
+
+    /// Waiting for udev.
+    pub fn udev(&mut self) -> &mut Udev {
+        &mut self.udev
+    }
+
+    /// Which optional groups there are.
+    pub fn features(&mut self) -> &mut Features {
+        &mut self.features
+    }
+
+    /// What an area keeps from call to call: its own type, made when first asked for, dropped at the end
+    /// of the session, before filesystems are unmounted.
+    pub fn state<T: Default + 'static>(&mut self) -> &mut T {
+        let slot = self.state.entry(TypeId::of::<T>());
+        let slot = slot.or_insert_with(|| Box::<T>::default());
+        match slot.downcast_mut::<T>() {
+            Some(state) => state,
+            // The key is the type's own.
+            None => unreachable!("state of another type under a type's id"),
+        }
+    }
+
+    /// The sysroot, open until the call ends.
+    pub fn root(&self) -> Result<&Root> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
+        }
+        let root = self.sysroot.open()?;
+        Ok(self.root.get_or_init(|| root))
+    }
+
+    /// Lets go of the sysroot: before it is unmounted, and when a call ends.
+    pub fn release_root(&mut self) {
+        self.root.take();
+    }
+
+    /// An error unless a filesystem is mounted on the sysroot.
+    pub fn need_root(&self) -> Result<()> {
+        if self.serves_machine() || self.root()?.is_mount()? {
+            return Ok(());
+        }
+        let message = "you must call 'mount' first to mount the root filesystem";
+        Err(Error::new(Errno::EINVAL, message))
+    }
+
+    /// Opens a file of the guest, its last component followed unless `flags` have `NOFOLLOW`; a file
+    /// that is made gets mode 0666 less the umask.
+    pub fn open(&self, path: GuestPath<'_>, flags: OFlags) -> Result<File> {
+        let mode = Mode::from_raw_mode(0o666);
+        self.root()?.open(path.as_os_str(), flags, mode).map(File::from).on(path)
+    }
+
+    /// The directory and name of a path, to do something to the name.
+    pub fn entry(&self, path: GuestPath<'_>) -> Result<Entry> {
+        self.root()?.entry(path.as_os_str()).on(path)
+    }
+
+    /// The device of this name; waits for udev if anything changed or the device is not there.
+    pub fn device(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
+        if self.udev.settle() {
+            self.devices.forget();
+        }
+        match self.devices.find(argument, name) {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                self.devices.forget();
+                self.udev.changed();
+                self.udev.settle();
+                self.devices.find(argument, name)
+            }
+            found => found,
+        }
+    }
+
+    /// The mountable of this name.
+    pub fn mountable(&mut self, argument: &str, name: &OsStr) -> Result<Mountable> {
+        if self.udev.settle() {
+            self.devices.forget();
+        }
+        match Mountable::find(&mut self.devices, argument, name) {
+            Err(e) if e.errno() == Errno::ENOENT => {
+                self.devices.forget();
+                self.udev.changed();
+                self.udev.settle();
+                Mountable::find(&mut self.devices, argument, name)
+            }
+            found => found,
+        }
+    }
+
+    /// Whole disks, after waiting for udev if anything changed.
+    pub fn settled_devices(&mut self) -> &mut Devices {
+        if self.udev.settle() {
+            self.devices.forget();
+        }
+        &mut self.devices
+    }
+
+    /// The client's name for a device of this machine.
+    pub fn client_name(&mut self, device: &Path) -> OsString {
+        self.devices.to_client(device)
+    }
+
+    /// Unmounts everything below the sysroot.
+    pub fn unmount_all(&mut self) -> Result<()> {
+        self.release_root();
+        crate::mounts::unmount_all(&self.sysroot)
+    }
+
+    /// Ends the session after this call, without a reply.
+    pub fn quit(&mut self) {
+        self.quitting = true;
+    }
+
+    /// Whether the session is to end.
+    pub fn quitting(&self) -> bool {
+        self.quitting
+    }
+
+    /// Ends the session: kills what runs, unmounts what is mounted. Yields the first error.
+    pub fn end(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        self.state.clear();
+        self.release_root();
+        if self.serves_machine() {
+            return Ok(());
+        }
+        crate::children::kill_all();
+        crate::mounts::unmount_all(&self.sysroot)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            tracing::error!(error = %e, "ending the session");
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Programs: of this machine ([`Tool::new`]) and of the guest ([`Tool::in_guest`]).
+//!
+//! A program gets a fixed environment, no shell, and nothing to read unless it is given something.
+//! What it says is captured up to a limit; beyond that it is killed. It is also killed when the session is
+//! told to end and when its caller gives up. Names of files and devices are given to it as arguments, as they
+//! are: where the program takes it, put `--` before them.
+
+mod guest;
+
+use crate::error::{Context, Error, Result};
+use crate::session::Session;
+use crate::transfer::Progress;
+use guestfs_api::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where programs are looked for.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Most bytes that are captured: more would not fit into a reply.
+const MAX_OUTPUT: usize = guestfs_api::frame::MAX_MESSAGE;
+/// Most bytes of its messages that are kept: the last ones.
+const MAX_MESSAGES: usize = 64 << 10;
+/// Bytes moved at once.
+const PIECE: usize = 64 << 10;
+
+/// A program to be run.
+#[derive(Debug)]
+pub struct Tool {
+    name: OsString,
+    command: Command,
+    timeout: Option<Duration>,
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Output {
+    name: OsString,
+    /// Its exit status; -1 when a signal ended it.
+    pub code: i32,
+    signal: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error, its last 64 KiB.
+    pub stderr: String,
+}
+
+/// The path of a program of this machine.
+pub fn find(program: impl AsRef<OsStr>) -> Option<PathBuf> {
+    PATH.split(':')
+        .map(|dir| PathBuf::from(dir).join(program.as_ref()))
+        .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
+impl Tool {
+    /// A program of this machine, found in the usual places.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut tool = Self::command(program.as_ref(), program.as_ref());
+        tool.command.env("PATH", PATH).env("HOME", "/").env("LC_ALL", "C").env("TERM", "linux");
+        if let Some(dir) = std::env::var_os("LVM_SYSTEM_DIR") {
+            tool.command.env("LVM_SYSTEM_DIR", dir);
+        }
+        tool.command.current_dir("/");
+        tool
+    }
+
+    /// A program of the guest, in the guest: chrooted into the sysroot, in a mount namespace of its own
+    /// in which /dev, /proc and /sys are this machine's.
+    pub fn in_guest(session: &Session, program: impl AsRef<OsStr>) -> Result<Self> {
+        let mut tool = Self::command(program.as_ref(), program.as_ref());
+        tool.command.env("PATH", PATH).env("HOME", "/root").env("LC_ALL", "C").env("TERM", "linux");
+        guest::enter(&mut tool.command, session)?;
+        Ok(tool)
+    }
+
+    fn command(name: &OsStr, program: &OsStr) -> Self {
+        let mut command = Command::new(program);
+        command.env_clear().process_group(0);
+        Self { name: name.to_owned(), command, timeout: None }
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Runs it in this directory.
+    pub fn current_dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Kills it after this time.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Runs it; any exit status will do.
+    pub fn run(self) -> Result<Output> {
+        self.run_with(&mut io::empty(), None)
+    }
+
+    /// Runs it with something to read, and tells the client meanwhile that it goes on. Any exit
+    /// status will do.
+    pub fn run_with(
+        self,
+        input: &mut dyn Read,
+        progress: Option<&mut Progress<'_>>,
+    ) -> Result<Output> {
+        let mut stdout = Vec::new();
+        let name = self.name.clone();
+        let mut output = self.drive(input, progress, &mut |piece: &[u8]| {
+            if stdout.len() + piece.len() > MAX_OUTPUT {
+                return Err(
+                    Error::new(Errno::EFBIG, "output is longer than a reply can be").within(&name)
+                );
+            }
+            stdout.extend_from_slice(piece);
+            Ok(())
+        })?;
+        output.stdout = stdout;
+        Ok(output)
+    }
+
+    /// Runs it, its output going elsewhere as it comes, its input coming from elsewhere. Any exit
+    /// status will do.
+    pub fn stream(
+        self,
+        input: &mut dyn Read,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Output> {
+        self.drive(input, None, sink)
+    }
+
+    /// Runs it and yields its output; an exit status other than 0 is an error with its messages.
+    pub fn output(self) -> Result<Vec<u8>> {
+        Ok(self.run()?.success()?.stdout)
+    }
+
+    /// Runs it for what it does.
+    pub fn ok(self) -> Result<()> {
+        self.run()?.success().map(drop)
+    }
+
+    fn drive(
+        mut self,
+        input: &mut dyn Read,
+        progress: Option<&mut Progress<'_>>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<Output> {
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        tracing::debug!(command = ?self.command, "running");
+        let started = Instant::now();
+        let mut child = Running(self.command.spawn().on(&self.name)?);
+        let deadline = self.timeout.map(|t| started + t);
+        let stderr = pump(&mut child.0, input, progress, sink, deadline)
+            .map_err(|e| if e.message().is_empty() { e.within(&self.name) } else { e })?;
+        let status = child.0.wait().on(&self.name)?;
+        tracing::debug!(%status, elapsed = ?started.elapsed(), "ended");
+        Ok(Output {
+            name: self.name,
+            code: status.code().unwrap_or(-1),
+            signal: status.signal(),
+            stdout: Vec::new(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+}
+
+impl Output {
+    /// Itself if the exit status was 0, else an error with the program's messages.
+    pub fn success(self) -> Result<Self> {
+        if self.code == 0 { Ok(self) } else { Err(self.failure()) }
+    }
+
+    /// The error that the program's messages (or else its exit status) make.
+    pub fn failure(&self) -> Error {
+        let said = self.stderr.trim();
+        let text = match (said, self.signal) {
+            ("", Some(signal)) => format!("killed by signal {signal}"),
+            ("", None) => format!("exit status {}", self.code),
+            (said, _) => said.to_owned(),
+        };
+        // What a program says begins with its own name, as often as not.
+        let prefix = format!("{}: ", self.name.to_string_lossy());
+        let text = text.strip_prefix(&prefix).unwrap_or(&text);
+        Error::new(Errno::EIO, text).within(&self.name)
+    }
+
+    /// Its output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// A program that is running; dropped, it is killed with all that it started in its process group.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            if let Some(pid) =
+                i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw)
+            {
+                rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).ok();
+            }
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+}
+
+/// Moves everything until the program has closed its outputs; yields its messages.
+fn pump(
+    child: &mut Child,
+    input: &mut dyn Read,
+    mut progress: Option<&mut Progress<'_>>,
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    deadline: Option<Instant>,
+) -> Result<Vec<u8>> {
+    let (mut stdin, mut stdout, mut stderr) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    for fd in [
+        stdin.as_ref().map(AsFd::as_fd),
+        stdout.as_ref().map(AsFd::as_fd),
+        stderr.as_ref().map(AsFd::as_fd),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        rustix::io::ioctl_fionbio(fd, true).on("pipe")?;
+    }
+    let mut messages = Vec::new();
+    let mut buffer = vec![0; PIECE];
+    let mut pending: Vec<u8> = Vec::new();
+    let mut sent = 0;
+    while stdout.is_some() || stderr.is_some() {
+        if sent == pending.len() && stdin.is_some() {
+            pending.resize(PIECE, 0);
+            let n = input.read(&mut pending).map_err(|e| crate::transfer::from_io(e, "input"))?;
+            pending.truncate(n);
+            sent = 0;
+            if n == 0 {
+                stdin = None;
+            }
+        }
+        wait(stdin.as_ref(), stdout.as_ref(), stderr.as_ref(), deadline)?;
+        if let Some(p) = &mut progress {
+            p.pulse();
+        }
+        if let Some(pipe) = &mut stdin {
+            match pipe.write(&pending[sent..]) {
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // It does not want to read on; whether that is an error it says itself.
+                Err(_) => stdin = None,
+            }
+        }
+        if let Some(n) = read_some(&mut stdout, &mut buffer)? {
+            sink(&buffer[..n])?;
+        }
+        if let Some(n) = read_some(&mut stderr, &mut buffer)? {
+            messages.extend_from_slice(&buffer[..n]);
+            let surplus = messages.len().saturating_sub(MAX_MESSAGES);
+            messages.drain(..surplus);
+        }
+    }
+    if let Some(p) = progress {
+        p.pulse_end();
+    }
+    Ok(messages)
+}
+
+/// Reads what there is; a pipe at its end becomes none.
+fn read_some(pipe: &mut Option<impl Read>, buffer: &mut [u8]) -> Result<Option<usize>> {
+    let Some(p) = pipe else { return Ok(None) };
+    match p.read(buffer) {
+        Ok(0) => {
+            *pipe = None;
+            Ok(None)
+        }
+        Ok(n) => Ok(Some(n)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            Ok(None)
+        }
+        Err(e) => Err(e).on("pipe"),
+    }
+}
+
+/// Waits until something can be moved, or it is time to tell progress.
+fn wait(
+    stdin: Option<&impl AsFd>,
+    stdout: Option<&impl AsFd>,
+    stderr: Option<&impl AsFd>,
+    deadline: Option<Instant>,
+) -> Result<()> {
+    let mut fds = Vec::with_capacity(3);
+    fds.extend(stdin.map(|p| PollFd::new(p, PollFlags::OUT)));
+    fds.extend(stdout.map(|p| PollFd::new(p, PollFlags::IN)));
+    fds.extend(stderr.map(|p| PollFd::new(p, PollFlags::IN)));
+    let period = Timespec::try_from(Progress::PULSE).ok();
+    match poll(&mut fds, period.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(e) => return Err(e).on("pipe"),
+    }
+    if crate::signals::ending() {
+        return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
+    }
+    if deadline.is_some_and(|d| Instant::now() >= d) {
+        return Err(Error::new(Errno::ETIMEDOUT, "took too long"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_programs_output_comes_back() {
+        assert_eq!(Tool::new("echo").args(["a", "b c"]).output().unwrap(), b"a b c\n");
+    }
+
+    #[test]
+    fn a_failing_program_is_an_error_with_its_messages() {
+        let e = Tool::new("ls").args(["--", "/nonexistent"]).ok().unwrap_err();
+        assert_eq!(e.message(), "ls: cannot access '/nonexistent': No such file or directory");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error_that_names_it() {
+        let e = Tool::new("no-such-program").ok().unwrap_err();
+        assert_eq!(
+            (e.errno(), e.message()),
+            (Errno::ENOENT, "no-such-program: No such file or directory")
+        );
+    }
+
+    #[test]
+    fn input_and_output_flow_at_the_same_time() {
+        let data = vec![b'x'; 1 << 20];
+        let out = Tool::new("cat").run_with(&mut &data[..], None).unwrap();
+        assert_eq!(out.stdout, data);
+    }
+
+    #[test]
+    fn output_without_end_is_cut_off_and_the_program_killed() {
+        let e = Tool::new("yes").run().unwrap_err();
+        assert_eq!(e.errno(), Errno::EFBIG);
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_killed() {
+        let e = Tool::new("sleep").arg("60").timeout(Duration::from_millis(50)).run().unwrap_err();
+        assert_eq!(e.errno(), Errno::ETIMEDOUT);
+    }
+
+    #[test]
+    fn the_environment_is_fixed() {
+        let env = Tool::new("env").output().unwrap();
+        let text = String::from_utf8(env).unwrap();
+        assert!(text.contains("LC_ALL=C\n") && !text.contains("CARGO"));
+    }
+}

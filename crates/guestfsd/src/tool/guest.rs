@@ -1,0 +1,56 @@
+#![allow(unsafe_code)] // What a child does between fork and exec cannot be said in safe Rust.
+//! Entering the guest: what a child does before it becomes a program of the guest.
+
+use crate::error::{Error, Result};
+use crate::session::Session;
+use guestfs_api::Errno;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Directories of this machine that programs of the guest see, and where in the guest.
+const BOUND: [(&CStr, &CStr); 3] = [(c"/dev", c"dev"), (c"/proc", c"proc"), (c"/sys", c"sys")];
+
+/// Has the program run chrooted into the sysroot, in a mount namespace of its own, so that nothing
+/// that is mounted for it (or by it) outlives it. Where `/` itself is served, it just runs.
+pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
+    if session.serves_machine() {
+        command.current_dir("/");
+        return Ok(());
+    }
+    let sysroot = CString::new(session.sysroot().path().as_os_str().as_bytes())
+        .map_err(|_| Error::new(Errno::EINVAL, "sysroot: a path with a NUL byte"))?;
+    let before_exec = move || -> io::Result<()> {
+        // SAFETY: this process has one thread, and shares nothing with its parent.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)? };
+        // Not private: a filesystem that the session unmounts is to go here as well.
+        let down = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change(c"/", down)?;
+        // Descriptors from before are of the other namespace: resolve anew.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&*sysroot, flags, Mode::empty())?;
+        for (source, target) in BOUND {
+            let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            let found = match rustix::fs::openat2(&root, target, flags, Mode::empty(), inside) {
+                Err(rustix::io::Errno::NOSYS) => {
+                    rustix::fs::openat(&root, target, flags | OFlags::NOFOLLOW, Mode::empty())
+                }
+                found => found,
+            };
+            // A guest without such a directory goes without.
+            let Ok(dir) = found else { continue };
+            rustix::process::fchdir(&dir)?;
+            mount_bind_recursive(source, c".")?;
+        }
+        rustix::process::fchdir(&root)?;
+        rustix::process::chroot(c".")?;
+        Ok(rustix::process::chdir(c"/")?)
+    };
+    // SAFETY: `before_exec` makes system calls on what was prepared here and does not allocate.
+    unsafe { command.pre_exec(before_exec) };
+    Ok(())
+}
