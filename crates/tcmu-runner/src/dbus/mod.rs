@@ -1,5 +1,5 @@
 //! The daemon on the system bus, as targetcli and external handlers know it. All of it runs on one
-//! thread; nothing that may block does so there ([`check`]). Without a bus the daemon serves all the
+//! thread; nothing that may block does so there (module `check`). Without a bus the daemon serves all the
 //! same, and tries to connect from time to time.
 //!
 //! ```text
