@@ -128,7 +128,9 @@ impl Served {
         }
         self.phase = Phase::Closing { events, until };
         if let Some(thread) = &self.thread {
-            thread.stop(until.saturating_duration_since(Instant::now()));
+            // It ends a little before it is given up.
+            let left = until.saturating_duration_since(Instant::now());
+            thread.stop(left - left / 8);
         }
     }
 
