@@ -6,7 +6,7 @@
 //! - [`Ring`] is one device's shared memory: [`Entry`]s come out of it, [`Response`]s go in.
 //!   [`mapping`] holds the memory, [`mailbox`] its layout.
 //!
-//! Nothing here knows SCSI beyond the length of a CDB, and nothing here blocks, [`module::load`]
+//! Nothing here knows SCSI beyond the length of a CDB, and nothing here blocks, [`module::Module::load`]
 //! and writes to configfs apart. The kernel is trusted with its own memory but its numbers are
 //! checked all the same: a lie costs a command or a device, never the process.
 //!

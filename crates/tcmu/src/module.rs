@@ -74,7 +74,7 @@ impl Module {
     /// Ends the waits of those who, in the kernel, expect a netlink answer from a daemon that died
     /// (`enable` would hang in D state for ever): they fail with EINTR. To be called at a daemon's
     /// start, before it listens. The kernel wants new events blocked first; they are let go in
-    /// any case. Kernels before 4.20 cannot do this, and then there is nothing to do.
+    /// any case. Old kernels cannot do this; then nothing is done.
     pub fn reset_netlink(&self) -> Result<(), Error> {
         match self.set_parameter("block_netlink", "1") {
             Err(Error::Missing(path)) => {
