@@ -63,7 +63,6 @@ an option with a bad number|Invalid argument|file/$S/good.img;tcmur_cmd_time_out
 EOF
 check "a qcow2 image smaller than the device is refused" refused "" $((BYTES * 2)) qcow/$S/good.qcow2
 check "a file smaller than the device is refused" refused "" $((BYTES * 2)) file/$S/good.img
-check "a configuration without a subtype is refused" refused "" $BYTES x
 check "the log names a file that was refused" grep -q "$S/none" $LOG
 check "the log tells what to run for a corrupt image" grep -q "qemu-img check" $LOG
 check "the images are as they were" eval 'cmp -n 65536 $S/good.qcow2 $S/ro/q.img && [ $(stat -c %s $S/good.img) = $BYTES ] && [ ! -e $S/none ]'
