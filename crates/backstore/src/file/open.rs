@@ -63,10 +63,9 @@ pub(crate) async fn open(path: &Path, read_only: bool) -> Result<Image, Error> {
                 return Err(Error::invalid(text, "lock", path));
             }
             Err(e @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) if !read_only => {
-                let e = io::Error::from(e);
-                let text = format!("{e}; the daemon needs to write to it");
-                let kind = ErrorKind::Io(io::Error::new(e.kind(), text));
-                return Err(Error::new(kind, "open for writing", path));
+                // The errno reaches whoever enables the device.
+                let kind = ErrorKind::Io(io::Error::from(e));
+                return Err(Error::new(kind, "open for writing, which the daemon needs", path));
             }
             Err(e) => return Err(failed(e)),
         }
