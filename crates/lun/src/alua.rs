@@ -2,7 +2,9 @@
 //! state the port is that commands come through. States live outside, in the kernel's configfs; an
 //! [`Alua`] reads and sets them. Without one, or where it knows of no group, there is one group,
 //! active and optimized, and INQUIRY does not speak of asymmetric access.
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 
 use backstore::Backstore;
 use scsi::alua::{PortGroup, parse_set_groups, report_groups};
@@ -30,13 +32,19 @@ pub struct Snapshot {
     pub transition_seconds: u8,
 }
 
-/// Where target port groups are kept. Called on the device's thread for INQUIRY, TEST UNIT READY,
-/// REPORT and SET TARGET PORT GROUPS, never for reads and writes: it may read a few small files.
+/// A future of the device's thread.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Where target port groups are kept. Asked for INQUIRY, TEST UNIT READY, MODE SENSE, REPORT and
+/// SET TARGET PORT GROUPS, never for reads and writes.
 pub trait Alua {
-    /// The groups as they are now, or as far as is known.
+    /// The groups as they were at the last look.
     fn snapshot(&self) -> Snapshot;
+    /// Looks again. It must not wait for ever: the kernel can hold the very locks that a look
+    /// needs until a command is answered.
+    fn refresh(&self) -> Later<'_, ()>;
     /// Moves the group with this identifier into a state.
-    fn set_state(&self, group: u16, state: AccessState) -> io::Result<()>;
+    fn set_state(&self, group: u16, state: AccessState) -> Later<'_, io::Result<()>>;
 }
 
 /// The most bytes of a SET TARGET PORT GROUPS parameter list.
@@ -87,10 +95,13 @@ impl<B: Backstore> Lun<B> {
         snapshot
     }
 
-    /// Looks at the access state again. INQUIRY, TEST UNIT READY, REPORT and SET TARGET PORT
-    /// GROUPS do so too, and multipath initiators send these all the time.
-    pub fn refresh_access(&self) {
-        self.port_groups();
+    /// Looks at the port groups again. The commands that depend on them do so too, and multipath
+    /// initiators send these all the time.
+    pub async fn refresh_access(&self) {
+        if let Some(alua) = &self.alua {
+            alua.refresh().await;
+            self.access.set(alua.snapshot().access());
+        }
     }
 
     /// REPORT TARGET PORT GROUPS.
@@ -109,7 +120,7 @@ impl<B: Backstore> Lun<B> {
     }
 
     /// SET TARGET PORT GROUPS. All of the list is checked before a state is set.
-    pub(crate) fn set_target_port_groups(&self, list_len: usize, data: &Sgl<'_>) -> Answer {
+    pub(crate) async fn set_target_port_groups(&self, list_len: usize, data: &Sgl<'_>) -> Answer {
         let snapshot = self.port_groups();
         let Some(alua) = self.alua.as_ref().filter(|_| snapshot.explicit) else {
             return Err(Sense::INVALID_COMMAND_OPERATION_CODE.into());
@@ -131,14 +142,14 @@ impl<B: Backstore> Lun<B> {
             }
         }
         for set in list {
-            if let Err(error) = alua.set_state(set.id, set.state) {
+            if let Err(error) = alua.set_state(set.id, set.state).await {
                 let (name, id, state) = (&self.name, set.id, set.state);
                 tracing::warn!("{name}: target port group {id} does not become {state:?}: {error}");
-                self.refresh_access();
+                self.refresh_access().await;
                 return Err(Sense::SET_TARGET_PORT_GROUPS_COMMAND_FAILED.into());
             }
         }
-        self.refresh_access();
+        self.refresh_access().await;
         Ok(0)
     }
 }

@@ -105,8 +105,9 @@ impl From<Answer> for Outcome {
 
 /// INQUIRY, REPORT LUNS and REQUEST SENSE, which are executed in spite of a unit attention.
 const EXEMPT: [u8; 3] = [0x12, 0xa0, 0x03];
-/// Multipath initiators check the state of a port with it.
-const TEST_UNIT_READY: u8 = 0x00;
+/// What depends on target port groups or is used to check on a port: TEST UNIT READY, INQUIRY,
+/// MODE SENSE, and those that report and set groups.
+const ASK_PORTS: [u8; 6] = [0x00, 0x12, 0x1a, 0x5a, 0xa3, 0xa4];
 
 /// A logical unit: a disk whose blocks a backstore holds.
 pub struct Lun<B: Backstore> {
@@ -174,7 +175,7 @@ impl<B: Backstore> Lun<B> {
     /// optimized.
     pub fn with_alua(mut self, alua: Box<dyn Alua>) -> Self {
         self.alua = Some(alua);
-        self.refresh_access();
+        self.port_groups();
         self
     }
 
@@ -251,7 +252,6 @@ impl<B: Backstore> Lun<B> {
     pub fn reset(&self) {
         self.attentions.clear();
         self.copies.clear();
-        self.refresh_access();
     }
 
     /// Executes one CDB. `data` is the command's buffer, data-in or data-out: the kernel does not
@@ -265,11 +265,11 @@ impl<B: Backstore> Lun<B> {
             self.report_attention()?;
         }
         let row = Opcode::of(cdb)?;
-        if row.opcode == TEST_UNIT_READY {
-            self.refresh_access();
+        if ASK_PORTS.contains(&row.opcode) {
+            Box::pin(self.refresh_access()).await;
         }
         if self.access.get() != AccessState::Optimized {
-            self.check_access(row)?;
+            Box::pin(self.check_access(row)).await?;
         }
         match row.decode(cdb)? {
             Command::Read { lba, blocks, .. } => self.read(lba, blocks, data).await,
@@ -287,9 +287,9 @@ impl<B: Backstore> Lun<B> {
     /// Whether the port's state lets a command through. A refusal is never of an old state: else
     /// an initiator that sends nothing but reads would not see the port come back.
     #[cold]
-    fn check_access(&self, row: &Opcode) -> Result<(), Failure> {
+    async fn check_access(&self, row: &Opcode) -> Result<(), Failure> {
         if row.check_access(self.access.get()).is_err() {
-            self.refresh_access();
+            self.refresh_access().await;
             row.check_access(self.access.get())?;
         }
         Ok(())
@@ -351,7 +351,7 @@ impl<B: Backstore> Lun<B> {
                 self.report_target_port_groups(extended, alloc, data)
             }
             Command::SetTargetPortGroups { list_len } => {
-                self.set_target_port_groups(list_len, data)
+                self.set_target_port_groups(list_len, data).await
             }
             Command::ReadDefectData { twelve, primary, grown, format, alloc } => {
                 reply(data, &report::defect_data(twelve, primary, grown, format), alloc)

@@ -3,10 +3,11 @@
 use std::io;
 
 use backstore::Discard;
-use lun::alua::{AccessState, Alua, Snapshot};
+use lun::alua::{AccessState, Alua, Later, Snapshot};
 use proptest::prelude::*;
 use scsi::opcodes::OPCODES;
 use scsi::sense::Status;
+use std::future::ready;
 
 use crate::support::*;
 
@@ -17,8 +18,12 @@ impl Alua for Explicit {
         Snapshot { explicit: true, ..Snapshot::default() }
     }
 
-    fn set_state(&self, _: u16, _: AccessState) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn refresh(&self) -> Later<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn set_state(&self, _: u16, _: AccessState) -> Later<'_, io::Result<()>> {
+        Box::pin(ready(Err(io::ErrorKind::Unsupported.into())))
     }
 }
 

@@ -3,11 +3,12 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
-use lun::alua::{AccessState, Alua, Snapshot};
+use lun::alua::{AccessState, Alua, Later, Snapshot};
 use lun::{Error, Lun};
 use scsi::alua::PortGroup;
 use scsi::inquiry::TargetPort;
 use scsi::sense::Sense;
+use std::future::ready;
 
 use crate::support::*;
 
@@ -70,11 +71,15 @@ impl Alua for Groups {
         self.0.borrow().clone()
     }
 
-    fn set_state(&self, group: u16, state: AccessState) -> io::Result<()> {
+    fn refresh(&self) -> Later<'_, ()> {
+        Box::pin(ready(()))
+    }
+
+    fn set_state(&self, group: u16, state: AccessState) -> Later<'_, io::Result<()>> {
         let mut snapshot = self.0.borrow_mut();
         let found = snapshot.groups.iter_mut().find(|g| g.id == group && group != 18);
-        found.ok_or(io::ErrorKind::InvalidInput)?.state = state;
-        Ok(())
+        let set = found.map(|group| group.state = state);
+        Box::pin(ready(set.ok_or(io::ErrorKind::InvalidInput.into())))
     }
 }
 

@@ -2,8 +2,12 @@
 //! which port a command came: only a device that is seen through a single port has one here.
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use lun::alua::{AccessState, Alua, Snapshot};
+use io_engine::{timeout, unblock};
+use lun::alua::{AccessState, Alua, Later, Snapshot};
 use scsi::alua::PortGroup;
 use scsi::inquiry::TargetPort;
 use tcmu::configfs::{AluaGroup, Device, Port, PortName};
@@ -13,37 +17,71 @@ const SET_BY_INITIATOR: u8 = 1;
 /// What a group supports where the kernel does not tell: active, optimized or not.
 const ACTIVE: u8 = 0x03;
 
+/// How long a command waits for a look at configfs. Whoever links a device to a tcm_loop port holds
+/// that folder's lock until the initiator's INQUIRY has been answered: a look takes as long, and
+/// commands must not wait for it, nor for one that is under way already.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// The groups of one device.
-pub(super) struct ConfigfsAlua {
+pub(super) struct ConfigfsAlua(Arc<Shared>);
+
+struct Shared {
     device: Device,
+    snapshot: Mutex<Snapshot>,
+    /// A look is under way, on a thread of the pool.
+    looking: AtomicBool,
 }
 
 impl ConfigfsAlua {
+    /// The groups of a device, at which nobody has looked yet.
     pub(super) fn new(device: Device) -> Self {
-        ConfigfsAlua { device }
+        let (snapshot, looking) = (Mutex::default(), AtomicBool::new(false));
+        ConfigfsAlua(Arc::new(Shared { device, snapshot, looking }))
+    }
+}
+
+impl Shared {
+    fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self) -> Result<Snapshot, tcmu::Error> {
-        let (groups, ports) = (self.device.alua_groups()?, self.device.ports()?);
-        let numbers = relative_ids(&ports);
-        let port = match &ports[..] {
-            [port] => numbers
-                .get(&port.name)
-                .map(|&relative| TargetPort { relative, group: group_of(port, &groups) }),
-            _ => None,
-        };
-        Ok(Snapshot {
-            implicit: groups.iter().any(|group| group.implicit),
-            explicit: groups.iter().any(|group| group.explicit),
-            transition_seconds: groups
-                .iter()
-                .filter_map(|g| g.implicit_trans_secs)
-                .max()
-                .unwrap_or(0),
-            groups: groups.iter().filter_map(|group| port_group(group, &numbers)).collect(),
-            port,
-        })
+    fn look(&self) {
+        match read(&self.device) {
+            Ok(snapshot) => *self.snapshot() = snapshot,
+            Err(error) => tracing::warn!("target port groups: {error}"),
+        }
+        self.looking.store(false, Ordering::Release);
     }
+}
+
+fn read(device: &Device) -> Result<Snapshot, tcmu::Error> {
+    let (groups, ports) = (device.alua_groups()?, device.ports()?);
+    let numbers = relative_ids(&ports);
+    let port = match &ports[..] {
+        [port] => numbers
+            .get(&port.name)
+            .map(|&relative| TargetPort { relative, group: group_of(port, &groups) }),
+        _ => None,
+    };
+    Ok(Snapshot {
+        implicit: groups.iter().any(|group| group.implicit),
+        explicit: groups.iter().any(|group| group.explicit),
+        transition_seconds: groups.iter().filter_map(|g| g.implicit_trans_secs).max().unwrap_or(0),
+        groups: groups.iter().filter_map(|group| port_group(group, &numbers)).collect(),
+        port,
+    })
+}
+
+fn set_state(device: &Device, id: u16, state: AccessState) -> io::Result<()> {
+    let groups = device.alua_groups().map_err(io::Error::other)?;
+    let group = groups.iter().find(|group| group.id == Some(id));
+    let group = group.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    group.set_access_state(state as u8).map_err(io::Error::other)?;
+    // Older kernels do not let it be set; the state is what counts.
+    if let Err(error) = group.set_access_status(SET_BY_INITIATOR) {
+        tracing::debug!("status of group {id}: {error}");
+    }
+    Ok(())
 }
 
 /// The relative identifier of each port. Where the kernel does not tell them, ports are numbered by
@@ -73,21 +111,22 @@ fn port_group(group: &AluaGroup, numbers: &BTreeMap<PortName, u16>) -> Option<Po
 
 impl Alua for ConfigfsAlua {
     fn snapshot(&self) -> Snapshot {
-        self.read().unwrap_or_else(|error| {
-            tracing::warn!("target port groups: {error}");
-            Snapshot::default()
+        self.0.snapshot().clone()
+    }
+
+    fn refresh(&self) -> Later<'_, ()> {
+        Box::pin(async {
+            if self.0.looking.swap(true, Ordering::Acquire) {
+                return;
+            }
+            let shared = self.0.clone();
+            // When time is over the look goes on by itself, for the next command.
+            let _ = timeout(PATIENCE, unblock(move || shared.look())).await;
         })
     }
 
-    fn set_state(&self, id: u16, state: AccessState) -> io::Result<()> {
-        let groups = self.device.alua_groups().map_err(io::Error::other)?;
-        let group = groups.iter().find(|group| group.id == Some(id));
-        let group = group.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        group.set_access_state(state as u8).map_err(io::Error::other)?;
-        // Older kernels do not let it be set; the state is what counts.
-        if let Err(error) = group.set_access_status(SET_BY_INITIATOR) {
-            tracing::debug!("status of group {id}: {error}");
-        }
-        Ok(())
+    fn set_state(&self, id: u16, state: AccessState) -> Later<'_, io::Result<()>> {
+        let shared = self.0.clone();
+        Box::pin(unblock(move || set_state(&shared.device, id, state)))
     }
 }
