@@ -143,7 +143,7 @@ fn a_port_that_is_not_active_refuses_the_medium_with_its_state() {
     let lun = with(&groups);
     let set = |state| {
         groups.0.borrow_mut().groups[0].state = state;
-        lun.refresh_access();
+        block_on(lun.refresh_access());
     };
     let read = || sense(&lun, &cdb10(READ10, 0, 0, 1), &mut [0; BS]);
     for (state, qualifier) in [
