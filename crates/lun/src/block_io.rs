@@ -48,13 +48,33 @@ impl<B: Backstore> Lun<B> {
         usize::try_from(self.bytes(blocks)).unwrap_or(usize::MAX).min(data.len())
     }
 
-    /// Holds a range against those that want it for themselves.
+    /// Holds a range against those that want it for themselves. The capacity may have changed since
+    /// the range was checked: what the medium has no more is refused.
     #[inline]
-    pub(crate) async fn share(&self, range: Range<u64>) -> Guard<'_> {
-        match self.locks.try_shared(range.clone()) {
+    pub(crate) async fn share(&self, range: Range<u64>) -> Result<Guard<'_>, Failure> {
+        let end = range.end;
+        let guard = match self.locks.try_shared(range.clone()) {
             Some(guard) => guard,
             None => self.locks.shared(range).await,
+        };
+        self.still_there(end)?;
+        Ok(guard)
+    }
+
+    /// Holds a range alone; the same.
+    pub(crate) async fn seize(&self, range: Range<u64>) -> Result<Guard<'_>, Failure> {
+        let end = range.end;
+        let guard = self.locks.exclusive(range).await;
+        self.still_there(end)?;
+        Ok(guard)
+    }
+
+    #[inline]
+    fn still_there(&self, end: u64) -> Result<(), Failure> {
+        if end > self.blocks.get() {
+            return Err(Sense::LBA_OUT_OF_RANGE.into());
         }
+        Ok(())
     }
 
     /// The failure of an access to the backstore from block `lba` on; logs it.
@@ -85,7 +105,7 @@ impl<B: Backstore> Lun<B> {
             part = data.slice(0..len);
             &part
         };
-        let _shared = self.share(range).await;
+        let _shared = self.share(range).await?;
         self.fill(data, lba).await?;
         Ok(len)
     }
@@ -105,7 +125,7 @@ impl<B: Backstore> Lun<B> {
             part = data.slice(0..len);
             &part
         };
-        let _shared = self.share(range).await;
+        let _shared = self.share(range).await?;
         self.store(data, lba, fua).await?;
         Ok(0)
     }
@@ -156,7 +176,7 @@ impl<B: Backstore> Lun<B> {
             return Ok(0);
         }
         let mut scratch = self.scratch.get(len as u64).await;
-        let _alone = self.locks.exclusive(range).await;
+        let _alone = self.seize(range).await?;
         let data = data.slice(0..len);
         self.store(&data, lba, true).await?;
         self.compare(lba, len as u64, check, &data, &mut scratch.bytes).await?;
@@ -181,7 +201,7 @@ impl<B: Backstore> Lun<B> {
             return Ok(0);
         }
         let mut scratch = self.scratch.get(len).await;
-        let _shared = self.share(range).await;
+        let _shared = self.share(range).await?;
         self.compare(lba, len, check, data, &mut scratch.bytes).await?;
         Ok(0)
     }

@@ -39,7 +39,7 @@ impl<B: Backstore> Lun<B> {
 
         let mut scratch = self.scratch.get(len as u64).await;
         let medium = scratch.view(len);
-        let _alone = self.locks.exclusive(range).await;
+        let _alone = self.seize(range).await?;
         self.fill(&medium, lba).await?;
         if let Some(offset) = medium.first_difference(&verify) {
             return Err(Failure::Check(

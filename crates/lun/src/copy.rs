@@ -4,7 +4,7 @@
 //! Other logical units live on other threads. They are found by their NAA designator through
 //! [`CopyPeers`], and spoken to by messages that own their buffer: [`CopyPeer::call`] carries a
 //! [`PeerRequest`] to the thread of the other device, which answers it with [`Lun::serve_peer`].
-//! A copy moves [`CHUNK`] bytes at a time through one buffer.
+//! A copy moves [`MAX_PEER_TRANSFER`] bytes at a time through one buffer.
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -258,14 +258,14 @@ impl<B: Backstore> Lun<B> {
 
     async fn read_own(&self, lba: u64, buffer: &mut [u8]) -> Result<(), Failure> {
         let range = self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
-        let _shared = self.share(range).await;
+        let _shared = self.share(range).await?;
         self.fill(&Sgl::from_slice(buffer), lba).await
     }
 
     async fn write_own(&self, lba: u64, buffer: &mut [u8]) -> Result<(), Failure> {
         let range = self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
         self.writable()?;
-        let _shared = self.share(range).await;
+        let _shared = self.share(range).await?;
         self.store(&Sgl::from_slice(buffer), lba, false).await
     }
 

@@ -231,6 +231,9 @@ impl<B: Backstore> Lun<B> {
             return Err(Error::TooSmall { size, block_size });
         }
         let _alone = self.locks.exclusive(0..u64::MAX).await;
+        if size == self.facts.borrow().size {
+            return Ok(());
+        }
         let result = self.backstore.resize(size).await;
         let facts = self.backstore.facts();
         let blocks = facts.size >> self.block_shift;

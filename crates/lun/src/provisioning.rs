@@ -64,7 +64,7 @@ impl<B: Backstore> Lun<B> {
         let list = parameter_list(data, list_len, MAX_UNMAP_LIST)?;
         let ranges = self.unmap_ranges(&list)?;
         for range in &ranges {
-            let _shared = self.share(range.clone()).await;
+            let _shared = self.share(range.clone()).await?;
             self.discard(range.clone()).await?;
         }
         if let Some(first) = ranges.first() {
@@ -118,7 +118,7 @@ impl<B: Backstore> Lun<B> {
     async fn zero(&self, range: Range<u64>, may_unmap: bool) -> Result<(), Failure> {
         match self.zeroing(may_unmap) {
             Zeroing::WriteZeroes => {
-                let _shared = self.share(range.clone()).await;
+                let _shared = self.share(range.clone()).await?;
                 for piece in self.pieces(&range) {
                     let (offset, len) =
                         (self.bytes(piece.start), self.bytes(piece.end - piece.start));
@@ -128,7 +128,7 @@ impl<B: Backstore> Lun<B> {
                 self.settle(range.start).await
             }
             Zeroing::Discard => {
-                let _shared = self.share(range.clone()).await;
+                let _shared = self.share(range.clone()).await?;
                 let first = range.start;
                 self.discard(range).await?;
                 self.settle(first).await
@@ -157,7 +157,7 @@ impl<B: Backstore> Lun<B> {
             }
         }
         let per_write = (scratch.bytes.len() >> self.block_shift) as u64;
-        let _alone = self.locks.exclusive(range.clone()).await;
+        let _alone = self.seize(range.clone()).await?;
         let mut lba = range.start;
         while lba < range.end {
             let blocks = per_write.min(range.end - lba);
@@ -234,7 +234,7 @@ impl<B: Backstore> Lun<B> {
             (facts.discard.is_some(), facts.write_zeroes)
         };
         if discards {
-            let _alone = self.locks.exclusive(all.clone()).await;
+            let _alone = self.seize(all.clone()).await?;
             self.discard(all).await?;
             self.settle(0).await?;
         } else if zeroes {

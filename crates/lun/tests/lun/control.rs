@@ -57,6 +57,31 @@ fn a_resize_waits_for_the_commands_under_way() {
 }
 
 #[test]
+fn a_command_that_waited_for_a_shrink_is_checked_again() {
+    let lun = lun(Memory::new(16));
+    lun.backstore().delay.set(10);
+    let late =
+        [cdb16(READ16, 0, 15, 1), cdb16(WRITE16, 0, 15, 1), cdb16(0x8f, 0, 15, 1), caw(15, 1)];
+    let mut tasks = Tasks::new();
+    tasks.spawn(async {
+        let cdb = cdb10(WRITE10, 0, 15, 1);
+        assert_eq!(lun.execute(&cdb, &Sgl::from_slice(&mut [1; BS])).await, done(0));
+    });
+    tasks.spawn(async { lun.resize(8 * 512).await.unwrap() });
+    for cdb in &late {
+        let lun = &lun;
+        tasks.spawn(async move {
+            pause(2).await;
+            let outcome = lun.execute(cdb, &Sgl::from_slice(&mut [1; 2 * BS])).await;
+            assert_eq!(outcome.sense, Some(Sense::LBA_OUT_OF_RANGE), "{:02x}", cdb[0]);
+        });
+    }
+    tasks.run();
+    let ops = lun.backstore().take_ops();
+    assert_eq!(ops, [Op::Write(15 * 512, 512, false), Op::Resize(8 * 512)]);
+}
+
+#[test]
 fn inquiry_and_its_like_leave_a_unit_attention_for_the_others() {
     let lun = lun(Memory::new(16));
     lun.raise_unit_attention(Sense::POWER_ON_OR_RESET);

@@ -131,7 +131,7 @@ fn cdb_results(action: u8, list_id: u8) -> [u8; 16] {
 fn a_list_with_anything_wrong_copies_nothing() {
     let (lun, other) = pair(Memory::new(64).patterned(), Memory::new(64), 4096);
     let (a, b) = (here(&lun), here(&other.lun));
-    let cases: &[(Vec<u8>, (u8, u8, u8))] = &[
+    let cases = [
         (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 0, 2, 63, 0)]), (5, 0x21, 0)),
         (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 0, 2, 0, u64::MAX)]), (5, 0x21, 0)),
         (copy_list(&[a, b], &[(0, 1, 7, 0, 0)]), (5, 0x26, 0x0d)),
@@ -140,7 +140,7 @@ fn a_list_with_anything_wrong_copies_nothing() {
         (copy_list(&[a, ([9; 16], 512)], &[(0, 0, 1, 0, 1)]), (0xa, 0x0d, 2)),
         (copy_list(&[a], &[(0, 1, 1, 0, 1)]), (5, 0x26, 0)),
     ];
-    for (list, expected) in cases {
+    for (list, expected) in &cases {
         let refused = sense(&lun, &copy_cdb(list), &mut list.clone());
         assert_eq!(triple(refused), *expected);
     }
