@@ -271,8 +271,9 @@ impl<B: Backstore> Lun<B> {
         if ASK_PORTS.contains(&row.opcode) {
             Box::pin(self.refresh_access()).await;
         }
-        if self.access.get() != AccessState::Optimized {
-            Box::pin(self.check_access(row)).await?;
+        let access = self.access.get();
+        if access != AccessState::Optimized && row.check_access(access).is_err() {
+            Box::pin(self.check_access_again(row)).await?;
         }
         match row.decode(cdb)? {
             Command::Read { lba, blocks, .. } => self.read(lba, blocks, data).await,
@@ -287,15 +288,12 @@ impl<B: Backstore> Lun<B> {
         self.attentions.take().map_or(Ok(()), |sense| Err(sense.into()))
     }
 
-    /// Whether the port's state lets a command through. A refusal is never of an old state: else
-    /// an initiator that sends nothing but reads would not see the port come back.
+    /// Whether the port's state lets a command through after all. A refusal is never of an old
+    /// state: else an initiator that sends nothing but reads would not see the port come back.
     #[cold]
-    async fn check_access(&self, row: &Opcode) -> Result<(), Failure> {
-        if row.check_access(self.access.get()).is_err() {
-            self.refresh_access().await;
-            row.check_access(self.access.get())?;
-        }
-        Ok(())
+    async fn check_access_again(&self, row: &Opcode) -> Result<(), Failure> {
+        self.refresh_access().await;
+        Ok(row.check_access(self.access.get())?)
     }
 
     /// Everything but READ and WRITE.
