@@ -53,7 +53,7 @@ pub(crate) fn loom() -> Result<Count> {
 }
 
 /// Runs each fuzz target for some seconds, from what earlier runs found.
-pub(crate) fn fuzz(seconds: u32) -> Result<Count> {
+fn fuzz(seconds: u32) -> Result<Count> {
     let dir = run::root().join("fuzz/fuzz_targets");
     let mut targets: Vec<String> = std::fs::read_dir(&dir)
         .with_context(|| format!("no fuzz targets in {}", dir.display()))?

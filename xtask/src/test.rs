@@ -1,6 +1,6 @@
 //! All tests, in the order in which they are quick to fail: formatting, lints, documentation, unit
-//! tests, the model checks of loom, short runs of the fuzz targets; then the suites of `tests/vm`
-//! on a real kernel. Nothing is skipped silently: what cannot run has failed.
+//! tests (among them short runs of what `fuzz/` feeds), the model checks of loom; then the suites of
+//! `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
 
 use std::collections::VecDeque;
 use std::process::{Command, ExitCode};
@@ -57,7 +57,7 @@ impl Count {
 
 type Step = (&'static str, fn() -> Result<Count>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 5] = [
     ("fmt", || one(&mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", || {
         let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -69,7 +69,6 @@ const STEPS: [Step; 6] = [
     }),
     ("unit", || cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
     ("loom", check::loom),
-    ("fuzz", || check::fuzz(5)),
 ];
 
 /// A script of `tests/vm` with its arguments after the daemon.
