@@ -232,6 +232,11 @@ impl Header {
         1 << self.cluster_bits
     }
 
+    /// log2 of the bits of a refcount.
+    pub(super) fn refcount_order(&self) -> u32 {
+        self.refcount_order
+    }
+
     fn check_sizes(&self, len: u64, path: &Path) -> Result<(), ErrorKind> {
         let cluster_size = self.cluster_size();
         if self.refcount_order > 6 {

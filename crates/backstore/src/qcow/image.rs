@@ -510,36 +510,25 @@ impl Qcow2 {
             let mut image = self.exclusive().await?;
             let zeroed = self.zero_batch(&mut image, at, next, free).await;
             let committed = self.commit(&image).await;
-            let holes = zeroed?;
-            committed?;
-            // Nobody was given these clusters yet.
-            for (host, len) in holes {
-                if let Err(e) = self.storage.punch(host, len).await {
-                    tracing::warn!("{}: cannot punch a hole: {e}", self.path.display());
-                    break;
-                }
-            }
+            zeroed.and(committed)?;
             at = next;
         }
         Ok(())
     }
 
-    /// Returns what was freed in the file: offsets and lengths.
     async fn zero_batch(
         &self,
         image: &mut Imago,
         start: u64,
         end: u64,
         free: bool,
-    ) -> io::Result<Vec<(u64, u64)>> {
+    ) -> io::Result<()> {
         let cluster_size = self.cluster_size;
-        let mut holes: Vec<(u64, u64)> = Vec::new();
         let first = start.next_multiple_of(cluster_size);
         // What is behind the end of the image in its last cluster is nobody's.
         let last = if end == self.image_size.get() { end } else { end - end % cluster_size };
         if first >= last {
-            self.zero_part(image, start, end).await?;
-            return Ok(holes);
+            return self.zero_part(image, start, end).await;
         }
         self.zero_part(image, start, first).await?;
         self.zero_part(image, last, end).await?;
@@ -547,14 +536,10 @@ impl Qcow2 {
         let mut at = first;
         while at < last {
             let (target, n) = image.resolve(at, last - at).await?;
-            let mut hole = None;
-            let is_zero = match target {
-                Target::Zero { explicit } => !explicit || !free,
-                Target::Data { owned: true, offset, .. } => {
-                    hole = Some(offset);
-                    false
-                }
-                _ => false,
+            let (is_zero, host) = match target {
+                Target::Zero { explicit } => (!explicit || !free, None),
+                Target::Data { owned: true, offset, .. } => (false, Some(offset)),
+                _ => (false, None),
             };
             // The clusters of a layer below may be smaller.
             let whole =
@@ -562,18 +547,17 @@ impl Qcow2 {
             let reaches_end = is_zero && at + n == last;
             let n = if reaches_end { n } else { whole.max(cluster_size).min(last - at) };
             if !(reaches_end || is_zero && whole > 0) {
-                self.remap(image, at, n, free).await?;
-            }
-            if let Some(host) = hole.filter(|_| free) {
-                let len = n.next_multiple_of(cluster_size);
-                match holes.last_mut() {
-                    Some((start, before)) if *start + *before == host => *before += len,
-                    _ => holes.push((host, len)),
+                // Before the clusters are freed, for after that they may hold metadata at once.
+                if let Some(host) = host.filter(|_| free)
+                    && let Err(e) = self.storage.punch(host, n.next_multiple_of(cluster_size)).await
+                {
+                    tracing::warn!("{}: cannot punch a hole: {e}", self.path.display());
                 }
+                self.remap(image, at, n, free).await?;
             }
             at += n;
         }
-        Ok(holes)
+        Ok(())
     }
 
     /// Makes whole clusters read as zeroes, however they are mapped.

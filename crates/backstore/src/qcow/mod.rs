@@ -6,11 +6,13 @@
 //! - `image`: a qcow2 image as a backstore: concurrency, group commit, crash consistency.
 //! - `extents`: the cache that lets most reads and writes bypass everything else.
 //! - `layered`, `storage`: the `imago` crate, which knows the format, put on `io-engine`.
+//! - `counting`: an order of writes that `imago` leaves open, kept.
 //! - `qcow1`: version 1.
 //!
 //! An image is refused that is dirty, corrupt, encrypted, or needs a feature that is not there.
 //! It is locked as QEMU does, and so are its backing files (for reading).
 mod chain;
+mod counting;
 mod extents;
 mod header;
 mod image;
@@ -27,6 +29,7 @@ use sgl::Sgl;
 use crate::file::{check_image, open_image};
 use crate::{Backstore, Config, Error, ErrorKind, Facts, OpenOptions, Provisioning};
 use chain::{Chain, Kind, Layer};
+use counting::Counting;
 use image::Qcow2;
 use layered::{Imago, Part, Source};
 use qcow1::Qcow1;
@@ -88,8 +91,13 @@ pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<Q
     }
     let parts: Result<Vec<Part>, Error> = layers
         .into_iter()
-        .map(|layer| {
-            let storage = Storage::new(layer.file, &layer.path);
+        .enumerate()
+        .map(|(depth, layer)| {
+            let counting = match &layer.kind {
+                Kind::Qcow2(header) if depth == 0 && !read_only => Some(Counting::new(header)),
+                _ => None,
+            };
+            let storage = Storage::new(layer.file, &layer.path, counting);
             let storage = storage.map_err(|e| Error::new(e, "open", layer.path))?;
             Ok(Part { storage, kind: layer.kind })
         })

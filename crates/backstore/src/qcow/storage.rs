@@ -19,6 +19,8 @@ use imago::storage::drivers::CommonStorageHelper;
 use rustix::fs::{SeekFrom, seek};
 use sgl::Sgl;
 
+use super::counting::Counting;
+
 /// Up to so many bytes, zeroes are written; a fallocate(2) costs more.
 const WRITTEN_ZEROES: u64 = 16 << 10;
 
@@ -32,19 +34,22 @@ struct Inner {
     helper: CommonStorageHelper,
     /// Nothing was ever written at or after this offset: it reads as zeroes.
     end: AtomicU64,
+    /// For an image that is written.
+    counting: Option<Counting>,
     /// Bytes that `imago` has read since the last call of [`Storage::take_loaded`].
     loaded: AtomicU64,
 }
 
 impl Storage {
-    /// Takes an open file or block device.
-    pub(super) fn new(file: File, path: &Path) -> io::Result<Self> {
+    /// Takes an open file or block device, with `counting` where `imago` writes to it.
+    pub(super) fn new(file: File, path: &Path, counting: Option<Counting>) -> io::Result<Self> {
         let end = seek(&file, SeekFrom::End(0))?;
         Ok(Storage(Arc::new(Inner {
             file: file.into(),
             path: path.to_owned(),
             helper: CommonStorageHelper::default(),
             end: end.into(),
+            counting,
             loaded: 0.into(),
         })))
     }
@@ -130,6 +135,9 @@ impl imago::Storage for Storage {
     }
 
     async unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
+        if let Some(counting) = self.0.counting {
+            counting.before_write(self, &bufv, offset).await?;
+        }
         let slices = bufv.into_inner();
         let pieces = slices.iter().map(|slice| {
             // A null pointer cannot be in a slice; the engine skips empty pieces.

@@ -1,0 +1,10 @@
+//! The `qcow` backstore against QEMU's own tools: what it writes is read back by them, and what
+//! they write by it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests' helpers")]
+
+mod chain;
+mod common;
+mod crash;
+mod features;
+mod hostile;
+mod twin;
