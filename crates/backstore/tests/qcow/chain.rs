@@ -1,1 +1,218 @@
+//! Backing files: which are opened, which are refused and why.
+use std::path::{Path, PathBuf};
 
+use backstore::{Backstore, OpenOptions, check, open};
+
+use crate::common::*;
+
+fn refusal(image: &Path, options: &OpenOptions) -> String {
+    on_engine(async {
+        let error = open(&config(image), options).await.unwrap_err();
+        error.to_string()
+    })
+}
+
+/// An image on a raw backing file of the given name.
+fn on_backing(dir: &Dir, name: &str, backing: &str) -> PathBuf {
+    let path = dir.path(name);
+    let image = path.to_str().unwrap();
+    let options = format!("backing_file={backing},backing_fmt=raw");
+    qemu_img(&["create", "-q", "-u", "-f", "qcow2", "-o", &options, image, "1M"]);
+    path
+}
+
+fn allow(dirs: &[&Path]) -> OpenOptions {
+    let dirs = dirs.iter().map(|dir| dir.to_path_buf()).collect();
+    OpenOptions { allowed_backing_dirs: Some(dirs), ..OpenOptions::default() }
+}
+
+#[test]
+fn a_backing_file_outside_of_the_allowed_directories_is_refused() {
+    let (dir, other) = (Dir::new(), Dir::new());
+    let secret = other.path("secret");
+    std::fs::write(&secret, vec![7; 65536]).unwrap();
+    let image = on_backing(&dir, "image", secret.to_str().unwrap());
+    // A link inside of an allowed directory leads outside just the same.
+    std::os::unix::fs::symlink(&secret, dir.path("link")).unwrap();
+    let linked = on_backing(&dir, "linked", "link");
+    let dotted = on_backing(
+        &dir,
+        "dotted",
+        &format!("../{}", {
+            let parent = other.path("").file_name().map(|_| ());
+            assert!(parent.is_some());
+            secret.strip_prefix(std::env::temp_dir()).unwrap().display().to_string()
+        }),
+    );
+    for image in [&image, &linked, &dotted] {
+        let text = refusal(image, &allow(&[&dir.path("")]));
+        assert!(text.contains("which is in none of the directories"), "{text}");
+        let text = refusal(image, &allow(&[]));
+        assert!(text.contains("which is in none of the directories"), "{text}");
+        on_engine(async {
+            for options in [OpenOptions::default(), allow(&[&other.path("")])] {
+                let store = open(&config(image), &options).await.unwrap();
+                assert_eq!(read(&store, 0, 512).await.unwrap(), vec![7; 512]);
+                store.close().await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_chain_that_comes_back_to_an_image_is_refused() {
+    let dir = Dir::new();
+    let a = dir.create("a", "", MIB);
+    let b = dir.create("b", &format!("backing_file={},backing_fmt=qcow2", a.display()), MIB);
+    qemu_img(&["rebase", "-u", "-F", "qcow2", "-b", b.to_str().unwrap(), a.to_str().unwrap()]);
+    let text = refusal(&a, &OpenOptions { read_only: true, ..OpenOptions::default() });
+    assert!(text.contains("comes back to it"), "{text}");
+    let text = check(&config(&a)).unwrap_err().to_string();
+    assert!(text.contains("comes back to it"), "{text}");
+}
+
+#[test]
+fn a_chain_that_is_too_long_is_refused() {
+    let dir = Dir::new();
+    let mut below = String::new();
+    for i in 0..70 {
+        let name = format!("i{i}");
+        let path = dir.path(&name);
+        let mut args = vec!["create", "-q", "-u", "-f", "qcow2"];
+        if i > 0 {
+            args.extend(["-F", "qcow2", "-b", &below]);
+        }
+        args.extend([path.to_str().unwrap(), "1M"]);
+        qemu_img(&args);
+        below = name;
+    }
+    let text = refusal(&dir.path("i69"), &OpenOptions::default());
+    assert!(text.contains("longer than 64"), "{text}");
+    on_engine(async { open_image(&dir.path("i63")).await.close().await.unwrap() });
+}
+
+#[test]
+fn a_backing_file_without_a_format_is_probed_as_qemu_does() {
+    let dir = Dir::new();
+    let below = dir.create("below", "", MIB);
+    qemu_io(&below, &["write -P 9 0 64k"]);
+    let raw = dir.path("raw");
+    std::fs::write(&raw, vec![8; 65536]).unwrap();
+    for (backing, byte) in [("below", 9), ("raw", 8)] {
+        let image = on_backing(&dir, "image", backing);
+        // The extension that names the format becomes one that nobody knows.
+        let mut bytes = std::fs::read(&image).unwrap();
+        let magic = 0xe279_2aca_u32.to_be_bytes();
+        let at = bytes.windows(4).position(|window| window == magic).unwrap();
+        bytes[at..at + 4].copy_from_slice(&0x1234_5678_u32.to_be_bytes());
+        std::fs::write(&image, bytes).unwrap();
+        on_engine(async {
+            let store = open_image(&image).await;
+            assert_eq!(read(&store, 0, 512).await.unwrap(), vec![byte; 512], "{backing}");
+            store.close().await.unwrap();
+        });
+    }
+    // A named format is not probed.
+    let image = on_backing(&dir, "image", "below");
+    on_engine(async {
+        let store = open_image(&image).await;
+        assert_eq!(&read(&store, 0, 512).await.unwrap()[..4], b"QFI\xfb");
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn backing_files_that_are_no_files_are_refused() {
+    let dir = Dir::new();
+    let fifo = dir.path("fifo");
+    let status = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(status.success());
+    for (backing, text) in [
+        ("fifo", "neither a regular file nor a block device"),
+        ("/dev/zero", "neither a regular file nor a block device"),
+        ("nbd://localhost/x", "is not a file"),
+        ("json:{\"driver\":\"file\"}", "is not a file"),
+        ("missing", "No such file"),
+    ] {
+        let image = dir.path("image");
+        let _ = std::fs::remove_file(&image);
+        dir.create("image", "", MIB);
+        // QEMU would want to open some of these.
+        let args = ["rebase", "-u", "-F", "raw", "-b", backing, image.to_str().unwrap()];
+        qemu_img(&args);
+        let got = refusal(&image, &OpenOptions::default());
+        assert!(got.contains(text), "{backing}: {got}");
+        let got = check(&config(&image)).unwrap_err().to_string();
+        assert!(got.contains(text), "{backing}: {got}");
+    }
+}
+
+#[test]
+fn an_image_in_use_is_refused_and_its_backing_file_too() {
+    let dir = Dir::new();
+    let below = dir.create("below", "", MIB);
+    let options = format!("backing_file={},backing_fmt=qcow2", below.display());
+    let image = dir.create("image", &options, MIB);
+    on_engine(async {
+        let store = open_image(&image).await;
+        // A check takes no lock.
+        check(&config(&image)).unwrap();
+        for path in [&image, &below] {
+            let error = try_open_image(path).await.unwrap_err().to_string();
+            assert!(error.contains("it is in use"), "{error}");
+        }
+        // Two images may share a backing file.
+        let second = dir.create("second", &options, MIB);
+        open_image(&second).await.close().await.unwrap();
+        store.close().await.unwrap();
+    });
+    on_engine(async { open_image(&below).await.close().await.unwrap() });
+}
+
+/// Version 1 images: written by QEMU, read by us, alone and above other images.
+#[test]
+fn version_1_images_can_be_read() {
+    let dir = Dir::new();
+    let size = 3 * MIB + 512;
+    let mut data = Random(5).bytes(usize::try_from(size).unwrap());
+    data[100_000..900_000].fill(0);
+    let raw = dir.path("raw");
+    std::fs::write(&raw, &data).unwrap();
+    let (raw, plain, packed) = (raw.to_str().unwrap(), dir.path("plain"), dir.path("packed"));
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow", raw, plain.to_str().unwrap()]);
+    // A part of it is compressed (QEMU leaves clusters alone that are there already).
+    data[409_600..413_696].fill(78);
+    data[417_792..425_984].fill(79);
+    std::fs::copy(&plain, &packed).unwrap();
+    let commands = ["write -c -P 78 400k 4k", "write -c -P 79 408k 4k", "write -c -P 79 412k 4k"];
+    qemu_io_on("qcow", &packed, &commands);
+    qemu_io_on("qcow", &plain, &["write -P 78 400k 4k", "write -P 79 408k 8k"]);
+    let above = dir.path("above");
+    let args = ["-b", plain.to_str().unwrap(), "-F", "qcow", above.to_str().unwrap(), "4M"];
+    qemu_img(&[&["create", "-q", "-u", "-f", "qcow"][..], &args].concat());
+    on_engine(async {
+        for path in [&plain, &packed, &above] {
+            let store = open_image(path).await;
+            let facts = store.facts();
+            assert!(facts.read_only && facts.discard.is_none() && !facts.write_zeroes);
+            let len = usize::try_from(facts.size).unwrap();
+            let mut want = data.clone();
+            want.resize(len, 0);
+            assert!(read(&store, 0, len).await.unwrap() == want, "{}", path.display());
+            assert!(read(&store, 99_840, 5120).await.unwrap() == want[99_840..104_960]);
+            write(&store, 0, &[1; 512]).await.unwrap_err();
+            store.discard(0, 512).await.unwrap_err();
+            store.write_zeroes(0, 512, false).await.unwrap_err();
+            let (_, n) = store.provisioning(0, 4 * KIB).await.unwrap();
+            assert!((1..=4 * KIB).contains(&n));
+            store.flush().await.unwrap();
+            store.close().await.unwrap();
+        }
+    });
+    // `imago` cannot have one below a qcow2 image.
+    let image = dir.path("image");
+    let args = ["-b", plain.to_str().unwrap(), "-F", "qcow", image.to_str().unwrap(), "4M"];
+    qemu_img(&[&["create", "-q", "-u", "-f", "qcow2"][..], &args].concat());
+    let text = refusal(&image, &OpenOptions::default());
+    assert!(text.contains("qcow version 1 image"), "{text}");
+}

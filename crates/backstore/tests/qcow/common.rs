@@ -30,9 +30,14 @@ pub(crate) fn qemu_img(args: &[&str]) -> String {
     text(&output)
 }
 
-/// Commands for qemu-io, which have to succeed.
+/// Commands for qemu-io on a qcow2 image, which have to succeed.
 pub(crate) fn qemu_io(image: &Path, commands: &[&str]) -> String {
-    let mut args = vec!["-f", "qcow2"];
+    qemu_io_on("qcow2", image, commands)
+}
+
+/// As [`qemu_io`], on an image of any format.
+pub(crate) fn qemu_io_on(format: &str, image: &Path, commands: &[&str]) -> String {
+    let mut args = vec!["-f", format];
     for command in commands {
         args.extend(["-c", command]);
     }

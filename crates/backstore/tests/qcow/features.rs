@@ -1,1 +1,295 @@
+//! Which images are opened, and how those are refused that are not; what the facts say.
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
+use backstore::{Backstore, OpenOptions, Provisioning, check, open};
+use sgl::Sgl;
+
+use crate::common::*;
+
+fn refusal(image: &Path) -> String {
+    let checked = check(&config(image));
+    let opened = on_engine(async { try_open_image(image).await.map(drop) });
+    let opened = opened.unwrap_err().to_string();
+    // What does not need the whole image is found by the check as well.
+    if let Err(checked) = checked {
+        assert_eq!(checked.to_string(), opened);
+    } else {
+        assert!(opened.contains("refcount"), "{opened}");
+    }
+    opened
+}
+
+fn poke(image: &Path, offset: u64, bytes: &[u8]) {
+    let file = std::fs::File::options().write(true).open(image).unwrap();
+    file.write_all_at(bytes, offset).unwrap();
+}
+
+fn peek(image: &Path, offset: u64) -> u64 {
+    let mut bytes = [0; 8];
+    std::fs::File::open(image).unwrap().read_exact_at(&mut bytes, offset).unwrap();
+    u64::from_be_bytes(bytes)
+}
+
+#[test]
+fn images_that_may_not_be_opened_are_refused_with_what_to_run() {
+    let dir = Dir::new();
+    let feature = |bit: u32| {
+        let image = dir.create("image", "", MIB);
+        poke(&image, 72, &(1u64 << bit).to_be_bytes());
+        refusal(&image)
+    };
+    let image = dir.path("image");
+    let image = image.display();
+    for (bit, text) in [
+        (0, format!("(dirty bit); run `qemu-img check -r all {image}`")),
+        (1, format!("(corrupt bit); copy it, then run `qemu-img check -r all {image}`")),
+        (
+            2,
+            format!(
+                "external data file, which is not supported; run `qemu-img convert -O qcow2 {image}"
+            ),
+        ),
+        (4, "extended L2 entries".into()),
+        (40, "the feature (incompatible feature bit 40), which is not supported".into()),
+    ] {
+        let got = feature(bit);
+        assert!(got.contains(&text), "{bit}: {got}");
+    }
+    // The name of an unknown feature is in the image: its first entry becomes one.
+    let path = dir.create("image", "", MIB);
+    let bytes = std::fs::read(&path).unwrap();
+    let table = 0x6803_f857_u32.to_be_bytes();
+    let at = bytes.windows(4).position(|window| window == table).unwrap() as u64 + 8;
+    poke(&path, at, &[0, 40]);
+    poke(&path, at + 2, b"warp drive\0");
+    poke(&path, 72, &(1u64 << 40).to_be_bytes());
+    let got = refusal(&path);
+    assert!(got.contains("the feature \"warp drive\" (incompatible feature bit 40)"), "{got}");
+}
+
+#[test]
+fn features_that_qemu_makes_are_refused() {
+    let dir = Dir::new();
+    let raw = dir.path("data");
+    for (options, text) in [
+        ("compression_type=zstd".to_owned(), "compression_type=zlib"),
+        ("extended_l2=on".to_owned(), "extended_l2=off"),
+        (format!("data_file={}", raw.display()), "external data file"),
+    ] {
+        let image = dir.create("image", &options, MIB);
+        let got = refusal(&image);
+        assert!(got.contains(text), "{got}");
+        std::fs::remove_file(image).unwrap();
+    }
+    let image = dir.path("luks");
+    let secret = "secret,id=s,data=geheim";
+    let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+    let path = image.to_str().unwrap();
+    qemu_img(&["create", "-q", "--object", secret, "-f", "qcow2", "-o", options, path, "1M"]);
+    let got = refusal(&image);
+    assert!(got.contains("it is encrypted (LUKS)"), "{got}");
+}
+
+#[test]
+fn metadata_that_counts_as_free_is_refused_for_writing() {
+    let dir = Dir::new();
+    let image = dir.create("image", "", MIB);
+    qemu_io(&image, &["write 0 64k"]);
+    let block = peek(&image, peek(&image, 48));
+    for cluster in [0, 1, 2, 3, 4] {
+        let place = block + cluster * 2;
+        poke(&image, place, &[0, 0]);
+        let got = refusal(&image);
+        assert!(got.contains("counts as free; run `qemu-img check -r all"), "{got}");
+        on_engine(async {
+            let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+            let store = open(&config(&image), &options).await.unwrap();
+            assert!(store.facts().read_only);
+            read(&store, 0, 4096).await.unwrap();
+            write(&store, 0, &[1; 512]).await.unwrap_err();
+            store.discard(0, 512).await.unwrap_err();
+            store.close().await.unwrap();
+        });
+        poke(&image, place, &[0, 1]);
+    }
+    on_engine(async { open_image(&image).await.close().await.unwrap() });
+}
+
+#[test]
+fn writing_clears_the_autoclear_features() {
+    let dir = Dir::new();
+    let image = dir.create("image", "", MIB);
+    qemu_img(&["bitmap", "--add", image.to_str().unwrap(), "b0"]);
+    assert_eq!(peek(&image, 88), 1);
+    on_engine(async {
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        open(&config(&image), &options).await.unwrap().close().await.unwrap();
+        assert_eq!(peek(&image, 88), 1, "reading keeps them");
+        open_image(&image).await.close().await.unwrap();
+    });
+    assert_eq!(peek(&image, 88), 0);
+}
+
+#[test]
+fn the_size_of_a_device_has_to_fit_in_its_image() {
+    let dir = Dir::new();
+    let image = dir.create("image", "", MIB);
+    on_engine(async {
+        let sized = |size| OpenOptions { size: Some(size), ..OpenOptions::default() };
+        let error = open(&config(&image), &sized(2 * MIB)).await.unwrap_err().to_string();
+        assert!(error.contains("less than the 2097152 bytes of the device"), "{error}");
+        let store = open(&config(&image), &sized(MIB / 2)).await.unwrap();
+        assert_eq!(store.facts().size, MIB / 2);
+        write(&store, MIB / 2 - 512, &[5; 512]).await.unwrap();
+        for offset in [MIB / 2 - 256, MIB / 2, u64::MAX - 100] {
+            write(&store, offset, &[5; 512]).await.unwrap_err();
+            read(&store, offset, 512).await.unwrap_err();
+            store.discard(offset, 512).await.unwrap_err();
+        }
+        // A smaller device leaves the data of the image alone.
+        store.resize(4096).await.unwrap();
+        assert_eq!(store.facts().size, 4096);
+        store.resize(MIB).await.unwrap();
+        assert_eq!(read(&store, MIB / 2 - 512, 512).await.unwrap(), [5; 512]);
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn the_facts_tell_what_an_image_can() {
+    let dir = Dir::new();
+    let raw = dir.path("raw");
+    std::fs::write(&raw, vec![3; 65536]).unwrap();
+    let backing = format!("backing_file={},backing_fmt=raw", raw.display());
+    for (options, discards, zeroes) in [
+        ("compat=1.1".to_owned(), true, true),
+        ("compat=0.10".to_owned(), true, false),
+        (format!("compat=1.1,{backing}"), true, true),
+        (format!("compat=0.10,{backing}"), false, false),
+    ] {
+        let image = dir.create("image", &format!("cluster_size=4096,{options}"), MIB);
+        on_engine(async {
+            let store = open_image(&image).await;
+            let facts = store.facts();
+            assert_eq!((facts.size, facts.optimal_io, facts.read_only), (MIB, 4096, false));
+            assert_eq!((facts.discard.is_some(), facts.write_zeroes), (discards, zeroes));
+            let data = facts.discard.is_none();
+            let discarded = store.discard(0, 8192).await;
+            assert_eq!(discarded.is_err(), data, "{options}");
+            if !data {
+                assert_eq!(read(&store, 0, 8192).await.unwrap(), vec![0; 8192], "{options}");
+            }
+            store.close().await.unwrap();
+        });
+    }
+}
+
+/// Discarding gives the space in the file system back, and does not allocate tables for what has
+/// no data.
+#[test]
+fn discard_makes_the_file_smaller() {
+    let dir = Dir::new();
+    let image = dir.create("image", "", 1 << 40);
+    let blocks = || std::fs::metadata(&image).unwrap().blocks();
+    on_engine(async {
+        let store = open_image(&image).await;
+        store.discard(0, 1 << 40).await.unwrap();
+        let empty = blocks();
+        assert!(empty < 4096, "{empty} blocks");
+        let (kind, _) = store.provisioning(0, MIB).await.unwrap();
+        assert_eq!(kind, Provisioning::Deallocated);
+        write(&store, 0, &vec![1; 8 << 20]).await.unwrap();
+        assert!(blocks() >= empty + (16 << 10));
+        assert_eq!(store.provisioning(0, MIB).await.unwrap(), (Provisioning::Mapped, MIB));
+        store.discard(0, 8 * MIB).await.unwrap();
+        assert!(blocks() < empty + 2048, "{} blocks", blocks());
+        assert_eq!(store.provisioning(0, MIB).await.unwrap(), (Provisioning::Deallocated, MIB));
+        store.close().await.unwrap();
+    });
+    assert_eq!(check(&config(&image)).map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(crate::common::check(&image), Check::Clean);
+}
+
+/// A flush, or a write with FUA, needs fdatasync only after changes of metadata; either way the
+/// data is there.
+#[test]
+fn writes_with_fua_are_read_back() {
+    let dir = Dir::new();
+    let image = dir.create("image", "", MIB);
+    on_engine(async {
+        let store = open_image(&image).await;
+        for round in 1..4 {
+            let mut data = vec![round; 4096];
+            store.write(&Sgl::from_slice(&mut data), 8192, true).await.unwrap();
+            assert_eq!(read(&store, 8192, 4096).await.unwrap(), data);
+            store.flush().await.unwrap();
+        }
+        store.close().await.unwrap();
+    });
+    assert_eq!(content(&image)[8192..12288], [3; 4096]);
+}
+
+/// As on a full file system, allocations fail at any of their steps: here at a limit on the size
+/// of files, which needs no privileges. It is the process's, so this runs in a child.
+#[test]
+fn an_image_that_cannot_grow_stays_without_errors() {
+    let dir = Dir::new();
+    for (options, limit) in [
+        ("cluster_size=65536", 3 * MIB),
+        ("cluster_size=4096", 700 * KIB),
+        ("cluster_size=512", 300 * KIB),
+        ("cluster_size=65536,compat=0.10", 3 * MIB),
+    ] {
+        let image = dir.create("image", options, 64 * MIB);
+        // The limit's signal would kill the child.
+        let ignoring = "trap '' XFSZ; exec \"$0\" --exact features::child_with_limit --ignored";
+        let status = std::process::Command::new("sh")
+            .args(["-c", ignoring])
+            .arg(std::env::current_exe().unwrap())
+            .env("QCOW_LIMIT_IMAGE", &image)
+            .env("QCOW_LIMIT", limit.to_string())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{options}");
+        assert_eq!(crate::common::check(&image), Check::Clean, "{options}");
+        let content = content(&image);
+        let whole =
+            content.chunks(32 << 10).take_while(|slot| slot.iter().all(|&b| b == 7)).count();
+        assert!(whole > 2, "{options}: nothing was written");
+        assert!(content[whole * (32 << 10)..].iter().all(|&b| b == 0 || b == 7), "{options}");
+    }
+}
+
+#[test]
+#[ignore = "the child of an_image_that_cannot_grow_stays_without_errors, which starts it"]
+fn child_with_limit() {
+    let image = std::env::var("QCOW_LIMIT_IMAGE").expect("this is the child of another test");
+    let limit = std::env::var("QCOW_LIMIT").unwrap().parse().unwrap();
+    let limit = rustix::process::Rlimit { current: Some(limit), maximum: Some(limit) };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
+    on_engine(async {
+        let store = open_image(Path::new(&image)).await;
+        let mut written = 0;
+        let mut failed = 0;
+        for slot in 0..256u64 {
+            match write(&store, slot * 32 * KIB, &[7; 32 << 10]).await {
+                Ok(()) => {
+                    assert_eq!(read(&store, slot * 32 * KIB, 512).await.unwrap(), [7; 512]);
+                    written += 1;
+                }
+                Err(e) => {
+                    assert_eq!(e.errno(), Some(27), "EFBIG: {e}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(written > 2 && failed > 2, "{written} {failed}");
+        // What is there can be read and overwritten, and freed space used.
+        write(&store, 0, &[7; 4096]).await.unwrap();
+        store.discard(0, 64 * KIB).await.unwrap();
+        write(&store, 0, &[7; 64 << 10]).await.unwrap();
+        store.close().await.unwrap();
+    });
+}

@@ -94,7 +94,7 @@ async fn compare(store: &AnyBackstore, twin: &[u8], at: u64, len: u64, what: &st
 }
 
 /// One random operation on both.
-async fn step(store: &AnyBackstore, twin: &mut Vec<u8>, random: &mut Random, what: &str) {
+async fn step(store: &AnyBackstore, twin: &mut [u8], random: &mut Random, what: &str) {
     let size = twin.len() as u64;
     let (at, len) = random.range(size / 512 * 512, 3 * MIB);
     let (from, n) = (usize::try_from(at).unwrap(), usize::try_from(len).unwrap());
