@@ -54,23 +54,26 @@ mod tests {
         let tick = tick();
         assert!((500_000..=20_000_000).contains(&tick), "{tick}");
         for _ in 0..10 {
-            let coarse = coarse();
-            let exact = now();
-            assert!(coarse <= exact && exact - coarse < tick + 100_000_000, "{coarse} {exact}");
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            let (coarse_before, exact) = (coarse(), now());
+            assert!(coarse_before <= exact);
+            std::thread::sleep(std::time::Duration::from_nanos(2 * tick));
+            assert!(coarse() >= exact);
         }
     }
 
     #[test]
     fn sleeping_is_counted_and_computing_is_not() {
         let before = waits();
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        let slept = waits();
-        assert!(slept > before);
-        let mut x = 1u64;
-        for i in 0..10_000_000 {
-            x = std::hint::black_box(x.wrapping_mul(i | 1));
-        }
-        assert_eq!(waits(), slept);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert!(waits() > before);
+        // A page fault can be a wait; it does not happen each time.
+        let computed_without = (0..100).any(|_| {
+            let before = waits();
+            for i in 0..100_000u64 {
+                std::hint::black_box(i);
+            }
+            waits() == before
+        });
+        assert!(computed_without);
     }
 }

@@ -68,10 +68,12 @@ impl Poller {
         self.wait(core, Some(Duration::ZERO))
     }
 
-    /// Waits for events, at most for `timeout`.
+    /// Waits for events, at most for `timeout`; not at all when the pool has results: the wake
+    /// that announced them may be spent already.
     pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         events.clear();
+        let timeout = if self.port.has_results() { Some(Duration::ZERO) } else { timeout };
         let time = timeout.and_then(|t| Timespec::try_from(t).ok());
         match epoll::wait(&self.epoll, spare_capacity(&mut events), time.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -302,8 +302,12 @@ impl Port {
         self.notify.notify();
     }
 
+    pub(crate) fn has_results(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     pub(crate) fn take(&self) -> Option<(u32, i32)> {
-        if !self.any.load(Ordering::Acquire) {
+        if !self.has_results() {
             return None;
         }
         let mut done = self.lock();

@@ -128,6 +128,29 @@ fn operations_beyond_the_size_of_the_ring_all_complete() {
 }
 
 #[test]
+fn a_completion_whose_wake_has_been_spent_is_not_lost() {
+    both(|| async {
+        let file = temp(&[3; 512]);
+        let mut byte = [0u8];
+        let data = Sgl::from_slice(&mut byte);
+        let mut read = pin!(driven_read(&file, &data, 0));
+        let mut first = true;
+        let done = poll_fn(|cx| {
+            let polled = read.as_mut().poll(cx);
+            if std::mem::take(&mut first) {
+                // Time for a thread of the pool to finish and to wake the engine.
+                std::thread::sleep(Duration::from_millis(50));
+                crate::core::current().unwrap().notify.take();
+            }
+            polled
+        });
+        let begin = Instant::now();
+        assert_eq!(timeout(Duration::from_secs(20), done).await.unwrap().unwrap(), 1);
+        assert!(begin.elapsed() < Duration::from_secs(10), "the timer has found it");
+    });
+}
+
+#[test]
 fn a_cached_read_completes_at_its_first_poll() {
     both(|| async {
         let file = temp(&[5; 4096]);
