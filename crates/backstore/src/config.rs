@@ -1,7 +1,7 @@
 //! The configuration string of a device, as it stands in configfs:
 //!
 //! ```text
-//! SUBTYPE/REST[;OPTION=VALUE]...
+//! SUBTYPE/[;OPTION=VALUE;]...REST[;OPTION=VALUE]...
 //! ```
 //!
 //! `SUBTYPE` names the backstore and `REST` is its own business: a path (`file//scratch/x.img` is
@@ -58,6 +58,8 @@ impl<'a> Config<'a> {
         let mut parts = rest.split(';');
         let mut kept = Cow::Borrowed(parts.next().unwrap_or_default());
         let mut parts = parts.peekable();
+        // The semicolon that ends an option belongs to it: `;tcmur_cmd_time_out=5;/path`.
+        let mut after_option = false;
         while let Some(part) = parts.next() {
             match option(part) {
                 Some((COMMAND_TIMEOUT, value)) => {
@@ -68,6 +70,7 @@ impl<'a> Config<'a> {
                     })?;
                     parsed.command_timeout =
                         (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+                    after_option = true;
                 }
                 Some((name, _)) => {
                     return Err(invalid(format!(
@@ -77,7 +80,9 @@ impl<'a> Config<'a> {
                 None if part.is_empty() && parts.peek().is_none() => {}
                 None => {
                     let kept = kept.to_mut();
-                    kept.push(';');
+                    if !std::mem::take(&mut after_option) {
+                        kept.push(';');
+                    }
                     kept.push_str(part);
                 }
             }
@@ -161,6 +166,8 @@ mod tests {
             ("qcow//a/b;tcmur_cmd_time_out=30", ("qcow", "/a/b", Some(30))),
             ("qcow//a/b;tcmur_cmd_time_out=30;", ("qcow", "/a/b", Some(30))),
             ("qcow//a/b;tcmur_cmd_time_out=0", ("qcow", "/a/b", None)),
+            ("file/;tcmur_cmd_time_out=5;/a/b", ("file", "/a/b", Some(5))),
+            ("rbd/;tcmur_cmd_time_out=5;pool/x;y", ("rbd", "pool/x;y", Some(5))),
             ("file//with;semicolon;tcmur_cmd_time_out=1", ("file", "/with;semicolon", Some(1))),
             ("file//odd;.=;x", ("file", "/odd;.=;x", None)),
             ("null/", ("null", "", None)),
