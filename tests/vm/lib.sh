@@ -29,7 +29,7 @@ within() {
 }
 # ended PID: it is no more (a zombie is no more either)
 ended() { [ ! -e /proc/$1 ] || [ "$(state $1)" = Z ]; }
-state() { local s; s=$(</proc/$1/stat) 2>/dev/null || return; s=${s##*) }; echo "${s%% *}"; }
+state() { local s; { s=$(</proc/$1/stat); } 2>/dev/null || return; s=${s##*) }; echo "${s%% *}"; }
 
 # check SENTENCE CMD...: CMD succeeds
 check() {
