@@ -1,7 +1,7 @@
 //! From a message to the function that serves it, and back.
 //!
 //! The handlers are generated from the table of procedures (`build.rs`): each decodes the arguments,
-//! gives them their meaning ([`argument`]), calls `crate::procedures::NAME` and encodes the result.
+//! gives them their meaning (`argument`), calls `crate::procedures::NAME` and encodes the result.
 //! What goes wrong before, in or after the function becomes the reply's error.
 
 use crate::channel::{Channel, Closed};
