@@ -1,3 +1,5 @@
+//! This module uses `unsafe` for fcntl(2) with F_OFD_SETLK, which no library wraps.
+//!
 //! A file that is read and written at offsets, on the shortest way there is.
 //!
 //! - Reads are first tried on the spot, without waiting (`RWF_NOWAIT`): what the page cache has
@@ -6,8 +8,10 @@
 //! - Buffered writes are done on the spot while they are fast, see the module `pace`.
 //! - Whatever waits for storage by its nature (`RWF_DSYNC`, fsync, fallocate) always goes to the
 //!   driver.
+#![allow(unsafe_code)]
+
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::io::Errno;
@@ -101,6 +105,22 @@ impl File {
     /// fallocate(2) of a range in bytes; `mode` is made of `libc::FALLOC_FL_*`.
     pub async fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
         Op::control(self.fd.as_fd(), Code::Fallocate { mode, len }, offset).await.map(drop)
+    }
+}
+
+impl Drop for File {
+    /// Ends the locks of the open file description. Closing it would, too, but the kernel may keep
+    /// it for some 5 s more: that long a worker of io_uring sleeps before it puts away what it held
+    /// last (seen on 6.18), and whoever opens the image next would find it in use.
+    fn drop(&mut self) {
+        // SAFETY: `flock` is plain numbers; zero is a value of each. A length of 0 is all of it.
+        let mut all: libc::flock = unsafe { std::mem::zeroed() };
+        // The constant is 2 on every platform; the field's type differs from the constant's.
+        #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+        let kind = libc::F_UNLCK as libc::c_short;
+        all.l_type = kind;
+        // SAFETY: the kernel reads a `flock`. Without locks it does nothing.
+        unsafe { libc::fcntl(self.fd.as_raw_fd(), libc::F_OFD_SETLK, &all) };
     }
 }
 

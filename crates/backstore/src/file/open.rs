@@ -14,6 +14,9 @@ use crate::{Error, ErrorKind};
 /// How long an image that is in use is asked for. A process that was killed holds its files until
 /// its last I/O has ended, and its successor is quick.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for a block device, which has no locks that could end before its last descriptor does;
+/// a worker of the kernel's io_uring may keep that for 5 s.
+const DEVICE_PATIENCE: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// An open image.
@@ -27,13 +30,12 @@ pub(crate) struct Image {
 
 /// Whether there is an image of a kind that can be opened. Blocks.
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
-    let stat = stat(path).map_err(|e| Error::new(e, "look up", path))?;
-    kind(FileType::from_raw_mode(stat.st_mode), path).map(drop)
+    is_block_device(path).map(drop)
 }
 
-/// Whether it is a block device.
-fn kind(kind: FileType, path: &Path) -> Result<bool, Error> {
-    match kind {
+fn is_block_device(path: &Path) -> Result<bool, Error> {
+    let stat = stat(path).map_err(|e| Error::new(e, "look up", path))?;
+    match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(false),
         FileType::BlockDevice => Ok(true),
         other => {
@@ -51,13 +53,13 @@ fn kind(kind: FileType, path: &Path) -> Result<bool, Error> {
 pub(crate) async fn open(path: &Path, read_only: bool) -> Result<Image, Error> {
     let failed = |e: Errno| Error::new(e, "open", path);
     // Before opening, which has effects on a FIFO or a tape.
-    check(path)?;
+    let patience = if is_block_device(path)? { DEVICE_PATIENCE } else { PATIENCE };
     let mut waited = Duration::ZERO;
     loop {
         let image = open_once(path, read_only);
         match image {
             Ok(Some(image)) => return Ok(image),
-            Ok(None) if waited < PATIENCE => {}
+            Ok(None) if waited < patience => {}
             Ok(None) => {
                 let text = "it is in use: another device, QEMU or qemu-img has it open";
                 return Err(Error::invalid(text, "lock", path));
@@ -75,7 +77,7 @@ pub(crate) async fn open(path: &Path, read_only: bool) -> Result<Image, Error> {
 }
 
 /// `None`: it is in use.
-fn open_once(path: &Path, read_only: bool) -> Result<Option<Image>, Errno> {
+pub(super) fn open_once(path: &Path, read_only: bool) -> Result<Option<Image>, Errno> {
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let stat = stat(path)?;
     let is_block_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
