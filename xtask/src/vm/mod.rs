@@ -157,8 +157,9 @@ pub(crate) fn boot(
         guest.wait_for_boot(options, end)?;
     }
     let ended = guest.relay(end, sink);
+    let qemu_status = guest.qemu.0.try_wait()?;
     guest.qemu.kill();
-    let outcome = outcome(dir.path(), ended.as_ref().is_ok_and(|ended| !ended));
+    let mut outcome = outcome(dir.path(), ended.as_ref().is_ok_and(|ended| !ended));
     if let Some(logs) = &options.logs {
         std::fs::create_dir_all(logs)?;
         for name in ["console", "dmesg", "qemu.err"] {
@@ -168,6 +169,9 @@ pub(crate) fn boot(
         }
     }
     ended?;
+    if let Some(status) = qemu_status {
+        outcome.last_words.push(format!("QEMU ended: {status}"));
+    }
     Ok(outcome)
 }
 
