@@ -64,6 +64,7 @@
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
+mod acl;
 pub mod channel;
 mod children;
 pub mod cli;
@@ -71,6 +72,7 @@ pub mod devices;
 pub mod dispatch;
 pub mod error;
 pub mod features;
+mod glob;
 mod listen;
 pub mod mountable;
 pub mod mounts;
@@ -79,6 +81,7 @@ mod procedures;
 mod serial;
 pub mod session;
 mod signals;
+mod tar;
 pub mod tool;
 pub mod transfer;
 pub mod udev;

@@ -149,8 +149,23 @@ impl<'c> FileIn<'c> {
         }
     }
 
+    /// Hands what is left of the file to `sink`, piece by piece, without copying.
+    pub fn for_each(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let rest = std::mem::take(&mut self.rest);
+        sink(&rest[std::mem::take(&mut self.taken)..])?;
+        while self.channel.incoming() {
+            let arrived = self.channel.chunks(|slices| slices.iter().try_for_each(|s| sink(s)));
+            if let Arrived::Data(n) = self.arrived(arrived)?? {
+                self.advance(n);
+            }
+        }
+        Ok(())
+    }
+
     /// Skips what is left of the file.
     pub fn skip(&mut self) -> Result<()> {
+        self.rest.clear();
+        self.taken = 0;
         while self.channel.incoming() {
             let arrived = self.channel.chunks(|_| Ok::<(), Error>(()));
             self.arrived(arrived)??;

@@ -4,6 +4,7 @@
 //! generated dispatch is an error: a function without a procedure.
 #![deny(dead_code)]
 
+mod archives;
 mod daemon;
 mod devices;
 mod directories;
@@ -12,6 +13,7 @@ mod mount;
 mod stat;
 mod transfer;
 
+pub(crate) use archives::*;
 pub(crate) use daemon::*;
 pub(crate) use devices::*;
 pub(crate) use directories::*;

@@ -1,0 +1,375 @@
+//! Making archives.
+
+use crate::error::{Context, Result};
+use crate::glob::Pattern;
+use crate::tar::header::{
+    BLOCK, DEVMAJOR, DEVMINOR, GID, GNAME, Header, LINKNAME, MAX_OCTAL_7, MAX_OCTAL_11, MODE,
+    MTIME, NAME, PREFIX, SIZE, UID, UNAME,
+};
+use crate::tar::names::Names;
+use crate::tar::{ACLS, Attributes, SELINUX};
+use crate::transfer::from_io;
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno as Raw;
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// Bytes of a file that are read at once.
+const PIECE: usize = 64 << 10;
+/// Archives are padded to whole records of this size, as everybody does.
+const RECORD: u64 = 10_240;
+/// Longest value of an extended attribute (the kernel's own limit).
+const MAX_XATTR: usize = 64 << 10;
+
+/// What goes into an archive, and how.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// Owners as numbers only.
+    pub(crate) numeric_owner: bool,
+    /// Names that are left out, with all below them.
+    pub(crate) excludes: Vec<Pattern>,
+    /// What beside contents goes in.
+    pub(crate) attributes: Attributes,
+}
+
+/// Writes an archive of a directory: itself as `./` and all below it.
+pub(crate) fn write(dir: OwnedFd, options: &Options, out: &mut dyn Write) -> Result<()> {
+    let (users, groups) =
+        if options.numeric_owner { Default::default() } else { (Names::users(), Names::groups()) };
+    let buffer = vec![0; PIECE].into_boxed_slice();
+    let mut archive =
+        Archive { out, options, users, groups, links: HashMap::new(), written: 0, buffer };
+    archive.tree(dir)?;
+    // Two empty blocks end it.
+    archive.put(&[0; 2 * BLOCK])?;
+    let rest = archive.written.next_multiple_of(RECORD) - archive.written;
+    archive.zeroes(rest)
+}
+
+struct Archive<'a> {
+    out: &'a mut dyn Write,
+    options: &'a Options,
+    users: Names,
+    groups: Names,
+    /// Names under which files of several names went in first.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    written: u64,
+    buffer: Box<[u8]>,
+}
+
+/// A directory on the way down.
+struct Level {
+    fd: OwnedFd,
+    entries: std::vec::IntoIter<DirEntry>,
+    /// Length of the path to it.
+    path: usize,
+}
+
+fn level(fd: OwnedFd, path: usize) -> rustix::io::Result<Level> {
+    let entries = Dir::read_from(&fd)?.collect::<rustix::io::Result<Vec<_>>>()?;
+    Ok(Level { fd, entries: entries.into_iter(), path })
+}
+
+impl Archive<'_> {
+    fn tree(&mut self, dir: OwnedFd) -> Result<()> {
+        let mut path = b"./".to_vec();
+        let stat = rustix::fs::fstat(&dir).on("./")?;
+        self.member(&path, &stat, &dir, c".", None)?;
+        let mut stack = vec![level(dir, path.len()).on("./")?];
+        while let Some(top) = stack.last_mut() {
+            let Some(entry) = top.entries.next() else {
+                stack.pop();
+                continue;
+            };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            path.truncate(top.path);
+            path.extend_from_slice(name.to_bytes());
+            if self.options.excludes.iter().any(|p| p.matches_member(&path)) {
+                continue;
+            }
+            let Some(next) = self.entry(&mut path, &top.fd, name)? else { continue };
+            path.push(b'/');
+            let shown = OsStr::from_bytes(&path).to_owned();
+            stack.push(level(next, path.len()).on(shown)?);
+        }
+        Ok(())
+    }
+
+    /// Puts in what is of this name; a directory is yielded, to go on with what is in it.
+    fn entry(&mut self, path: &mut Vec<u8>, dir: &OwnedFd, name: &CStr) -> Result<Option<OwnedFd>> {
+        let shown = |path: &[u8]| OsStr::from_bytes(path).to_owned();
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // Removed meanwhile.
+            Err(Raw::NOENT) => return Ok(None),
+            stat => stat.on(shown(path))?,
+        };
+        let open = |flags: OFlags| {
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            rustix::fs::openat(dir, name, flags, Mode::empty())
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let fd = open(OFlags::RDONLY | OFlags::DIRECTORY).on(shown(path))?;
+                let len = path.len();
+                path.push(b'/');
+                self.member(path, &stat, &fd, c".", None)?;
+                path.truncate(len);
+                Ok(Some(fd))
+            }
+            FileType::RegularFile => {
+                let key = (stat.st_dev, stat.st_ino);
+                if stat.st_nlink > 1
+                    && let Some(first) = self.links.get(&key)
+                {
+                    let first = first.clone();
+                    self.link(path, &stat, &first)?;
+                    return Ok(None);
+                }
+                let fd = open(OFlags::RDONLY).on(shown(path))?;
+                let stat = rustix::fs::fstat(&fd).on(shown(path))?;
+                self.member(path, &stat, dir, name, Some(&fd))?;
+                if stat.st_nlink > 1 {
+                    self.links.insert(key, path.clone());
+                }
+                Ok(None)
+            }
+            FileType::Socket | FileType::Unknown => {
+                tracing::warn!(path = ?shown(path), "socket left out of the archive");
+                Ok(None)
+            }
+            _ => {
+                self.member(path, &stat, dir, name, None)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A file that is in the archive already under another name.
+    fn link(&mut self, path: &[u8], stat: &Stat, first: &[u8]) -> Result<()> {
+        let mut pax = Vec::new();
+        let mut header = Header::new(b'1');
+        set_name(&mut header, &mut pax, path);
+        set_link(&mut header, &mut pax, first);
+        self.set_meta(&mut header, &mut pax, stat, 0);
+        self.headers(header, &pax, path)
+    }
+
+    /// One member, with its content if it is a file.
+    fn member(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        dir: &OwnedFd,
+        name: &CStr,
+        content: Option<&OwnedFd>,
+    ) -> Result<()> {
+        let shown = OsStr::from_bytes(path);
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let mut pax = Vec::new();
+        let mut header = Header::new(match kind {
+            FileType::Directory => b'5',
+            FileType::Symlink => b'2',
+            FileType::CharacterDevice => b'3',
+            FileType::BlockDevice => b'4',
+            FileType::Fifo => b'6',
+            _ => b'0',
+        });
+        set_name(&mut header, &mut pax, path);
+        if kind == FileType::Symlink {
+            let target = rustix::fs::readlinkat(dir, name, Vec::new()).on(shown)?;
+            set_link(&mut header, &mut pax, target.as_bytes());
+        }
+        if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            header.set_number(DEVMAJOR, rustix::fs::major(stat.st_rdev).into());
+            header.set_number(DEVMINOR, rustix::fs::minor(stat.st_rdev).into());
+        }
+        let size = if content.is_some() { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
+        self.set_meta(&mut header, &mut pax, stat, size);
+        let wanted = self.options.attributes;
+        if (wanted.xattrs || wanted.selinux || wanted.acls) && kind != FileType::Symlink {
+            let through = match content {
+                Some(fd) => fd.as_fd(),
+                None if kind == FileType::Directory => dir.as_fd(),
+                None => return self.headers(header, &pax, path),
+            };
+            attributes(&mut pax, through, wanted).on(shown)?;
+        }
+        self.headers(header, &pax, path)?;
+        if let Some(fd) = content {
+            self.content(fd, size, shown)?;
+        }
+        Ok(())
+    }
+
+    fn set_meta(&self, header: &mut Header, pax: &mut Vec<u8>, stat: &Stat, size: u64) {
+        header.set_number(MODE, u64::from(stat.st_mode & 0o7777));
+        for (field, key, value, max) in [
+            (UID, "uid", i128::from(stat.st_uid), MAX_OCTAL_7),
+            (GID, "gid", i128::from(stat.st_gid), MAX_OCTAL_7),
+            (SIZE, "size", i128::from(size), MAX_OCTAL_11),
+            (MTIME, "mtime", i128::from(stat.st_mtime), MAX_OCTAL_11),
+        ] {
+            match u64::try_from(value) {
+                Ok(v) if v <= max => header.set_number(field, v),
+                _ => record(pax, key, value.to_string().as_bytes()),
+            }
+        }
+        header.set_text(UNAME, self.users.name(stat.st_uid));
+        header.set_text(GNAME, self.groups.name(stat.st_gid));
+    }
+
+    /// Writes a header, before it what does not fit into it.
+    fn headers(&mut self, mut header: Header, pax: &[u8], path: &[u8]) -> Result<()> {
+        if !pax.is_empty() {
+            let mut extended = Header::new(b'x');
+            extended.set_text(NAME, b"./PaxHeaders/");
+            let base = path.rsplit(|&b| b == b'/').find(|c| !c.is_empty()).unwrap_or(b"x");
+            let mut name = b"./PaxHeaders/".to_vec();
+            name.extend_from_slice(&base[..base.len().min(80)]);
+            extended.set_text(NAME, &name);
+            extended.set_number(MODE, 0o644);
+            extended.set_number(SIZE, pax.len() as u64);
+            extended.finish();
+            self.put(&extended.0)?;
+            self.put(pax)?;
+            self.pad(pax.len() as u64)?;
+        }
+        header.finish();
+        self.put(&header.0)
+    }
+
+    /// A file's content, as long as its header says: one that shrinks meanwhile is filled up with zeroes.
+    fn content(&mut self, fd: &OwnedFd, size: u64, shown: &OsStr) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut left = size;
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            match rustix::io::read(fd, &mut buffer[..want]) {
+                Ok(0) => {
+                    tracing::warn!(path = ?shown, "file shrank while it was read");
+                    self.zeroes(left)?;
+                    break;
+                }
+                Ok(n) => {
+                    self.put(&buffer[..n])?;
+                    left -= n as u64;
+                }
+                Err(Raw::INTR) if !crate::signals::ending() => {}
+                Err(e) => return Err(e).on(shown),
+            }
+        }
+        self.buffer = buffer;
+        self.pad(size)
+    }
+
+    fn pad(&mut self, len: u64) -> Result<()> {
+        self.zeroes(len.next_multiple_of(BLOCK as u64) - len)
+    }
+
+    fn zeroes(&mut self, mut n: u64) -> Result<()> {
+        while n > 0 {
+            let piece = n.min(BLOCK as u64);
+            self.put(&[0; BLOCK][..usize::try_from(piece).unwrap_or(BLOCK)])?;
+            n -= piece;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.written += bytes.len() as u64;
+        self.out.write_all(bytes).map_err(|e| from_io(e, "archive"))
+    }
+}
+
+/// A member's name: whole, in two parts, or in a pax header.
+fn set_name(header: &mut Header, pax: &mut Vec<u8>, name: &[u8]) {
+    if name.len() <= NAME.len() {
+        return header.set_text(NAME, name);
+    }
+    // The slash that parts it is in neither part.
+    let first = name.len() - NAME.len() - 1;
+    let slash = (first.max(1)..name.len() - 1).find(|&i| name[i] == b'/');
+    match slash.filter(|&i| i <= PREFIX.len()) {
+        Some(i) => {
+            header.set_text(PREFIX, &name[..i]);
+            header.set_text(NAME, &name[i + 1..]);
+        }
+        None => {
+            header.set_text(NAME, name);
+            record(pax, "path", name);
+        }
+    }
+}
+
+fn set_link(header: &mut Header, pax: &mut Vec<u8>, target: &[u8]) {
+    header.set_text(LINKNAME, target);
+    if target.len() > LINKNAME.len() {
+        record(pax, "linkpath", target);
+    }
+}
+
+/// `LENGTH KEY=VALUE\n`, the length counting itself.
+fn record(pax: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut len = rest + 1;
+    while len != rest + len.to_string().len() {
+        len = rest + len.to_string().len();
+    }
+    pax.extend_from_slice(format!("{len} {key}=").as_bytes());
+    pax.extend_from_slice(value);
+    pax.push(b'\n');
+}
+
+/// Extended attributes that are wanted.
+fn attributes(
+    pax: &mut Vec<u8>,
+    fd: std::os::fd::BorrowedFd<'_>,
+    wanted: Attributes,
+) -> rustix::io::Result<()> {
+    let mut list = vec![0; MAX_XATTR];
+    let n = match rustix::fs::flistxattr(fd, &mut list[..]) {
+        Ok(n) => n,
+        Err(Raw::OPNOTSUPP) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let mut value = vec![0; MAX_XATTR];
+    for name in list[..n].split(|&b| b == 0).filter(|n| !n.is_empty()) {
+        let acl = ACLS.iter().find(|(attribute, _)| attribute.as_bytes() == name);
+        let mut key = String::new();
+        if let Some((_, acl_key)) = acl {
+            if !wanted.acls {
+                continue;
+            }
+            key.push_str(acl_key);
+        } else if name == SELINUX.as_bytes() {
+            if !wanted.selinux {
+                continue;
+            }
+            key.push_str("RHT.security.selinux");
+        } else if wanted.xattrs {
+            let Ok(name) = std::str::from_utf8(name) else { continue };
+            key.push_str("SCHILY.xattr.");
+            key.push_str(name);
+        } else {
+            continue;
+        }
+        let n = match rustix::fs::fgetxattr(fd, name, &mut value[..]) {
+            Ok(n) => n,
+            Err(Raw::NODATA) => continue,
+            Err(e) => return Err(e),
+        };
+        match acl {
+            Some(_) => {
+                record(pax, &key, crate::acl::to_text(&value[..n]).ok_or(Raw::INVAL)?.as_bytes())
+            }
+            None => record(pax, &key, &value[..n]),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,568 @@
+//! Unpacking archives, fed piece by piece.
+//!
+//! A member's path loses what leads out of the directory (a leading `/`, everything up to the last `..`) and is
+//! then resolved inside the sysroot. Modes and times of directories are set last, so that what is in them can be
+//! made first.
+
+use crate::error::{Context, Error, Result};
+use crate::paths::Root;
+use crate::tar::extra::{Extra, records};
+use crate::tar::header::{
+    BLOCK, Field, GID, GNAME, Header, LINKNAME, MODE, MTIME, NAME, PREFIX, SIZE, UID, UNAME, number,
+};
+use crate::tar::names::Names;
+use crate::tar::{ACLS, Attributes, SELINUX};
+use guestfs_api::Errno;
+use rustix::fs::{Mode, Timespec, Timestamps};
+use rustix::io::Errno as Raw;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+
+/// Most bytes of a pax header or of a long name.
+const MAX_META: u64 = 1 << 20;
+/// Most pieces of a sparse file.
+pub(super) const MAX_PIECES: usize = 1 << 16;
+
+/// How to unpack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// What beside contents is set.
+    pub(crate) attributes: Attributes,
+    /// Where the archive has a directory and the guest a link to one, the link stays.
+    pub(crate) keep_directory_links: bool,
+}
+
+/// Unpacks an archive into a directory.
+pub(crate) struct Extractor<'r> {
+    pub(super) root: &'r Root,
+    /// Path of the directory in the guest, ending in a slash.
+    pub(super) base: Vec<u8>,
+    pub(super) options: Options,
+    users: Names,
+    groups: Names,
+    state: State,
+    /// What the next member's header does not say itself.
+    next: Extra,
+    /// Of pax global headers.
+    global: Extra,
+    /// Directories whose modes and times are to be set at the end.
+    pub(super) directories: Vec<(OwnedFd, Mode, Timestamps)>,
+    /// The directory in which the last member was made, with its path.
+    pub(super) last: Option<(Vec<u8>, OwnedFd)>,
+    members: u64,
+}
+
+/// What comes next.
+enum State {
+    /// A header, of which these bytes are there.
+    Header(Vec<u8>),
+    /// More of a long name or a pax header of this kind.
+    Meta { kind: u8, bytes: Vec<u8>, left: u64, padding: u64 },
+    /// More of the map of a sparse file.
+    Map { member: Box<Sparse>, text: Vec<u8>, left: u64, padding: u64 },
+    /// A continuation of the map of a sparse file of the old GNU format.
+    OldMap { member: Box<Sparse>, bytes: Vec<u8>, size: u64, padding: u64 },
+    /// More of a file's content.
+    Content { file: File, offset: u64, left: u64, padding: u64, meta: Box<Meta> },
+    /// More of a sparse file's content: what is left of its pieces, the first being written.
+    Pieces { member: Box<Sparse>, left: u64, padding: u64 },
+    /// What nobody wants.
+    Skip(u64),
+    /// Two empty blocks have been read: what follows is padding.
+    End,
+}
+
+/// A sparse file: where its pieces belong.
+struct Sparse {
+    file: File,
+    meta: Meta,
+    size: u64,
+    pieces: std::collections::VecDeque<(u64, u64)>,
+}
+
+/// What is set when a file's content is complete.
+pub(super) struct Meta {
+    pub(super) shown: OsString,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: Mode,
+    pub(super) times: Timestamps,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl<'r> Extractor<'r> {
+    /// Unpacks into this directory of the guest.
+    pub(crate) fn new(root: &'r Root, directory: &[u8], options: Options) -> Self {
+        let mut base = directory.to_vec();
+        base.push(b'/');
+        Self {
+            root,
+            base,
+            options,
+            users: Names::users(),
+            groups: Names::groups(),
+            state: State::Header(Vec::new()),
+            next: Extra::default(),
+            global: Extra::default(),
+            directories: Vec::new(),
+            last: None,
+            members: 0,
+        }
+    }
+
+    /// Takes the next piece of the archive.
+    pub(crate) fn push(&mut self, mut piece: &[u8]) -> Result<()> {
+        while !piece.is_empty() {
+            let state = std::mem::replace(&mut self.state, State::End);
+            (self.state, piece) = self.step(state, piece)?;
+        }
+        Ok(())
+    }
+
+    /// The archive is at its end.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        match &self.state {
+            State::Header(bytes) if bytes.is_empty() => {}
+            State::End => {}
+            State::Skip(0) => {}
+            _ => return Err(invalid("unexpected end of the archive")),
+        }
+        if self.members == 0 && matches!(self.state, State::Header(_)) {
+            return Err(invalid("this does not look like a tar archive: it is empty"));
+        }
+        // Those inside first: setting times does not change what is above.
+        while let Some((fd, mode, times)) = self.directories.pop() {
+            rustix::fs::fchmod(&fd, mode).on("directory")?;
+            rustix::fs::futimens(&fd, &times).on("directory")?;
+        }
+        Ok(())
+    }
+
+    /// One step: as much of the piece as the state takes.
+    fn step<'p>(&mut self, state: State, piece: &'p [u8]) -> Result<(State, &'p [u8])> {
+        Ok(match state {
+            State::Header(mut bytes) => {
+                let (head, rest) = piece.split_at(piece.len().min(BLOCK - bytes.len()));
+                bytes.extend_from_slice(head);
+                match <[u8; BLOCK]>::try_from(bytes) {
+                    Ok(block) => (self.header(Header(block))?, rest),
+                    Err(bytes) => (State::Header(bytes), rest),
+                }
+            }
+            State::Meta { kind, mut bytes, left, padding } => {
+                let (head, rest) = take(piece, left);
+                bytes.extend_from_slice(head);
+                let left = left - head.len() as u64;
+                if left > 0 {
+                    return Ok((State::Meta { kind, bytes, left, padding }, rest));
+                }
+                self.meta(kind, &bytes)?;
+                (skip(padding), rest)
+            }
+            State::Map { member, mut text, left, padding } => {
+                let block = (BLOCK - text.len() % BLOCK) as u64;
+                let (head, rest) = take(piece, block.min(left));
+                text.extend_from_slice(head);
+                let left = left - head.len() as u64;
+                if text.len() as u64 > MAX_META {
+                    return Err(invalid("map of a sparse file is too long"));
+                }
+                if text.len() % BLOCK != 0 && left > 0 {
+                    return Ok((State::Map { member, text, left, padding }, rest));
+                }
+                (self.map(member, text, left, padding)?, rest)
+            }
+            State::OldMap { mut member, mut bytes, size, padding } => {
+                let (head, rest) = take(piece, (BLOCK - bytes.len()) as u64);
+                bytes.extend_from_slice(head);
+                if bytes.len() < BLOCK {
+                    return Ok((State::OldMap { member, bytes, size, padding }, rest));
+                }
+                match old_map(&mut member, &bytes, 21, 504)? {
+                    true => (State::OldMap { member, bytes: Vec::new(), size, padding }, rest),
+                    false => (self.pieces(member, size, padding)?, rest),
+                }
+            }
+            State::Content { file, offset, left, padding, meta } => {
+                let (head, rest) = take(piece, left);
+                write_all(&file, head, offset).on(&meta.shown)?;
+                let (offset, left) = (offset + head.len() as u64, left - head.len() as u64);
+                if left > 0 {
+                    return Ok((State::Content { file, offset, left, padding, meta }, rest));
+                }
+                self.complete(&file, &meta)?;
+                (skip(padding), rest)
+            }
+            State::Pieces { mut member, left, padding } => {
+                let Some((offset, len)) = member.pieces.pop_front() else {
+                    return Err(invalid("sparse file is longer than its map"));
+                };
+                let (head, rest) = take(piece, len.min(left));
+                write_all(&member.file, head, offset).on(&member.meta.shown)?;
+                let n = head.len() as u64;
+                if n < len {
+                    member.pieces.push_front((offset + n, len - n));
+                }
+                (self.pieces(member, left - n, padding)?, rest)
+            }
+            State::Skip(n) => {
+                let (head, rest) = take(piece, n);
+                (skip(n - head.len() as u64), rest)
+            }
+            State::End => (State::End, &[]),
+        })
+    }
+
+    fn header(&mut self, header: Header) -> Result<State> {
+        if header.is_zero() {
+            return Ok(State::End);
+        }
+        if !header.checks() {
+            return Err(invalid(match self.members {
+                0 => "this does not look like a tar archive",
+                _ => "header with a wrong checksum",
+            }));
+        }
+        self.members += 1;
+        let size = match self.next.size.or(self.global.size) {
+            Some(size) if !matches!(header.kind(), b'x' | b'g' | b'L' | b'K') => size,
+            _ => unsigned(header.number(SIZE), "size")?,
+        };
+        let padding =
+            size.checked_next_multiple_of(BLOCK as u64).ok_or_else(|| invalid("size"))? - size;
+        match header.kind() {
+            kind @ (b'x' | b'X' | b'g' | b'L' | b'K') => {
+                if size > MAX_META {
+                    return Err(invalid("header or name is too long"));
+                }
+                if size == 0 {
+                    return Ok(State::Header(Vec::new()));
+                }
+                Ok(State::Meta { kind, bytes: Vec::new(), left: size, padding })
+            }
+            // Labels of volumes and lists of directories: nothing to make.
+            b'V' | b'M' | b'N' => {
+                self.next = Extra::default();
+                Ok(skip(size + padding))
+            }
+            kind => self.member(&header, kind, size, padding),
+        }
+    }
+
+    /// A long name, or a pax header.
+    fn meta(&mut self, kind: u8, bytes: &[u8]) -> Result<()> {
+        let text = || bytes[..bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len())].to_vec();
+        match kind {
+            b'L' => self.next.path = Some(text()),
+            b'K' => self.next.link = Some(text()),
+            b'g' => records(bytes, &mut self.global)?,
+            _ => records(bytes, &mut self.next)?,
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, header: &Header, kind: u8, size: u64, padding: u64) -> Result<State> {
+        let extra = std::mem::take(&mut self.next);
+        let name = extra.sparse_name.clone().or_else(|| extra.path.clone());
+        let name = name.or_else(|| self.global.path.clone()).unwrap_or_else(|| header_name(header));
+        let meta = self.member_meta(header, &extra, &name)?;
+        let path = inside(&name);
+        let is_directory =
+            kind == b'5' || kind == b'D' || (matches!(kind, b'0' | 0) && name.ends_with(b"/"));
+        if is_directory {
+            self.directory(path, &meta)?;
+            return Ok(skip(size + padding));
+        }
+        if path.is_empty() {
+            return Err(invalid("member without a name"));
+        }
+        let link = || extra.link.clone().unwrap_or_else(|| header.text(LINKNAME).to_vec());
+        match kind {
+            b'1' => {
+                self.hard_link(path, &link(), &meta.shown)?;
+                Ok(skip(size + padding))
+            }
+            b'2' => {
+                self.symbolic_link(path, &link(), &meta)?;
+                Ok(skip(size + padding))
+            }
+            b'3' | b'4' | b'6' => {
+                self.node(path, kind, header, &meta)?;
+                Ok(skip(size + padding))
+            }
+            // Regular files of all kinds; what is unknown is to be taken for one.
+            _ => {
+                let file = self.file(path, &meta.shown)?;
+                self.begin_file(header, kind, extra, file, meta, size, padding)
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // All of them are of the one member.
+    fn begin_file(
+        &mut self,
+        header: &Header,
+        kind: u8,
+        extra: Extra,
+        file: File,
+        meta: Meta,
+        size: u64,
+        padding: u64,
+    ) -> Result<State> {
+        let sparse =
+            |file, meta, size| Box::new(Sparse { file, meta, size, pieces: Default::default() });
+        if kind == b'S' {
+            // Old GNU format: four pieces here, more in blocks that follow (tar(5), "GNU tar archives").
+            let real = unsigned(number(&header.0[483..495]), "size")?;
+            let mut member = sparse(file, meta, real);
+            return match old_map(&mut member, &header.0[386..], 4, 96)? {
+                true => Ok(State::OldMap { member, bytes: Vec::new(), size, padding }),
+                false => self.pieces(member, size, padding),
+            };
+        }
+        if extra.sparse_major == Some(1) {
+            let real = extra.sparse_size.ok_or_else(|| invalid("sparse file without its size"))?;
+            let member = sparse(file, meta, real);
+            return Ok(State::Map { member, text: Vec::new(), left: size, padding });
+        }
+        if let Some(real) = extra.sparse_size {
+            let mut member = sparse(file, meta, real);
+            member.pieces.extend(extra.sparse_map);
+            return self.pieces(member, size, padding);
+        }
+        if size == 0 {
+            self.complete(&file, &meta)?;
+            return Ok(State::Header(Vec::new()));
+        }
+        Ok(State::Content { file, offset: 0, left: size, padding, meta: Box::new(meta) })
+    }
+
+    /// The map of a sparse file in pax format 1.0, as far as it has been read: numbers, a line each, in
+    /// whole blocks before the content.
+    fn map(
+        &mut self,
+        mut member: Box<Sparse>,
+        text: Vec<u8>,
+        left: u64,
+        padding: u64,
+    ) -> Result<State> {
+        let mut lines = text.split(|&b| b == b'\n');
+        // What follows the last newline is no line yet.
+        let complete = text.iter().filter(|&&b| b == b'\n').count();
+        let mut numbers = lines.by_ref().take(complete).map(|line| {
+            let digits = std::str::from_utf8(line).ok().and_then(|l| l.parse::<u64>().ok());
+            digits.ok_or_else(|| invalid("map of a sparse file"))
+        });
+        let count = numbers.next().transpose()?;
+        let pieces = match count {
+            Some(n) => usize::try_from(n).ok().filter(|n| *n <= MAX_PIECES),
+            None => Some(0),
+        };
+        let pieces = pieces.ok_or_else(|| invalid("sparse file has too many pieces"))?;
+        if count.is_none() || complete < 1 + 2 * pieces {
+            if left == 0 {
+                return Err(invalid("map of a sparse file ends too early"));
+            }
+            return Ok(State::Map { member, text, left, padding });
+        }
+        for _ in 0..pieces {
+            let (Some(offset), Some(len)) =
+                (numbers.next().transpose()?, numbers.next().transpose()?)
+            else {
+                return Err(invalid("map of a sparse file"));
+            };
+            member.pieces.push_back((offset, len));
+        }
+        self.pieces(member, left, padding)
+    }
+
+    /// Goes on with a sparse file's content, or completes it.
+    fn pieces(&mut self, mut member: Box<Sparse>, left: u64, padding: u64) -> Result<State> {
+        while member.pieces.front().is_some_and(|(_, len)| *len == 0) {
+            member.pieces.pop_front();
+        }
+        if left > 0 && !member.pieces.is_empty() {
+            let beyond = |(offset, len): &(u64, u64)| {
+                offset.checked_add(*len).is_none_or(|end| end > member.size)
+            };
+            if member.pieces.iter().any(beyond) {
+                return Err(invalid("piece of a sparse file lies beyond its end"));
+            }
+            return Ok(State::Pieces { member, left, padding });
+        }
+        if !member.pieces.is_empty() {
+            return Err(invalid("sparse file is shorter than its map"));
+        }
+        rustix::fs::ftruncate(&member.file, member.size).on(&member.meta.shown)?;
+        self.complete(&member.file, &member.meta)?;
+        Ok(skip(left + padding))
+    }
+
+    fn member_meta(&self, header: &Header, extra: &Extra, name: &[u8]) -> Result<Meta> {
+        let id = |names: &Names,
+                  given: &Option<Vec<u8>>,
+                  field: Field,
+                  value: Option<u32>,
+                  number: Field| {
+            let name = given.as_deref().unwrap_or(header.text(field));
+            // This machine's number of the name, if it knows the name.
+            let known = if name.is_empty() { None } else { names.id(name) };
+            match known.or(value) {
+                Some(id) => Ok(id),
+                None => u32::try_from(unsigned(header.number(number), "owner")?)
+                    .map_err(|_| invalid("owner")),
+            }
+        };
+        let mtime = match extra.mtime.or(self.global.mtime) {
+            Some(time) => time,
+            None => Timespec {
+                tv_sec: header.number(MTIME).ok_or_else(|| invalid("time"))?,
+                tv_nsec: 0,
+            },
+        };
+        let now = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let mode = unsigned(header.number(MODE), "mode")? & 0o7777;
+        Ok(Meta {
+            shown: OsString::from_vec(name.to_vec()),
+            uid: id(&self.users, &extra.uname, UNAME, extra.uid.or(self.global.uid), UID)?,
+            gid: id(&self.groups, &extra.gname, GNAME, extra.gid.or(self.global.gid), GID)?,
+            mode: Mode::from_raw_mode(u32::try_from(mode).unwrap_or(0)),
+            times: Timestamps { last_access: now, last_modification: mtime },
+            xattrs: self.wanted(extra)?,
+        })
+    }
+
+    /// Extended attributes that are to be set.
+    fn wanted(&self, extra: &Extra) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let wanted = self.options.attributes;
+        let mut found = Vec::new();
+        for (key, value) in &extra.xattrs {
+            let acl = ACLS.iter().find(|(_, k)| k.as_bytes() == key);
+            if let Some((attribute, _)) = acl {
+                let id = |user, name: &str| {
+                    if user { &self.users } else { &self.groups }.id(name.as_bytes())
+                };
+                let list = std::str::from_utf8(value)
+                    .ok()
+                    .and_then(|text| crate::acl::from_text(text, id));
+                match list {
+                    Some(list) if wanted.acls => found.push((attribute.as_bytes().to_vec(), list)),
+                    // As with owners: names that this machine does not know count for nothing.
+                    None if wanted.acls => tracing::warn!(?value, "access control list left out"),
+                    _ => {}
+                }
+            } else if key == b"RHT.security.selinux" || key == b"SCHILY.xattr.security.selinux" {
+                if wanted.selinux {
+                    found.push((SELINUX.as_bytes().to_vec(), value.clone()));
+                }
+            } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
+                && wanted.xattrs
+            {
+                found.push((name.to_vec(), value.clone()));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The name that a header itself has.
+fn header_name(header: &Header) -> Vec<u8> {
+    let prefix = if header.is_posix() { header.text(PREFIX) } else { b"" };
+    match prefix {
+        [] => header.text(NAME).to_vec(),
+        prefix => [prefix, b"/", header.text(NAME)].concat(),
+    }
+}
+
+/// A member's path without what would lead out of the directory.
+pub(super) fn inside(name: &[u8]) -> &[u8] {
+    let mut begin = 0;
+    let mut at = 0;
+    for component in name.split(|&b| b == b'/') {
+        at += component.len() + 1;
+        if component == b".." {
+            begin = at.min(name.len());
+        }
+    }
+    let mut rest = &name[begin..];
+    loop {
+        rest = match rest {
+            [b'/', after @ ..] | [b'.', b'/', after @ ..] => after,
+            b"." => b"",
+            rest => return rest,
+        };
+    }
+}
+
+/// Adds to the map of a sparse file of the old GNU format: pairs of 12 bytes each. Yields whether more follow.
+fn old_map(member: &mut Sparse, bytes: &[u8], pairs: usize, more: usize) -> Result<bool> {
+    for pair in bytes.chunks_exact(24).take(pairs) {
+        let (offset, len) = pair.split_at(12);
+        if offset[0] == 0 {
+            break;
+        }
+        let piece = (unsigned(number(offset), "map")?, unsigned(number(len), "map")?);
+        member.pieces.push_back(piece);
+        if member.pieces.len() > MAX_PIECES {
+            return Err(invalid("sparse file has too many pieces"));
+        }
+    }
+    Ok(bytes.get(more).is_some_and(|&b| b != 0 && b != b'0'))
+}
+
+fn unsigned(number: Option<i64>, what: &str) -> Result<u64> {
+    number.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| invalid(what))
+}
+
+pub(super) fn invalid(what: &str) -> Error {
+    Error::new(Errno::EINVAL, format!("archive: {what}"))
+}
+
+/// What to skip, or the next header.
+fn skip(n: u64) -> State {
+    if n == 0 { State::Header(Vec::new()) } else { State::Skip(n) }
+}
+
+/// At most so many bytes of a piece.
+fn take(piece: &[u8], n: u64) -> (&[u8], &[u8]) {
+    piece.split_at(usize::try_from(n).unwrap_or(usize::MAX).min(piece.len()))
+}
+
+fn write_all(file: &File, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, offset) {
+            Ok(0) => return Err(Raw::IO),
+            Ok(n) => {
+                bytes = &bytes[n..];
+                offset += n as u64;
+            }
+            Err(Raw::INTR) if !crate::signals::ending() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_members_path_leads_out() {
+        for (name, path) in [
+            (&b"./a/b"[..], &b"a/b"[..]),
+            (b"/a", b"a"),
+            (b"///a/./b", b"a/./b"),
+            (b"../../a", b"a"),
+            (b"a/../../b/c", b"b/c"),
+            (b"..", b""),
+            (b".", b""),
+            (b"a/..", b""),
+            (b"..a/b..", b"..a/b.."),
+        ] {
+            assert_eq!(inside(name), path, "{}", String::from_utf8_lossy(name));
+        }
+    }
+}

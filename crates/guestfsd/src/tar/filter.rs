@@ -1,0 +1,69 @@
+//! Compression of archives, by the programs that everybody has.
+
+use crate::error::{Context, Error, Result};
+use crate::tool::{self, Tool};
+use crate::transfer::{FileIn, FileOut, from_io};
+use guestfs_api::Errno;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+
+/// Names of compressions, each that of its program.
+const PROGRAMS: &[&str] = &["compress", "gzip", "bzip2", "xz", "lzop", "lzma", "zstd"];
+
+fn program(name: &OsStr) -> Result<Tool> {
+    let Some(program) = PROGRAMS.iter().find(|p| name == **p) else {
+        return Err(Error::argument("compress", name, "unknown compression type"));
+    };
+    if tool::find(program).is_none() {
+        let text = format!(
+            "compression type {program} is not supported, because external program '{program}' is \
+             not available in the appliance"
+        );
+        return Err(Error::new(Errno::ENOTSUP, text));
+    }
+    Ok(Tool::new(program))
+}
+
+/// Hands what the client sends to `sink`, decompressed where it is compressed.
+pub(crate) fn decompressed(
+    file: &mut FileIn<'_>,
+    compress: Option<&OsStr>,
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    match compress {
+        None => file.for_each(sink),
+        Some(name) => {
+            let done = program(name)?.arg("-dc").stream(file, sink)?.success().map(drop);
+            // What follows the compressed data is none of the archive's.
+            done.and_then(|()| file.skip())
+        }
+    }
+}
+
+/// Has `source` write an archive, and sends it to the client, compressed where that is wanted.
+pub(crate) fn compressed(
+    file: &mut FileOut<'_>,
+    compress: Option<&OsStr>,
+    source: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+) -> Result<()> {
+    let Some(name) = compress else { return source(file) };
+    let tool = program(name)?.arg("-c");
+    // The program reads while we write: the archive is made by a thread of its own.
+    let (mut reader, mut writer) = std::io::pipe().on("pipe")?;
+    std::thread::scope(|scope| {
+        let maker = scope.spawn(move || {
+            let made = source(&mut writer);
+            made.and_then(|()| writer.flush().on("pipe"))
+        });
+        let sent = tool
+            .stream(&mut reader as &mut dyn Read, &mut |piece| {
+                file.write_all(piece).map_err(|e| from_io(e, name))
+            })
+            .and_then(|output| output.success().map(drop));
+        // A maker that still has something to say must not wait for somebody to listen.
+        drop(reader);
+        let made =
+            maker.join().unwrap_or_else(|_| Err(Error::new(Errno::EIO, "archive: internal error")));
+        sent.and(made)
+    })
+}

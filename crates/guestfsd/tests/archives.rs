@@ -1,0 +1,244 @@
+//! Tar archives of GNU tar and of hostile makers, unpacked into a guest, and archives made there. Needs root,
+//! loop devices and GNU tar.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.
+
+mod common;
+
+use common::{Daemon, LoopDevice, run};
+use guestfs_api::options::{IsDir, TarIn, TarOut};
+use proptest::prelude::*;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+fn guest() -> (LoopDevice, Daemon) {
+    let image = LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);
+    let mut d = Daemon::isolated();
+    d.client.mount(image.name(), "/").unwrap();
+    (image, d)
+}
+
+/// A tree with one of everything that archives know.
+fn tree(dir: &Path) {
+    let script = r#"
+        set -e
+        echo hello >a; ln a hard; ln -s /etc/passwd link; mkfifo fifo; mknod node c 5 1
+        truncate -s 3M sparse; printf x | dd of=sparse bs=1 seek=1M conv=notrunc status=none
+        mkdir -p "deep/$(printf 'x%.0s' $(seq 120))"
+        echo y >"deep/$(printf 'x%.0s' $(seq 120))/$(printf 'y%.0s' $(seq 130))"
+        ln -s "$(printf 'z%.0s' $(seq 150))" longlink
+        chown 1234:5678 a; chmod 4750 sparse; mkdir -m 700 closed; touch -d '2001-02-03 04:05:06' closed
+    "#;
+    run(Command::new("bash").args(["-c", script]).current_dir(dir));
+}
+
+/// What `find` says of a tree, and what is in its files.
+fn listing(dir: &Path) -> String {
+    let find = r"find . -printf '%p %y %m %U:%G %l %T@\n' | grep -v ' d ' | sed 's/[.][0-9]*$//' | LC_ALL=C sort;
+        find . -type d -printf '%p %m\n' | LC_ALL=C sort; find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
+    run(Command::new("bash").args(["-c", find]).current_dir(dir))
+}
+
+#[test]
+fn archives_of_every_format_go_in_and_come_out_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, back) = (dir.path().join("source"), dir.path().join("back"));
+    std::fs::create_dir(&source).unwrap();
+    tree(&source);
+    let expected = listing(&source);
+    let (_image, mut d) = guest();
+    let formats: [&[&str]; 5] = [
+        &["--format=gnu"],
+        &["--format=gnu", "--sparse"],
+        &["--format=posix"],
+        &["--format=posix", "--sparse", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse", "--sparse-version=1.0"],
+    ];
+    for (i, format) in formats.iter().enumerate() {
+        let archive = dir.path().join("archive");
+        run(Command::new("tar")
+            .args(*format)
+            .args(["--numeric-owner", "-C"])
+            .arg(&source)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("."));
+        let inside = format!("/{i}");
+        d.client.mkdir(&inside).unwrap();
+        let mut file = std::fs::File::open(&archive).unwrap();
+        d.client.tar_in(&mut file, &inside, &TarIn::default()).unwrap();
+        let mut out = std::fs::File::create(&archive).unwrap();
+        let numeric = TarOut { numericowner: Some(true), ..Default::default() };
+        d.client.tar_out(&inside, &mut out, &numeric).unwrap();
+        std::fs::create_dir(&back).unwrap();
+        run(Command::new("tar")
+            .args(["--numeric-owner", "-C"])
+            .arg(&back)
+            .arg("-xpf")
+            .arg(&archive));
+        assert_eq!(listing(&back), expected, "{format:?}");
+        std::fs::remove_dir_all(&back).unwrap();
+    }
+}
+
+#[test]
+fn compressed_archives_go_both_ways() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x"), vec![b'x'; 1 << 20]).unwrap();
+    let archive = dir.path().join("x.tgz");
+    run(Command::new("tar").arg("-C").arg(dir.path()).arg("-czf").arg(&archive).arg("x"));
+    let (_image, mut d) = guest();
+    let gzip = Some(OsStr::new("gzip"));
+    let compressed = TarIn { compress: gzip, ..Default::default() };
+    d.client.tar_in(&mut std::fs::File::open(&archive).unwrap(), "/", &compressed).unwrap();
+    assert_eq!(d.client.filesize("/x").unwrap(), 1 << 20);
+    let mut out = Vec::new();
+    d.client.tar_out("/", &mut out, &TarOut { compress: gzip, ..Default::default() }).unwrap();
+    assert_eq!(out[..2], [0x1f, 0x8b]);
+    let e = d.client.tar_in(&mut &b"nonsense"[..], "/", &compressed).unwrap_err();
+    assert!(e.to_string().starts_with("gzip: "), "{e}");
+    d.client.ping_daemon().unwrap();
+}
+
+#[test]
+fn members_and_links_that_point_out_stay_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let out = outside.path().to_str().unwrap();
+    let archive = dir.path().join("archive");
+    // In order: a link out, a file through the link, absolute and climbing names.
+    let script = format!(
+        "set -e; ln -s {out} link; tar -cf archive link; rm link; mkdir link; echo x >link/file; tar -rf archive link/file; \
+         echo x >file; tar -P --transform='s,file,/absolute,' -rf archive file; \
+         tar -P --transform='s,file,../../../../..{out}/climbed,' -rf archive file; \
+         tar -P --transform='s,file,a/../../b,' -rf archive file"
+    );
+    run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()));
+    let (_image, mut d) = guest();
+    d.client.mkdir("/dir").unwrap();
+    let mut file = std::fs::File::open(&archive).unwrap();
+    // The link leads to a directory that the guest does not have.
+    let e = d.client.tar_in(&mut file, "/dir", &TarIn::default()).unwrap_err();
+    assert!(e.to_string().contains("link/"), "{e}");
+    d.client.mkdir_p(out).unwrap();
+    let mut file = std::fs::File::open(&archive).unwrap();
+    d.client.tar_in(&mut file, "/dir", &TarIn::default()).unwrap();
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    for inside in [&format!("{out}/file"), "/dir/absolute", &format!("/dir{out}/climbed"), "/dir/b"]
+    {
+        assert!(d.client.exists(inside).unwrap(), "{inside}");
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_a_directory_is_replaced_or_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("lib")).unwrap();
+    std::fs::write(dir.path().join("lib/x"), "x").unwrap();
+    let archive = dir.path().join("archive");
+    run(Command::new("tar").arg("-C").arg(dir.path()).arg("-cf").arg(&archive).arg("lib"));
+    let (_image, mut d) = guest();
+    for (keep, real) in [(true, "/usr"), (false, "/usr2")] {
+        d.client.mkdir_p(format!("{real}/lib")).unwrap();
+        d.client.ln_sf(format!("{real}/lib"), "/lib").unwrap();
+        let options = TarIn { keepdirlink: Some(keep), ..Default::default() };
+        d.client.tar_in(&mut std::fs::File::open(&archive).unwrap(), "/", &options).unwrap();
+        assert_eq!(d.client.is_symlink("/lib").unwrap(), keep);
+        assert_eq!(d.client.exists(format!("{real}/lib/x")).unwrap(), keep);
+    }
+    assert!(d.client.is_dir("/lib", &IsDir::default()).unwrap());
+}
+
+#[test]
+fn excluded_names_stay_out() {
+    let (_image, mut d) = guest();
+    for file in ["/a.o", "/a.c", "/sub/b.o", "/sub/b.c", "/skip/c.c"] {
+        d.client.mkdir_p(Path::new(file).parent().unwrap()).unwrap();
+        d.client.internal_write(file, b"x").unwrap();
+    }
+    let mut out = Vec::new();
+    let options = TarOut {
+        excludes: Some(vec!["*.o".as_ref(), "skip".as_ref(), "lost+found".as_ref()]),
+        ..Default::default()
+    };
+    d.client.tar_out("/", &mut out, &options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x"), out).unwrap();
+    let names = run(Command::new("tar").arg("-tf").arg(dir.path().join("x")));
+    let mut names: Vec<_> = names.lines().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["./", "./a.c", "./sub/", "./sub/b.c"]);
+}
+
+#[test]
+fn what_is_no_archive_or_not_all_of_one_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x"), vec![7; 5000]).unwrap();
+    let archive =
+        run(Command::new("bash").args(["-c", "tar -cf a x; wc -c <a"]).current_dir(dir.path()));
+    assert!(archive.trim().parse::<u64>().unwrap() >= 5632);
+    let whole = std::fs::read(dir.path().join("a")).unwrap();
+    let (_image, mut d) = guest();
+    for bytes in [&b""[..], &[b'x'; 3000], &whole[..100], &whole[..600], &whole[..5600]] {
+        let e = d.client.tar_in(&mut &*bytes, "/", &TarIn::default()).unwrap_err();
+        assert!(e.to_string().starts_with("archive: "), "{e}");
+        d.client.ping_daemon().unwrap();
+    }
+}
+
+#[test]
+fn damaged_archives_never_take_the_daemon_down() {
+    let dir = tempfile::tempdir().unwrap();
+    tree(dir.path());
+    let mut archives = Vec::new();
+    for args in [
+        &["--format=gnu", "-S"][..],
+        &["--format=posix", "-S"],
+        &["--format=posix", "-S", "--sparse-version=0.0"],
+    ] {
+        let path = dir.path().with_extension("tar");
+        run(Command::new("tar")
+            .args(args)
+            .arg("-C")
+            .arg(dir.path())
+            .arg("-cf")
+            .arg(&path)
+            .arg("."));
+        archives.push(std::fs::read(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+    }
+    let (_image, d) = guest();
+    let d = std::cell::RefCell::new(d);
+    let strategy = (
+        0..archives.len(),
+        proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+        any::<bool>(),
+    );
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
+    proptest!(config, |((which, changes, mend) in strategy)| {
+        let mut bytes = archives[which].clone();
+        for (at, value) in changes {
+            let i = at.index(bytes.len());
+            bytes[i] = value;
+        }
+        if mend {
+            mend_checksums(&mut bytes);
+        }
+        let client = &mut d.borrow_mut().client;
+        // Whether it is still an archive is not the question.
+        let _ = client.tar_in(&mut &bytes[..], "/", &TarIn::default());
+        client.ping_daemon().unwrap();
+    });
+}
+
+/// Makes the checksum of every block that looks like a header right, so that what is wrong in it is met.
+fn mend_checksums(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(512) {
+        if &block[257..262] == b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+}
