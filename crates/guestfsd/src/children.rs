@@ -4,9 +4,14 @@
 //! own parents end, and can be found and killed when the session ends.
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set when all children of the process are ours to wait for: not where we are a part of another program.
+static ADOPTING: AtomicBool = AtomicBool::new(false);
 
 /// From now on orphans of programs that we start become our children.
 pub(crate) fn adopt_orphans() {
+    ADOPTING.store(true, Ordering::Relaxed);
     if let Err(e) = rustix::process::set_child_subreaper(rustix::process::getpid().into()) {
         tracing::warn!(error = %e, "adopting orphans");
     }
@@ -15,11 +20,15 @@ pub(crate) fn adopt_orphans() {
 /// Takes note of adopted children that have ended, so that they do not stay as zombies. To be called when
 /// no program of our own is being waited for.
 pub(crate) fn reap() {
-    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+    while ADOPTING.load(Ordering::Relaxed)
+        && let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
 /// Kills all children, and what becomes our child through that, and waits for them.
 pub(crate) fn kill_all() {
+    if !ADOPTING.load(Ordering::Relaxed) {
+        return;
+    }
     // Each round takes at least one generation; a fork bomb is not waited for for ever.
     for _ in 0..1000 {
         let children = children();

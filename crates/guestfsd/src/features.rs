@@ -11,8 +11,6 @@ use std::collections::{BTreeSet, HashMap};
 /// What a group needs.
 #[derive(Debug)]
 enum Need {
-    /// Nothing.
-    Nothing,
     /// All of these programs.
     Programs(&'static [&'static str]),
     /// A file of the kernel, or else a module of this name.
@@ -51,7 +49,6 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("xz", &[Need::Programs(&["xz"])]),
     ("zerofree", &[Need::Programs(&["zerofree"])]),
     ("linuxmodules", &[Need::Programs(&["modprobe"])]),
-    ("inotify", &[Need::Nothing]),
 ];
 
 /// Whether a group is there.
@@ -104,7 +101,6 @@ impl Need {
     fn is_met(&self) -> bool {
         let programs = |list: &[&str]| list.iter().all(|p| tool::find(p).is_some());
         match self {
-            Self::Nothing => true,
             Self::Programs(list) => programs(list),
             Self::Kernel(file, module) => kernel_has(file, module),
             Self::Filesystem(name, list) => programs(list) && filesystem(name),

@@ -164,6 +164,8 @@ impl Tool {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         tracing::debug!(command = ?self.command, "running");
         let started = Instant::now();
+        // What earlier programs have left behind and has ended since.
+        crate::children::reap();
         let mut child = Running(self.command.spawn().on(&self.name)?);
         let deadline = self.timeout.map(|t| started + t);
         let stderr = pump(&mut child.0, input, progress, sink, deadline)
