@@ -21,7 +21,8 @@ pub(crate) fn adopt_orphans() {
 /// no program of our own is being waited for.
 pub(crate) fn reap() {
     while ADOPTING.load(Ordering::Relaxed)
-        && let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        && let Ok(Some(_)) = wait(WaitOptions::NOHANG)
+    {}
 }
 
 /// Kills all children, and what becomes our child through that, and waits for them.

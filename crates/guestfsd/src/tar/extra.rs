@@ -117,7 +117,7 @@ mod tests {
     fn records_say_what_headers_cannot() {
         let mut extra = Extra::default();
         records(b"12 path=abc\n20 mtime=1.500000001\n16 SCHILY.xattr\n", &mut extra).unwrap_err();
-        records(b"12 path=abc\n21 mtime=1.500000001\n11 size=17\n", &mut extra).unwrap_err();
+        records(b"12 path=abc\n21 mtime=1.500000001\n12 size=17\n", &mut extra).unwrap_err();
         let mut extra = Extra::default();
         records(b"12 path=abc\n21 mtime=1.500000001\n", &mut extra).unwrap();
         assert_eq!(extra.path.as_deref(), Some(&b"abc"[..]));

@@ -11,6 +11,7 @@ use crate::tar::header::{
     BLOCK, Field, GID, GNAME, Header, LINKNAME, MODE, MTIME, NAME, PREFIX, SIZE, UID, UNAME, number,
 };
 use crate::tar::names::Names;
+use crate::tar::place::Made;
 use crate::tar::{ACLS, Attributes, SELINUX};
 use guestfs_api::Errno;
 use rustix::fs::{Mode, Timespec, Timestamps};
@@ -48,7 +49,7 @@ pub(crate) struct Extractor<'r> {
     /// Of pax global headers.
     global: Extra,
     /// Directories whose modes and times are to be set at the end.
-    pub(super) directories: Vec<(OwnedFd, Mode, Timestamps)>,
+    pub(super) directories: Vec<Made>,
     /// The directory in which the last member was made, with its path.
     pub(super) last: Option<(Vec<u8>, OwnedFd)>,
     members: u64,
@@ -133,9 +134,8 @@ impl<'r> Extractor<'r> {
             return Err(invalid("this does not look like a tar archive: it is empty"));
         }
         // Those inside first: setting times does not change what is above.
-        while let Some((fd, mode, times)) = self.directories.pop() {
-            rustix::fs::fchmod(&fd, mode).on("directory")?;
-            rustix::fs::futimens(&fd, &times).on("directory")?;
+        while let Some(directory) = self.directories.pop() {
+            directory.complete()?;
         }
         Ok(())
     }

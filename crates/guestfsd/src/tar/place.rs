@@ -4,12 +4,29 @@ use crate::error::{Context, Result};
 use crate::paths::Entry;
 use crate::tar::extract::{Extractor, Meta, inside, invalid};
 use crate::tar::header::{DEVMAJOR, DEVMINOR, Header};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+
+/// A directory that was made, and what is set when nothing more is made in it.
+pub(super) struct Made {
+    fd: OwnedFd,
+    /// Its member's path, ending in a slash unless it is empty.
+    path: Vec<u8>,
+    mode: Mode,
+    times: Timestamps,
+    shown: OsString,
+}
+
+impl Made {
+    pub(super) fn complete(self) -> Result<()> {
+        rustix::fs::fchmod(&self.fd, self.mode).on(&self.shown)?;
+        rustix::fs::futimens(&self.fd, &self.times).on(&self.shown)
+    }
+}
 
 impl Extractor<'_> {
     /// Sets what a file is, its content being complete.
@@ -78,7 +95,10 @@ impl Extractor<'_> {
             }
             removed => removed.on(shown)?,
         }
-        make(dir, &name).on(shown)
+        let made = make(dir, &name).on(shown);
+        // It may have been a directory on the way to the last member.
+        self.last = None;
+        made
     }
 
     pub(super) fn file(&mut self, path: &[u8], shown: &OsStr) -> Result<File> {
@@ -131,19 +151,23 @@ impl Extractor<'_> {
             rustix::fs::fsetxattr(&fd, name.as_slice(), value, XattrFlags::empty())
                 .on(&meta.shown)?;
         }
-        self.later(fd, meta)
+        self.later(fd, path, meta)
     }
 
-    /// Remembers a directory for the end. Descriptors are few: those of long ago are closed, and what was to
-    /// be set is set now, mode first.
-    fn later(&mut self, fd: OwnedFd, meta: &Meta) -> Result<()> {
+    /// Remembers a directory for the end. Descriptors are few: one that the archive has left, or else the one of
+    /// longest ago, is closed, and what was to be set is set now, mode first.
+    fn later(&mut self, fd: OwnedFd, path: &[u8], meta: &Meta) -> Result<()> {
         const OPEN: usize = 256;
-        self.directories.push((fd, meta.mode, meta.times.clone()));
-        if self.directories.len() > OPEN {
-            let (fd, mode, times) = self.directories.remove(0);
-            rustix::fs::fchmod(&fd, mode).on(&meta.shown)?;
-            rustix::fs::futimens(&fd, &times).on(&meta.shown)?;
+        if self.directories.len() == OPEN {
+            let left = self.directories.iter().position(|d| !path.starts_with(&d.path));
+            self.directories.remove(left.unwrap_or(0)).complete()?;
         }
+        let mut path = path.to_vec();
+        if path.last().is_some_and(|b| *b != b'/') {
+            path.push(b'/');
+        }
+        let (mode, times, shown) = (meta.mode, meta.times.clone(), meta.shown.clone());
+        self.directories.push(Made { fd, path, mode, times, shown });
         Ok(())
     }
 
