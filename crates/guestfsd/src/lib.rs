@@ -77,6 +77,7 @@ mod listen;
 pub mod mountable;
 pub mod mounts;
 pub mod paths;
+pub mod probe;
 mod procedures;
 mod serial;
 pub mod session;
