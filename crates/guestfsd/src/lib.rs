@@ -70,6 +70,7 @@ mod children;
 pub mod cli;
 pub mod devices;
 pub mod dispatch;
+pub mod dm;
 pub mod error;
 pub mod features;
 mod glob;

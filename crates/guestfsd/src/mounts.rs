@@ -2,10 +2,13 @@
 
 use crate::error::{Context, Result};
 use crate::paths::Sysroot;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One line of /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +84,52 @@ pub fn unmount_all(sysroot: &Sysroot) -> Result<()> {
         first_error = first_error.and(done.on(client_path(sysroot, &mount.at)));
     }
     first_error
+}
+
+/// A filesystem that is mounted nowhere that anyone could see, for as long as this value lives.
+#[derive(Debug)]
+pub struct Detached {
+    root: OwnedFd,
+}
+
+impl Detached {
+    /// Mounts a device, to be read only if that is possible.
+    pub fn new(device: &Path, fstype: &str) -> Result<Self> {
+        let dir = make_directory()?;
+        let mount = |flags| rustix::mount::mount(device, &dir, fstype, flags, None);
+        // Where it is mounted for writing already, some filesystems cannot be mounted otherwise.
+        let mounted = match mount(MountFlags::RDONLY) {
+            Err(rustix::io::Errno::BUSY) => mount(MountFlags::empty()),
+            done => done,
+        };
+        let root = mounted.and_then(|()| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::open(&dir, flags, Mode::empty());
+            // From now on the descriptor holds it, and nothing else.
+            unmount(&dir, UnmountFlags::DETACH).and(root)
+        });
+        std::fs::remove_dir(&dir).ok();
+        Ok(Self { root: root.on(device)? })
+    }
+
+    /// Its root, for programs.
+    pub fn path(&self) -> PathBuf {
+        crate::paths::proc_path(self.root.as_fd())
+    }
+}
+
+/// A directory that is nobody else's.
+fn make_directory() -> Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/tmp/guestfsd-{}-{number}", std::process::id()));
+        match rustix::fs::mkdir(&dir, Mode::RWXU) {
+            Ok(()) => return Ok(dir),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e).on(&dir),
+        }
+    }
 }
 
 /// A path of this machine below the sysroot as the guest has it.

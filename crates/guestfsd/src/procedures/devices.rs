@@ -27,19 +27,23 @@ pub(crate) fn list_partitions(s: &mut Session) -> Result<Vec<PathBuf>> {
     for disk in &disks {
         found.extend(partitions_of(disk));
     }
-    let mut arrays: Vec<PathBuf> = std::fs::read_dir("/sys/block")
-        .on("/sys/block")?
-        .filter_map(|entry| Some(entry.ok()?.file_name()))
-        .filter(|name| name.as_bytes().starts_with(b"md"))
-        .map(|name| Path::new("/dev").join(name))
-        .collect();
-    arrays.sort();
-    found.extend(arrays.iter().flat_map(|array| partitions_of(array)));
+    found.extend(arrays()?.iter().flat_map(|array| partitions_of(array)));
     Ok(found)
 }
 
+/// Arrays of software RAID.
+pub(super) fn arrays() -> Result<Vec<PathBuf>> {
+    let mut arrays: Vec<PathBuf> = std::fs::read_dir("/sys/block")
+        .on("/sys/block")?
+        .filter_map(|entry| entry.ok().filter(|e| e.path().join("md").exists()))
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect();
+    arrays.sort();
+    Ok(arrays)
+}
+
 /// Partitions of a disk, by ascending number.
-fn partitions_of(disk: &Path) -> Vec<PathBuf> {
+pub(super) fn partitions_of(disk: &Path) -> Vec<PathBuf> {
     let Some(name) = disk.file_name() else { return Vec::new() };
     let dir = Path::new("/sys/block").join(name);
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(dir)

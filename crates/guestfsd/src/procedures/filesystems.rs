@@ -1,0 +1,238 @@
+//! Which filesystems there are, and what they are: type, label, UUID.
+
+use super::devices::{arrays, partitions_of};
+use crate::devices::Device;
+use crate::dm;
+use crate::error::{Error, Result};
+use crate::mountable::{Mountable, MountableName};
+use crate::probe::{self, Contents, partition};
+use crate::session::Session;
+use crate::tool::Tool;
+use guestfs_api::Errno;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Type of a filesystem; empty where there is none that is known.
+pub(crate) fn vfs_type(_: &mut Session, mountable: Mountable) -> Result<String> {
+    let found = probe::device(&mountable.device)?;
+    Ok(found.map(|c| c.fstype().to_owned()).unwrap_or_default())
+}
+
+/// Label of a filesystem; empty where there is none.
+pub(crate) fn vfs_label(_: &mut Session, mountable: Mountable) -> Result<OsString> {
+    let found = probe::device(&mountable.device)?;
+    Ok(found.and_then(|c| c.label().map(OsStr::to_owned)).unwrap_or_default())
+}
+
+/// UUID of a filesystem; empty where there is none.
+pub(crate) fn vfs_uuid(_: &mut Session, mountable: Mountable) -> Result<OsString> {
+    let found = probe::device(&mountable.device)?;
+    Ok(found.and_then(|c| c.uuid().map(OsStr::to_owned)).unwrap_or_default())
+}
+
+/// All that is known of what is on a device: of the filesystem, the device and the partition.
+pub(crate) fn blkid(_: &mut Session, device: Device) -> Result<Vec<(String, OsString)>> {
+    let tool = Tool::new("blkid").args(["-c", "/dev/null", "-p", "-i", "-o", "export", "--"]);
+    let output = tool.arg(device.path()).run()?;
+    // 2: nothing was found; 8: more than one thing was. Facts of the device itself are told all the same.
+    if !matches!(output.code, 0 | 2 | 8) {
+        return Err(output.failure().within(&device));
+    }
+    let mut tags = vec![("DEVNAME".to_owned(), device.name().to_owned())];
+    for line in output.stdout.split(|&b| b == b'\n') {
+        let Some(equals) = line.iter().position(|&b| b == b'=') else { continue };
+        let name = String::from_utf8_lossy(&line[..equals]).into_owned();
+        if name != "DEVNAME" {
+            tags.push((name, OsString::from_vec(unescape(&line[equals + 1..]))));
+        }
+    }
+    // What characters `blkid` has replaced by others, the superblock says.
+    if let Some(contents) = probe::device(&device)? {
+        for (name, value) in &mut tags {
+            if let Some((_, exact)) = contents.tags().iter().find(|(n, _)| n == name) {
+                value.clone_from(exact);
+            }
+        }
+    }
+    Ok(tags)
+}
+
+/// `a\ b` is `a b`.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut escaped = false;
+    for &b in text {
+        escaped = b == b'\\' && !escaped;
+        if !escaped {
+            out.push(b);
+        }
+    }
+    out
+}
+
+/// The device with the filesystem of this UUID.
+pub(crate) fn findfs_uuid(s: &mut Session, uuid: &OsStr) -> Result<PathBuf> {
+    let is = |c: &Contents| c.uuid().is_some_and(|u| u.eq_ignore_ascii_case(uuid));
+    find_filesystem(s, "uuid", uuid, is)
+}
+
+/// The device with the filesystem of this label.
+pub(crate) fn findfs_label(s: &mut Session, label: &OsStr) -> Result<PathBuf> {
+    find_filesystem(s, "label", label, |c| c.label() == Some(label))
+}
+
+/// The partition of this UUID.
+pub(crate) fn findfs_partuuid(s: &mut Session, uuid: &OsStr) -> Result<PathBuf> {
+    let is = |e: &partition::Entry, number| OsStr::new(&e.uuid(number)).eq_ignore_ascii_case(uuid);
+    find_partition(s, "uuid", uuid, is)
+}
+
+/// The partition of this name.
+pub(crate) fn findfs_partlabel(s: &mut Session, label: &OsStr) -> Result<PathBuf> {
+    find_partition(s, "label", label, |e, _| e.name() == label)
+}
+
+fn find_filesystem(
+    s: &mut Session,
+    argument: &str,
+    value: &OsStr,
+    is: impl Fn(&Contents) -> bool,
+) -> Result<PathBuf> {
+    // Of the parts of something larger, and of what they make, the latter is what is meant.
+    let volumes = dm::all().into_iter().map(|map| {
+        let path = map.path();
+        (map.volume().map_or_else(|| path.clone(), |v| v.path()), path)
+    });
+    let mut devices: Vec<(PathBuf, PathBuf)> = volumes.collect();
+    let disks = s.settled_devices().list();
+    let arrays = arrays()?;
+    let plain = arrays.iter().chain(&disks).flat_map(|d| partitions_of(d)).collect::<Vec<_>>();
+    let all = plain.into_iter().chain(arrays).chain(disks);
+    devices.extend(all.map(|path| (path.clone(), path)));
+    for (name, path) in devices {
+        // What cannot be read is not what is looked for.
+        if let Ok(Some(contents)) = probe::contents(&path, name.as_os_str())
+            && !value.is_empty()
+            && is(&contents)
+        {
+            return Ok(name);
+        }
+    }
+    Err(not_found(argument, value, "no filesystem has it"))
+}
+
+fn find_partition(
+    s: &mut Session,
+    argument: &str,
+    value: &OsStr,
+    is: impl Fn(&partition::Entry, u32) -> bool,
+) -> Result<PathBuf> {
+    for path in super::devices::list_partitions(s)? {
+        if let Some((disk, number)) = partition::of_device(&path)
+            && let Ok(Some(entry)) = partition::entry(&disk, number)
+            && !value.is_empty()
+            && is(&entry, number)
+        {
+            return Ok(path);
+        }
+    }
+    Err(not_found(argument, value, "no partition has it"))
+}
+
+fn not_found(argument: &str, value: &OsStr, why: &str) -> Error {
+    Error::new(Errno::ENOENT, format!("{argument}: {}: {why}", value.to_string_lossy()))
+}
+
+/// Everything that holds a filesystem, or could, and its type: `unknown` where that is not known.
+pub(crate) fn list_filesystems(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
+    let disks = s.settled_devices().list();
+    let mut found = Vec::new();
+    for disk in disks.iter().filter(|d| partitions_of(d).is_empty()) {
+        add(&mut found, disk.clone(), disk);
+    }
+    for path in super::devices::list_partitions(s)? {
+        if may_hold_filesystem(&path) {
+            add(&mut found, path.clone(), &path);
+        }
+    }
+    for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
+        add(&mut found, array.clone(), array);
+    }
+    for (volume, path) in dm::volumes() {
+        add(&mut found, volume.path(), &path);
+    }
+    Ok(found)
+}
+
+fn may_hold_filesystem(partition: &Path) -> bool {
+    let entry = partition::of_device(partition)
+        .and_then(|(disk, number)| partition::entry(&disk, number).ok().flatten());
+    entry.is_none_or(|e| e.may_hold_filesystem())
+}
+
+/// Adds what is on a device, unless it is part of something larger or has to be unlocked first.
+fn add(found: &mut Vec<(MountableName, String)>, name: PathBuf, path: &Path) {
+    // A device that cannot be read holds nothing that is known.
+    let contents = probe::contents(path, name.as_os_str()).ok().flatten().unwrap_or_default();
+    if matches!(contents.usage(), "raid" | "crypto") {
+        return;
+    }
+    let fstype = match contents.fstype() {
+        "" => "unknown",
+        known => known,
+    };
+    found.push((name.clone().into(), fstype.to_owned()));
+    if fstype == "btrfs" {
+        match subvolumes(path) {
+            Ok(volumes) => found.extend(volumes.into_iter().map(|volume| {
+                let volume = MountableName { device: name.clone(), volume: Some(volume) };
+                (volume, fstype.to_owned())
+            })),
+            Err(e) => tracing::warn!(device = ?name, error = %e, "subvolumes are not listed"),
+        }
+    }
+}
+
+/// The subvolumes of a btrfs filesystem but for that which is mounted by default.
+fn subvolumes(device: &Path) -> Result<Vec<OsString>> {
+    let mount = crate::mounts::Detached::new(device, "btrfs")?;
+    let ask = |what: &str| Tool::new("btrfs").args(["subvolume", what]).arg(mount.path()).output();
+    let default = id(&ask("get-default")?);
+    let list = ask("list")?;
+    let lines = list.split(|&b| b == b'\n');
+    Ok(lines.filter(|line| id(line) != default).filter_map(path).collect())
+}
+
+/// The number in `ID 256 gen 7 top level 5 path root`.
+fn id(line: &[u8]) -> Option<u64> {
+    let text = line.strip_prefix(b"ID ")?;
+    let end = text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
+    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
+/// The path in it.
+fn path(line: &[u8]) -> Option<OsString> {
+    const MARK: &[u8] = b" path ";
+    let at = line.windows(MARK.len()).position(|w| w == MARK)?;
+    Some(OsStr::from_bytes(&line[at + MARK.len()..]).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subvolume_is_read_from_its_line() {
+        let line = b"ID 257 gen 7 top level 5 path dir/a path b";
+        assert_eq!((id(line), path(line)), (Some(257), Some("dir/a path b".into())));
+        assert_eq!(id(b"ID 5 (FS_TREE)\n"), Some(5));
+        assert_eq!((id(b"x"), path(b"ID 1 path")), (None, None));
+    }
+
+    #[test]
+    fn escaped_characters_are_themselves() {
+        assert_eq!(unescape(b"a\\ b\\\\c"), b"a b\\c");
+        assert_eq!(unescape(b"a\\"), b"a");
+    }
+}
