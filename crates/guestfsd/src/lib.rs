@@ -65,6 +65,7 @@
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
 mod acl;
+pub mod block;
 pub mod channel;
 mod children;
 pub mod cli;

@@ -5,6 +5,7 @@
 #![deny(dead_code)]
 
 mod archives;
+mod blockdev;
 mod daemon;
 mod devices;
 mod directories;
@@ -15,6 +16,7 @@ mod stat;
 mod transfer;
 
 pub(crate) use archives::*;
+pub(crate) use blockdev::*;
 pub(crate) use daemon::*;
 pub(crate) use devices::*;
 pub(crate) use directories::*;

@@ -1,0 +1,90 @@
+#![allow(unsafe_code)] // What the kernel tells of and does to block devices is behind ioctls.
+//! What the kernel knows of a block device, and what it can be told to do to one.
+//!
+//! Each function takes the device, open, and is one ioctl. Numbers are those of linux/fs.h.
+
+use rustix::io::Result;
+use rustix::ioctl::{Getter, IntegerSetter, NoArg, Opcode, Setter, ioctl, opcode};
+use std::ffi::c_int;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+
+/// linux/fs.h's `_IO(0x12, number)`.
+const fn op(number: u8) -> Opcode {
+    opcode::none(0x12, number)
+}
+
+const BLKROSET: Opcode = op(93);
+const BLKROGET: Opcode = op(94);
+const BLKRRPART: Opcode = op(95);
+const BLKFLSBUF: Opcode = op(97);
+const BLKRASET: Opcode = op(98);
+const BLKSSZGET: Opcode = op(104);
+const BLKBSZGET: Opcode = opcode::read::<usize>(0x12, 112);
+const BLKDISCARD: Opcode = op(119);
+const BLKDISCARDZEROES: Opcode = op(124);
+
+/// An ioctl that yields an `int`.
+fn get<const OP: Opcode>(device: &File) -> Result<c_int> {
+    // SAFETY: each `OP` used below has the kernel write one int (BLKBSZGET too, whatever its number says).
+    unsafe { ioctl(device, Getter::<OP, c_int>::new()) }
+}
+
+/// An ioctl without an argument.
+fn tell<const OP: Opcode>(device: &File) -> Result<()> {
+    // SAFETY: each `OP` used below takes no argument.
+    unsafe { ioctl(device, NoArg::<OP>::new()) }
+}
+
+/// Size in bytes.
+pub fn size(mut device: &File) -> std::io::Result<u64> {
+    device.seek(SeekFrom::End(0))
+}
+
+/// Whether it is to be read only.
+pub fn is_read_only(device: &File) -> Result<bool> {
+    Ok(get::<BLKROGET>(device)? != 0)
+}
+
+/// Makes it read only, or writable again.
+pub fn set_read_only(device: &File, read_only: bool) -> Result<()> {
+    // SAFETY: BLKROSET reads one int.
+    unsafe { ioctl(device, Setter::<BLKROSET, c_int>::new(c_int::from(read_only))) }
+}
+
+/// Size of a logical sector.
+pub fn sector_size(device: &File) -> Result<c_int> {
+    get::<BLKSSZGET>(device)
+}
+
+/// Size of the blocks that its page cache is made of.
+pub fn block_size(device: &File) -> Result<c_int> {
+    get::<BLKBSZGET>(device)
+}
+
+/// Has it read ahead so many sectors of 512 bytes.
+pub fn set_readahead(device: &File, sectors: usize) -> Result<()> {
+    // SAFETY: BLKRASET takes a number, no pointer.
+    unsafe { ioctl(device, IntegerSetter::<BLKRASET>::new_usize(sectors)) }
+}
+
+/// Writes what is cached, and forgets it.
+pub fn flush(device: &File) -> Result<()> {
+    tell::<BLKFLSBUF>(device)
+}
+
+/// Reads its partition table again.
+pub fn reread_partitions(device: &File) -> Result<()> {
+    tell::<BLKRRPART>(device)
+}
+
+/// Gives `len` bytes from `offset` on back to what is below the device.
+pub fn discard(device: &File, offset: u64, len: u64) -> Result<()> {
+    // SAFETY: BLKDISCARD reads two 64-bit numbers.
+    unsafe { ioctl(device, Setter::<BLKDISCARD, [u64; 2]>::new([offset, len])) }
+}
+
+/// Whether what was discarded reads as zeroes.
+pub fn discard_zeroes(device: &File) -> Result<bool> {
+    Ok(get::<BLKDISCARDZEROES>(device)? != 0)
+}
