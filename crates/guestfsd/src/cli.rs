@@ -54,9 +54,20 @@ struct Options {
     #[arg(long, hide = true, value_name = "STAGE")]
     session: Option<Isolation>,
 
+    /// Work for a session in a process apart.
+    #[arg(long, hide = true, value_name = "WORK")]
+    helper: Option<Helper>,
+
     /// Show this help.
     #[arg(short = '?', long = "help", action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// Work that is done in a process apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Helper {
+    /// The guest's configuration files.
+    Augeas,
 }
 
 /// What the kernel's command line says.
@@ -102,6 +113,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
+    if options.helper == Some(Helper::Augeas) {
+        return crate::augeas::helper();
+    }
     if options.procedures {
         return show_procedures(&mut std::io::stdout().lock()).on("standard output");
     }

@@ -66,6 +66,7 @@
 
 mod acl;
 pub mod block;
+mod augeas;
 pub mod channel;
 mod children;
 pub mod cli;
@@ -75,6 +76,7 @@ pub mod dm;
 pub mod error;
 pub mod features;
 mod glob;
+mod library;
 mod listen;
 pub mod mountable;
 pub mod mounts;

@@ -191,8 +191,9 @@ impl Session {
         self.devices.to_client(device)
     }
 
-    /// Unmounts everything below the sysroot.
+    /// Unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed.
     pub fn unmount_all(&mut self) -> Result<()> {
+        crate::augeas::close(self);
         self.release_root();
         crate::mounts::unmount_all(&self.sysroot)
     }

@@ -6,6 +6,7 @@
 
 mod archives;
 mod blockdev;
+mod augeas;
 mod daemon;
 mod devices;
 mod directories;
@@ -17,6 +18,7 @@ mod transfer;
 
 pub(crate) use archives::*;
 pub(crate) use blockdev::*;
+pub(crate) use augeas::*;
 pub(crate) use daemon::*;
 pub(crate) use devices::*;
 pub(crate) use directories::*;
