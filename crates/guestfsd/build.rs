@@ -78,7 +78,7 @@ fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {
     for a in &p.args {
         let name = ident(&a.name);
         match a.kind {
-            Kind::FileIn | Kind::FileOut => parameters.push_str(", &mut file"),
+            Kind::FileIn | Kind::FileOut => parameters.push_str(", &mut stream"),
             Kind::StringList => write!(parameters, ", &args.{name}")?,
             Kind::DeviceList | Kind::PathnameList | Kind::FilenameList => {
                 write!(parameters, ", &{name}")?;
@@ -92,7 +92,7 @@ fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {
     }
     match file {
         Some(a) => {
-            writeln!(out, "    let mut file = {}::new(call.channel, &call.header);", a.kind)?
+            writeln!(out, "    let mut stream = {}::new(call.channel, &call.header);", a.kind)?
         }
         None if p.progress => {
             writeln!(out, "    let mut progress = Progress::new(call.channel, &call.header);")?;
@@ -103,7 +103,7 @@ fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {
     let call = format!("procedures::{}({parameters})", ident(&p.rust_name()));
     match (&p.result, file.map(|a| a.kind)) {
         (None, Some(Kind::FileOut)) => {
-            writeln!(out, "    let done = {call};\n    reply.sent(file.finish(done)?)")?;
+            writeln!(out, "    let done = {call};\n    reply.sent(stream.finish(done)?)")?;
         }
         (None, _) => writeln!(out, "    let (): () = {call}?;\n    reply.nothing()")?,
         (Some((_, result)), _) => {

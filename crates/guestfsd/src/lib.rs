@@ -65,8 +65,9 @@
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
 mod acl;
-pub mod block;
 mod augeas;
+mod base64;
+pub mod block;
 pub mod channel;
 mod children;
 pub mod cli;

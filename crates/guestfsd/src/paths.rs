@@ -143,6 +143,18 @@ impl Root {
         let dir = if dir.is_empty() { OsStr::new("/") } else { dir };
         Ok(Entry { dir: self.open(dir, flags, Mode::empty())?, name: name.to_owned() })
     }
+
+    /// The directory and name that a file has which was opened in this sysroot; none if the name has gone.
+    pub fn entry_of(&self, sysroot: &Sysroot, file: impl AsFd) -> rustix::io::Result<Entry> {
+        let path = path_of(file.as_fd())?;
+        let inside = path.strip_prefix(sysroot.path()).map_err(|_| Raw::NOENT)?;
+        let entry = self.entry(Path::new("/").join(inside).as_os_str())?;
+        let (named, opened) = (entry.lstat()?, rustix::fs::fstat(file)?);
+        match (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) {
+            true => Ok(entry),
+            false => Err(Raw::NOENT),
+        }
+    }
 }
 
 impl AsFd for Root {

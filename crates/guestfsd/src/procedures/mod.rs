@@ -5,25 +5,33 @@
 #![deny(dead_code)]
 
 mod archives;
-mod blockdev;
 mod augeas;
+mod blockdev;
+mod copy;
 mod daemon;
 mod devices;
 mod directories;
+mod encode;
 mod files;
 mod filesystems;
+mod inotify;
 mod mount;
+mod programs;
 mod stat;
 mod transfer;
 
 pub(crate) use archives::*;
-pub(crate) use blockdev::*;
 pub(crate) use augeas::*;
+pub(crate) use blockdev::*;
+pub(crate) use copy::*;
 pub(crate) use daemon::*;
 pub(crate) use devices::*;
 pub(crate) use directories::*;
+pub(crate) use encode::*;
 pub(crate) use files::*;
 pub(crate) use filesystems::*;
+pub(crate) use inotify::*;
 pub(crate) use mount::*;
+pub(crate) use programs::*;
 pub(crate) use stat::*;
 pub(crate) use transfer::*;

@@ -200,7 +200,7 @@ pub(super) fn open(s: &Session, what: &DevOrPath<'_>, flags: OFlags) -> Result<F
 }
 
 /// Reading a directory fails late and less clearly.
-fn refuse_directory(file: &File, name: impl AsRef<OsStr>) -> Result<()> {
+pub(super) fn refuse_directory(file: &File, name: impl AsRef<OsStr>) -> Result<()> {
     let stat = rustix::fs::fstat(file).on(&name)?;
     if FileType::from_raw_mode(stat.st_mode).is_dir() {
         return Err(Error::new(Errno::EISDIR, Errno::EISDIR.describe()).within(name));
