@@ -135,9 +135,12 @@ impl Session {
     }
 
     /// Opens a file of the guest, its last component followed unless `flags` have `NOFOLLOW`; a file
-    /// that is made gets mode 0666 less the umask.
+    /// that is made gets mode 0666 less the umask. A FIFO that the guest has there is not waited for.
     pub fn open(&self, path: GuestPath<'_>, flags: OFlags) -> Result<File> {
         let mode = Mode::from_raw_mode(0o666);
+        // O_PATH opens nothing that could wait, and openat2 refuses it with what makes no sense.
+        let wait = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK };
+        let flags = flags | wait;
         self.root()?.open(path.as_os_str(), flags, mode).map(File::from).on(path)
     }
 

@@ -1,0 +1,204 @@
+//! Checksums of files, devices and trees.
+
+use crate::crc::Crc;
+use crate::devices::Device;
+use crate::error::{Context, Error, Result};
+use crate::paths::GuestPath;
+use crate::session::Session;
+use crate::transfer::{FileOut, from_io};
+use crate::tree::{Step, Walk};
+use md5::Digest;
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno as Raw;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
+
+/// What a FIFO in the place of a file does not wait with.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
+
+/// How a checksum is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    Crc,
+    Md5,
+    Sha1,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// Names that clients give them.
+const ALGORITHMS: [(&str, Algorithm); 7] = [
+    ("crc", Algorithm::Crc),
+    ("md5", Algorithm::Md5),
+    ("sha1", Algorithm::Sha1),
+    ("sha224", Algorithm::Sha224),
+    ("sha256", Algorithm::Sha256),
+    ("sha384", Algorithm::Sha384),
+    ("sha512", Algorithm::Sha512),
+];
+
+/// Checksum of a file.
+pub(crate) fn checksum(s: &mut Session, csumtype: &OsStr, path: GuestPath<'_>) -> Result<String> {
+    let algorithm = algorithm(csumtype)?;
+    let file = s.open(path, OFlags::RDONLY)?;
+    Ok(sum(algorithm, &file).on(path)?.0)
+}
+
+/// Checksum of all that is on a device.
+pub(crate) fn checksum_device(_: &mut Session, csumtype: &OsStr, device: Device) -> Result<String> {
+    let algorithm = algorithm(csumtype)?;
+    let file = device.open(OFlags::RDONLY)?;
+    Ok(sum(algorithm, &file).on(&device)?.0)
+}
+
+/// Checksums of all regular files below a directory, as md5sum, ..., cksum write them.
+pub(crate) fn checksums_out(
+    s: &mut Session,
+    csumtype: &OsStr,
+    directory: GuestPath<'_>,
+    sumsfile: &mut FileOut<'_>,
+) -> Result<()> {
+    let algorithm = algorithm(csumtype)?;
+    let top = s.open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut walk = Walk::new(&top).on(directory)?;
+    while let Some(step) = walk.step().on(directory)? {
+        let entered = match (step, walk.kind()) {
+            (Step::Found, FileType::Directory) => walk.enter(),
+            (Step::Found, FileType::RegularFile) => match walk.open(READ | OFlags::NOFOLLOW) {
+                Ok(fd) => {
+                    let (sum, len) = sum(algorithm, &File::from(fd)).on(shown(&walk))?;
+                    let line = line(algorithm, &sum, len, walk.path());
+                    sumsfile.write_all(&line).map_err(|e| from_io(e, directory))?;
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            },
+            _ => Ok(()),
+        };
+        match entered {
+            // Removed meanwhile, or replaced.
+            Err(Raw::NOENT | Raw::NOTDIR | Raw::LOOP) => {}
+            entered => entered.on(shown(&walk))?,
+        }
+    }
+    Ok(())
+}
+
+fn shown(walk: &Walk) -> OsString {
+    OsStr::from_bytes(walk.path()).to_owned()
+}
+
+fn algorithm(csumtype: &OsStr) -> Result<Algorithm> {
+    let wanted = csumtype.as_bytes();
+    let found = ALGORITHMS.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(wanted));
+    found.map(|(_, algorithm)| *algorithm).ok_or_else(|| {
+        let why = "unknown checksum type, expecting crc|md5|sha1|sha224|sha256|sha384|sha512";
+        Error::argument("csumtype", csumtype, why)
+    })
+}
+
+/// Checksum of what is left to read, and how many bytes that was.
+fn sum(algorithm: Algorithm, file: &File) -> std::io::Result<(String, u64)> {
+    match algorithm {
+        Algorithm::Crc => {
+            let mut crc = Crc::default();
+            let len = pieces(file, |piece| crc.update(piece))?;
+            Ok((crc.finish().to_string(), len))
+        }
+        Algorithm::Md5 => digest::<md5::Md5>(file),
+        Algorithm::Sha1 => digest::<sha1::Sha1>(file),
+        Algorithm::Sha224 => digest::<sha2::Sha224>(file),
+        Algorithm::Sha256 => digest::<sha2::Sha256>(file),
+        Algorithm::Sha384 => digest::<sha2::Sha384>(file),
+        Algorithm::Sha512 => digest::<sha2::Sha512>(file),
+    }
+}
+
+fn digest<D: Digest>(file: &File) -> std::io::Result<(String, u64)> {
+    let mut digest = D::new();
+    let len = pieces(file, |piece| digest.update(piece))?;
+    let mut hex = String::new();
+    for byte in digest.finalize().iter() {
+        write!(hex, "{byte:02x}").ok(); // A String takes it.
+    }
+    Ok((hex, len))
+}
+
+fn pieces(mut file: &File, mut each: impl FnMut(&[u8])) -> std::io::Result<u64> {
+    let mut buffer = vec![0; PIECE];
+    let mut len = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(len),
+            Ok(n) => {
+                each(&buffer[..n]);
+                len += n as u64;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted && !crate::signals::ending() => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The line of one file. A name that would break it is escaped, as the programs do; cksum does not.
+fn line(algorithm: Algorithm, sum: &str, len: u64, path: &[u8]) -> Vec<u8> {
+    let mut line = Vec::new();
+    if algorithm == Algorithm::Crc {
+        line.extend_from_slice(format!("{sum} {len} ./").as_bytes());
+        line.extend_from_slice(path);
+        line.push(b'\n');
+        return line;
+    }
+    if path.iter().any(|b| matches!(b, b'\n' | b'\r' | b'\\')) {
+        line.push(b'\\');
+    }
+    line.extend_from_slice(format!("{sum}  ./").as_bytes());
+    for &byte in path {
+        match byte {
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            b'\\' => line.extend_from_slice(b"\\\\"),
+            byte => line.push(byte),
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_standards() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "abc").unwrap();
+        for (name, expected) in [
+            ("crc", "1219131554"),
+            ("md5", "900150983cd24fb0d6963f7d28e17f72"),
+            ("SHA1", "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            ("sha224", "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7"),
+            ("sha256", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+        ] {
+            let algorithm = algorithm(OsStr::new(name)).unwrap();
+            let (sum, len) = sum(algorithm, &File::open(file.path()).unwrap()).unwrap();
+            assert_eq!((sum.as_str(), len), (expected, 3));
+        }
+        assert!(algorithm(OsStr::new("sha3")).is_err());
+    }
+
+    #[test]
+    fn a_name_that_would_break_the_line_is_escaped() {
+        assert_eq!(line(Algorithm::Md5, "0", 1, b"a\nb\\"), b"\\0  ./a\\nb\\\\\n");
+        assert_eq!(line(Algorithm::Md5, "0", 1, b"a b"), b"0  ./a b\n");
+        assert_eq!(line(Algorithm::Crc, "0", 1, b"a\\b"), b"0 1 ./a\\b\n");
+    }
+}
