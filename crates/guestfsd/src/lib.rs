@@ -83,6 +83,7 @@ mod library;
 mod listen;
 pub mod mountable;
 pub mod mounts;
+pub mod partition_table;
 pub mod paths;
 pub mod probe;
 mod procedures;
