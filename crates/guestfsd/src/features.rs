@@ -15,6 +15,8 @@ enum Need {
     Programs(&'static [&'static str]),
     /// A file of the kernel, or else a module of this name.
     Kernel(&'static str, &'static str),
+    /// A file of the kernel.
+    File(&'static str),
     /// A filesystem of the kernel, and these programs.
     Filesystem(&'static str, &'static [&'static str]),
 }
@@ -48,7 +50,7 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("xfs", &[Need::Filesystem("xfs", &["mkfs.xfs"])]),
     ("xz", &[Need::Programs(&["xz"])]),
     ("zerofree", &[Need::Programs(&["zerofree"])]),
-    ("linuxmodules", &[Need::Programs(&["modprobe"])]),
+    ("linuxmodules", &[Need::Programs(&["modprobe"]), Need::File("/proc/modules")]),
 ];
 
 /// Whether a group is there.
@@ -102,6 +104,7 @@ impl Need {
         let programs = |list: &[&str]| list.iter().all(|p| tool::find(p).is_some());
         match self {
             Self::Programs(list) => programs(list),
+            Self::File(file) => std::path::Path::new(file).exists(),
             Self::Kernel(file, module) => kernel_has(file, module),
             Self::Filesystem(name, list) => programs(list) && filesystem(name),
         }

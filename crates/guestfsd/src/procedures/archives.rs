@@ -1,14 +1,16 @@
 //! Archives, unpacked into the guest and made from it.
 
-use crate::error::{Context, Error, Result};
+use crate::cpio;
+use crate::error::{Error, Result};
 use crate::glob::Pattern;
 use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::tar::{Attributes, compressed, create, decompressed, extract};
 use crate::transfer::{FileIn, FileOut};
 use guestfs_api::options;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 /// Unpacks a tar archive into a directory.
@@ -100,6 +102,31 @@ pub(crate) fn txz_out(
     pack(s, directory, tarball, Some(OsStr::new("xz")), &create::Options::default())
 }
 
+/// Makes a cpio archive of a directory.
+pub(crate) fn cpio_out(
+    s: &mut Session,
+    directory: &OsStr,
+    cpiofile: &mut FileOut<'_>,
+    options: &options::CpioOut<'_>,
+) -> Result<()> {
+    let directory = GuestPath::new("directory", directory)?;
+    s.need_root()?;
+    let format = match options.format.map(OsStr::as_bytes) {
+        None | Some(b"newc") => cpio::write::Format::Newc,
+        Some(b"crc") => cpio::write::Format::Crc,
+        Some(other) => {
+            let why = "must be 'newc' or 'crc'";
+            return Err(Error::argument("format", OsStr::from_bytes(other), why));
+        }
+    };
+    let dir = open_directory(s, directory)?;
+    cpio::write::write(dir, format, cpiofile).map_err(|e| e.within(directory))
+}
+
+fn open_directory(s: &Session, directory: GuestPath<'_>) -> Result<OwnedFd> {
+    s.open(directory, OFlags::RDONLY | OFlags::DIRECTORY).map(OwnedFd::from)
+}
+
 fn pack(
     s: &Session,
     directory: GuestPath<'_>,
@@ -107,8 +134,7 @@ fn pack(
     compress: Option<&OsStr>,
     how: &create::Options,
 ) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let dir = s.root()?.open(directory.as_os_str(), flags, Mode::empty()).on(directory)?;
+    let dir = open_directory(s, directory)?;
     compressed(file, compress, |out| create::write(dir, how, out))
         .map_err(|e: Error| e.within(directory))
 }

@@ -7,21 +7,29 @@ use guestfs_api::Errno;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 
-/// Names of compressions, each that of its program.
-const PROGRAMS: &[&str] = &["compress", "gzip", "bzip2", "xz", "lzop", "lzma", "zstd"];
+/// Names of compressions, their programs, and what these have to be told.
+const PROGRAMS: &[(&str, &str, &[&str])] = &[
+    ("compress", "compress", &[]),
+    ("gzip", "gzip", &[]),
+    ("bzip2", "bzip2", &[]),
+    ("xz", "xz", &[]),
+    ("lzop", "lzop", &[]),
+    ("lzma", "xz", &["--format=lzma"]),
+    ("zstd", "zstd", &[]),
+];
 
 fn program(name: &OsStr) -> Result<Tool> {
-    let Some(program) = PROGRAMS.iter().find(|p| name == **p) else {
+    let Some((name, program, args)) = PROGRAMS.iter().find(|(n, ..)| name == *n) else {
         return Err(Error::argument("compress", name, "unknown compression type"));
     };
     if tool::find(program).is_none() {
         let text = format!(
-            "compression type {program} is not supported, because external program '{program}' is \
+            "compression type {name} is not supported, because external program '{program}' is \
              not available in the appliance"
         );
         return Err(Error::new(Errno::ENOTSUP, text));
     }
-    Ok(Tool::new(program))
+    Ok(Tool::new(program).args(*args))
 }
 
 /// Hands what the client sends to `sink`, decompressed where it is compressed.
