@@ -80,6 +80,7 @@ pub mod dm;
 pub mod error;
 pub mod features;
 mod glob;
+pub mod inode;
 mod library;
 mod listen;
 pub mod mountable;

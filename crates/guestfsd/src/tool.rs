@@ -196,7 +196,13 @@ impl Output {
 
     /// The error that the program's messages (or else its exit status) make.
     pub fn failure(&self) -> Error {
-        let said = self.stderr.trim();
+        // Some programs say on standard output what is wrong.
+        let stdout = self.stdout.len().saturating_sub(MAX_MESSAGES);
+        let stdout = String::from_utf8_lossy(&self.stdout[stdout..]);
+        let said = match self.stderr.trim() {
+            "" => stdout.trim(),
+            said => said,
+        };
         let text = match (said, self.signal) {
             ("", Some(signal)) => format!("killed by signal {signal}"),
             ("", None) => format!("exit status {}", self.code),
