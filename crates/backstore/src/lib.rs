@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use sgl::Sgl;
 
 pub use config::Config;
-pub use file::FileStore;
+pub use file::{FileStore, lock_image};
 pub use null::NullStore;
 pub use qcow::QcowStore;
 pub use registry::{AnyBackstore, OpenOptions, SUBTYPES, Subtype, check, open};

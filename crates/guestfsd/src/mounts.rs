@@ -25,6 +25,15 @@ pub struct Mount {
     pub source: OsString,
 }
 
+/// The variable that says that device nodes of guests must not work.
+const NODEV: &str = "GUESTFSD_NODEV";
+
+/// Options for every mount(8), whatever the client asks for. Where there is no VM around the daemon
+/// (guestfs-novm), a device node in a guest's filesystem would be one of the host's devices.
+pub fn enforced() -> &'static [&'static str] {
+    if std::env::var_os(NODEV).is_some() { &["-o", "nodev"] } else { &[] }
+}
+
 /// Everything that is mounted, in the order in which it was.
 pub fn all() -> Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo").on("/proc/self/mountinfo")?;

@@ -4,9 +4,17 @@
 //! look at the contents, opens the device for a moment: programs that want it for themselves would
 //! find it busy. So what changes a device says so, and the next call that names or lists devices
 //! waits; all other questions do not.
+//!
+//! Where somebody else than udev makes the nodes (guestfs-novm), there is a socket in its place, named by
+//! [`VARIABLE`], which is hung up when all is up to date.
 
 use crate::tool::Tool;
 use std::cell::Cell;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+/// The variable that names the socket to wait at in place of udev.
+const VARIABLE: &str = "GUESTFSD_SETTLE";
 
 /// What is known of udev.
 #[derive(Debug, Default)]
@@ -23,7 +31,18 @@ impl Udev {
 
     /// Waits, if anything changed, until udev has seen to it. Yields whether it waited.
     pub fn settle(&mut self) -> bool {
-        if !std::mem::take(&mut self.changed) || !self.present() {
+        if !std::mem::take(&mut self.changed) {
+            return false;
+        }
+        if let Some(socket) = std::env::var_os(VARIABLE) {
+            let hung_up =
+                UnixStream::connect(&socket).and_then(|mut s| s.read_to_end(&mut Vec::new()));
+            if let Err(e) = hung_up {
+                tracing::warn!(socket = %socket.to_string_lossy(), error = %e, "waiting for devices");
+            }
+            return true;
+        }
+        if !self.present() {
             return false;
         }
         if let Err(e) = Tool::new("udevadm").arg("settle").ok() {

@@ -23,7 +23,7 @@ const RESIZE: i64 = 3;
 ///
 /// # Errors
 /// Of the system; some file systems have no locks (EINVAL, ENOLCK, EOPNOTSUPP).
-pub(crate) fn lock(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<bool> {
+pub fn lock(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<bool> {
     let doing: &[i64] = if read_only { &[READ] } else { &[READ, WRITE, RESIZE] };
     // Two that only read do not disturb each other.
     let refusing = [WRITE, RESIZE];

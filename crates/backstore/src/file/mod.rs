@@ -31,6 +31,7 @@ use sgl::Sgl;
 use crate::{
     Backstore, Config, Discard, Error, ErrorKind, Facts, OpenOptions, Provisioning, zeroes,
 };
+pub use lock::lock as lock_image;
 pub(crate) use open::{Image, check as check_image, open as open_image};
 
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;

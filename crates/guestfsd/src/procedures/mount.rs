@@ -116,6 +116,7 @@ fn run_mount(
     if let Some(fstype) = fstype.filter(|t| !t.is_empty()) {
         tool = tool.arg("-t").arg(fstype);
     }
+    tool = tool.args(mounts::enforced());
     // The descriptor says where, whatever the guest's directories become meanwhile.
     let target = proc_path(at.as_fd());
     let done = tool.arg("--").arg(source).arg(target).ok();
@@ -178,7 +179,8 @@ pub(crate) fn remount(
     let how = if rw { "remount,rw" } else { "remount,ro" };
     let path = crate::paths::path_of(&at).on(mountpoint)?;
     drop(at);
-    Tool::new("mount").args(["-o", how, "--"]).arg(path).ok().map_err(|e| e.within(mountpoint))
+    let tool = Tool::new("mount").args(["-o", how]).args(mounts::enforced()).arg("--").arg(path);
+    tool.ok().map_err(|e| e.within(mountpoint))
 }
 
 /// What is mounted, by device.

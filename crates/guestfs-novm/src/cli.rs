@@ -1,0 +1,107 @@
+//! The command line: of a user, and of libguestfs, which believes to start QEMU.
+//!
+//! Options of QEMU have one dash, ours two.
+
+use crate::error::{Context, Result};
+use crate::mode::Mode;
+use crate::probe::Probe;
+use crate::qemu::Machine;
+use crate::{client, daemon, instant, machine::settle};
+use clap::Parser;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Runs guestfsd for unmodified libguestfs clients, with no virtual machine.
+#[derive(Debug, Parser)]
+#[command(name = "guestfs-novm", version, arg_required_else_help = true)]
+pub struct Options {
+    /// Use this host's kernel, in namespaces (root)
+    #[arg(long)]
+    pub instant: bool,
+
+    /// The daemon [default: guestfsd beside this program, or installed]
+    #[arg(long, value_name = "PATH")]
+    pub guestfsd: Option<PathBuf>,
+
+    /// Print what a client needs in its environment, for a shell to eval
+    #[arg(long)]
+    pub print_env: bool,
+
+    /// A libguestfs client to be run in that environment, with its arguments
+    #[arg(last = true, value_name = "CLIENT")]
+    pub client: Vec<OsString>,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    let args: Vec<OsString> = args.collect();
+    if std::path::Path::new(&name).file_name().is_some_and(|n| n == "udevadm") {
+        return finish(settle::wait().on(settle::SOCKET).map(|()| 0));
+    }
+    let first = args.first().map(|a| a.to_string_lossy()).unwrap_or_default();
+    if first.starts_with('-') && !first.starts_with("--") && first.len() > 2 {
+        return finish(hypervisor(&args));
+    }
+    match Options::try_parse() {
+        Ok(options) => finish(user(options)),
+        Err(message) => {
+            // Help and version, too, come this way.
+            message.print().ok();
+            if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+fn finish(result: Result<i32>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(e) => {
+            instant::report(&e);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What libguestfs starts.
+fn hypervisor(args: &[OsString]) -> Result<i32> {
+    if let Some(probe) = Probe::find(args) {
+        probe.answer(io::stdin().lock(), io::stdout().lock()).on("standard output")?;
+        return Ok(0);
+    }
+    let machine = Machine::parse(args)?;
+    let level = if machine.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(io::stderr)
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).ok();
+    let daemon = daemon::find()?;
+    match Mode::from_environment()? {
+        Mode::Instant => instant::run(&machine, &daemon),
+    }
+}
+
+/// What a user starts.
+fn user(options: Options) -> Result<i32> {
+    let mode = options.instant.then_some(Mode::Instant);
+    if options.guestfsd.is_none() {
+        daemon::find()?;
+    }
+    let variables = client::environment(mode, options.guestfsd.as_deref())?;
+    if options.print_env {
+        io::stdout().write_all(&client::shell(&variables)).on("standard output")?;
+    }
+    let Some((program, arguments)) = options.client.split_first() else { return Ok(0) };
+    let mut command = Command::new(program);
+    // An attach method or a backend's setting of another session would not fit.
+    command.args(arguments).envs(variables).env_remove("LIBGUESTFS_BACKEND_SETTINGS");
+    Err(command.exec()).on(program.display())
+}

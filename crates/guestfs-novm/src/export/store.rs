@@ -1,0 +1,145 @@
+//! The thread that has an image open: requests in, replies to FUSE out.
+
+use crate::error::{Context, Error, Result};
+use crate::image::{Image, Kind};
+use backstore::{AnyBackstore, Backstore, ErrorKind, OpenOptions};
+use fuser::{Errno, ReplyData, ReplyEmpty, ReplyWrite};
+use io_engine::{Backend, Engine, Receiver, Sender, TaskSet, channel};
+use sgl::Sgl;
+use std::future::poll_fn;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::thread::JoinHandle;
+
+/// Bytes of a sector: the size of what is served is a whole number of these.
+const SECTOR: u64 = 512;
+
+/// What FUSE asks for.
+#[derive(Debug)]
+pub(super) enum Request {
+    Read { offset: u64, len: u32, reply: ReplyData },
+    Write { offset: u64, data: Vec<u8>, reply: ReplyWrite },
+    Flush { reply: ReplyEmpty },
+    Zero { offset: u64, len: u64, may_unmap: bool, reply: ReplyEmpty },
+    Stop,
+}
+
+/// Starts the thread; yields the size of what it serves, once the image is open.
+pub(super) fn start(image: &Image) -> Result<(Sender<Request>, u64, JoinHandle<Result<()>>)> {
+    let path = image.path.clone();
+    let subtype = if image.kind == Kind::Qcow { "qcow" } else { "file" };
+    let text = path.to_str().ok_or_else(|| Error::image(&path, "its name is not UTF-8"))?;
+    let config = format!("{subtype}/{text}");
+    let options = OpenOptions { read_only: image.read_only, ..OpenOptions::default() };
+    let (requests, receiver) = channel();
+    let (opened, is_open) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("image".into()).spawn(move || {
+        let engine = Engine::new(Backend::Auto).on("the engine of I/O")?;
+        let served = engine.block_on(async {
+            let store = match backstore::open(&config, &options).await {
+                Ok(store) => store,
+                Err(e) => {
+                    opened.send(Err(Error::Usage(e.to_string()))).ok();
+                    return Ok(());
+                }
+            };
+            opened.send(Ok(store.facts().size)).ok();
+            serve(&store, receiver).await;
+            let flushed = if options.read_only { Ok(()) } else { store.flush().await };
+            flushed.and(store.close().await).map_err(|e| Error::Usage(e.to_string()))
+        });
+        served.on("the engine of I/O")?
+    });
+    let thread = thread.on("a thread")?;
+    let size = is_open
+        .recv()
+        .unwrap_or_else(|_| Err(Error::image(&path, "the thread that opens it has ended")))?;
+    let size = size.checked_next_multiple_of(SECTOR).unwrap_or(u64::MAX - (SECTOR - 1));
+    Ok((requests, size, thread))
+}
+
+/// Serves until told to stop, many requests at a time.
+async fn serve(store: &AnyBackstore, mut requests: Receiver<Request>) {
+    let mut running = TaskSet::new();
+    loop {
+        let next = poll_fn(|cx| {
+            while running.poll_next(cx).is_ready() {}
+            match requests.poll_recv(cx) {
+                Poll::Ready(Some(Request::Stop) | None) => Poll::Ready(None),
+                other => other,
+            }
+        });
+        let Some(request) = next.await else { break };
+        running.push(answer(store, request));
+    }
+    while !running.is_empty() {
+        running.next().await;
+    }
+}
+
+async fn answer(store: &AnyBackstore, request: Request) {
+    match request {
+        Request::Read { offset, len, reply } => {
+            let mut data = vec![0; len as usize];
+            match read(store, &mut data, offset).await {
+                Ok(()) => reply.data(&data),
+                Err(e) => reply.error(errno(&e)),
+            }
+        }
+        Request::Write { offset, mut data, reply } => match write(store, &mut data, offset).await {
+            // A request of FUSE has less than 4 GiB.
+            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            Err(e) => reply.error(errno(&e)),
+        },
+        Request::Flush { reply } => empty(store.flush().await, reply),
+        Request::Zero { offset, len, may_unmap, reply } => {
+            let there = store.facts().size.saturating_sub(offset).min(len);
+            empty(store.write_zeroes(offset, there, may_unmap).await, reply);
+        }
+        Request::Stop => {}
+    }
+}
+
+/// What is behind the end of an image whose last sector is not whole reads as zeroes.
+async fn read(
+    store: &AnyBackstore,
+    data: &mut [u8],
+    offset: u64,
+) -> std::result::Result<(), backstore::Error> {
+    let there = usize::try_from(store.facts().size.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let there = there.min(data.len());
+    if there == 0 {
+        return Ok(());
+    }
+    store.read(&Sgl::from_slice(&mut data[..there]), offset).await
+}
+
+/// An image whose last sector is not whole grows when that is written.
+async fn write(
+    store: &AnyBackstore,
+    data: &mut [u8],
+    offset: u64,
+) -> std::result::Result<(), backstore::Error> {
+    let end = offset.saturating_add(data.len() as u64);
+    if end > store.facts().size {
+        store.resize(end).await?;
+    }
+    store.write(&Sgl::from_slice(data), offset, false).await
+}
+
+fn empty(result: std::result::Result<(), backstore::Error>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn errno(error: &backstore::Error) -> Errno {
+    tracing::warn!("{error}");
+    match &error.kind {
+        ErrorKind::Io(e) => Errno::from_i32(e.raw_os_error().unwrap_or(libc::EIO)),
+        ErrorKind::ReadOnly => Errno::EROFS,
+        ErrorKind::Unsupported(_) => Errno::EOPNOTSUPP,
+        ErrorKind::Invalid(_) => Errno::EIO,
+    }
+}

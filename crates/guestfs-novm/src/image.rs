@@ -1,0 +1,174 @@
+//! Images: what format they have, and which of them can be served.
+//!
+//! A raw image becomes a loop device as it is. One that is qcow2 (or qcow), and one whose length is no
+//! whole number of sectors, is served by `backstore` through FUSE. Other formats are refused.
+
+use crate::error::{Context, Error, Result};
+use crate::qemu::Drive;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes at the beginning of images of other formats, and their names.
+const MAGIC: &[(&[u8], &str)] = &[
+    (b"QFI\xfb\0\0\0\x01", "qcow"),
+    (b"QFI\xfb", "qcow2"),
+    (b"QED\0", "qed"),
+    (b"KDMV", "vmdk"),
+    (b"COWD", "vmdk"),
+    (b"# Disk DescriptorFile", "vmdk"),
+    (b"vhdxfile", "vhdx"),
+    (b"conectix", "vpc"),
+    (b"WithoutFreeSpace", "parallels"),
+    (b"WithouFreSpacExt", "parallels"),
+    (b"LUKS\xba\xbe", "luks"),
+];
+/// VirtualBox writes a text first.
+const VDI: (usize, &[u8]) = (64, b"\x7f\x10\xda\xbe");
+/// Bytes of the smallest sector.
+const SECTOR: u64 = 512;
+
+/// An image that can be served.
+#[derive(Debug)]
+pub struct Image {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// How it is served.
+    pub kind: Kind,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// How an image is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The file is the disk.
+    Raw,
+    /// The file is the disk, but for the end of its last sector.
+    Ragged,
+    /// Through `backstore`.
+    Qcow,
+}
+
+impl Image {
+    /// Looks at the image of a drive.
+    pub fn find(drive: &Drive) -> Result<Self> {
+        let path = std::path::absolute(&drive.file).on(drive.file.display())?;
+        let file = open(&path, true)?;
+        let kind = match drive.format.as_deref() {
+            Some(format) => kind_of(format, &path)?,
+            // As QEMU does where the client has not said it.
+            None => kind_of(probe(&file).on(path.display())?, &path)?,
+        };
+        let metadata = file.metadata().on(path.display())?;
+        let device = metadata.file_type().is_block_device();
+        if !device && !metadata.is_file() {
+            return Err(Error::image(path, "neither a file nor a block device"));
+        }
+        if !device && metadata.len() == 0 {
+            return Err(Error::image(path, "it is empty"));
+        }
+        let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
+        let kind = if ragged { Kind::Ragged } else { kind };
+        Ok(Self { path, kind, read_only: drive.read_only })
+    }
+
+    /// Opens a raw image and locks it, for as long as the file is open anywhere, against programs
+    /// that lock images as QEMU does.
+    pub fn open_locked(&self) -> Result<File> {
+        let file = open(&self.path, self.read_only)?;
+        match backstore::lock_image(file.as_fd(), self.read_only) {
+            Ok(true) => Ok(file),
+            Ok(false) => Err(Error::image(
+                &self.path,
+                "it is in use by another program (a VM?); read-only use beside it: guestfish --ro",
+            )),
+            // The filesystem has no locks.
+            Err(e) => {
+                tracing::debug!(path = %self.path.display(), "not locked: {e}");
+                Ok(file)
+            }
+        }
+    }
+}
+
+fn open(path: &Path, read_only: bool) -> Result<File> {
+    let mode = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    // NONBLOCK: a FIFO is found out without waiting for a writer.
+    let flags = mode | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    rustix::fs::open(path, flags, Mode::empty()).map(File::from).on(path.display())
+}
+
+fn kind_of(format: &str, path: &Path) -> Result<Kind> {
+    match format {
+        "raw" | "host_device" | "file" => Ok(Kind::Raw),
+        "qcow2" | "qcow" => Ok(Kind::Qcow),
+        other => Err(Error::image(
+            path,
+            format!(
+                "images of format {other} cannot be served without a VM; raw, qcow2 and qcow can: \
+                 qemu-img convert -O qcow2 makes one"
+            ),
+        )),
+    }
+}
+
+/// The format of a file that nobody has said.
+fn probe(file: &File) -> std::io::Result<&'static str> {
+    let mut head = [0; 80];
+    let mut have = 0;
+    while have < head.len() {
+        match file.read_at(&mut head[have..], have as u64)? {
+            0 => break,
+            n => have += n,
+        }
+    }
+    let head = &head[..have];
+    let known = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
+    let vdi = head.get(VDI.0..).is_some_and(|rest| rest.starts_with(VDI.1));
+    Ok(known.unwrap_or(if vdi { "vdi" } else { "raw" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn find(content: &[u8], format: Option<&str>) -> Result<Kind> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        let format = format.map(str::to_owned);
+        let drive = Drive { file: file.path().into(), format, ..Drive::default() };
+        Image::find(&drive).map(|i| i.kind)
+    }
+
+    #[test]
+    fn a_format_that_is_not_said_is_looked_for() {
+        let sector = |head: &[u8]| [head, &vec![0; 512 - head.len()]].concat();
+        assert_eq!(find(&sector(b""), None).unwrap(), Kind::Raw);
+        assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), None).unwrap(), Kind::Qcow);
+        assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), Some("raw")).unwrap(), Kind::Raw);
+        assert_eq!(find(b"short", None).unwrap(), Kind::Ragged);
+    }
+
+    #[test]
+    fn other_formats_are_refused_with_a_way_out() {
+        for (content, format, name) in
+            [(&b"KDMV"[..], None, "vmdk"), (b"conectix", None, "vpc"), (b"x", Some("vdi"), "vdi")]
+        {
+            let e = find(content, format).unwrap_err().to_string();
+            assert!(e.contains(&format!("format {name} ")) && e.contains("qemu-img"), "{e}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused() {
+        assert!(find(b"", Some("raw")).unwrap_err().to_string().ends_with("it is empty"));
+        for path in ["/dev/null", "/", "/nonexistent/x"] {
+            let drive = Drive { file: path.into(), ..Drive::default() };
+            assert!(Image::find(&drive).unwrap_err().to_string().starts_with(path), "{path}");
+        }
+    }
+}

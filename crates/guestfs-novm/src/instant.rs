@@ -1,0 +1,235 @@
+//! The host's own kernel: the daemon in namespaces, with the client's disks as loop devices.
+//!
+//! This process attaches the disks and waits; its child is process 1 of the namespaces and starts the
+//! daemon. The disks are attached while the child makes the root, and told to it when they are
+//! there. However it ends, everything goes: the child dies with this process and all others with the
+//! child, mounts go with their namespace, loop devices with their last user, what is exported through
+//! FUSE with this process.
+
+use crate::error::{Context, Error, Result};
+use crate::export::Export;
+use crate::image::{Image, Kind};
+use crate::loopdev::Loop;
+use crate::machine::init::{self, Daemon};
+use crate::machine::root::Root;
+use crate::machine::uevents::Uevents;
+use crate::machine::view::Disk;
+use crate::qemu::{Drive, Machine};
+use crate::sys::{self, Fork, Signals};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Signals that end the session.
+const ENDING: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+/// How long the daemon may go on with what it does when the client is gone.
+const GRACE: Duration = Duration::from_secs(2);
+/// Most bytes of the message that tells the child of its disks.
+const MAX_MESSAGE: u64 = 1 << 20;
+
+/// Runs a session to its end; yields the exit status.
+pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::Missing(
+            "instant mode needs root: to others the kernel gives neither loop devices nor mounts of \
+             ext4, xfs and the like, user namespaces or not; --uml needs no rights"
+                .into(),
+        ));
+    }
+    let signals = Signals::block(&[ENDING, &[libc::SIGCHLD]].concat()).on("signals")?;
+    let images: Vec<Image> = machine.drives.iter().map(Image::find).collect::<Result<_>>()?;
+    // Before the namespaces: announcements are not for every one of them.
+    let uevents = Uevents::listen()?;
+    let channel = UnixStream::connect(&machine.channel).on(machine.channel.display())?;
+    let watched: OwnedFd = channel.try_clone().on("the channel")?.into();
+    let (told, tell) = io::pipe().on("pipe")?;
+
+    let daemon_options =
+        Daemon { channel: channel.into(), verbose: machine.verbose, network: machine.network };
+    let child = match fork_into_pid_namespace()? {
+        Fork::Child => {
+            drop((tell, watched));
+            let status = child(daemon, daemon_options, told, &uevents);
+            let status = status.unwrap_or_else(|e| {
+                report(&e);
+                1
+            });
+            #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
+            std::process::exit(status);
+        }
+        Fork::Parent(child) => child,
+    };
+    drop((told, daemon_options, uevents));
+    let mut session = Session { child: Some(child), loops: Vec::new(), exports: Vec::new() };
+    session.attach(machine, &images, tell)?;
+    session.wait(&signals, watched)
+}
+
+/// Writes an error where the client takes it for the console of its appliance.
+pub(crate) fn report(error: &Error) {
+    writeln!(io::stderr(), "guestfs-novm: {error}").ok();
+}
+
+/// Forks a child that is process 1 of a new namespace.
+fn fork_into_pid_namespace() -> Result<Fork> {
+    let own = File::open("/proc/self/ns/pid").on("/proc/self/ns/pid")?;
+    sys::unshare(UnshareFlags::NEWPID).on("a PID namespace")?;
+    let fork = sys::fork().on("fork")?;
+    if let Fork::Parent(_) = fork {
+        // A process whose children go elsewhere may not start threads.
+        let kind = Some(LinkNameSpaceType::ProcessID);
+        move_into_link_name_space(rustix::fd::AsFd::as_fd(&own), kind).on("the PID namespace")?;
+    }
+    Ok(fork)
+}
+
+/// Process 1.
+fn child(daemon: &Path, options: Daemon, told: impl Read, uevents: &Uevents) -> Result<i32> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("prctl")?;
+    rustix::process::setsid().on("setsid")?;
+    let signals = Signals::block(&[libc::SIGCHLD]).on("signals")?;
+    let mut namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
+    namespaces.set(UnshareFlags::NEWNET, !options.network);
+    sys::unshare(namespaces).on("namespaces")?;
+    sys::set_host_name(c"(none)").on("the host name")?;
+    if !options.network {
+        sys::loopback_up().on("the loopback interface")?;
+    }
+    let root = Root::make(daemon)?;
+    let disks = move || {
+        let mut message = String::new();
+        told.take(MAX_MESSAGE).read_to_string(&mut message).on("pipe")?;
+        // Nothing, if our parent has failed or is gone: it has said why.
+        let disks = message.strip_suffix("\n\n").ok_or(io::ErrorKind::UnexpectedEof).on("disks")?;
+        Ok(disks.lines().filter(|l| !l.is_empty()).map(disk_from_line).collect())
+    };
+    init::run(root, disks, options, &signals, uevents)
+}
+
+fn disk_to_line(name: &str, drive: &Drive) -> String {
+    let serial = drive.serial.as_deref().unwrap_or_default();
+    format!("{name} {}\n", serial.replace(['\n', '\0'], "?"))
+}
+
+fn disk_from_line(line: &str) -> Disk {
+    let (kernel, serial) = line.split_once(' ').unwrap_or((line, ""));
+    Disk { kernel: kernel.to_owned(), serial: (!serial.is_empty()).then(|| serial.to_owned()) }
+}
+
+/// What there is to be taken down.
+struct Session {
+    child: Option<Pid>,
+    loops: Vec<Loop>,
+    exports: Vec<Export>,
+}
+
+impl Session {
+    /// Makes the images loop devices and tells the child.
+    fn attach(&mut self, machine: &Machine, images: &[Image], mut tell: impl Write) -> Result<()> {
+        let mut message = String::new();
+        for (drive, image) in machine.drives.iter().zip(images) {
+            let sector = drive.sector.unwrap_or(0);
+            let attached = if image.kind == Kind::Raw {
+                let file = image.open_locked()?;
+                Loop::attach(&file, &image.path, image.read_only, sector)?
+            } else {
+                let export = Export::start(image)?;
+                let attached = Loop::attach(export.file(), &image.path, image.read_only, sector)?;
+                self.exports.push(export);
+                attached
+            };
+            message += &disk_to_line(&attached.name(), drive);
+            self.loops.push(attached);
+        }
+        message += "\n";
+        if message.len() == 1 {
+            message += "\n";
+        }
+        tell.write_all(message.as_bytes()).on("pipe")
+    }
+
+    /// Waits until the daemon ends, or is to end.
+    fn wait(&mut self, signals: &Signals, channel: OwnedFd) -> Result<i32> {
+        let mut channel = Some(channel);
+        let mut deadline: Option<Instant> = None;
+        loop {
+            let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+            // The client's hanging up, which a busy daemon does not see.
+            fds.extend(channel.as_ref().map(|c| PollFd::new(c, PollFlags::empty())));
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|d| Timespec::try_from(d).ok());
+            let ready = match poll(&mut fds, timeout.as_ref()) {
+                Ok(n) => n,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(e) => return Err(e).on("poll"),
+            };
+            if fds.get(1).is_some_and(|c| !c.revents().is_empty()) {
+                channel = None;
+                deadline = Some(Instant::now() + GRACE);
+            }
+            if ready == 0 && deadline.is_some() {
+                tracing::warn!("the client is gone, and the daemon has not ended: it is killed");
+                self.kill();
+                return Ok(1);
+            }
+            while let Some(signal) = signals.next() {
+                if ENDING.contains(&signal) {
+                    // The client has had all synced before it sends this.
+                    self.kill();
+                    return Ok(0);
+                }
+            }
+            let Some(child) = self.child else { return Ok(0) };
+            if let Ok(Some((_, status))) = waitpid(Some(child), WaitOptions::NOHANG) {
+                self.child = None;
+                return Ok(init::exit_status(status));
+            }
+        }
+    }
+
+    /// Kills process 1, and with it all that is in its namespace.
+    fn kill(&mut self) {
+        if let Some(child) = self.child.take() {
+            kill_process(child, Signal::KILL).ok();
+            waitpid(Some(child), WaitOptions::empty()).ok();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.kill();
+        for left in Loop::detach(std::mem::take(&mut self.loops)) {
+            writeln!(io::stderr(), "guestfs-novm: {left}").ok();
+        }
+        for export in self.exports.drain(..) {
+            if let Err(e) = export.close() {
+                report(&e);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_told_in_a_line() {
+        let told = |serial: &str| {
+            let drive = Drive { serial: Some(serial.into()), ..Drive::default() };
+            let line = disk_to_line("loop3", &drive);
+            assert_eq!(line.matches('\n').count(), 1);
+            disk_from_line(line.trim_end_matches('\n'))
+        };
+        assert_eq!(told("a b").serial.as_deref(), Some("a b"));
+        assert_eq!(told("a\n/b").serial.as_deref(), Some("a?/b"));
+        assert_eq!(told("").serial, None);
+    }
+}

@@ -1,0 +1,28 @@
+//! Stands in for the hypervisor that libguestfs starts, so that unmodified clients work with no virtual
+//! machine: `guestfsd` runs in namespaces on this host.
+//!
+//! # The way of a launch
+//!
+//! libguestfs asks QEMU what it can ([`probe`]), then starts it with drives and a socket ([`qemu`]).
+//! Images are looked at ([`image`]); raw ones become loop devices ([`loopdev`]), others are served
+//! as raw files through FUSE first ([`export`]). In new namespaces a root of the host's programs is
+//! made, with the disks under the client's names ([`machine`]), and there the daemon serves the
+//! socket ([`instant`]).
+//!
+//! What comes in is the client's command line and, through it, images that may be hostile: what is
+//! read of them here is their first bytes, the tables of [`parts`], and what `backstore` reads.
+
+pub mod cli;
+pub mod client;
+pub mod daemon;
+pub mod error;
+pub mod export;
+pub mod image;
+pub mod instant;
+pub mod loopdev;
+pub mod machine;
+pub mod mode;
+pub mod parts;
+pub mod probe;
+pub mod qemu;
+pub mod sys;

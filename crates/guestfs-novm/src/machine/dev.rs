@@ -1,0 +1,81 @@
+//! /dev: a few character devices, free loop devices, and (by [`super::view`]) the client's disks. No
+//! other device of the host's.
+
+use crate::error::{Context, Result};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use std::ffi::CStr;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+
+/// Devices that are the same everywhere.
+const CHARACTER: &[(&str, u32, u32, u32)] = &[
+    ("null", 0o666, 1, 3),
+    ("zero", 0o666, 1, 5),
+    ("full", 0o666, 1, 7),
+    ("random", 0o666, 1, 8),
+    ("urandom", 0o666, 1, 9),
+    ("kmsg", 0o600, 1, 11),
+    ("tty", 0o666, 5, 0),
+];
+/// Devices whose numbers, or being there at all, depend on the kernel.
+const FROM_HOST: &[&str] = &["loop-control", "fuse", "btrfs-control", "mapper/control"];
+const LINKS: &[(&str, &str)] = &[
+    ("fd", "/proc/self/fd"),
+    ("stdin", "fd/0"),
+    ("stdout", "fd/1"),
+    ("stderr", "fd/2"),
+    ("ptmx", "pts/ptmx"),
+    ("core", "/proc/kcore"),
+];
+const DIRECTORIES: &[&str] = &["pts", "shm", "disk", "mapper"];
+/// Bytes of files in /dev, which are none.
+const SIZE: &CStr = c"mode=755,size=64k,nr_inodes=16384";
+/// Loop devices that there is a node for, if nobody uses them: for files in the guest.
+const LOOPS: u32 = 32;
+
+/// Makes /dev at this directory, which is empty.
+pub fn make(dev: &Path) -> Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("guestfs-novm", dev, "tmpfs", flags, SIZE).on(dev.display())?;
+    for dir in DIRECTORIES {
+        std::fs::create_dir(dev.join(dir)).on(dir)?;
+    }
+    for &(name, mode, major, minor) in CHARACTER {
+        node(&dev.join(name), FileType::CharacterDevice, mode, makedev(major, minor))?;
+    }
+    for name in FROM_HOST {
+        if let Ok(found) = std::fs::metadata(Path::new("/dev").join(name)) {
+            node(&dev.join(name), FileType::CharacterDevice, 0o660, found.rdev())?;
+        }
+    }
+    for number in free_loops() {
+        let path = dev.join(format!("loop{number}"));
+        node(&path, FileType::BlockDevice, 0o660, makedev(7, number))?;
+    }
+    for (name, target) in LINKS {
+        symlink(target, dev.join(name)).on(name)?;
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("devpts", dev.join("pts"), "devpts", flags, c"newinstance,ptmxmode=0666,mode=620")
+        .on("/dev/pts")?;
+    mount("shm", dev.join("shm"), "tmpfs", flags | MountFlags::NODEV, c"mode=1777").on("/dev/shm")
+}
+
+/// Loop devices that nobody uses now.
+pub fn free_loops() -> impl Iterator<Item = u32> {
+    let there = |n: &u32| Path::new(&format!("/sys/block/loop{n}")).exists();
+    let used = |n: &u32| Path::new(&format!("/sys/block/loop{n}/loop")).exists();
+    (0..LOOPS).filter(move |n| there(n) && !used(n))
+}
+
+/// Makes a node with exactly this mode.
+pub fn node(path: &Path, kind: FileType, mode: u32, device: u64) -> Result<()> {
+    let mode = Mode::from_raw_mode(mode);
+    match mknodat(CWD, path, kind, mode, device) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e).on(path.display()),
+    }
+    rustix::fs::chmod(path, mode).on(path.display())
+}

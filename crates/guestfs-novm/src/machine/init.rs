@@ -1,0 +1,111 @@
+//! Process 1: enters the root, starts the daemon, reaps what is orphaned, and keeps the view of devices
+//! up to date until the daemon ends.
+
+use super::root::{DAEMON, Root};
+use super::settle::{self, Settle};
+use super::uevents::Uevents;
+use super::view::{Disk, View};
+use crate::error::{Context, Result};
+use crate::sys::Signals;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use std::process::Command;
+
+/// Beginnings of names of variables that the daemon gets from its starter.
+const PASSED: &[&str] = &["GUESTFSD_", "RUST_"];
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    ("HOME", "/"),
+    ("TERM", "linux"),
+    ("LVM_SYSTEM_DIR", "/tmp/lvm"),
+    // Nobody but libdevmapper makes nodes.
+    ("DM_DISABLE_UDEV", "1"),
+    (settle::VARIABLE, settle::SOCKET),
+    // A device node in a guest's filesystem would be one of the host's devices.
+    ("GUESTFSD_NODEV", "1"),
+];
+
+/// What the daemon is started with.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The client, or what leads to it.
+    pub channel: OwnedFd,
+    /// It is to say what it does.
+    pub verbose: bool,
+    /// Programs may use the network.
+    pub network: bool,
+}
+
+/// Runs a daemon to its end, with these disks; yields its exit status. `signals` has SIGCHLD.
+pub fn run(
+    root: Root,
+    disks: impl FnOnce() -> Result<Vec<Disk>>,
+    daemon: Daemon,
+    signals: &Signals,
+    uevents: &Uevents,
+) -> Result<i32> {
+    root.enter()?;
+    let settle = Settle::listen()?;
+    let mut view = View::new(disks()?)?;
+    let pid = start(daemon)?;
+    loop {
+        let mut fds = [
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(uevents, PollFlags::IN),
+            PollFd::new(&settle, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).on("poll"),
+        }
+        while signals.next().is_some() {}
+        if let Some(status) = reap(pid) {
+            return Ok(status);
+        }
+        let asking = settle.asking();
+        let changed = uevents.any_block() || !asking.is_empty();
+        if changed && let Err(e) = view.sync() {
+            tracing::error!("devices: {e}");
+        }
+    }
+}
+
+/// Starts the daemon. Its channel is closed here, so that its end is seen at the other one.
+fn start(daemon: Daemon) -> Result<Pid> {
+    let Daemon { channel, verbose, network } = daemon;
+    rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::empty()).on("the channel")?;
+    let mut command = Command::new(DAEMON);
+    command.arg("--channel").arg(format!("fd:{}", channel.as_raw_fd()));
+    if verbose {
+        command.arg("--verbose");
+    }
+    if network {
+        command.arg("--network");
+    }
+    command.env_clear();
+    command.envs(std::env::vars_os().filter(|(name, _)| {
+        name.to_str().is_some_and(|n| PASSED.iter().any(|p| n.starts_with(p)))
+    }));
+    command.envs(ENVIRONMENT.iter().copied());
+    let child = command.spawn().on(DAEMON)?;
+    // It is process 1 that waits, for all processes alike.
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| std::io::Error::other("no process ID")).on(DAEMON)
+}
+
+/// Reaps all that has ended; the exit status of this process, if it has.
+fn reap(daemon: Pid) -> Option<i32> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == daemon => return Some(exit_status(status)),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// As a shell says it: 128 and the signal's number, where a signal ended it.
+pub fn exit_status(status: WaitStatus) -> i32 {
+    status.exit_status().or_else(|| Some(128 + status.terminating_signal()?)).unwrap_or(1)
+}

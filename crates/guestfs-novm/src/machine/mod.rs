@@ -1,0 +1,13 @@
+//! The machine that the daemon believes to be in: a root, devices, and a process 1.
+//!
+//! The same for namespaces on this host and for User-Mode Linux. [`root`] makes a root directory of the
+//! host's programs and nothing else of it, [`dev`] its /dev, [`view`] shows disks under the names
+//! that the client gives them (/dev/sda, in /sys and /proc/partitions too), and [`init`] starts the
+//! daemon and keeps all that up to date.
+
+pub mod dev;
+pub mod init;
+pub mod root;
+pub mod settle;
+pub mod uevents;
+pub mod view;

@@ -1,0 +1,187 @@
+//! The root directory: a tmpfs with the host's programs, libraries and their configuration, read-only.
+//!
+//! Nothing else of the host's files is there: no /home, /root, /var, /srv, /boot, and no device that
+//! they are on. After [`Root::enter`] the host's root is out of reach.
+
+use super::dev;
+use crate::error::{Context, Result};
+use crate::sys;
+use rustix::fd::OwnedFd;
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_bind, mount_change, mount_remount, move_mount, open_tree, unmount,
+};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Directories of the host that programs and what they need are in.
+const FROM_HOST: &[&str] =
+    &["bin", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "opt", "sbin", "usr"];
+/// Directories of our own, and their modes.
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("dev", 0o755),
+    ("mnt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("run/lock", 0o755),
+    ("sys", 0o555),
+    ("sysroot", 0o755),
+    ("tmp", 0o1777),
+    ("tmp/lvm", 0o755),
+    ("var", 0o755),
+    ("var/cache", 0o755),
+    ("var/lib", 0o755),
+    ("var/log", 0o755),
+    ("var/tmp", 0o1777),
+];
+/// Files of /proc that concern the whole host: not to be written by the guest's programs.
+const HOSTS: &[&str] = &["proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs"];
+/// ... save what a procedure of the daemon writes.
+const WRITABLE: &[&str] = &["proc/sys/vm/drop_caches"];
+/// Where a directory for the new root may be found.
+const PLACES: &[&str] = &["/tmp", "/run", "/mnt", "/var/tmp"];
+/// Where the daemon is in the new root.
+pub const DAEMON: &str = "/guestfsd";
+/// Where udevadm may be; there, it is this program.
+const UDEVADM: &[&str] = &["usr/bin/udevadm", "bin/udevadm", "usr/sbin/udevadm", "sbin/udevadm"];
+/// LVM looks at devices itself, for there is no udev.
+const LVM_CONF: &str = "devices {\n\tuse_devicesfile = 0\n\tobtain_device_list_from_udev = 0\n\
+                        \texternal_device_info_source = \"none\"\n}\n\
+                        activation {\n\tudev_sync = 0\n\tudev_rules = 0\n\tmonitoring = 0\n}\n\
+                        global {\n\tuse_lvmpolld = 0\n}\n";
+
+/// A root that was made but not yet entered.
+#[derive(Debug)]
+pub struct Root {
+    at: PathBuf,
+}
+
+impl Root {
+    /// Makes a root in this mount namespace, which has to be the caller's own.
+    pub fn make(daemon: &Path) -> Result<Self> {
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .on("a private mount namespace")?;
+        // Both may be below the directory that is about to be covered.
+        let own = std::env::current_exe().on("this program")?;
+        let (daemon, own) = (tree(daemon, false)?, tree(&own, false)?);
+        let at = PLACES.iter().map(Path::new).find(|p| p.is_dir()).unwrap_or("/".as_ref());
+        let root = Self { at: at.to_owned() };
+        mount("guestfs-novm", at, "tmpfs", MountFlags::NOSUID, c"mode=755").on(at.display())?;
+        for &(name, mode) in DIRECTORIES {
+            let dir = root.path(name);
+            std::fs::create_dir(&dir).on(name)?;
+            std::fs::set_permissions(&dir, PermissionsExt::from_mode(mode)).on(name)?;
+        }
+        symlink("../run", root.path("var/run")).on("/var/run")?;
+        symlink("../run/lock", root.path("var/lock")).on("/var/lock")?;
+        for name in FROM_HOST {
+            root.take(name)?;
+        }
+        root.file(DAEMON, &daemon)?;
+        for name in UDEVADM {
+            let target = root.path(name);
+            if target.exists() {
+                place(&own, &target)?;
+                break;
+            }
+        }
+        std::fs::write(root.path("tmp/lvm/lvm.conf"), LVM_CONF).on("lvm.conf")?;
+        root.kernel_files()?;
+        dev::make(&root.path("dev"))?;
+        Ok(root)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.at.join(name.trim_start_matches('/'))
+    }
+
+    /// Shows a directory of the host, or the symbolic link that is in its place.
+    fn take(&self, name: &str) -> Result<()> {
+        let source = Path::new("/").join(name);
+        match std::fs::symlink_metadata(&source) {
+            Err(_) => Ok(()),
+            Ok(found) if found.is_symlink() => {
+                let target = std::fs::read_link(&source).on(source.display())?;
+                symlink(target, self.path(name)).on(name)
+            }
+            Ok(found) if found.is_dir() => {
+                let copy = tree(&source, true)?;
+                let target = self.path(name);
+                std::fs::create_dir(&target).on(name)?;
+                place(&copy, &target)
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Shows a file of the host under this name.
+    fn file(&self, name: &str, source: &OwnedFd) -> Result<()> {
+        let target = self.path(name);
+        std::fs::write(&target, "").on(name)?;
+        place(source, &target)
+    }
+
+    /// /proc and /sys.
+    fn kernel_files(&self) -> Result<()> {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("proc", self.path("proc"), "proc", flags, None).on("/proc")?;
+        for name in HOSTS {
+            let path = self.path(name);
+            if path.exists() {
+                mount_bind(&path, &path).on(name)?;
+                mount_remount(&path, MountFlags::BIND | MountFlags::RDONLY | flags, "").on(name)?;
+            }
+        }
+        for name in WRITABLE {
+            let path = self.path(name);
+            if path.exists() {
+                mount_bind(&path, &path).on(name)?;
+                mount_remount(&path, MountFlags::BIND | flags, "").on(name)?;
+            }
+        }
+        // A bind mount: a new one would need a network namespace of our own.
+        let sys = self.path("sys");
+        mount_bind("/sys", &sys).on("/sys")?;
+        mount_remount(&sys, MountFlags::BIND | MountFlags::RDONLY | flags, "").on("/sys")?;
+        // md devices are set up through theirs.
+        let block = self.path("sys/devices/virtual/block");
+        if block.exists() {
+            mount_bind(&block, &block).on("/sys/devices/virtual/block")?;
+            mount_remount(&block, MountFlags::BIND | flags, "").on("/sys/devices/virtual/block")?;
+        }
+        Ok(())
+    }
+
+    /// Makes it this process's root; the one before is gone.
+    pub fn enter(self) -> Result<()> {
+        std::env::set_current_dir(&self.at).on(self.at.display())?;
+        // The old root comes to lie on the new one, from where it is taken off.
+        rustix::process::pivot_root(".", ".").on("pivot_root")?;
+        unmount(".", UnmountFlags::DETACH).on("the host's root")?;
+        std::env::set_current_dir("/").on("/")
+    }
+}
+
+/// A copy of the mount at a path, read-only, that is nowhere yet.
+fn tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    let copy = open_tree(CWD, path, flags).on(path.display())?;
+    match sys::make_read_only(&copy) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            Err(io::Error::other("mount_setattr(2) is not there: Linux 5.12 or later is needed"))
+        }
+        done => done,
+    }
+    .on(path.display())?;
+    Ok(copy)
+}
+
+/// Puts a copy of a mount somewhere.
+fn place(copy: &OwnedFd, target: &Path) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(copy, "", CWD, target, flags).on(target.display())
+}

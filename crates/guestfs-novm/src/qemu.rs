@@ -1,0 +1,426 @@
+//! The command line of QEMU, as the `direct` backend of libguestfs 1.40 to 1.56 writes it: what matters
+//! of it, which is drives, channel, kernel command line and network.
+//!
+//! A drive is described by `-drive`, or by `-blockdev` (key=value or JSON, nested or by the names of
+//! other nodes), and becomes a disk by the `-device` that names it. All else is skipped.
+
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Most disks; libguestfs has at most 255.
+const MAX_DISKS: usize = 256;
+/// Longest value of an option.
+const MAX_VALUE: usize = 256 << 10;
+/// How deep nodes of `-blockdev` may be nested.
+const MAX_DEPTH: usize = 16;
+/// The `id` of libguestfs's own disk, which is not used here.
+const APPLIANCE: &str = "appliance";
+
+/// What libguestfs wants started.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Disks in the client's order.
+    pub drives: Vec<Drive>,
+    /// The socket at which the client waits for the daemon.
+    pub channel: PathBuf,
+    /// The daemon is to say what it does.
+    pub verbose: bool,
+    /// Programs may use the network.
+    pub network: bool,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// What the kernel is told: for User-Mode Linux.
+    pub append: String,
+}
+
+/// A disk that the client added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drive {
+    /// The image.
+    pub file: PathBuf,
+    /// Its format, if the client said it.
+    pub format: Option<String>,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// The label that the client gave it, its serial number.
+    pub serial: Option<String>,
+    /// Bytes of a sector, if not 512.
+    pub sector: Option<u32>,
+}
+
+/// Options of one kind: `format=raw,file.driver=file`.
+type Options = BTreeMap<String, String>;
+
+impl Machine {
+    /// Reads a command line.
+    pub fn parse(args: &[OsString]) -> Result<Self> {
+        let mut machine = Self { memory: 1280, ..Self::default() };
+        let mut nodes: BTreeMap<String, Options> = BTreeMap::new();
+        let mut words = args.iter().map(|a| a.to_string_lossy());
+        let mut devices = Vec::new();
+        let mut chardevs: BTreeMap<String, PathBuf> = BTreeMap::new();
+        let mut channel = None;
+        while let Some(option) = words.next() {
+            let mut value = || -> Result<String> {
+                let text = words.next().unwrap_or_default().into_owned();
+                if text.len() > MAX_VALUE {
+                    return Err(Error::Usage(format!("{option}: longer than {MAX_VALUE} bytes")));
+                }
+                Ok(text)
+            };
+            match option.as_ref() {
+                "-drive" => {
+                    let drive = options(&value()?, "file")?;
+                    let interface = drive.get("if").map_or("none", String::as_str).to_owned();
+                    let id =
+                        drive.get("id").cloned().unwrap_or_else(|| format!("#{}", nodes.len()));
+                    match interface.as_str() {
+                        "none" => {}
+                        // Firmware.
+                        "pflash" => continue,
+                        // A disk without a -device of its own.
+                        _ => devices.push(Options::from([("drive".into(), id.clone())])),
+                    }
+                    nodes.insert(id, drive);
+                }
+                "-blockdev" => {
+                    let node = options(&value()?, "driver")?;
+                    if let Some(name) = node.get("node-name") {
+                        nodes.insert(name.clone(), node);
+                    }
+                }
+                "-device" => {
+                    let device = options(&value()?, "driver")?;
+                    if device.get("driver").is_some_and(|d| d == "virtserialport") {
+                        channel = device.get("chardev").cloned();
+                    } else if device.contains_key("drive") {
+                        devices.push(device);
+                    }
+                }
+                "-chardev" => {
+                    let chardev = options(&value()?, "backend")?;
+                    if let (Some(id), Some(path)) = (chardev.get("id"), chardev.get("path")) {
+                        chardevs.insert(id.clone(), path.into());
+                    }
+                }
+                "-append" => machine.append = value()?,
+                "-netdev" => {
+                    value()?;
+                    machine.network = true;
+                }
+                "-m" => {
+                    let text = value()?;
+                    machine.memory = text.parse().map_err(|_| {
+                        Error::Usage(format!("-m {text}: expecting a number of MiB"))
+                    })?;
+                }
+                _ => {}
+            }
+        }
+        if devices.len() > MAX_DISKS + 1 {
+            return Err(Error::Usage(format!(
+                "{} disks: at most {MAX_DISKS} are served",
+                devices.len()
+            )));
+        }
+        for device in devices {
+            let Some(id) = device.get("drive").filter(|id| *id != APPLIANCE) else { continue };
+            machine.drives.push(drive(id, &nodes, &device)?);
+        }
+        machine.channel = channel
+            .and_then(|id| chardevs.remove(&id))
+            .or_else(|| chardevs.into_values().next())
+            .ok_or_else(|| {
+                Error::Usage(
+                    "no -chardev socket,path=...: this is started by libguestfs, see --help".into(),
+                )
+            })?;
+        let flag = |name: &str| machine.append.split_whitespace().any(|w| w == name);
+        machine.verbose = flag("guestfs_verbose=1");
+        machine.network |= flag("guestfs_network=1");
+        Ok(machine)
+    }
+}
+
+/// The disk that a device shows.
+fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Result<Drive> {
+    let refused = |what: &str| Error::Usage(format!("drive {id}: {what}"));
+    let node = nodes.get(id).ok_or_else(|| refused("there is no such drive"))?;
+    if is_on(node, "snapshot") {
+        return Err(refused("snapshot=on: add it read-only instead"));
+    }
+    let mut found = Drive {
+        serial: device.get("serial").or_else(|| node.get("serial")).cloned(),
+        ..Drive::default()
+    };
+    if let Some(sector) = device.get("logical_block_size") {
+        let bytes = sector.parse().ok().filter(|b| matches!(b, 512 | 1024 | 2048 | 4096));
+        let bytes = bytes.ok_or_else(|| {
+            refused(&format!("sectors of {sector} bytes: expecting 512, 1024, 2048 or 4096"))
+        })?;
+        found.sector = (bytes != 512).then_some(bytes);
+    }
+    // Down to the file: a -drive is one level, a -blockdev one for the format and one for the file.
+    let mut level = node.clone();
+    for _ in 0..MAX_DEPTH {
+        found.read_only |= is_on(&level, "read-only") || is_on(&level, "readonly");
+        if let Some(format) = level.get("format") {
+            found.format = Some(format.clone());
+        }
+        if let Some(protocol) = level.get("driver") {
+            match protocol.as_str() {
+                "file" | "host_device" => {}
+                "copy-on-read" | "throttle" => {}
+                "nbd" | "ssh" | "iscsi" | "rbd" | "gluster" | "http" | "https" | "ftp" | "ftps"
+                | "sheepdog" | "nfs" | "curl" => {
+                    return Err(refused(&format!(
+                        "protocol {protocol}: only files and block devices of this host are served"
+                    )));
+                }
+                format => found.format = found.format.or_else(|| Some(format.to_owned())),
+            }
+        }
+        if let Some(name) = level.get("filename") {
+            found.file = path_of(name).map_err(|e| refused(&e))?;
+            return Ok(found);
+        }
+        if let Some(text) = level.get("file") {
+            if let Some(next) = nodes.get(text) {
+                level = next.clone();
+                continue;
+            }
+            if let Some(json) = text.strip_prefix("json:") {
+                level = options(json, "")?;
+                continue;
+            }
+            found.file = path_of(text).map_err(|e| refused(&e))?;
+            return Ok(found);
+        }
+        let below: Options = level
+            .iter()
+            .filter_map(|(k, v)| Some((k.strip_prefix("file.")?.to_owned(), v.clone())))
+            .collect();
+        if below.is_empty() {
+            return Err(refused("it has no file"));
+        }
+        level = below;
+    }
+    Err(refused("its nodes are nested too deeply"))
+}
+
+fn is_on(options: &Options, name: &str) -> bool {
+    options.get(name).is_some_and(|v| matches!(v.as_str(), "on" | "true" | "yes"))
+}
+
+/// A file's name in QEMU's syntax, in which `nbd:...` is something else.
+fn path_of(name: &str) -> std::result::Result<PathBuf, String> {
+    let protocol = name.split('/').next().and_then(|first| first.split_once(':'));
+    match protocol {
+        None => Ok(name.into()),
+        Some(("file", _)) => {
+            let rest = &name["file:".len()..];
+            Ok(rest.strip_prefix("//").unwrap_or(rest).into())
+        }
+        Some((protocol, _)) => Err(format!(
+            "protocol {protocol}: only files and block devices of this host are served"
+        )),
+    }
+}
+
+/// Options as key=value, the first key of which may be left out, or as JSON.
+fn options(text: &str, first: &str) -> Result<Options> {
+    let mut found = Options::new();
+    if text.starts_with('{') {
+        let value = serde_json::from_str(text)
+            .map_err(|e| Error::Usage(format!("options in JSON: {e}: {}", shorten(text))))?;
+        flatten("", &value, &mut found);
+        return Ok(found);
+    }
+    for (n, part) in split_commas(text).into_iter().enumerate() {
+        match part.split_once('=') {
+            Some((key, value)) => found.insert(key.to_owned(), value.to_owned()),
+            None if n == 0 => found.insert(first.to_owned(), part),
+            None => found.insert(part, "on".to_owned()),
+        };
+    }
+    Ok(found)
+}
+
+/// Nested objects as keys with dots.
+fn flatten(prefix: &str, value: &Value, found: &mut Options) {
+    let text = match value {
+        Value::Object(members) => {
+            for (key, value) in members {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{key}"), value, found);
+            }
+            return;
+        }
+        Value::Null | Value::Array(_) => return,
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    found.insert(prefix.to_owned(), text);
+}
+
+/// Splits at commas, of which two stand for one that does not split.
+fn split_commas(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == ',' && chars.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push(c);
+        }
+    }
+    parts
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A command line as libguestfs 1.48 writes it, with these drives.
+    fn line(drives: &str) -> Vec<OsString> {
+        let text = format!(
+            "-global|virtio-blk-pci.scsi=off|-no-user-config|-nodefaults|-display|none|-machine|\
+             accel=kvm:tcg|-cpu|max,la57=off|-m|1280|-no-reboot|-kernel|/a/kernel|-initrd|\
+             /a/initrd|-device|virtio-scsi-pci,id=scsi|{drives}|-drive|\
+             file=/a/root,snapshot=on,id=appliance,cache=unsafe,if=none,format=raw|-device|\
+             scsi-hd,drive=appliance|-device|virtio-serial-pci|-serial|stdio|-chardev|\
+             socket,path=/tmp/g/guestfsd.sock,id=channel0|-device|\
+             virtserialport,chardev=channel0,name=org.libguestfs.channel.0|-append|\
+             panic=1 guestfs_verbose=1 TERM=linux"
+        );
+        text.split('|').map(OsString::from).collect()
+    }
+
+    fn parse(drives: &str) -> Result<Machine> {
+        Machine::parse(&line(drives))
+    }
+
+    fn one(drives: &str) -> Drive {
+        let mut machine = parse(drives).unwrap();
+        assert_eq!(machine.drives.len(), 1, "{drives}");
+        machine.drives.remove(0)
+    }
+
+    fn drive_of(file: &str, format: &str) -> Drive {
+        let format = (!format.is_empty()).then(|| format.to_owned());
+        Drive { file: file.into(), format, ..Drive::default() }
+    }
+
+    #[test]
+    fn channel_and_flags_are_found() {
+        let machine = parse("-drive|file=/x,id=hd0,if=none|-device|scsi-hd,drive=hd0").unwrap();
+        assert_eq!(machine.channel, PathBuf::from("/tmp/g/guestfsd.sock"));
+        assert_eq!((machine.verbose, machine.network, machine.memory), (true, false, 1280));
+    }
+
+    #[test]
+    fn a_drive_is_what_its_options_say() {
+        let device = "scsi-hd,drive=hd0";
+        for (drive, want) in [
+            ("file=/x.img,cache=writeback,format=raw,id=hd0,if=none", drive_of("/x.img", "raw")),
+            ("file=/a,,b.img,cache=unsafe,id=hd0,if=none", drive_of("/a,b.img", "")),
+            (
+                "file=/x,readonly=on,cache=writeback,format=qcow2,id=hd0,if=none",
+                Drive { read_only: true, ..drive_of("/x", "qcow2") },
+            ),
+            (
+                "file.driver=file,file.filename=/x,format=raw,id=hd0,if=none,read-only=on",
+                Drive { read_only: true, ..drive_of("/x", "raw") },
+            ),
+            (
+                "file=json:{\"driver\":\"raw\"},,\"file\":{\"driver\":\"file\"}},id=hd0",
+                drive_of("", ""),
+            ),
+            ("/x,id=hd0", drive_of("/x", "")),
+            ("file=file:/x,id=hd0", drive_of("/x", "")),
+            ("file=./odd:name,id=hd0", drive_of("./odd:name", "")),
+        ] {
+            let parsed = parse(&format!("-drive|{drive}|-device|{device}"));
+            if want.file.as_os_str().is_empty() {
+                assert!(parsed.is_err(), "{drive}");
+            } else {
+                assert_eq!(parsed.unwrap().drives, [want], "{drive}");
+            }
+        }
+    }
+
+    #[test]
+    fn label_and_sector_size_are_the_devices() {
+        let drive = one("-drive|file=/x,format=raw,id=hd0,if=none|-device|\
+             scsi-hd,drive=hd0,serial=top,physical_block_size=4096,logical_block_size=4096");
+        assert_eq!((drive.serial.as_deref(), drive.sector), (Some("top"), Some(4096)));
+    }
+
+    #[test]
+    fn block_nodes_are_followed_to_the_file() {
+        for nodes in [
+            r#"-blockdev|{"node-name":"hd0","driver":"qcow2","read-only":true,"file":{"driver":"file","filename":"/x"}}"#,
+            r#"-blockdev|{"node-name":"f","driver":"file","filename":"/x"}|-blockdev|{"node-name":"hd0","driver":"qcow2","read-only":true,"file":"f"}"#,
+            "-blockdev|file,node-name=f,filename=/x|-blockdev|qcow2,node-name=hd0,file=f,read-only=on",
+            "-blockdev|driver=qcow2,node-name=hd0,file.driver=file,file.filename=/x,read-only=on",
+            r#"-blockdev|{"node-name":"q","driver":"qcow2","read-only":true,"file":{"driver":"file","filename":"/x"}}|-blockdev|driver=copy-on-read,node-name=hd0,file=q"#,
+        ] {
+            let want = Drive { read_only: true, ..drive_of("/x", "qcow2") };
+            assert_eq!(one(&format!("{nodes}|-device|scsi-hd,drive=hd0")), want, "{nodes}");
+        }
+    }
+
+    #[test]
+    fn disks_are_in_the_order_of_their_devices() {
+        let machine = parse(
+            "-drive|file=/b,id=hd1,if=none|-drive|file=/a,id=hd0,if=none|-device|\
+             virtio-blk-pci,drive=hd0|-device|{\"driver\":\"scsi-hd\",\"drive\":\"hd1\"}|-drive|\
+             file=/c,if=virtio",
+        );
+        let files: Vec<_> = machine.unwrap().drives.into_iter().map(|d| d.file).collect();
+        assert_eq!(files, ["/a", "/b", "/c"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused_by_name() {
+        for (drives, text) in [
+            ("-drive|file=nbd:localhost:10809,id=hd0", "drive hd0: protocol nbd: only files"),
+            ("-drive|file=ssh://u@h/x,id=hd0", "drive hd0: protocol ssh: only files"),
+            ("-drive|file.driver=https,file.url=x,id=hd0", "drive hd0: protocol https: only"),
+            ("-drive|file=/x,snapshot=on,id=hd0", "drive hd0: snapshot=on"),
+            ("-drive|id=hd0", "drive hd0: it has no file"),
+            ("-blockdev|raw,node-name=hd0,file=hd0", "drive hd0: its nodes are nested too deeply"),
+            ("-drive|file=/x,id=hd1", "drive hd0: there is no such drive"),
+        ] {
+            let e = parse(&format!("{drives}|-device|scsi-hd,drive=hd0")).unwrap_err().to_string();
+            assert!(e.starts_with(text), "{drives}: {e}");
+        }
+        assert!(Machine::parse(&[]).unwrap_err().to_string().contains("started by libguestfs"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_command_line_is_read_or_refused(
+            words in proptest::collection::vec(
+                prop_oneof![
+                    Just("-drive".to_owned()), Just("-device".to_owned()),
+                    Just("-blockdev".to_owned()), Just("-chardev".to_owned()),
+                    "(file|driver|drive|id|node-name|path)=[a-c/:,{}.]{0,6}(,(file|driver|drive|id|node-name|filename)=[a-c]{1,2}){0,4}",
+                    "\\{\"[a-z]{1,4}\":.{0,20}\\}?",
+                ],
+                0..24,
+            )
+        ) {
+            let words: Vec<_> = words.into_iter().map(OsString::from).collect();
+            let _ = Machine::parse(&words);
+        }
+    }
+}

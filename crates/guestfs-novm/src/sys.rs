@@ -1,0 +1,187 @@
+//! This module uses `unsafe` for system calls that no library wraps: fork, unshare,
+//! signalfd, mount_setattr, and ioctls of block devices.
+#![allow(unsafe_code)]
+
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+use std::ffi::CStr;
+use std::io;
+use std::ptr;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Which of the two processes after a fork this is.
+#[derive(Clone, Copy, Debug)]
+pub enum Fork {
+    /// The new one.
+    Child,
+    /// The old one, and the new one's ID.
+    Parent(Pid),
+}
+
+/// Forks. The caller must have one thread only: of others, the child would have their locks.
+pub fn fork() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("fork in a process with several threads"));
+    }
+    // SAFETY: there is one thread, so the child may do whatever its parent may.
+    let pid = check(unsafe { libc::fork() })?;
+    Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Moves this process (for a PID namespace: its children) into new namespaces.
+pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
+    // SAFETY: descriptors stay shared as they are; namespaces are no memory.
+    unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(Into::into)
+}
+
+/// Signals as something to be read; they are blocked for what is else their effect.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks these signals, for this thread and those that it starts.
+    pub fn block(signals: &[libc::c_int]) -> io::Result<Self> {
+        let set = signal_set(signals);
+        // SAFETY: the set is initialised; the old mask is not asked for.
+        check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) })?;
+        // SAFETY: the set is initialised.
+        let fd =
+            check(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The next signal that has arrived.
+    pub fn next(&self) -> Option<libc::c_int> {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        let n = rustix::io::read(&self.0, &mut info).ok()?;
+        // Its first word is the signal's number.
+        let number = info.first_chunk::<4>().filter(|_| n == info.len())?;
+        i32::try_from(u32::from_ne_bytes(*number)).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
+    // SAFETY: `sigset_t` is plain numbers, and sigemptyset initialises it.
+    let mut set = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a signal set.
+    unsafe { libc::sigemptyset(&mut set) };
+    for &signal in signals {
+        // SAFETY: `set` is an initialised signal set.
+        unsafe { libc::sigaddset(&mut set, signal) };
+    }
+    set
+}
+
+/// Makes a mount and all below it read-only.
+pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
+    // struct mount_attr: set, clear, propagation, userns_fd.
+    let attributes: [u64; 4] = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the path is a string, and the kernel reads as many bytes as are there.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets this process's host name.
+pub fn set_host_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: the kernel reads as many bytes as the name has.
+    check(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) }).map(drop)
+}
+
+/// Brings the loopback interface up.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    // SAFETY: `ifreq` is plain numbers; zero is a value of each.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = 1; // IFF_UP
+    // SAFETY: the kernel reads an `ifreq`.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
+}
+
+/// `LOOP_CTL_GET_FREE`: the number of a loop device that nobody uses.
+pub fn loop_get_free(control: impl AsFd) -> io::Result<u32> {
+    // SAFETY: the ioctl has no argument.
+    let n = check(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), 0x4C82) })?;
+    u32::try_from(n).map_err(io::Error::other)
+}
+
+/// What a loop device is to be: `struct loop_config` with the fields that matter named.
+#[derive(Debug)]
+pub struct LoopConfig<'a> {
+    /// The file below it.
+    pub file: rustix::fd::BorrowedFd<'a>,
+    /// Bytes of a sector; 0: 512.
+    pub sector: u32,
+    /// `LO_FLAGS_*`.
+    pub flags: u32,
+    /// What losetup shows.
+    pub name: &'a [u8],
+}
+
+/// `LOOP_CONFIGURE`.
+pub fn loop_configure(device: impl AsFd, config: &LoopConfig<'_>) -> io::Result<()> {
+    // struct loop_config: fd, block_size, struct loop_info64, eight reserved words.
+    let mut raw = [0u8; 304];
+    raw[..4].copy_from_slice(&config.file.as_raw_fd().to_ne_bytes());
+    raw[4..8].copy_from_slice(&config.sector.to_ne_bytes());
+    raw[60..64].copy_from_slice(&config.flags.to_ne_bytes());
+    let name = &config.name[..config.name.len().min(63)];
+    raw[64..64 + name.len()].copy_from_slice(name);
+    // SAFETY: the kernel reads a loop_config, which `raw` has the size and layout of.
+    check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), 0x4C0A, raw.as_ptr()) }).map(drop)
+}
+
+/// Tells the kernel of a partition: `BLKPG_ADD_PARTITION`, in bytes.
+pub fn add_partition(disk: impl AsFd, number: u32, start: u64, length: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Partition {
+        start: i64,
+        length: i64,
+        number: libc::c_int,
+        names: [u8; 128],
+    }
+    #[repr(C)]
+    struct Argument<'a> {
+        operation: libc::c_int,
+        flags: libc::c_int,
+        length: libc::c_int,
+        data: &'a Partition,
+    }
+    let partition = Partition {
+        start: i64::try_from(start).map_err(io::Error::other)?,
+        length: i64::try_from(length).map_err(io::Error::other)?,
+        number: i32::try_from(number).map_err(io::Error::other)?,
+        names: [0; 128],
+    };
+    let length = i32::try_from(size_of::<Partition>()).map_err(io::Error::other)?;
+    let argument = Argument { operation: 1, flags: 0, length, data: &partition };
+    // SAFETY: the kernel reads a blkpg_ioctl_arg and the blkpg_partition that it points to.
+    check(unsafe { libc::ioctl(disk.as_fd().as_raw_fd(), 0x1269, &argument) }).map(drop)
+}
