@@ -4,7 +4,7 @@
 //! daemon. The disks are attached while the child makes the root, and told to it when they are
 //! there. However it ends, everything goes: the child dies with this process and all others with the
 //! child, mounts go with their namespace, loop devices with their last user, what is exported through
-//! FUSE with this process.
+//! FUSE with its last user.
 
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
@@ -17,7 +17,7 @@ use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
 use crate::sys::{self, Fork, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::fs::File;
@@ -76,15 +76,14 @@ pub(crate) fn report(error: &Error) {
     writeln!(io::stderr(), "guestfs-novm: {error}").ok();
 }
 
-/// Forks a child that is process 1 of a new namespace.
+/// Forks a child that is process 1 of a new namespace. Later children are not in it.
 fn fork_into_pid_namespace() -> Result<Fork> {
     let own = File::open("/proc/self/ns/pid").on("/proc/self/ns/pid")?;
     sys::unshare(UnshareFlags::NEWPID).on("a PID namespace")?;
     let fork = sys::fork().on("fork")?;
     if let Fork::Parent(_) = fork {
-        // A process whose children go elsewhere may not start threads.
         let kind = Some(LinkNameSpaceType::ProcessID);
-        move_into_link_name_space(rustix::fd::AsFd::as_fd(&own), kind).on("the PID namespace")?;
+        move_into_link_name_space(own.as_fd(), kind).on("the PID namespace")?;
     }
     Ok(fork)
 }
@@ -205,11 +204,14 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.kill();
-        for left in Loop::detach(std::mem::take(&mut self.loops)) {
-            writeln!(io::stderr(), "guestfs-novm: {left}").ok();
+        let left = Loop::detach(std::mem::take(&mut self.loops));
+        for device in &left {
+            writeln!(io::stderr(), "guestfs-novm: {device}").ok();
         }
         for export in self.exports.drain(..) {
-            if let Err(e) = export.close() {
+            // A server whose device is still used goes on until it is not.
+            let closed = if left.is_empty() { export.close() } else { Ok(()) };
+            if let Err(e) = closed {
                 report(&e);
             }
         }

@@ -2,7 +2,7 @@
 //! signalfd, mount_setattr, and ioctls of block devices.
 #![allow(unsafe_code)]
 
-use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
@@ -30,6 +30,23 @@ pub fn fork() -> io::Result<Fork> {
     // SAFETY: there is one thread, so the child may do whatever its parent may.
     let pid = check(unsafe { libc::fork() })?;
     Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// Closes all descriptors but these.
+pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<libc::c_uint> =
+        kept.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()).collect();
+    kept.sort_unstable();
+    let mut from = 0;
+    for fd in kept.into_iter().chain([libc::c_uint::MAX]) {
+        if from < fd {
+            // SAFETY: only called between fork and exit, where what owns the descriptors is not
+            // used any more.
+            check(unsafe { libc::close_range(from, fd - 1, 0) })?;
+        }
+        from = fd.saturating_add(1);
+    }
+    Ok(())
 }
 
 /// Moves this process (for a PID namespace: its children) into new namespaces.

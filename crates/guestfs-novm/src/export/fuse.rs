@@ -1,4 +1,4 @@
-//! The filesystem: a directory with one file, whose contents the thread of the image has.
+//! The filesystem: a directory with one file, whose contents the image's executor has.
 
 use super::NAME;
 use super::store::Request;
@@ -129,8 +129,8 @@ impl Filesystem for Files {
         _: LockOwner,
         reply: ReplyEmpty,
     ) {
-        // Of the page cache, which does not hold writes back here.
-        reply.ok();
+        // Writes are not held back in the page cache. With this answer it is not asked again.
+        reply.error(Errno::ENOSYS);
     }
 
     fn fsync(&self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

@@ -1,40 +1,45 @@
-//! Images that are not raw, as raw files: `backstore` behind FUSE.
+//! Images that are not raw, as raw files: `backstore` behind FUSE, in a process of its own.
 //!
-//! The filesystem has one file, [`NAME`], and is mounted nowhere: this process has its mount and the
-//! file open, and gives the file to a loop device. When the last of them is closed it is gone, so
-//! there is nothing to clean up, even after SIGKILL. One thread speaks FUSE, one serves the image.
+//! The filesystem has one file, [`NAME`], and is mounted nowhere: whoever has the file open holds all
+//! there is of it, and when the last of them is gone (the loop device on it), so is the filesystem,
+//! and the process that serves it flushes, closes the image and ends. Nothing needs to be cleaned
+//! up, even after SIGKILL. That process must be another one than those that hold the loop device: one that
+//! ends waits until its devices are flushed, which it could not serve any more.
 
 mod fuse;
 mod store;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
+use crate::sys::{self, Fork, Signals};
 use fuser::{Config, Session, SessionACL};
-use io_engine::Sender;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen,
 };
-use std::thread::JoinHandle;
-use store::Request;
+use rustix::process::{Pid, WaitOptions, waitpid};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 
 /// The name of the one file.
 const NAME: &str = "disk";
+/// What the server says when the image is open.
+const OPENED: [u8; 1] = [b'\n'];
+/// Longest message of the server.
+const MAX_MESSAGE: u64 = 64 << 10;
 
-/// An image that is served.
+/// An image that is served by a process of its own.
 #[derive(Debug)]
 pub struct Export {
     file: OwnedFd,
-    requests: Sender<Request>,
-    store: JoinHandle<Result<()>>,
+    server: Pid,
+    ended: PipeReader,
 }
 
 impl Export {
-    /// Opens an image and serves it.
+    /// Starts serving an image.
     pub fn start(image: &Image) -> Result<Self> {
-        let (requests, size, store) = store::start(image)?;
         let fuse = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| {
                 Error::Missing(format!(
@@ -42,17 +47,35 @@ impl Export {
                      make a raw image: qemu-img convert -O raw"
                 ))
             })?;
-        let mount = mount(&fuse).on("a FUSE filesystem")?;
-        let files = fuse::Files::new(size, image.read_only, requests.clone());
-        Session::from_fd(files, fuse, SessionACL::All, Config::default())
-            .and_then(|session| {
-                std::thread::Builder::new().name("fuse".into()).spawn(|| session.run())
-            })
-            .on("FUSE")?;
+        let (from_server, to_parent) = io::pipe().on("pipe")?;
+        let server = match sys::fork().on("fork")? {
+            Fork::Child => {
+                drop(from_server);
+                let status = i32::from(serve(image, fuse, to_parent).is_err());
+                #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
+                std::process::exit(status);
+            }
+            Fork::Parent(pid) => pid,
+        };
+        drop(to_parent);
+        // The kernel's first question waits until the server reads it.
+        let context = mount(&fuse).on("a FUSE filesystem")?;
+        drop(fuse);
+        let mut opened = [0];
+        if !matches!((&from_server).read(&mut opened), Ok(1)) || opened != OPENED {
+            waitpid(Some(server), WaitOptions::empty()).ok();
+            let rest = message(&from_server);
+            return Err(Error::Usage(format!("{}{rest}", char::from(opened[0]))));
+        }
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .on("a FUSE filesystem")?;
         let mode = if image.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let file = rustix::fs::openat(&mount, NAME, mode | OFlags::CLOEXEC, Mode::empty())
             .on("the file of FUSE")?;
-        Ok(Self { file, requests, store })
+        Ok(Self { file, server, ended: from_server })
     }
 
     /// The raw file.
@@ -60,35 +83,57 @@ impl Export {
         &self.file
     }
 
-    /// Ends serving: all is flushed, and the image marked clean. Whoever still uses the file gets
-    /// errors.
+    /// Waits until the image is flushed and closed, which it is when nobody uses the file any more.
     pub fn close(self) -> Result<()> {
-        let Self { file, requests, store } = self;
+        let Self { file, server, ended } = self;
         drop(file);
-        // If it has ended, `join` says why.
-        requests.send(Request::Stop).ok();
-        store.join().unwrap_or_else(|_| {
-            Err(std::io::Error::other("the thread panicked")).on("serving an image")
-        })
+        let said = message(&ended);
+        waitpid(Some(server), WaitOptions::empty()).on("the server of an image")?;
+        if said.is_empty() { Ok(()) } else { Err(Error::Usage(said)) }
     }
 }
 
-/// Mounts what speaks through this descriptor, nowhere.
-fn mount(fuse: &OwnedFd) -> std::io::Result<OwnedFd> {
+/// Prepares the mount of what speaks through this descriptor.
+fn mount(fuse: &OwnedFd) -> io::Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let id = |number: u32| number.to_string();
     for (key, value) in [
         ("source", "guestfs-novm".to_owned()),
         ("fd", fuse.as_raw_fd().to_string()),
         ("rootmode", "40000".to_owned()),
-        ("user_id", id(rustix::process::geteuid().as_raw())),
-        ("group_id", id(rustix::process::getegid().as_raw())),
+        ("user_id", rustix::process::geteuid().as_raw().to_string()),
+        ("group_id", rustix::process::getegid().as_raw().to_string()),
     ] {
         fsconfig_set_string(context.as_fd(), key, value.as_str())?;
     }
     fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(context)
+}
+
+/// What the server says before it ends.
+fn message(pipe: &PipeReader) -> String {
+    let mut text = Vec::new();
+    // Half a message is better than none.
+    pipe.take(MAX_MESSAGE).read_to_end(&mut text).ok();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The process that serves: until nobody uses the file, whatever becomes of its parent.
+fn serve(image: &Image, fuse: OwnedFd, mut parent: PipeWriter) -> Result<()> {
+    // Whatever else the parent has open is to end with the parent.
+    sys::close_all_but(&[0, 1, 2, fuse.as_raw_fd(), parent.as_raw_fd()]).on("descriptors")?;
+    rustix::process::setsid().on("setsid")?;
+    let _unheard = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).on("signals")?;
+    let served = store::open_and_serve(image, |size, requests| {
+        parent.write_all(&OPENED).on("pipe")?;
+        let files = fuse::Files::new(size, image.read_only, requests);
+        let session = Session::from_fd(files, fuse, SessionACL::All, Config::default());
+        let session = session.on("FUSE")?;
+        // Ends when the filesystem does, and drops the last sender of requests.
+        std::thread::Builder::new().name("fuse".into()).spawn(|| session.run()).on("a thread")?;
+        Ok(())
+    });
+    if let Err(e) = &served {
+        write!(parent, "{e}").ok();
+    }
+    served
 }

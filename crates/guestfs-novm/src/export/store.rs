@@ -1,4 +1,4 @@
-//! The thread that has an image open: requests in, replies to FUSE out.
+//! The image that is open: requests in, replies to FUSE out.
 
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Kind};
@@ -7,9 +7,6 @@ use fuser::{Errno, ReplyData, ReplyEmpty, ReplyWrite};
 use io_engine::{Backend, Engine, Receiver, Sender, TaskSet, channel};
 use sgl::Sgl;
 use std::future::poll_fn;
-use std::sync::mpsc;
-use std::task::Poll;
-use std::thread::JoinHandle;
 
 /// Bytes of a sector: the size of what is served is a whole number of these.
 const SECTOR: u64 = 512;
@@ -21,53 +18,41 @@ pub(super) enum Request {
     Write { offset: u64, data: Vec<u8>, reply: ReplyWrite },
     Flush { reply: ReplyEmpty },
     Zero { offset: u64, len: u64, may_unmap: bool, reply: ReplyEmpty },
-    Stop,
 }
 
-/// Starts the thread; yields the size of what it serves, once the image is open.
-pub(super) fn start(image: &Image) -> Result<(Sender<Request>, u64, JoinHandle<Result<()>>)> {
-    let path = image.path.clone();
+/// Opens an image, has `start` started with its size and where requests go, and serves until
+/// nobody sends them any more; then the image is flushed and closed.
+pub(super) fn open_and_serve(
+    image: &Image,
+    start: impl FnOnce(u64, Sender<Request>) -> Result<()>,
+) -> Result<()> {
+    let path = image.path.to_str();
+    let path = path.ok_or_else(|| Error::image(&image.path, "its name is not UTF-8"))?;
     let subtype = if image.kind == Kind::Qcow { "qcow" } else { "file" };
-    let text = path.to_str().ok_or_else(|| Error::image(&path, "its name is not UTF-8"))?;
-    let config = format!("{subtype}/{text}");
+    let config = format!("{subtype}/{path}");
     let options = OpenOptions { read_only: image.read_only, ..OpenOptions::default() };
-    let (requests, receiver) = channel();
-    let (opened, is_open) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("image".into()).spawn(move || {
-        let engine = Engine::new(Backend::Auto).on("the engine of I/O")?;
-        let served = engine.block_on(async {
-            let store = match backstore::open(&config, &options).await {
-                Ok(store) => store,
-                Err(e) => {
-                    opened.send(Err(Error::Usage(e.to_string()))).ok();
-                    return Ok(());
-                }
-            };
-            opened.send(Ok(store.facts().size)).ok();
-            serve(&store, receiver).await;
-            let flushed = if options.read_only { Ok(()) } else { store.flush().await };
-            flushed.and(store.close().await).map_err(|e| Error::Usage(e.to_string()))
-        });
-        served.on("the engine of I/O")?
+    let failed = |e: backstore::Error| Error::Usage(e.to_string());
+    let engine = Engine::new(Backend::Auto).on("the engine of I/O")?;
+    let served = engine.block_on(async {
+        let store = backstore::open(&config, &options).await.map_err(failed)?;
+        let size = store.facts().size.checked_next_multiple_of(SECTOR);
+        let size = size.ok_or_else(|| Error::image(path, "it is too large"))?;
+        let (requests, receiver) = channel();
+        start(size, requests)?;
+        serve(&store, receiver).await;
+        let flushed = if options.read_only { Ok(()) } else { store.flush().await };
+        flushed.and(store.close().await).map_err(failed)
     });
-    let thread = thread.on("a thread")?;
-    let size = is_open
-        .recv()
-        .unwrap_or_else(|_| Err(Error::image(&path, "the thread that opens it has ended")))?;
-    let size = size.checked_next_multiple_of(SECTOR).unwrap_or(u64::MAX - (SECTOR - 1));
-    Ok((requests, size, thread))
+    served.on("the engine of I/O")?
 }
 
-/// Serves until told to stop, many requests at a time.
+/// Serves until there is nobody to serve, many requests at a time.
 async fn serve(store: &AnyBackstore, mut requests: Receiver<Request>) {
     let mut running = TaskSet::new();
     loop {
         let next = poll_fn(|cx| {
             while running.poll_next(cx).is_ready() {}
-            match requests.poll_recv(cx) {
-                Poll::Ready(Some(Request::Stop) | None) => Poll::Ready(None),
-                other => other,
-            }
+            requests.poll_recv(cx)
         });
         let Some(request) = next.await else { break };
         running.push(answer(store, request));
@@ -96,7 +81,6 @@ async fn answer(store: &AnyBackstore, request: Request) {
             let there = store.facts().size.saturating_sub(offset).min(len);
             empty(store.write_zeroes(offset, there, may_unmap).await, reply);
         }
-        Request::Stop => {}
     }
 }
 
