@@ -92,6 +92,7 @@ mod procedures;
 mod serial;
 pub mod session;
 mod signals;
+mod swap;
 mod tar;
 pub mod tool;
 pub mod transfer;

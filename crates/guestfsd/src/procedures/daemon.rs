@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::features::{self, Availability};
 use crate::session::Session;
+use crate::swap::Swaps;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
@@ -48,9 +49,11 @@ pub(crate) fn filesystem_available(_: &mut Session, filesystem: &OsStr) -> Resul
     Ok(features::filesystem(&name))
 }
 
-/// The last call of a client with autosync: nothing is mounted any more, and everything that was
+/// The last call of a client with autosync: nothing is mounted or swapped to any more, and everything that was
 /// written is on the disks.
 pub(crate) fn internal_autosync(s: &mut Session) -> Result<()> {
+    // A file that is swapped to keeps its filesystem mounted.
+    s.state::<Swaps>().switch_all_off();
     let unmounted = if s.serves_machine() { Ok(()) } else { s.unmount_all() };
     rustix::fs::sync();
     unmounted

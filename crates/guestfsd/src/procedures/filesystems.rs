@@ -93,7 +93,7 @@ pub(crate) fn findfs_partlabel(s: &mut Session, label: &OsStr) -> Result<PathBuf
     find_partition(s, "label", label, |e, _| e.name() == label)
 }
 
-fn find_filesystem(
+pub(super) fn find_filesystem(
     s: &mut Session,
     argument: &str,
     value: &OsStr,
