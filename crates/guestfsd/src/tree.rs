@@ -91,6 +91,11 @@ impl Walk {
         self.levels.last().ok_or(Raw::NOENT)?.dir.fd()
     }
 
+    /// How many directories below the top the walk is.
+    pub(crate) fn depth(&self) -> usize {
+        self.levels.len().saturating_sub(1)
+    }
+
     /// Path of what was found or left, from below the top on.
     pub(crate) fn path(&self) -> &[u8] {
         &self.path

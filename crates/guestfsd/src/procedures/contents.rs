@@ -21,7 +21,8 @@ pub(crate) fn equal(s: &mut Session, file1: GuestPath<'_>, file2: GuestPath<'_>)
     let (mut one, mut two) = (s.open(file1, OFlags::RDONLY)?, s.open(file2, OFlags::RDONLY)?);
     let (mut a, mut b) = (vec![0; PIECE], vec![0; PIECE]);
     loop {
-        let (n, m) = (fill(&mut one, &mut a).on(file1)?, fill(&mut two, &mut b).on(file2)?);
+        let (n, m) =
+            (read_full(&mut one, &mut a).on(file1)?, read_full(&mut two, &mut b).on(file2)?);
         if a[..n] != b[..m] {
             return Ok(false);
         }
@@ -32,7 +33,7 @@ pub(crate) fn equal(s: &mut Session, file1: GuestPath<'_>, file2: GuestPath<'_>)
 }
 
 /// Reads until the buffer is full or the file at its end.
-pub(super) fn fill(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+pub(super) fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
         match file.read(&mut buffer[n..]) {
@@ -97,7 +98,7 @@ pub(super) fn each_piece(
     let mut file = s.open(path, OFlags::RDONLY)?;
     let mut buffer = vec![0; PIECE];
     loop {
-        match fill(&mut file, &mut buffer).on(path)? {
+        match read_full(&mut file, &mut buffer).on(path)? {
             0 => return Ok(()),
             n => each(&buffer[..n])?,
         }
@@ -272,7 +273,7 @@ pub(crate) fn hexdump(s: &mut Session, path: GuestPath<'_>) -> Result<String> {
     let (mut row, mut before, mut repeats) = ([0; ROW], None, false);
     let (mut dump, mut offset) = (String::new(), 0u64);
     loop {
-        let n = fill(&mut file, &mut row).on(path)?;
+        let n = read_full(&mut file, &mut row).on(path)?;
         if n == 0 {
             break;
         }

@@ -1,0 +1,435 @@
+//! Copies of files and trees of the guest, made by descriptor: as cp(1) makes them, but no link of the guest leads
+//! out of it, wherever it lies in source or target.
+
+use crate::error::{Context, Error, Result};
+use crate::mounts::client_path;
+use crate::paths::{Entry, Root, Sysroot, path_of};
+use crate::tree::{Step, Walk};
+use crate::xattr;
+use guestfs_api::Errno;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno as Raw;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+/// A name, opened for its place only.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// For reading; what is not a file any more does not hold us up.
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+/// Access control lists: what a file has inherited goes where the copied one has none.
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Where names of files that are copied are looked up, and how they are copied.
+pub(crate) struct Copier<'s> {
+    root: &'s Root,
+    sysroot: &'s Sysroot,
+    /// Owners, modes, times, links and attributes too.
+    preserve: bool,
+    /// Path in the target of each file with several names that has been copied.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    /// What went wrong first: the rest is copied all the same.
+    failed: Option<Error>,
+}
+
+/// A directory of the target that is being filled.
+struct Level {
+    fd: OwnedFd,
+    /// Of the directory that is copied.
+    stat: Stat,
+    /// It was made, and is not one that was there.
+    made: bool,
+}
+
+impl<'s> Copier<'s> {
+    /// Copies in this sysroot.
+    pub(crate) fn new(root: &'s Root, sysroot: &'s Sysroot, preserve: bool) -> Self {
+        Self { root, sysroot, preserve, links: HashMap::new(), failed: None }
+    }
+
+    /// Copies what is at `from`, with all below it, to `to`.
+    pub(crate) fn tree(mut self, from: &Entry, to: &Entry) -> Result<()> {
+        let stat = from.lstat().on(&from.name)?;
+        let (name, target) = (from.name.as_os_str(), to.name.as_os_str());
+        if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+            self.leaf(from.dir.as_fd(), name, &stat, to.dir.as_fd(), target, target.as_bytes())?;
+            return self.failed.map_or(Ok(()), Err);
+        }
+        self.refuse_into_itself(&stat, to)?;
+        let source = rustix::fs::openat(&from.dir, name, READ | OFlags::DIRECTORY, Mode::empty());
+        let mut walk = Walk::new(&source.on(name)?).on(name)?;
+        let top = self.directory(to.dir.as_fd(), target, stat).on(target)?;
+        let mut levels = vec![top];
+        while let Some(step) = walk.step().on(name)? {
+            let shown = OsStr::from_bytes(walk.path()).to_owned();
+            let done = match step {
+                Step::Left => self.leave(&mut levels, walk.dir().on(name)?, walk.name()),
+                Step::Found => self.found(&mut walk, &mut levels),
+            };
+            if let Err(e) = done {
+                self.failed.get_or_insert(e.within(shown));
+            }
+            if crate::signals::ending() {
+                return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
+            }
+        }
+        self.leave(&mut levels, from.dir.as_fd(), name)?;
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn found(&mut self, walk: &mut Walk, levels: &mut Vec<Level>) -> Result<()> {
+        let Some(target) = levels.last().map(|level| level.fd.as_fd()) else { return Ok(()) };
+        let stat = walk.stat().on("")?;
+        let name = walk.name().to_owned();
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            let next = self.directory(target, &name, stat).on("")?;
+            walk.enter().on("")?;
+            levels.push(next);
+            return Ok(());
+        }
+        let path = walk.path().to_vec();
+        // The top directory's descriptor is where paths of links begin.
+        let top = levels.first().map_or(target, |level| level.fd.as_fd());
+        if self.preserve && stat.st_nlink > 1 && self.link(&stat, top, target, &name).on("")? {
+            return Ok(());
+        }
+        self.leaf(walk.dir().on("")?, &name, &stat, target, &name, &path)
+    }
+
+    /// A directory is complete: now its own attributes.
+    fn leave(
+        &mut self,
+        levels: &mut Vec<Level>,
+        above: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<()> {
+        let Some(level) = levels.pop() else { return Ok(()) };
+        if self.preserve {
+            let source = rustix::fs::openat(above, name, PLACE, Mode::empty()).on("")?;
+            attributes(source.as_fd(), level.fd.as_fd(), &level.stat).on("")?;
+            return rustix::fs::futimens(&level.fd, &times(&level.stat)).on("");
+        }
+        if level.made {
+            let mode = Mode::from_raw_mode(level.stat.st_mode & 0o777 & !umask());
+            rustix::fs::fchmod(&level.fd, mode).on("")?;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory, or takes the one that is there.
+    fn directory(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: Stat,
+    ) -> rustix::io::Result<Level> {
+        // Until it is complete, only for us.
+        let made = match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Raw::EXIST) => false,
+            Err(e) => return Err(e),
+        };
+        match rustix::fs::openat(dir, name, READ | OFlags::DIRECTORY, Mode::empty()) {
+            Ok(fd) => Ok(Level { fd, stat, made }),
+            // Never through a link.
+            Err(Raw::LOOP) => Err(Raw::NOTDIR),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Copies what is no directory.
+    fn leaf(
+        &mut self,
+        from: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Stat,
+        to: BorrowedFd<'_>,
+        target: &OsStr,
+        path: &[u8],
+    ) -> Result<()> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if self.preserve && stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
+        if kind.is_file() {
+            let source = File::from(rustix::fs::openat(from, name, READ, Mode::empty()).on("")?);
+            return self.file(&source, to, target);
+        }
+        self.refuse_same(stat, to, target)?;
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+        match kind {
+            FileType::Symlink => {
+                let text = rustix::fs::readlinkat(from, name, Vec::new()).on("")?;
+                replacing(to, target, || rustix::fs::symlinkat(&text, to, target)).on("")?;
+            }
+            kind => {
+                let make = || rustix::fs::mknodat(to, target, kind, mode, stat.st_rdev);
+                replacing(to, target, make).on("")?;
+            }
+        }
+        if self.preserve {
+            let source = rustix::fs::openat(from, name, PLACE, Mode::empty()).on("")?;
+            let copy = rustix::fs::openat(to, target, PLACE, Mode::empty()).on("")?;
+            attributes(source.as_fd(), copy.as_fd(), stat).on("")?;
+            let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(to, target, &times(stat), nofollow).on("")?;
+        }
+        Ok(())
+    }
+
+    /// Copies a file that is open, or what is left to read of a device.
+    pub(crate) fn file(&self, source: &File, to: BorrowedFd<'_>, target: &OsStr) -> Result<()> {
+        let stat = rustix::fs::fstat(source).on("")?;
+        let copy = self.create(&stat, to, target)?;
+        contents(source, &copy, &stat).on("")?;
+        if self.preserve {
+            attributes(source.as_fd(), copy.as_fd(), &stat).on("")?;
+            rustix::fs::futimens(&copy, &times(&stat)).on("")?;
+        }
+        Ok(())
+    }
+
+    /// Opens the target: one that is made, or what is there, through a link if it is one.
+    fn create(&self, stat: &Stat, to: BorrowedFd<'_>, target: &OsStr) -> Result<File> {
+        let bits = if self.preserve { 0o600 } else { stat.st_mode & 0o777 };
+        let write = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let new = write | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        match rustix::fs::openat(to, target, new, Mode::from_raw_mode(bits)) {
+            Ok(fd) => return Ok(File::from(fd)),
+            Err(Raw::EXIST) => {}
+            Err(e) => return Err(e).on(""),
+        }
+        self.refuse_same(stat, to, target)?;
+        let copy = match rustix::fs::openat(to, target, write | OFlags::NOFOLLOW, Mode::empty()) {
+            // Where the link leads inside the sysroot; what is not there is not made.
+            Err(Raw::LOOP) => {
+                let mut path = client_path(self.sysroot, &path_of(to).on("")?);
+                path.push("/");
+                path.push(target);
+                self.root.open(&path, write, Mode::empty()).on("link")?
+            }
+            copy => copy.on("")?,
+        };
+        let there = rustix::fs::fstat(&copy).on("")?;
+        if same(stat, &there) {
+            return Err(same_file());
+        }
+        if FileType::from_raw_mode(there.st_mode).is_file() {
+            rustix::fs::ftruncate(&copy, 0).on("")?;
+        }
+        Ok(File::from(copy))
+    }
+
+    /// A file that has been copied under another name becomes a link to that copy.
+    fn link(
+        &self,
+        stat: &Stat,
+        top: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        target: &OsStr,
+    ) -> rustix::io::Result<bool> {
+        let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) else { return Ok(false) };
+        // Component by component: nothing in the target may lead elsewhere.
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(top, 0)?;
+        let mut components = first.split(|&b| b == b'/').peekable();
+        while let Some(name) = components.next() {
+            if components.peek().is_none() {
+                let make = || rustix::fs::linkat(&dir, name, to, target, AtFlags::empty());
+                return replacing(to, target, make).map(|()| true);
+            }
+            dir = rustix::fs::openat(&dir, name, PLACE | OFlags::DIRECTORY, Mode::empty())?;
+        }
+        Ok(false)
+    }
+
+    fn refuse_same(&self, stat: &Stat, to: BorrowedFd<'_>, target: &OsStr) -> Result<()> {
+        match rustix::fs::statat(to, target, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) if same(stat, &there) => Err(same_file()),
+            Ok(there) if FileType::from_raw_mode(there.st_mode).is_dir() => {
+                let why = "a directory is not overwritten with a file";
+                Err(Error::new(Errno::EISDIR, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A directory is not copied into itself: that would have no end.
+    fn refuse_into_itself(&self, stat: &Stat, to: &Entry) -> Result<()> {
+        let top = rustix::fs::fstat(self.root).on("/")?;
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(&to.dir, 0).on(&to.name)?;
+        loop {
+            let here = rustix::fs::fstat(&dir).on(&to.name)?;
+            if same(stat, &here) {
+                let why = "a directory cannot be copied into itself";
+                return Err(Error::new(Errno::EINVAL, why));
+            }
+            let flags = PLACE | OFlags::DIRECTORY;
+            let above = rustix::fs::openat(&dir, "..", flags, Mode::empty()).on(&to.name)?;
+            if same(&here, &top) || same(&here, &rustix::fs::fstat(&above).on(&to.name)?) {
+                return Ok(());
+            }
+            dir = above;
+        }
+    }
+}
+
+fn same(a: &Stat, b: &Stat) -> bool {
+    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+}
+
+fn same_file() -> Error {
+    Error::new(Errno::EINVAL, "source and destination are the same file")
+}
+
+fn umask() -> u32 {
+    let mask = rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(mask);
+    mask.bits()
+}
+
+/// Makes a name; what is there under it and is no directory goes first.
+fn replacing(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    make: impl Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    match make() {
+        Err(Raw::EXIST) => {
+            rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
+            make()
+        }
+        done => done,
+    }
+}
+
+/// Copies content: shared where the filesystem can, else only what is no hole.
+fn contents(source: &File, copy: &File, stat: &Stat) -> rustix::io::Result<()> {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if !FileType::from_raw_mode(stat.st_mode).is_file() || size == 0 {
+        // Devices, and files of /proc, which say that they are empty.
+        return pump(source, copy, None);
+    }
+    if rustix::fs::ioctl_ficlone(copy, source).is_ok() {
+        return Ok(());
+    }
+    let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size;
+    let mut at = 0;
+    while at < size {
+        let end = match sparse.then(|| extent(source, at)) {
+            Some(Ok((begin, end))) => {
+                at = begin;
+                end.min(size)
+            }
+            // Nothing but a hole is left.
+            Some(Err(Raw::NXIO)) => break,
+            _ => size,
+        };
+        if at >= end {
+            break;
+        }
+        range(source, copy, at, end)?;
+        at = end;
+    }
+    // A file that has shrunk meanwhile has not become longer for that.
+    match rustix::fs::fstat(copy)?.st_size {
+        len if sparse && u64::try_from(len).unwrap_or(0) < size => {
+            rustix::fs::ftruncate(copy, size)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The data from an offset on: where they begin and end.
+fn extent(file: &File, at: u64) -> rustix::io::Result<(u64, u64)> {
+    use rustix::fs::{SeekFrom, seek};
+    let begin = seek(file, SeekFrom::Data(at))?;
+    Ok((begin, seek(file, SeekFrom::Hole(begin))?))
+}
+
+/// Copies a range, in the kernel where it can.
+fn range(source: &File, copy: &File, begin: u64, end: u64) -> rustix::io::Result<()> {
+    /// So much at once that it is often enough looked whether to end.
+    const PIECE: u64 = 64 << 20;
+    let (mut from, mut to) = (begin, begin);
+    while from < end {
+        let want = usize::try_from((end - from).min(PIECE)).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(source, Some(&mut from), copy, Some(&mut to), want) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(Raw::INTR) => {}
+            Err(Raw::XDEV | Raw::INVAL | Raw::OPNOTSUPP | Raw::NOSYS | Raw::PERM) => {
+                use rustix::fs::{SeekFrom, seek};
+                seek(source, SeekFrom::Start(from))?;
+                seek(copy, SeekFrom::Start(to))?;
+                return pump(source, copy, Some(end - from));
+            }
+            Err(e) => return Err(e),
+        }
+        if crate::signals::ending() {
+            return Err(Raw::INTR);
+        }
+    }
+    Ok(())
+}
+
+/// Copies by reading and writing, to the end or so many bytes.
+fn pump(source: &File, copy: &File, limit: Option<u64>) -> rustix::io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let n = match rustix::io::read(source, &mut buffer[..want]) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(Raw::INTR) if !crate::signals::ending() => continue,
+            Err(e) => return Err(e),
+        };
+        let mut rest = &buffer[..n];
+        while !rest.is_empty() {
+            match rustix::io::write(copy, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(Raw::INTR) if !crate::signals::ending() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        left -= n as u64;
+    }
+    Ok(())
+}
+
+/// Gives a copy its owner, extended attributes and mode.
+fn attributes(source: BorrowedFd<'_>, copy: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let owned = rustix::fs::chownat(copy, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+    // What the target's filesystem cannot keep is not kept; capabilities go when the owner changes, so
+    // they are set after that.
+    let names: Vec<OsString> = xattr::names(source).unwrap_or_default();
+    for acl in ACLS.iter().filter(|acl| !names.iter().any(|n| n == *acl)) {
+        xattr::remove(copy, acl).ok();
+    }
+    for name in &names {
+        if let Ok(value) = xattr::get(source, name) {
+            xattr::set(copy, name, &value).ok();
+        }
+    }
+    if !FileType::from_raw_mode(stat.st_mode).is_symlink() {
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        rustix::fs::chmod(crate::paths::proc_path(copy), mode)?;
+    }
+    owned
+}
+
+#[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)] // As wide as this machine's are.
+fn times(stat: &Stat) -> Timestamps {
+    let time = |sec, nsec| Timespec { tv_sec: sec, tv_nsec: nsec };
+    Timestamps {
+        last_access: time(stat.st_atime as i64, stat.st_atime_nsec as i64),
+        last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+    }
+}
