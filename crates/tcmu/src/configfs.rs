@@ -108,6 +108,12 @@ impl Device {
         Ok(self.attribute_number::<u8>("emulate_write_cache")?.map(|value| value != 0))
     }
 
+    /// Announces a volatile write cache, or none. Of a device that is enabled the kernel asks its
+    /// daemon first (RECONFIG).
+    pub fn set_emulate_write_cache(&self, on: bool) -> Result<(), Error> {
+        self.set_attribute("emulate_write_cache", if on { "1" } else { "0" })
+    }
+
     /// Bytes of a logical block.
     pub fn hw_block_size(&self) -> Result<Option<u32>, Error> {
         self.attribute_number("hw_block_size")

@@ -243,7 +243,8 @@ impl Manager {
     fn open(&mut self, uio: &UioDevice, added: Option<Event>) {
         let key = DeviceKey(self.next_key);
         self.next_key += 1;
-        let spec = served::spec(key, uio, &self.options, self.backing_dirs.clone());
+        let dirs = self.backing_dirs.clone();
+        let spec = served::spec(key, uio, &self.options, dirs, added.is_some());
         let started = spec.map_err(|error| (libc::EINVAL, error.to_string())).and_then(|spec| {
             let served = Served::new(uio, &spec);
             tracing::info!("{}: opening {}", served.label, served.config);

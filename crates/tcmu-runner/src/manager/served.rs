@@ -60,12 +60,13 @@ pub(super) struct Served {
     write_cache: Option<bool>,
 }
 
-/// What the thread needs to know of a device.
+/// What the thread needs to know of a device. A `new` one gets a write cache.
 pub(super) fn spec(
     key: DeviceKey,
     uio: &UioDevice,
     options: &Options,
     backing_dirs: Option<Vec<PathBuf>>,
+    new: bool,
 ) -> Result<DeviceSpec, tcmu::Error> {
     let configfs = options.configfs.device(uio.name.hba, &uio.name.name)?;
     // The UIO name has the string with which the device was made; configfs has the one of now.
@@ -81,7 +82,7 @@ pub(super) fn spec(
         block_size,
         max_transfer: max_sectors.saturating_mul(block_size),
         size: configfs.dev_size()?.unwrap_or(0),
-        write_cache: configfs.emulate_write_cache()?.unwrap_or(false),
+        write_cache: write_cache(&configfs, new)?,
         serial: configfs.unit_serial()?.unwrap_or_default(),
         cmd_time_out: Config::parse(&config).ok().and_then(|config| config.command_timeout),
         backing_dirs,
@@ -89,6 +90,23 @@ pub(super) fn spec(
         configfs,
         config,
     })
+}
+
+/// Whether a device has a volatile write cache. The kernel makes each without one, and whoever wants
+/// none can only say so later, for tools enable at once what they make: so a new one gets it, as a
+/// disk has it, and initiators flush. Without it every write waits for stable storage.
+fn write_cache(configfs: &tcmu::configfs::Device, new: bool) -> Result<bool, tcmu::Error> {
+    if configfs.emulate_write_cache()?.unwrap_or(false) {
+        return Ok(true);
+    }
+    if !new {
+        return Ok(false);
+    }
+    let set = configfs.set_emulate_write_cache(true);
+    if let Err(error) = &set {
+        tracing::warn!("no write cache, writes wait for stable storage: {error}");
+    }
+    Ok(set.is_ok())
 }
 
 impl Served {

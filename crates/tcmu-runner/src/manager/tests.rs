@@ -428,10 +428,26 @@ fn the_thread_is_told_what_configfs_says() {
     fs::write(device.join("wwn/vpd_unit_serial"), "T10 VPD Unit Serial Number: abc-1\n").unwrap();
     fs::write(device.join("attrib/emulate_write_cache"), "1\n").unwrap();
     let uio = world.manager.options.sysfs.device(0).unwrap().unwrap();
-    let spec = served::spec(DeviceKey(9), &uio, &world.manager.options, Some(vec![])).unwrap();
+    let spec =
+        served::spec(DeviceKey(9), &uio, &world.manager.options, Some(vec![]), true).unwrap();
     assert_eq!(spec.name, "user_0/a");
     assert_eq!((spec.block_size, spec.size, spec.write_cache), (512, 1 << 20, true));
     assert_eq!(spec.serial, "abc-1");
     assert_eq!(spec.cmd_time_out, Some(Duration::from_secs(7)));
     assert_eq!(spec.backing_dirs, Some(vec![]));
+}
+
+#[test]
+fn a_new_device_gets_a_write_cache_and_one_that_was_there_keeps_its_setting() {
+    let world = World::new();
+    world.make(0, "a", "file//a");
+    let attribute = world.root.path().join("target/core/user_0/a/attrib/emulate_write_cache");
+    let uio = world.manager.options.sysfs.device(0).unwrap().unwrap();
+    let spec =
+        |new| served::spec(DeviceKey(9), &uio, &world.manager.options, Some(vec![]), new).unwrap();
+    assert!(!spec(false).write_cache);
+    assert_eq!(fs::read_to_string(&attribute).unwrap().trim(), "0");
+    assert!(spec(true).write_cache);
+    assert_eq!(fs::read_to_string(&attribute).unwrap().trim(), "1");
+    assert!(spec(false).write_cache);
 }
