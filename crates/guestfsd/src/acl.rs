@@ -62,7 +62,7 @@ pub(crate) fn from_text(text: &str, id: impl Fn(bool, &str) -> Option<u32>) -> O
             _ => return None,
         };
         let (tag, _, has_id) = TAGS.iter().find(|(_, tag, has_id)| {
-            (*tag == name || tag.get(..1) == Some(name)) && *has_id == !who.is_empty()
+            (*tag == name || tag.get(..1) == Some(name)) && *has_id != who.is_empty()
         })?;
         let who =
             if *has_id { who.parse().ok().or_else(|| id(*tag == 0x02, who))? } else { u32::MAX };

@@ -4,10 +4,10 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// What a character is worth; 255 for those that are not of the alphabet.
 const VALUES: [u8; 256] = {
     let mut values = [255; 256];
-    let mut i = 0;
-    while i < ALPHABET.len() {
-        values[ALPHABET[i] as usize] = i as u8;
-        i += 1;
+    let mut value: u8 = 0;
+    while value < 64 {
+        values[ALPHABET[value as usize] as usize] = value;
+        value += 1;
     }
     values
 };

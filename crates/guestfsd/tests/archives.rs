@@ -107,28 +107,54 @@ fn members_and_links_that_point_out_stay_inside() {
     let outside = tempfile::tempdir().unwrap();
     let out = outside.path().to_str().unwrap();
     let archive = dir.path().join("archive");
-    // In order: a link out, a file through the link, absolute and climbing names.
     let script = format!(
-        "set -e; ln -s {out} link; tar -cf archive link; rm link; mkdir link; echo x >link/file; tar -rf archive link/file; \
-         echo x >file; tar -P --transform='s,file,/absolute,' -rf archive file; \
+        "set -e; ln -s {out} link; ln link hard; ln -s hard again; tar -cf through link hard again; \
+         rm link hard again; mkdir link hard again; touch link/file hard/file again/file; \
+         cp through hard.tar; cp through again.tar; tar -rf through link/file; \
+         tar -rf hard.tar hard/file; tar -rf again.tar again/file; \
+         echo x >file; tar -P --transform='s,file,/absolute,' -cf archive file; \
          tar -P --transform='s,file,../../../../..{out}/climbed,' -rf archive file; \
          tar -P --transform='s,file,a/../../b,' -rf archive file"
     );
     run(Command::new("bash").args(["-c", &script]).current_dir(dir.path()));
     let (_image, mut d) = guest();
     d.client.mkdir("/dir").unwrap();
-    let mut file = std::fs::File::open(&archive).unwrap();
-    // The link leads to a directory that the guest does not have.
-    let e = d.client.tar_in(&mut file, "/dir", &TarIn::default()).unwrap_err();
-    assert!(e.to_string().contains("link/"), "{e}");
     d.client.mkdir_p(out).unwrap();
+    for name in ["through", "hard.tar", "again.tar"] {
+        let mut file = std::fs::File::open(dir.path().join(name)).unwrap();
+        let e = d.client.tar_in(&mut file, "/dir", &TarIn::default()).unwrap_err();
+        assert!(e.to_string().contains("Not a directory"), "{name}: {e}");
+        // The links themselves are there.
+        for link in ["/dir/link", "/dir/hard"] {
+            assert_eq!(d.client.readlink(link).unwrap(), out);
+        }
+        assert_eq!(d.client.lstatns("/dir/link").unwrap().st_nlink, 2);
+        for name in ["link", "hard", "again"] {
+            d.client.rm(format!("/dir/{name}")).unwrap();
+        }
+    }
     let mut file = std::fs::File::open(&archive).unwrap();
     d.client.tar_in(&mut file, "/dir", &TarIn::default()).unwrap();
-    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
-    for inside in [&format!("{out}/file"), "/dir/absolute", &format!("/dir{out}/climbed"), "/dir/b"]
-    {
+    for inside in ["/dir/absolute", &format!("/dir{out}/climbed"), "/dir/b"] {
         assert!(d.client.exists(inside).unwrap(), "{inside}");
     }
+    assert!(!d.client.exists(format!("{out}/file")).unwrap());
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_out_that_the_archive_replaces_stays_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "set -e; ln -s /etc a; ln -s ../x b; mkdir d; ln -s /d d/l; touch -d @1000000000 d; \
+                  tar -cf archive a b d; rm a b; echo file >a; mkdir b; echo deep >b/x; tar -rf archive a b";
+    run(Command::new("bash").args(["-c", script]).current_dir(dir.path()));
+    let (_image, mut d) = guest();
+    let mut file = std::fs::File::open(dir.path().join("archive")).unwrap();
+    d.client.tar_in(&mut file, "/", &TarIn::default()).unwrap();
+    assert_eq!(d.client.filesize("/a").unwrap(), 5);
+    assert_eq!(d.client.filesize("/b/x").unwrap(), 5);
+    assert_eq!(d.client.readlink("/d/l").unwrap(), "/d");
+    assert_eq!(d.client.lstatns("/d").unwrap().st_mtime_sec, 1_000_000_000);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 /// Bytes of a file that are read at once.
 const PIECE: usize = 64 << 10;
 /// Archives are padded to whole blocks of this size, as everybody does.
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) fn write(dir: OwnedFd, format: Format, out: &mut dyn Write) -> Result
     let mut archive = Archive { out, format, written: 0, files: HashMap::new(), next: 1, buffer };
     archive.tree(dir)?;
     archive.header(TRAILER, &Header { links: 1, ..Header::default() })?;
-    archive.pad(BLOCK)
+    archive.pad(BLOCK as u64)
 }
 
 /// What is in a header, less what is computed.
@@ -221,7 +221,7 @@ impl Archive<'_> {
 
     fn pad(&mut self, to: u64) -> Result<()> {
         let n = self.written.next_multiple_of(to) - self.written;
-        self.put(&[0; BLOCK as usize][..usize::try_from(n).unwrap_or(0)])
+        self.put(&[0; BLOCK][..usize::try_from(n).unwrap_or(0)])
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {

@@ -58,8 +58,8 @@ fn unpack(
 ) -> Result<()> {
     s.open(directory, OFlags::PATH | OFlags::DIRECTORY)?;
     let mut extractor = extract::Extractor::new(s.root()?, directory.bytes(), how);
-    decompressed(file, compress, &mut |piece| extractor.push(piece))?;
-    extractor.finish()
+    let read = decompressed(file, compress, &mut |piece| extractor.push(piece));
+    extractor.finish(read)
 }
 
 /// Makes a tar archive of a directory.

@@ -11,8 +11,9 @@ use crate::mountable::DevOrPath;
 use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::transfer::Progress;
+use crate::xattr;
 use guestfs_api::{Errno, options};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno as Raw;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -21,8 +22,6 @@ use std::os::fd::AsFd;
 const PIECE: usize = 1 << 20;
 /// Bytes that the kernel is asked to copy at once, so that progress can be told.
 const KERNEL_PIECE: usize = 64 << 20;
-/// Longest list of names, and value, of extended attributes (the kernel's own limits).
-const MAX_XATTR: usize = 64 << 10;
 /// Blocks of so many zeroes are left out of sparse copies.
 const BLOCK: usize = 4096;
 static ZEROES: [u8; BLOCK] = [0; BLOCK];
@@ -337,31 +336,23 @@ pub(crate) fn copy_attributes(
     let source = s.open(src, OFlags::PATH)?;
     let target = s.open(dest, OFlags::PATH)?;
     let stat = rustix::fs::fstat(&source).on(src)?;
-    // Neither mode nor attributes can be changed through an O_PATH descriptor itself; its name in /proc leads
-    // to it and nowhere else.
-    let (from, to) = (proc_path(source.as_fd()), proc_path(target.as_fd()));
     // The owner first: changing it clears setuid and setgid, and file capabilities.
     if wanted(options.ownership) {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         rustix::fs::chownat(&target, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).on(dest)?;
     }
     if wanted(options.mode) {
+        // fchmod takes no O_PATH descriptor; its name in /proc leads to it and nowhere else.
+        let to = proc_path(target.as_fd());
         rustix::fs::chmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777)).on(dest)?;
     }
     if wanted(options.xattributes) {
-        let mut names = vec![0; MAX_XATTR];
-        let n = match rustix::fs::listxattr(&from, &mut names[..]) {
-            Err(Raw::OPNOTSUPP) => 0,
-            n => n.on(src)?,
+        let found = match xattr::all(source.as_fd()) {
+            Err(Raw::OPNOTSUPP) => Vec::new(),
+            found => found.on(src)?,
         };
-        let mut value = vec![0; MAX_XATTR];
-        for name in names[..n].split(|&b| b == 0).filter(|name| !name.is_empty()) {
-            let n = match rustix::fs::getxattr(&from, name, &mut value[..]) {
-                // Removed meanwhile.
-                Err(Raw::NODATA) => continue,
-                n => n.on(src)?,
-            };
-            rustix::fs::setxattr(&to, name, &value[..n], XattrFlags::empty()).on(dest)?;
+        for (name, value) in found {
+            xattr::set(target.as_fd(), name, &value).on(dest)?;
         }
     }
     Ok(())

@@ -9,20 +9,19 @@ use crate::tar::header::{
 use crate::tar::names::Names;
 use crate::tar::{ACLS, Attributes, SELINUX};
 use crate::transfer::from_io;
+use crate::xattr;
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Bytes of a file that are read at once.
 const PIECE: usize = 64 << 10;
 /// Archives are padded to whole records of this size, as everybody does.
 const RECORD: u64 = 10_240;
-/// Longest value of an extended attribute (the kernel's own limit).
-const MAX_XATTR: usize = 64 << 10;
 
 /// What goes into an archive, and how.
 #[derive(Debug, Default)]
@@ -192,13 +191,16 @@ impl Archive<'_> {
         let size = if content.is_some() { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
         self.set_meta(&mut header, &mut pax, stat, size);
         let wanted = self.options.attributes;
-        if (wanted.xattrs || wanted.selinux || wanted.acls) && kind != FileType::Symlink {
-            let through = match content {
-                Some(fd) => fd.as_fd(),
-                None if kind == FileType::Directory => dir.as_fd(),
-                None => return self.headers(header, &pax, path),
-            };
-            attributes(&mut pax, through, wanted).on(shown)?;
+        if wanted.xattrs || wanted.selinux || wanted.acls {
+            match content {
+                Some(fd) => attributes(&mut pax, fd.as_fd(), wanted).on(shown)?,
+                None => {
+                    // Links, nodes and FIFOs as well: nothing is opened but their place.
+                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).on(shown)?;
+                    attributes(&mut pax, fd.as_fd(), wanted).on(shown)?;
+                }
+            }
         }
         self.headers(header, &pax, path)?;
         if let Some(fd) = content {
@@ -327,48 +329,24 @@ fn record(pax: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// Extended attributes that are wanted.
-fn attributes(
-    pax: &mut Vec<u8>,
-    fd: std::os::fd::BorrowedFd<'_>,
-    wanted: Attributes,
-) -> rustix::io::Result<()> {
-    let mut list = vec![0; MAX_XATTR];
-    let n = match rustix::fs::flistxattr(fd, &mut list[..]) {
-        Ok(n) => n,
+fn attributes(pax: &mut Vec<u8>, fd: BorrowedFd<'_>, wanted: Attributes) -> rustix::io::Result<()> {
+    let found = match xattr::all(fd) {
         Err(Raw::OPNOTSUPP) => return Ok(()),
-        Err(e) => return Err(e),
+        found => found?,
     };
-    let mut value = vec![0; MAX_XATTR];
-    for name in list[..n].split(|&b| b == 0).filter(|n| !n.is_empty()) {
-        let acl = ACLS.iter().find(|(attribute, _)| attribute.as_bytes() == name);
-        let mut key = String::new();
-        if let Some((_, acl_key)) = acl {
-            if !wanted.acls {
-                continue;
+    for (name, value) in found {
+        if let Some((_, key)) = ACLS.iter().find(|(attribute, _)| name == *attribute) {
+            if wanted.acls {
+                record(pax, key, crate::acl::to_text(&value).ok_or(Raw::INVAL)?.as_bytes());
             }
-            key.push_str(acl_key);
-        } else if name == SELINUX.as_bytes() {
-            if !wanted.selinux {
-                continue;
+        } else if name == SELINUX {
+            if wanted.selinux {
+                record(pax, "RHT.security.selinux", &value);
             }
-            key.push_str("RHT.security.selinux");
-        } else if wanted.xattrs {
-            let Ok(name) = std::str::from_utf8(name) else { continue };
-            key.push_str("SCHILY.xattr.");
-            key.push_str(name);
-        } else {
-            continue;
-        }
-        let n = match rustix::fs::fgetxattr(fd, name, &mut value[..]) {
-            Ok(n) => n,
-            Err(Raw::NODATA) => continue,
-            Err(e) => return Err(e),
-        };
-        match acl {
-            Some(_) => {
-                record(pax, &key, crate::acl::to_text(&value[..n]).ok_or(Raw::INVAL)?.as_bytes())
-            }
-            None => record(pax, &key, &value[..n]),
+        } else if wanted.xattrs
+            && let Some(name) = name.to_str()
+        {
+            record(pax, &format!("SCHILY.xattr.{name}"), &value);
         }
     }
     Ok(())

@@ -2,7 +2,8 @@
 //!
 //! A member's path loses what leads out of the directory (a leading `/`, everything up to the last `..`) and is
 //! then resolved inside the sysroot. Modes and times of directories are set last, so that what is in them can be
-//! made first.
+//! made first. Symbolic links that may lead out of the directory (absolute, or with `..`) are made last as well:
+//! no member of the archive goes through them.
 
 use crate::error::{Context, Error, Result};
 use crate::paths::Root;
@@ -11,11 +12,12 @@ use crate::tar::header::{
     BLOCK, Field, GID, GNAME, Header, LINKNAME, MODE, MTIME, NAME, PREFIX, SIZE, UID, UNAME, number,
 };
 use crate::tar::names::Names;
-use crate::tar::place::Made;
+use crate::tar::place::{Link, Made};
 use crate::tar::{ACLS, Attributes, SELINUX};
 use guestfs_api::Errno;
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno as Raw;
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -50,6 +52,8 @@ pub(crate) struct Extractor<'r> {
     global: Extra,
     /// Directories whose modes and times are to be set at the end.
     pub(super) directories: Vec<Made>,
+    /// Links that may lead out of the directory, by what stands in their places until the end.
+    pub(super) links: HashMap<(u64, u64), Link>,
     /// The directory in which the last member was made, with its path.
     pub(super) last: Option<(Vec<u8>, OwnedFd)>,
     members: u64,
@@ -108,6 +112,7 @@ impl<'r> Extractor<'r> {
             next: Extra::default(),
             global: Extra::default(),
             directories: Vec::new(),
+            links: HashMap::new(),
             last: None,
             members: 0,
         }
@@ -122,8 +127,19 @@ impl<'r> Extractor<'r> {
         Ok(())
     }
 
-    /// The archive is at its end.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    /// The archive is at its end, or (after an error) nobody goes on with it.
+    pub(crate) fn finish(mut self, read: Result<()>) -> Result<()> {
+        let ended = read.and_then(|()| self.check_end());
+        let linked = self.make_links();
+        ended.and(linked)?;
+        // Those inside first: setting times does not change what is above.
+        while let Some(directory) = self.directories.pop() {
+            directory.complete()?;
+        }
+        Ok(())
+    }
+
+    fn check_end(&self) -> Result<()> {
         match &self.state {
             State::Header(bytes) if bytes.is_empty() => {}
             State::End => {}
@@ -132,10 +148,6 @@ impl<'r> Extractor<'r> {
         }
         if self.members == 0 && matches!(self.state, State::Header(_)) {
             return Err(invalid("this does not look like a tar archive: it is empty"));
-        }
-        // Those inside first: setting times does not change what is above.
-        while let Some(directory) = self.directories.pop() {
-            directory.complete()?;
         }
         Ok(())
     }
@@ -285,7 +297,7 @@ impl<'r> Extractor<'r> {
                 Ok(skip(size + padding))
             }
             b'2' => {
-                self.symbolic_link(path, &link(), &meta)?;
+                self.symbolic_link(path, &link(), meta)?;
                 Ok(skip(size + padding))
             }
             b'3' | b'4' | b'6' => {

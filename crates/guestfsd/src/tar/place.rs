@@ -4,11 +4,14 @@ use crate::error::{Context, Result};
 use crate::paths::Entry;
 use crate::tar::extract::{Extractor, Meta, inside, invalid};
 use crate::tar::header::{DEVMAJOR, DEVMINOR, Header};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
+use crate::xattr;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// A directory that was made, and what is set when nothing more is made in it.
@@ -28,6 +31,14 @@ impl Made {
     }
 }
 
+/// A symbolic link that is made at the end.
+pub(super) struct Link {
+    /// Names that it is to have, one unless the archive has hard links to it.
+    paths: Vec<Vec<u8>>,
+    target: Vec<u8>,
+    meta: Meta,
+}
+
 impl Extractor<'_> {
     /// Sets what a file is, its content being complete.
     pub(super) fn complete(&self, file: &impl AsFd, meta: &Meta) -> Result<()> {
@@ -35,9 +46,7 @@ impl Extractor<'_> {
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
         rustix::fs::fchown(file, Some(uid), Some(gid)).on(shown)?;
         rustix::fs::fchmod(file, meta.mode).on(shown)?;
-        for (name, value) in &meta.xattrs {
-            rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()).on(shown)?;
-        }
+        set_xattrs(file.as_fd(), meta)?;
         rustix::fs::futimens(file, &meta.times).on(shown)
     }
 
@@ -89,6 +98,7 @@ impl Extractor<'_> {
             Err(Raw::EXIST | Raw::LOOP) => {}
             made => return made.on(shown),
         }
+        let there = rustix::fs::statat(dir, &*name, AtFlags::SYMLINK_NOFOLLOW).on(shown)?;
         match rustix::fs::unlinkat(dir, &*name, AtFlags::empty()) {
             Err(Raw::ISDIR | Raw::PERM) => {
                 rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR).on(shown)?
@@ -96,9 +106,18 @@ impl Extractor<'_> {
             removed => removed.on(shown)?,
         }
         let made = make(dir, &name).on(shown);
+        self.replaced(&there);
+        made
+    }
+
+    /// Something that was there has been removed.
+    fn replaced(&mut self, stat: &Stat) {
         // It may have been a directory on the way to the last member.
         self.last = None;
-        made
+        // If it stood for a link under its last name, its number may be another file's now.
+        if stat.st_nlink < 2 {
+            self.links.remove(&(stat.st_dev, stat.st_ino));
+        }
     }
 
     pub(super) fn file(&mut self, path: &[u8], shown: &OsStr) -> Result<File> {
@@ -131,7 +150,7 @@ impl Extractor<'_> {
                 let (dir, name) = self.place(path)?;
                 rustix::fs::unlinkat(dir, &*name, AtFlags::empty()).on(&meta.shown)?;
                 rustix::fs::mkdirat(dir, &*name, Mode::from_raw_mode(0o700)).on(&meta.shown)?;
-                self.last = None;
+                self.replaced(&stat);
             }
             let (dir, name) = self.place(path)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -147,10 +166,7 @@ impl Extractor<'_> {
         .on(&meta.shown)?;
         let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
         rustix::fs::fchown(&fd, Some(uid), Some(gid)).on(&meta.shown)?;
-        for (name, value) in &meta.xattrs {
-            rustix::fs::fsetxattr(&fd, name.as_slice(), value, XattrFlags::empty())
-                .on(&meta.shown)?;
-        }
+        set_xattrs(fd.as_fd(), meta)?;
         self.later(fd, path, meta)
     }
 
@@ -174,25 +190,85 @@ impl Extractor<'_> {
     pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8], shown: &OsStr) -> Result<()> {
         let full = [&self.base[..], inside(target)].concat();
         let to = self.root.entry(OsStr::from_bytes(&full)).on(OsStr::from_bytes(target))?;
+        let stat = to.lstat().on(OsStr::from_bytes(target))?;
+        let file = (stat.st_dev, stat.st_ino);
         let (dir, name) = self.place(path)?;
         // Twice the same name: removing it would lose the file.
-        if let (Ok(a), Ok(b)) =
-            (to.lstat(), rustix::fs::statat(dir, &*name, AtFlags::SYMLINK_NOFOLLOW))
-            && (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+        if let Ok(there) = rustix::fs::statat(dir, &*name, AtFlags::SYMLINK_NOFOLLOW)
+            && (there.st_dev, there.st_ino) == file
         {
             return Ok(());
         }
         self.make(path, shown, |dir, name| {
             rustix::fs::linkat(&to.dir, &*to.name, dir, name, AtFlags::empty())
-        })
+        })?;
+        if let Some(link) = self.links.get_mut(&file) {
+            link.paths.push(path.to_vec());
+        }
+        Ok(())
     }
 
-    pub(super) fn symbolic_link(&mut self, path: &[u8], target: &[u8], meta: &Meta) -> Result<()> {
-        let shown = meta.shown.clone();
-        self.make(path, &shown, |dir, name| rustix::fs::symlinkat(target, dir, name))?;
-        self.set_by_name(path, meta, false)?;
+    pub(super) fn symbolic_link(&mut self, path: &[u8], target: &[u8], meta: Meta) -> Result<()> {
+        let leads_out = target.first() == Some(&b'/')
+            || target.split(|&b| b == b'/').any(|component| component == b"..");
+        if leads_out {
+            let file = self.file(path, &meta.shown)?;
+            let stat = rustix::fs::fstat(&file).on(&meta.shown)?;
+            let link = Link { paths: vec![path.to_vec()], target: target.to_vec(), meta };
+            self.links.insert((stat.st_dev, stat.st_ino), link);
+            return Ok(());
+        }
+        self.make(path, &meta.shown, |dir, name| rustix::fs::symlinkat(target, dir, name))?;
         // A directory that was reached through another name may be reached through this one now.
         self.last = None;
+        self.set_by_name(path, &meta, false)
+    }
+
+    /// Makes the links that were left to the end, in the places that are still theirs.
+    pub(super) fn make_links(&mut self) -> Result<()> {
+        let mut done = Ok(());
+        for (file, link) in std::mem::take(&mut self.links) {
+            let made = self.make_link(file, &link);
+            done = done.and(made);
+        }
+        done
+    }
+
+    fn make_link(&mut self, file: (u64, u64), link: &Link) -> Result<()> {
+        let shown = &link.meta.shown;
+        let mut first: Option<Entry> = None;
+        for path in &link.paths {
+            // An earlier link may lead elsewhere now.
+            self.last = None;
+            let (dir, name) = self.place(path)?;
+            match rustix::fs::statat(dir, &*name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if (there.st_dev, there.st_ino) == file => {}
+                _ => continue,
+            }
+            let above = rustix::fs::statat(dir, c".", AtFlags::empty()).on(shown)?;
+            rustix::fs::unlinkat(dir, &*name, AtFlags::empty()).on(shown)?;
+            match &first {
+                None => rustix::fs::symlinkat(&*link.target, dir, &*name).on(shown)?,
+                Some(to) => {
+                    rustix::fs::linkat(&to.dir, &*to.name, dir, &*name, AtFlags::empty())
+                        .on(shown)?;
+                }
+            }
+            // The directory may have its times already.
+            let times = Timestamps {
+                last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+                last_modification: Timespec {
+                    tv_sec: above.st_mtime,
+                    tv_nsec: above.st_mtime_nsec.cast_signed(),
+                },
+            };
+            rustix::fs::utimensat(dir, c".", &times, AtFlags::empty()).on(shown)?;
+            if first.is_none() {
+                let dir = rustix::io::fcntl_dupfd_cloexec(dir, 0).on(shown)?;
+                first = Some(Entry { dir, name });
+                self.set_by_name(path, &link.meta, false)?;
+            }
+        }
         Ok(())
     }
 
@@ -231,6 +307,18 @@ impl Extractor<'_> {
             // Just made by us, and no link.
             rustix::fs::chmodat(dir, &*name, meta.mode, AtFlags::empty()).on(&meta.shown)?;
         }
+        if !meta.xattrs.is_empty() {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(dir, &*name, flags, Mode::empty()).on(&meta.shown)?;
+            set_xattrs(fd.as_fd(), meta)?;
+        }
         rustix::fs::utimensat(dir, &*name, &meta.times, nofollow).on(&meta.shown)
     }
+}
+
+fn set_xattrs(fd: BorrowedFd<'_>, meta: &Meta) -> Result<()> {
+    for (name, value) in &meta.xattrs {
+        xattr::set(fd, OsStr::from_bytes(name), value).on(&meta.shown)?;
+    }
+    Ok(())
 }
