@@ -213,6 +213,8 @@ pub(crate) fn zero_free_space(
     progress: &mut Progress<'_>,
 ) -> Result<()> {
     let dir = s.open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    // What was removed a moment ago is free once that is on the disk.
+    rustix::fs::syncfs(&dir).on(directory)?;
     let space = rustix::fs::fstatvfs(&dir).on(directory)?;
     let total = space.f_bavail.saturating_mul(space.f_frsize).max(1);
     // Files without names: they are gone however this ends. All of them stay open, and full, until the end.

@@ -5,15 +5,20 @@ use crate::error::{Error, Result};
 use crate::session::Session;
 use guestfs_api::Errno;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::mount::{MountPropagationFlags, mount_bind_recursive, mount_change};
+use rustix::io::Errno as Raw;
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_bind_recursive, mount_change};
 use std::ffi::{CStr, CString};
-use std::io;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Directories of this machine that programs of the guest see, and where in the guest.
 const BOUND: [(&CStr, &CStr); 3] = [(c"/dev", c"dev"), (c"/proc", c"proc"), (c"/sys", c"sys")];
+
+/// The name servers that this machine asks.
+const RESOLVER: &CStr = c"/etc/resolv.conf";
 
 /// Has the program run chrooted into the sysroot, in a mount namespace of its own, so that nothing
 /// that is mounted for it (or by it) outlives it. Where `/` itself is served, it just runs.
@@ -24,6 +29,7 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
     }
     let sysroot = CString::new(session.sysroot().path().as_os_str().as_bytes())
         .map_err(|_| Error::new(Errno::EINVAL, "sysroot: a path with a NUL byte"))?;
+    let network = session.config().network;
     let before_exec = move || -> io::Result<()> {
         // SAFETY: this process has one thread, and shares nothing with its parent.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)? };
@@ -36,7 +42,7 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
         for (source, target) in BOUND {
             let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             let found = match rustix::fs::openat2(&root, target, flags, Mode::empty(), inside) {
-                Err(rustix::io::Errno::NOSYS) => {
+                Err(Raw::NOSYS) => {
                     rustix::fs::openat(&root, target, flags | OFlags::NOFOLLOW, Mode::empty())
                 }
                 found => found,
@@ -46,6 +52,10 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
             rustix::process::fchdir(&dir)?;
             mount_bind_recursive(source, c".")?;
         }
+        if network {
+            // A guest without such a file goes without.
+            bind_resolver(&root).ok();
+        }
         rustix::process::fchdir(&root)?;
         rustix::process::chroot(c".")?;
         Ok(rustix::process::chdir(c"/")?)
@@ -53,4 +63,18 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
     // SAFETY: `before_exec` makes system calls on what was prepared here and does not allocate.
     unsafe { command.pre_exec(before_exec) };
     Ok(())
+}
+
+/// Has programs of the guest ask the name servers that this machine asks. What the guest has for that is covered:
+/// if it is a link (to what only a running system has, as a rule), the link itself.
+fn bind_resolver(root: &OwnedFd) -> rustix::io::Result<()> {
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let etc = rustix::fs::openat2(root, c"etc", directory, Mode::empty(), inside)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&etc, c"resolv.conf", flags, Mode::empty())?;
+    let mut name = [0; 32];
+    write!(&mut name[..], "/proc/self/fd/{}", file.as_raw_fd()).map_err(|_| Raw::NAMETOOLONG)?;
+    let name = CStr::from_bytes_until_nul(&name).map_err(|_| Raw::NAMETOOLONG)?;
+    mount_bind(RESOLVER, name)
 }
