@@ -147,7 +147,7 @@ fn not_found(argument: &str, value: &OsStr, why: &str) -> Error {
 /// Everything that holds a filesystem, or could, and its type: `unknown` where that is not known.
 pub(crate) fn list_filesystems(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
     let disks = s.settled_devices().list();
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for disk in disks.iter().filter(|d| partitions_of(d).is_empty()) {
         add(&mut found, disk.clone(), disk);
     }
@@ -159,10 +159,26 @@ pub(crate) fn list_filesystems(s: &mut Session) -> Result<Vec<(MountableName, St
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
         add(&mut found, array.clone(), array);
     }
-    for (volume, path) in dm::volumes() {
-        add(&mut found, volume.path(), &path);
+    let volumes = dm::volumes();
+    for (volume, path) in &volumes {
+        add(&mut found, volume.path(), path);
     }
-    Ok(found)
+    // Where none is active, the kernel does not know of any.
+    if volumes.is_empty() && found.physical_volumes {
+        let inactive = super::lvm::volumes().unwrap_or_default();
+        found.all.extend(inactive.into_iter().map(|v| (v.into(), UNKNOWN.to_owned())));
+    }
+    Ok(found.all)
+}
+
+const UNKNOWN: &str = "unknown";
+
+/// What has been found so far.
+#[derive(Default)]
+struct Found {
+    all: Vec<(MountableName, String)>,
+    /// Whether there are some of LVM among what was passed over.
+    physical_volumes: bool,
 }
 
 fn may_hold_filesystem(partition: &Path) -> bool {
@@ -172,20 +188,21 @@ fn may_hold_filesystem(partition: &Path) -> bool {
 }
 
 /// Adds what is on a device, unless it is part of something larger or has to be unlocked first.
-fn add(found: &mut Vec<(MountableName, String)>, name: PathBuf, path: &Path) {
+fn add(found: &mut Found, name: PathBuf, path: &Path) {
     // A device that cannot be read holds nothing that is known.
     let contents = probe::contents(path, name.as_os_str()).ok().flatten().unwrap_or_default();
+    found.physical_volumes |= contents.fstype() == "LVM2_member";
     if matches!(contents.usage(), "raid" | "crypto") {
         return;
     }
     let fstype = match contents.fstype() {
-        "" => "unknown",
+        "" => UNKNOWN,
         known => known,
     };
-    found.push((name.clone().into(), fstype.to_owned()));
+    found.all.push((name.clone().into(), fstype.to_owned()));
     if fstype == "btrfs" {
         match subvolumes(path) {
-            Ok(volumes) => found.extend(volumes.into_iter().map(|volume| {
+            Ok(volumes) => found.all.extend(volumes.into_iter().map(|volume| {
                 let volume = MountableName { device: name.clone(), volume: Some(volume) };
                 (volume, fstype.to_owned())
             })),
