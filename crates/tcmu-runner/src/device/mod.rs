@@ -15,6 +15,9 @@ mod peers;
 mod serve;
 mod thread;
 
+#[cfg(test)]
+mod tests;
+
 /// Of a device's thread, in bytes. Address space; what is not used costs nothing.
 const STACK: usize = 1 << 20;
 

@@ -1,0 +1,211 @@
+//! A device whose ring is that of the simulated kernel.
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use io_engine::{Backend, Engine};
+use tcmu_sim::{Completion, Data, Kernel, Options, Tree};
+
+use super::open::open_lun;
+use super::serve::Server;
+use super::*;
+use crate::events::{self, Event, Receiver};
+
+const SIZE: u64 = 1 << 20;
+
+fn read_10(lba: u32, blocks: u16) -> [u8; 10] {
+    rw_10(0x28, lba, blocks)
+}
+
+fn write_10(lba: u32, blocks: u16) -> [u8; 10] {
+    rw_10(0x2a, lba, blocks)
+}
+
+fn rw_10(opcode: u8, lba: u32, blocks: u16) -> [u8; 10] {
+    let (lba, blocks) = (lba.to_be_bytes(), blocks.to_be_bytes());
+    [opcode, 0, lba[0], lba[1], lba[2], lba[3], 0, blocks[0], blocks[1], 0]
+}
+
+/// The kernel and the manager, as the device sees them.
+struct World {
+    kernel: Kernel,
+    control: io_engine::Sender<Control>,
+    events: Receiver,
+}
+
+impl World {
+    /// Waits until `count` commands have ended.
+    async fn completions(&mut self, count: usize) -> Vec<Completion> {
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.extend(self.kernel.take_completions().unwrap());
+            assert!(Instant::now() < until, "{} of {count} commands ended", all.len());
+            io_engine::sleep(Duration::from_micros(20)).await;
+        }
+        all
+    }
+
+    /// One command, from its sending to its end.
+    async fn execute(&mut self, cdb: &[u8], data: Data<'_>) -> Completion {
+        self.kernel.send(cdb, data).unwrap();
+        self.kernel.notify();
+        self.completions(1).await.remove(0)
+    }
+
+    /// A request and its answer.
+    async fn request(&mut self, request: Request) -> io::Result<()> {
+        assert!(self.control.send(Control::Request(request, Token(7))).is_ok());
+        loop {
+            for event in self.events.drain() {
+                if let Event::Device(DeviceEvent::Reply { token, result, .. }) = event {
+                    assert_eq!(token, Token(7));
+                    return result;
+                }
+            }
+            io_engine::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Serves a device of [`SIZE`] bytes with this configuration string while `test` runs, then stops
+/// it; why it ended.
+fn serve<F: Future<Output = ()>>(config: &str, test: impl FnOnce(World) -> F) -> Stop {
+    let tree = Tree::new().unwrap();
+    let name = tcmu::DeviceName { hba: 0, name: "a".into(), config: config.into() };
+    tree.add_device(0, &name, SIZE).unwrap();
+    let spec = DeviceSpec {
+        key: DeviceKey(1),
+        name: "user_0/a".into(),
+        uio: tree.sysfs().device(0).unwrap().unwrap(),
+        configfs: tree.configfs().device(0, "a").unwrap(),
+        config: config.into(),
+        block_size: 512,
+        size: SIZE,
+        write_cache: true,
+        serial: String::new(),
+        cmd_time_out: None,
+        backing_dirs: None,
+        max_transfer: 1 << 20,
+        backend: Backend::Auto,
+    };
+    let (kernel, parts) = Kernel::new(&Options::default()).unwrap();
+    let mut ring = parts.ring().unwrap();
+    assert!(ring.set_out_of_order(true));
+    let (control, receiver) = io_engine::channel();
+    let (sender, events) = events::queue().unwrap();
+    let world = World { kernel, control: control.clone(), events };
+    let engine = Engine::new(Backend::Auto).unwrap();
+    engine
+        .block_on(async {
+            let lun = open_lun(&spec, config).await.unwrap();
+            let server =
+                Server { spec: &spec, lun: lun.into(), ring, control: receiver, events: &sender };
+            let mut serving = pin!(server.run());
+            let mut test = pin!(test(world));
+            let mut tested = false;
+            poll_fn(|cx| {
+                if !tested && test.as_mut().poll(cx).is_ready() {
+                    tested = true;
+                    assert!(control.send(Control::Stop(Duration::from_secs(5))).is_ok());
+                }
+                match serving.as_mut().poll(cx) {
+                    Poll::Ready(stop) => {
+                        assert!(tested, "the device ended: {stop}");
+                        Poll::Ready(stop)
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await
+        })
+        .unwrap()
+}
+
+#[test]
+fn what_was_written_is_read_back_and_the_device_closes_when_told() {
+    let stop = serve("ram//1M", |mut world| async move {
+        let data: Vec<u8> = (0..8192u32).map(|i| (i % 251) as u8).collect();
+        assert_eq!(world.execute(&write_10(16, 16), Data::Out(&data)).await.status, 0);
+        let read = world.execute(&read_10(16, 16), Data::In(8192)).await;
+        assert_eq!((read.status, read.data), (0, data));
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn a_full_ring_of_commands_ends_with_each_answered_once() {
+    serve("ram//1M", |mut world| async move {
+        for round in 0..20 {
+            let mut ids = std::collections::BTreeSet::new();
+            while let Ok(id) = world.kernel.send(&read_10(round, 8), Data::In(4096)) {
+                ids.insert(id);
+            }
+            assert!(ids.len() > 40, "{}", ids.len());
+            world.kernel.notify();
+            for completion in world.completions(ids.len()).await {
+                assert_eq!(completion.status, 0);
+                assert!(ids.remove(&completion.id));
+            }
+            assert!(ids.is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_command_that_is_refused_has_sense_and_no_data() {
+    serve("ram//1M", |mut world| async move {
+        let past_the_end = world.execute(&read_10(2048, 1), Data::In(512)).await;
+        assert_eq!(past_the_end.status, 2);
+        // Fixed format, ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE.
+        let sense = past_the_end.sense;
+        assert_eq!((sense[0] & 0x7f, sense[2], sense[12], sense[13]), (0x70, 5, 0x21, 0));
+        assert!(past_the_end.data.is_empty());
+        let unknown = world.execute(&[0xff; 16], Data::None).await;
+        assert_eq!((unknown.status, unknown.sense[12]), (2, 0x20));
+    });
+}
+
+#[test]
+fn a_device_that_grows_says_so_once_and_has_its_new_blocks() {
+    serve("ram//1M", |mut world| async move {
+        world.request(Request::Resize(2 * SIZE)).await.unwrap();
+        let attention = world.execute(&read_10(0, 1), Data::In(512)).await;
+        assert_eq!((attention.status, attention.sense[2], attention.sense[12]), (2, 6, 0x2a));
+        let last = u32::try_from(2 * SIZE / 512 - 1).unwrap();
+        assert_eq!(world.execute(&read_10(last, 1), Data::In(512)).await.status, 0);
+    });
+}
+
+#[test]
+fn another_image_that_does_not_open_leaves_the_device_as_it_is() {
+    serve("ram//1M", |mut world| async move {
+        let data = [7; 512];
+        assert_eq!(world.execute(&write_10(0, 1), Data::Out(&data)).await.status, 0);
+        let refused = world.request(Request::Reconfigure("file//no/such/image".into())).await;
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.data, data);
+    });
+}
+
+/// The kernel itself reports the reset to each initiator.
+#[test]
+fn a_logical_unit_reset_clears_what_was_to_be_reported() {
+    serve("ram//1M", |mut world| async move {
+        world.request(Request::Resize(2 * SIZE)).await.unwrap();
+        // LUN_RESET
+        world.kernel.send_tmr(5, &[]).unwrap();
+        world.kernel.notify();
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.status, 0);
+    });
+}
+
+#[test]
+fn a_buffer_that_is_shorter_than_the_transfer_length_is_a_residual() {
+    serve("ram//1M", |mut world| async move {
+        assert_eq!(world.execute(&write_10(0, 1), Data::Out(&[1; 512])).await.status, 0);
+        let short = world.execute(&read_10(0, 8), Data::In(512)).await;
+        assert_eq!((short.status, short.data), (0, vec![1; 512]));
+    });
+}
