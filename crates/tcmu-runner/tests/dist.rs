@@ -66,7 +66,11 @@ fn the_man_page_of_the_program_is_current() {
     }
     write!(
         page,
-        ".SH SIGNALS\n.TP\n.B SIGTERM, SIGINT\nFlush and close all devices, and end, within 20 \
+        ".SH WRITE CACHE\nA new device has a volatile write cache (attribute \
+         \\fBemulate_write_cache\\fR), as a disk has: what an initiator has flushed, or written with \
+         FUA, is on stable storage. With 0 in the attribute every write waits until it is. A device \
+         that is there when the daemon starts keeps its setting.\n\
+         .SH SIGNALS\n.TP\n.B SIGTERM, SIGINT\nFlush and close all devices, and end, within 20 \
          seconds. A device whose storage does not answer is left behind.\n.TP\n.B SIGHUP\nOpen the \
          log file anew.\n.SH ENVIRONMENT\n.TP\n.B {}\nThe directory of the log file, unless the \
          command line or tcmu.conf names one.\n.SH EXIT STATUS\n0 after a clean end; 1 when the \

@@ -248,6 +248,12 @@ impl Manager {
         let started = spec.map_err(|error| (libc::EINVAL, error.to_string())).and_then(|spec| {
             let served = Served::new(uio, &spec);
             tracing::info!("{}: opening {}", served.label, served.config);
+            if !spec.write_cache {
+                tracing::info!(
+                    "{}: emulate_write_cache is 0: every write waits for stable storage",
+                    served.label
+                );
+            }
             let thread = (self.start)(spec, self.events.clone())
                 .map_err(|error| (error.raw_os_error().unwrap_or(libc::EIO), error.to_string()))?;
             Ok((served, thread))
