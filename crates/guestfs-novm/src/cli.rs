@@ -6,7 +6,7 @@ use crate::error::{Context, Result};
 use crate::mode::Mode;
 use crate::probe::Probe;
 use crate::qemu::Machine;
-use crate::{client, daemon, instant, machine::settle};
+use crate::{client, daemon, instant, machine::settle, uml};
 use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -19,9 +19,13 @@ use tracing_subscriber::filter::LevelFilter;
 #[derive(Debug, Parser)]
 #[command(name = "guestfs-novm", version, arg_required_else_help = true)]
 pub struct Options {
-    /// Use this host's kernel, in namespaces (root)
-    #[arg(long)]
+    /// Use this host's kernel, in namespaces; the default for root, and only for root
+    #[arg(long, conflicts_with = "uml")]
     pub instant: bool,
+
+    /// Boot User-Mode Linux, a kernel that is a process of this user; the default for all others
+    #[arg(long)]
+    pub uml: bool,
 
     /// The daemon [default: guestfsd beside this program, or installed]
     #[arg(long, value_name = "PATH")]
@@ -43,6 +47,9 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if std::path::Path::new(&name).file_name().is_some_and(|n| n == "udevadm") {
         return finish(settle::wait().on(settle::SOCKET).map(|()| 0));
+    }
+    if args.first().is_some_and(|a| a == uml::guest::OPTION) {
+        return finish(Ok(uml::guest::main(&args[1..])));
     }
     let first = args.first().map(|a| a.to_string_lossy()).unwrap_or_default();
     if first.starts_with('-') && !first.starts_with("--") && first.len() > 2 {
@@ -86,12 +93,17 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
     let daemon = daemon::find()?;
     match Mode::from_environment()? {
         Mode::Instant => instant::run(&machine, &daemon),
+        Mode::Uml => uml::run(&machine, &daemon),
     }
 }
 
 /// What a user starts.
 fn user(options: Options) -> Result<i32> {
-    let mode = options.instant.then_some(Mode::Instant);
+    let mode = match (options.instant, options.uml) {
+        (true, _) => Some(Mode::Instant),
+        (_, true) => Some(Mode::Uml),
+        _ => None,
+    };
     if options.guestfsd.is_none() {
         daemon::find()?;
     }

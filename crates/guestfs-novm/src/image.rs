@@ -3,6 +3,7 @@
 //! A raw image becomes a loop device as it is. One that is qcow2 (or qcow), and one whose length is no
 //! whole number of sectors, is served by `backstore` through FUSE. Other formats are refused.
 
+use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
 use crate::qemu::Drive;
 use rustix::fs::{Mode, OFlags};
@@ -27,8 +28,6 @@ const MAGIC: &[(&[u8], &str)] = &[
 ];
 /// VirtualBox writes a text first.
 const VDI: (usize, &[u8]) = (64, b"\x7f\x10\xda\xbe");
-/// Bytes of the smallest sector.
-const SECTOR: u64 = 512;
 
 /// An image that can be served.
 #[derive(Debug)]

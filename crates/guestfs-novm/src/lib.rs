@@ -1,5 +1,5 @@
 //! Stands in for the hypervisor that libguestfs starts, so that unmodified clients work with no virtual
-//! machine: `guestfsd` runs in namespaces on this host.
+//! machine: `guestfsd` runs in namespaces on this host, or in User-Mode Linux.
 //!
 //! # The way of a launch
 //!
@@ -9,12 +9,16 @@
 //! made, with the disks under the client's names ([`machine`]), and there the daemon serves the
 //! socket ([`instant`]).
 //!
+//! In the other mode ([`uml`]) the same root and devices are made in User-Mode Linux, by this program
+//! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
+//!
 //! What comes in is the client's command line and, through it, images that may be hostile: what is
 //! read of them here is their first bytes, the tables of [`parts`], and what `backstore` reads.
 
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod disk;
 pub mod error;
 pub mod export;
 pub mod image;
@@ -26,3 +30,5 @@ pub mod parts;
 pub mod probe;
 pub mod qemu;
 pub mod sys;
+pub mod uml;
+pub mod vhost;

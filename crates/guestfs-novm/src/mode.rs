@@ -10,15 +10,18 @@ pub const VARIABLE: &str = "GUESTFS_NOVM_MODE";
 pub enum Mode {
     /// The host's kernel, in namespaces.
     Instant,
+    /// User-Mode Linux.
+    Uml,
 }
 
-const ALL: &[Mode] = &[Mode::Instant];
+const ALL: &[Mode] = &[Mode::Instant, Mode::Uml];
 
 impl Mode {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Instant => "instant",
+            Self::Uml => "uml",
         }
     }
 
@@ -29,7 +32,8 @@ impl Mode {
                 let names: Vec<_> = ALL.iter().map(|m| m.name()).collect();
                 Error::Usage(format!("{VARIABLE}={name}: expecting {}", names.join(" or ")))
             }),
-            Err(_) => Ok(Self::Instant),
+            Err(_) if rustix::process::geteuid().is_root() => Ok(Self::Instant),
+            Err(_) => Ok(Self::Uml),
         }
     }
 }

@@ -22,13 +22,12 @@ const MAX_BACKGROUND: u16 = 64;
 
 pub(super) struct Files {
     size: u64,
-    read_only: bool,
     requests: Sender<Request>,
 }
 
 impl Files {
-    pub(super) fn new(size: u64, read_only: bool, requests: Sender<Request>) -> Self {
-        Self { size, read_only, requests }
+    pub(super) fn new(size: u64, requests: Sender<Request>) -> Self {
+        Self { size, requests }
     }
 
     fn attributes(&self, ino: INodeNo) -> FileAttr {
@@ -111,14 +110,7 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let inside = offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.size);
-        if self.read_only {
-            reply.error(Errno::EROFS);
-        } else if !inside {
-            reply.error(Errno::EFBIG);
-        } else {
-            self.send(Request::Write { offset, data: data.to_vec(), reply });
-        }
+        self.send(Request::Write { offset, data: data.to_vec(), reply });
     }
 
     fn flush(
@@ -134,11 +126,7 @@ impl Filesystem for Files {
     }
 
     fn fsync(&self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        if self.read_only {
-            reply.ok();
-        } else {
-            self.send(Request::Flush { reply });
-        }
+        self.send(Request::Flush { reply });
     }
 
     fn fallocate(
@@ -158,12 +146,6 @@ impl Filesystem for Files {
             ZERO => false,
             _ => return reply.error(Errno::EOPNOTSUPP),
         };
-        if self.read_only {
-            return reply.error(Errno::EROFS);
-        }
-        if offset.checked_add(len).is_none_or(|end| end > self.size) {
-            return reply.error(Errno::EFBIG);
-        }
         self.send(Request::Zero { offset, len, may_unmap, reply });
     }
 }

@@ -125,7 +125,7 @@ fn serve(image: &Image, fuse: OwnedFd, mut parent: PipeWriter) -> Result<()> {
     let _unheard = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).on("signals")?;
     let served = store::open_and_serve(image, |size, requests| {
         parent.write_all(&OPENED).on("pipe")?;
-        let files = fuse::Files::new(size, image.read_only, requests);
+        let files = fuse::Files::new(size, requests);
         let session = Session::from_fd(files, fuse, SessionACL::All, Config::default());
         let session = session.on("FUSE")?;
         // Ends when the filesystem does, and drops the last sender of requests.

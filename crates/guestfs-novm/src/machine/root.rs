@@ -124,6 +124,32 @@ impl Root {
         place(source, &target)
     }
 
+    /// Shows a directory of the host under another name, which need not be there yet.
+    pub fn show_at(&self, source: &Path, name: &str) -> Result<()> {
+        let copy = tree(source, true)?;
+        let target = self.path(name);
+        if !target.is_dir() {
+            self.make_in_read_only(name)?;
+        }
+        place(&copy, &target)
+    }
+
+    /// Makes a directory in one that is read-only: that becomes one of links to what was in it.
+    fn make_in_read_only(&self, name: &str) -> Result<()> {
+        let (parent, own) = name.rsplit_once('/').unwrap_or((".", name));
+        let covered = self.path(parent);
+        let aside = format!("/.{}", parent.replace('/', "-"));
+        let kept = self.path(&aside);
+        std::fs::create_dir(&kept).on(&aside)?;
+        place(&tree(&covered, true)?, &kept)?;
+        mount("guestfs-novm", &covered, "tmpfs", MountFlags::NOSUID, c"mode=755").on(parent)?;
+        for entry in std::fs::read_dir(&kept).on(&aside)?.flatten() {
+            let target = Path::new(&aside).join(entry.file_name());
+            symlink(target, covered.join(entry.file_name())).on(parent)?;
+        }
+        std::fs::create_dir(covered.join(own)).on(name)
+    }
+
     /// /proc and /sys.
     fn kernel_files(&self) -> Result<()> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -1,0 +1,105 @@
+//! An image as a disk: a whole number of sectors, served by `backstore`.
+//!
+//! What is behind the end of an image whose last sector is not whole reads as zeroes; the image grows when
+//! that is written.
+
+use crate::error::{Error, Result};
+use crate::image::{Image, Kind};
+use backstore::{AnyBackstore, Backstore, ErrorKind, OpenOptions};
+use sgl::Sgl;
+
+/// Bytes of the smallest sector.
+pub const SECTOR: u64 = 512;
+
+/// An image that is open, in the engine of this thread.
+#[derive(Debug)]
+pub struct Disk {
+    store: AnyBackstore,
+    /// Its size in bytes, a whole number of sectors.
+    pub size: u64,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+impl Disk {
+    /// Opens an image.
+    pub async fn open(image: &Image) -> Result<Self> {
+        let path = image.path.to_str();
+        let path = path.ok_or_else(|| Error::image(&image.path, "its name is not UTF-8"))?;
+        let subtype = if image.kind == Kind::Qcow { "qcow" } else { "file" };
+        let options = OpenOptions { read_only: image.read_only, ..OpenOptions::default() };
+        let store = backstore::open(&format!("{subtype}/{path}"), &options).await;
+        let store = store.map_err(|e| Error::Usage(e.to_string()))?;
+        let size = store.facts().size.checked_next_multiple_of(SECTOR);
+        let size = size.ok_or_else(|| Error::image(path, "it is too large"))?;
+        Ok(Self { store, size, read_only: image.read_only })
+    }
+
+    /// Fills the buffer.
+    pub async fn read(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
+        let there = self.store.facts().size.saturating_sub(offset);
+        let there = usize::try_from(there).unwrap_or(usize::MAX).min(data.len());
+        data.fill(there..data.len(), 0);
+        if there == 0 {
+            return Ok(());
+        }
+        self.store.read(&data.slice(0..there), offset).await.map_err(|e| errno(&e))
+    }
+
+    /// Writes the buffer.
+    pub async fn write(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
+        if self.read_only {
+            return Err(libc::EROFS);
+        }
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= self.size);
+        let end = end.ok_or(libc::EFBIG)?;
+        if end > self.store.facts().size {
+            self.store.resize(end).await.map_err(|e| errno(&e))?;
+        }
+        self.store.write(data, offset, false).await.map_err(|e| errno(&e))
+    }
+
+    /// Makes a range read as zeroes.
+    pub async fn zero(
+        &self,
+        offset: u64,
+        len: u64,
+        may_unmap: bool,
+    ) -> std::result::Result<(), i32> {
+        if self.read_only {
+            return Err(libc::EROFS);
+        }
+        if offset.checked_add(len).is_none_or(|end| end > self.size) {
+            return Err(libc::EFBIG);
+        }
+        let len = self.store.facts().size.saturating_sub(offset).min(len);
+        if len == 0 {
+            return Ok(());
+        }
+        self.store.write_zeroes(offset, len, may_unmap).await.map_err(|e| errno(&e))
+    }
+
+    /// Brings all that was written to stable storage.
+    pub async fn flush(&self) -> std::result::Result<(), i32> {
+        if self.read_only {
+            return Ok(());
+        }
+        self.store.flush().await.map_err(|e| errno(&e))
+    }
+
+    /// Flushes and closes the image.
+    pub async fn close(self) -> Result<()> {
+        let flushed = if self.read_only { Ok(()) } else { self.store.flush().await };
+        flushed.and(self.store.close().await).map_err(|e| Error::Usage(e.to_string()))
+    }
+}
+
+fn errno(error: &backstore::Error) -> i32 {
+    tracing::warn!("{error}");
+    match &error.kind {
+        ErrorKind::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
+        ErrorKind::ReadOnly => libc::EROFS,
+        ErrorKind::Unsupported(_) => libc::EOPNOTSUPP,
+        ErrorKind::Invalid(_) => libc::EIO,
+    }
+}

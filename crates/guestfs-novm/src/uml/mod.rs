@@ -1,0 +1,312 @@
+//! User-Mode Linux: a kernel of the guests' own, as a process of this user. Neither root nor KVM.
+//!
+//! Its root is the host's, through hostfs and read-only, on which [`guest`] makes the same root and the
+//! same /dev as in namespaces; this program is its process 1. Disks are virtio disks that threads
+//! here are, by vhost-user ([`crate::vhost`]); the channel is a virtio-serial port. All its processes
+//! are in a PID namespace and die with it; its sockets are in a tmpfs that nobody else sees.
+
+pub mod guest;
+mod modules;
+
+use crate::error::{Context, Error, Result};
+use crate::image::Image;
+use crate::instant::report;
+use crate::qemu::Machine;
+use crate::sys::{self, Fork, Signals};
+use crate::vhost;
+use crate::vhost::block::Block;
+use crate::vhost::console::Console;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::MemfdFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::thread::UnshareFlags;
+use std::io::{self, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// The kernel, if the variable does not say another.
+const KERNEL: &str = "linux.uml";
+/// The variable that says which kernel, and that for its modules.
+pub const KERNEL_VARIABLE: &str = "GUESTFS_NOVM_UML";
+/// The variable for the directory of its modules, which has one of each version.
+pub const MODULES_VARIABLE: &str = "GUESTFS_NOVM_UML_MODULES";
+/// Where Debian has them.
+const MODULES: &str = "/usr/lib/uml/modules";
+/// Virtio device numbers.
+const BLOCK: u32 = 2;
+const CONSOLE: u32 = 3;
+/// Longest command line of the kernel.
+const MAX_COMMAND_LINE: usize = 2000;
+/// Where the sockets may be: directories that nothing here is in.
+const PLACES: &[&str] = &["/media", "/srv", "/mnt"];
+/// Preloaded into the kernel: see its first lines.
+const XSTATE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xstate.so"));
+/// Signals that end the session.
+const ENDING: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// The kernel of User-Mode Linux.
+pub fn kernel() -> Result<PathBuf> {
+    let missing = |what: String| {
+        Error::Missing(format!("{what}; install User-Mode Linux (Debian: user-mode-linux)"))
+    };
+    if let Some(path) = std::env::var_os(KERNEL_VARIABLE).map(PathBuf::from) {
+        return match path.is_file() {
+            true => Ok(path),
+            false => Err(missing(format!("{KERNEL_VARIABLE}={}: no file", path.display()))),
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let found = std::env::split_paths(&path).map(|dir| dir.join(KERNEL)).find(|p| p.is_file());
+    found.ok_or_else(|| missing(format!("{KERNEL} is not in PATH")))
+}
+
+/// The directory of its modules.
+pub fn modules_dir() -> PathBuf {
+    std::env::var_os(MODULES_VARIABLE).map_or_else(|| MODULES.into(), PathBuf::from)
+}
+
+/// Runs a session to its end; yields the exit status.
+pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
+    let kernel = kernel()?;
+    let images: Vec<Image> = machine.drives.iter().map(Image::find).collect::<Result<_>>()?;
+    let channel = UnixStream::connect(&machine.channel).on(machine.channel.display())?;
+    let signals = Signals::block(&[ENDING, &[libc::SIGCHLD]].concat()).on("signals")?;
+    let own = std::env::current_exe().on("this program")?;
+    let daemon = std::fs::canonicalize(daemon).on(daemon.display())?;
+    // Descriptors, before anything is mounted over their paths.
+    let work = isolate(&[&own, &daemon, &modules_dir()])?;
+
+    let mut devices = Vec::new();
+    let mut arguments = kernel_arguments(machine, &work.0, &own);
+    for n in 0..=images.len() {
+        let path = work.0.join(n.to_string());
+        let id = if n == 0 { CONSOLE } else { BLOCK };
+        devices.push(UnixListener::bind(&path).on(path.display())?);
+        arguments.push(format!("virtio_uml.device={}:{id}", path.display()));
+    }
+    arguments.extend(["--".into(), guest::OPTION.into()]);
+    arguments.extend([daemon.display().to_string(), modules_dir().display().to_string()]);
+    arguments.push(if machine.verbose { "verbose" } else { "quiet" }.into());
+    if arguments.iter().map(|a| a.len() + 1).sum::<usize>() > MAX_COMMAND_LINE {
+        return Err(Error::Usage(format!(
+            "{} disks are too many for the command line of User-Mode Linux",
+            images.len()
+        )));
+    }
+    if arguments.iter().any(|a| a.contains(char::is_whitespace) && !a.starts_with("--")) {
+        return Err(Error::Usage(
+            "paths of guestfsd and of the modules for User-Mode Linux must have no spaces".into(),
+        ));
+    }
+    let child = match sys::fork().on("fork")? {
+        Fork::Child => {
+            let status = supervise(&kernel, &arguments).unwrap_or_else(|e| {
+                report(&e);
+                1
+            });
+            #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
+            std::process::exit(status);
+        }
+        Fork::Parent(child) => child,
+    };
+    let mut session = Session { child: Some(child), threads: Vec::new(), _work: work };
+    let mut devices = devices.into_iter();
+    if let Some(listener) = devices.next() {
+        let mut console = Console::new(channel).on("the channel")?;
+        // Ends with UML, or else with this process.
+        let thread = std::thread::Builder::new().name("console".into());
+        thread.spawn(move || vhost::run(&listener, &mut console)).on("a thread")?;
+    }
+    for ((listener, image), drive) in devices.zip(images).zip(&machine.drives) {
+        session.threads.push(disk(listener, image, drive.sector, drive.serial.clone())?);
+    }
+    session.wait(&signals)
+}
+
+/// Arguments of the kernel, without its devices.
+fn kernel_arguments(machine: &Machine, work: &Path, own: &Path) -> Vec<String> {
+    let mut arguments = vec![
+        format!("mem={}M", machine.memory.clamp(256, 65536)),
+        "umid=u".into(),
+        format!("uml_dir={}/", work.display()),
+        "noreboot".into(),
+        "con=null".into(),
+        "con0=null,fd:1".into(),
+        "ssl=null".into(),
+        "root=none".into(),
+        "rootfstype=hostfs".into(),
+        "ro".into(),
+        "panic=1".into(),
+        "console=tty0".into(),
+        format!("init={}", own.display()),
+    ];
+    if !machine.verbose {
+        arguments.push("quiet".into());
+    }
+    arguments
+}
+
+/// The directory of a session's sockets; removed at the end where it is not a tmpfs.
+struct Work(PathBuf, bool);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.1 {
+            std::fs::remove_dir_all(&self.0).ok();
+        }
+    }
+}
+
+/// Enters namespaces in which the sockets are in a tmpfs of their own; makes a directory that is removed
+/// where the kernel does not allow that.
+fn isolate(used: &[&Path]) -> Result<Work> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let namespaces = UnshareFlags::NEWNS;
+    let entered = if uid.is_root() {
+        sys::unshare(namespaces)
+    } else {
+        sys::unshare(namespaces | UnshareFlags::NEWUSER).and_then(|()| {
+            std::fs::write("/proc/self/setgroups", "deny")?;
+            std::fs::write("/proc/self/uid_map", format!("0 {} 1", uid.as_raw()))?;
+            std::fs::write("/proc/self/gid_map", format!("0 {} 1", gid.as_raw()))
+        })
+    };
+    let place = PLACES.iter().map(Path::new);
+    let place = place.filter(|p| p.is_dir() && !used.iter().any(|u| u.starts_with(p))).next();
+    if let (Ok(()), Some(place)) = (&entered, place) {
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .on("a private mount namespace")?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("guestfs-novm", place, "tmpfs", flags, c"mode=700").on(place.display())?;
+        return Ok(Work(place.to_owned(), false));
+    }
+    let dir = std::env::temp_dir().join(format!("gfnovm{}", std::process::id()));
+    std::fs::create_dir(&dir).on(dir.display())?;
+    Ok(Work(dir, true))
+}
+
+/// Starts UML in a PID namespace and waits for it. Its parent is process 1 there, with which all of its
+/// processes end, and which ends with this one.
+fn supervise(kernel: &Path, arguments: &[String]) -> Result<i32> {
+    end_with_parent()?;
+    rustix::process::setsid().on("setsid")?;
+    if let Err(e) = sys::unshare(UnshareFlags::NEWPID) {
+        tracing::warn!("a PID namespace: {e}: a crash of User-Mode Linux may leave processes");
+        return start(kernel, arguments);
+    }
+    match sys::fork().on("fork")? {
+        Fork::Child => {
+            end_with_parent()?;
+            start(kernel, arguments)
+        }
+        Fork::Parent(child) => {
+            let status = waitpid(Some(child), WaitOptions::empty()).on("User-Mode Linux")?;
+            Ok(status.map_or(1, |(_, status)| crate::machine::init::exit_status(status)))
+        }
+    }
+}
+
+fn end_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("prctl")
+}
+
+/// Starts UML and waits for it.
+fn start(kernel: &Path, arguments: &[String]) -> Result<i32> {
+    let shim = shim().on("a file in memory")?;
+    let mut command = Command::new(kernel);
+    command.args(arguments).env_clear();
+    command.env("LD_PRELOAD", format!("/proc/self/fd/{}", shim.as_raw_fd()));
+    let memory = Path::new("/dev/shm");
+    command.env("TMPDIR", if memory.is_dir() { memory } else { Path::new("/tmp") });
+    command.stdin(std::process::Stdio::null()).process_group(0);
+    let status = command.spawn().and_then(|mut child| child.wait()).on(kernel.display())?;
+    Ok(status.code().unwrap_or(1))
+}
+
+/// The library that is preloaded, as a file that is nowhere.
+fn shim() -> io::Result<OwnedFd> {
+    // Not closed by exec: it is opened by the dynamic linker, after it.
+    let file = std::fs::File::from(rustix::fs::memfd_create("xstate.so", MemfdFlags::empty())?);
+    (&file).write_all(XSTATE)?;
+    Ok(file.into())
+}
+
+/// Starts the thread that is a disk, and waits until its image is open.
+fn disk(
+    listener: UnixListener,
+    image: Image,
+    sector: Option<u32>,
+    serial: Option<String>,
+) -> Result<JoinHandle<Result<()>>> {
+    let (opened, is_open) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("disk".into());
+    let thread = thread.spawn(move || {
+        let mut block = match Block::open(&image, sector, serial.as_deref()) {
+            Ok(block) => block,
+            Err(e) => {
+                opened.send(Err(e)).ok();
+                return Ok(());
+            }
+        };
+        opened.send(Ok(())).ok();
+        let served = vhost::run(&listener, &mut block);
+        block.close()?;
+        served.on(image.path.display())
+    });
+    let thread = thread.on("a thread")?;
+    is_open
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("its thread has ended")).on("opening an image"))?;
+    Ok(thread)
+}
+
+/// What there is to be taken down.
+struct Session {
+    child: Option<Pid>,
+    threads: Vec<JoinHandle<Result<()>>>,
+    _work: Work,
+}
+
+impl Session {
+    fn wait(&mut self, signals: &Signals) -> Result<i32> {
+        loop {
+            match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).on("poll"),
+            }
+            while let Some(signal) = signals.next() {
+                if ENDING.contains(&signal) {
+                    return Ok(0);
+                }
+            }
+            let Some(child) = self.child else { return Ok(0) };
+            if let Ok(Some((_, status))) = waitpid(Some(child), WaitOptions::NOHANG) {
+                self.child = None;
+                return Ok(crate::machine::init::exit_status(status));
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            kill_process(child, Signal::KILL).ok();
+            waitpid(Some(child), WaitOptions::empty()).ok();
+        }
+        // UML is gone, so its connections are: images are flushed and closed.
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => report(&e),
+                Err(_) => tracing::error!("a disk's thread panicked"),
+            }
+        }
+    }
+}

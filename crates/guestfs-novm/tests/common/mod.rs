@@ -1,0 +1,212 @@
+//! Sessions of the real guestfish through guestfs-novm, and what is left of them.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+/// How long anything may take on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory with images, and the sessions that use them.
+pub struct Host {
+    pub dir: tempfile::TempDir,
+    mode: &'static str,
+    /// In the environment of every process of the sessions.
+    mark: String,
+}
+
+impl Host {
+    pub fn new(mode: &'static str) -> Self {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("GUESTFSD_TEST_MARK={}-{number}", std::process::id());
+        Self { dir: tempfile::tempdir().unwrap(), mode, mark }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A raw image with an ext4 filesystem in which there is a file /hello.
+    pub fn ext4(&self, name: &str) -> PathBuf {
+        let (image, tree) = (self.path(name), self.path("tree"));
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("hello"), "from the host\n").unwrap();
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let tree = tree.to_str().unwrap();
+        run("/usr/sbin/mkfs.ext4", "e2fsprogs", &["-q", "-d", tree, image.to_str().unwrap()]);
+        image
+    }
+
+    pub fn qcow2(&self, name: &str, backing: &Path, format: &str) -> PathBuf {
+        let image = self.path(name);
+        let (new, old) = (image.to_str().unwrap(), backing.to_str().unwrap());
+        let options = ["create", "-q", "-f", "qcow2", "-F", format, "-b", old, new];
+        run("/usr/bin/qemu-img", "qemu-utils", &options);
+        image
+    }
+
+    /// A client that has these commands of guestfish to read.
+    pub fn command(&self, script: &str) -> Command {
+        let novm = env!("CARGO_BIN_EXE_guestfs-novm");
+        let guestfsd = Path::new(novm).with_file_name("guestfsd");
+        assert!(guestfsd.exists(), "{}: cargo build -p guestfsd makes it", guestfsd.display());
+        assert!(
+            Path::new("/usr/bin/guestfish").exists(),
+            "guestfish is needed (Debian package libguestfs-tools)"
+        );
+        let file = self.path("script");
+        fs::write(&file, script).unwrap();
+        let mut command = Command::new(novm);
+        let (name, value) = self.mark.split_once('=').unwrap();
+        command
+            .arg(format!("--{}", self.mode))
+            .arg("--guestfsd")
+            .arg(guestfsd)
+            .args(["--", "guestfish", "-f"])
+            .arg(file)
+            .env("TMPDIR", self.dir.path())
+            .env_remove("LIBGUESTFS_DEBUG")
+            .env(name, value)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a session to its end; nothing must be left of it.
+    pub fn session(&self, script: &str) -> Output {
+        let output = self.command(script).output().unwrap();
+        self.nothing_is_left();
+        output
+    }
+
+    /// What a session that goes well prints.
+    #[track_caller]
+    pub fn prints(&self, script: &str) -> String {
+        let output = self.session(script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A session that is under way: it has written /mark and sleeps.
+    pub fn running(&self, disks: &str) -> Running<'_> {
+        let up = self.path("up");
+        fs::remove_file(&up).ok();
+        let script = format!(
+            "{disks}\nrun\nmount /dev/sda /\nwrite /mark x\n!touch {}\nsleep 600\n",
+            up.display()
+        );
+        let mut command = self.command(&script);
+        let client = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let running = Running { host: self, client };
+        wait_until("the session is up", || up.exists());
+        running
+    }
+
+    /// IDs of all processes of this host's sessions.
+    pub fn processes(&self) -> Vec<(i32, String)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment.split(|b| *b == 0).any(|v| v == self.mark.as_bytes()) {
+                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn loops(&self) -> Vec<String> {
+        let dir = self.dir.path().to_str().unwrap();
+        let names = fs::read_dir("/sys/block").unwrap().flatten();
+        let files =
+            names.filter_map(|e| fs::read_to_string(e.path().join("loop/backing_file")).ok());
+        files.filter(|f| f.starts_with(dir)).collect()
+    }
+
+    #[track_caller]
+    pub fn nothing_is_left(&self) {
+        wait_until("all processes have ended", || self.processes().is_empty());
+        wait_until("all loop devices are detached", || self.loops().is_empty());
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        assert!(!mounts.contains("guestfs-novm"), "{mounts}");
+        let left: Vec<_> = fs::read_dir(std::env::temp_dir())
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .filter(|n| n.starts_with("gfnovm"))
+            .collect();
+        assert_eq!(left, [""; 0]);
+    }
+}
+
+/// A client that is running.
+pub struct Running<'h> {
+    host: &'h Host,
+    pub client: Child,
+}
+
+impl Running<'_> {
+    /// The process that the client started, which is its only child with this name and parent.
+    pub fn hypervisor(&self) -> i32 {
+        let parent = |pid: i32| -> i32 {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            fields.split(' ').nth(1).and_then(|p| p.parse().ok()).unwrap_or(0)
+        };
+        let client = i32::try_from(self.client.id()).unwrap();
+        let processes = self.host.processes();
+        let found = processes
+            .iter()
+            .find(|(pid, line)| line.contains("guestfs-novm -global") && parent(*pid) == client);
+        found.unwrap_or_else(|| panic!("no hypervisor: {processes:?}")).0
+    }
+
+    /// The daemon.
+    pub fn daemon(&self) -> i32 {
+        let processes = self.host.processes();
+        let found = processes.iter().find(|(_, line)| line.starts_with("/guestfsd "));
+        found.unwrap_or_else(|| panic!("no daemon: {processes:?}")).0
+    }
+
+    /// Sends a signal to a process, and waits for the client's end.
+    pub fn kill(mut self, pid: i32, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        // guestfish goes on sleeping when the daemon is gone, if it is that command's turn.
+        wait_until("the daemon has ended", || {
+            !self.host.processes().iter().any(|(_, line)| line.starts_with("/guestfsd "))
+        });
+        self.client.kill().ok();
+        self.client.wait().unwrap();
+        self.host.nothing_is_left();
+    }
+}
+
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "it is not so that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn run(program: &str, package: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|e| panic!("{program}: {e} (Debian package {package})"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

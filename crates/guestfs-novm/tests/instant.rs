@@ -1,0 +1,162 @@
+//! The host's kernel: the real guestfish, our daemon, loop devices. Needs root.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use common::{Host, run};
+use rustix::process::Signal;
+use std::fs;
+
+fn host() -> Host {
+    assert!(rustix::process::geteuid().is_root(), "loop devices need root");
+    Host::new("instant")
+}
+
+#[test]
+fn what_is_written_to_a_raw_disk_is_there_in_the_next_session() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let add = format!("add {} format:raw", disk.display());
+    let text = host.prints(&format!(
+        "{add}\nrun\nlist-devices\nmount /dev/sda /\ncat /hello\nwrite /new content\n"
+    ));
+    assert_eq!(text, "/dev/sda\nfrom the host\n\n");
+    assert_eq!(host.prints(&format!("{add}\nrun\nmount /dev/sda /\ncat /new\n")), "content\n");
+}
+
+#[test]
+fn a_chain_of_images_is_one_disk_and_only_its_top_is_written() {
+    let host = host();
+    let base = host.ext4("base.img");
+    let middle = host.qcow2("middle.qcow2", &base, "raw");
+    let top = host.qcow2("top.qcow2", &middle, "qcow2");
+    let before = (fs::read(&base).unwrap(), fs::read(&middle).unwrap());
+    let add = format!("add {}", top.display());
+    let script = "run\nmount /dev/sda /\ncat /hello\nwrite /new content\n";
+    assert_eq!(host.prints(&format!("{add}\n{script}")), "from the host\n\n");
+    assert_eq!(host.prints(&format!("{add}\nrun\nmount /dev/sda /\ncat /new\n")), "content\n");
+    assert!(before == (fs::read(&base).unwrap(), fs::read(&middle).unwrap()));
+    run("/usr/bin/qemu-img", "qemu-utils", &["check", "-q", top.to_str().unwrap()]);
+}
+
+#[test]
+fn a_disk_that_is_added_read_only_is_not_changed() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let before = fs::read(&disk).unwrap();
+    let script = "run\nmount /dev/sda /\nwrite /new content\ncat /new\n";
+    let text = host.prints(&format!("add-ro {}\n{script}", disk.display()));
+    assert_eq!(text, "content\n");
+    let script = "run\nmount-ro /dev/sda /\ncat /hello\n";
+    let add = format!("add {} format:raw readonly:true", disk.display());
+    assert_eq!(host.prints(&format!("{add}\n{script}")), "from the host\n\n");
+    assert!(before == fs::read(&disk).unwrap());
+}
+
+#[test]
+fn several_disks_are_in_the_clients_order_with_labels_and_sectors() {
+    let host = host();
+    let mut script = String::new();
+    for (n, more) in ["label:first", "blocksize:4096", "label:third"].iter().enumerate() {
+        let disk = host.path(&format!("{n}.img"));
+        fs::File::create(&disk).unwrap().set_len((n as u64 + 1) << 20).unwrap();
+        script += &format!("add {} format:raw {more}\n", disk.display());
+    }
+    script += "run\nlist-devices\nlist-disk-labels\n";
+    for disk in ["sda", "sdb", "sdc"] {
+        script += &format!("blockdev-getsize64 /dev/{disk}\nblockdev-getss /dev/{disk}\n");
+    }
+    assert_eq!(
+        host.prints(&script),
+        "/dev/sda\n/dev/sdb\n/dev/sdc\nfirst: /dev/sda\nthird: /dev/sdc\n\
+         1048576\n512\n2097152\n4096\n3145728\n512\n"
+    );
+}
+
+#[test]
+fn an_image_that_ends_within_a_sector_is_served_to_its_end() {
+    let host = host();
+    let disk = host.path("odd.img");
+    fs::write(&disk, [vec![b'x'; 1024], b"end".to_vec()].concat()).unwrap();
+    let script = "run\nblockdev-getsize64 /dev/sda\npread-device /dev/sda 3 1024\n";
+    let text = host.prints(&format!("add {} format:raw\n{script}", disk.display()));
+    assert_eq!(text, "1536\nend\n");
+    assert_eq!(fs::metadata(&disk).unwrap().len(), 1027);
+}
+
+#[test]
+fn an_image_that_cannot_be_served_is_refused_with_the_reason() {
+    let host = host();
+    let disk = host.path("a.vmdk");
+    fs::write(&disk, [b"KDMV".to_vec(), vec![0; 1020]].concat()).unwrap();
+    let script = format!("verbose true\nadd {}\nrun\n", disk.display());
+    let output = host.session(&script);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.contains("images of format vmdk cannot be served without a VM"), "{stderr}");
+}
+
+#[test]
+fn an_image_in_use_is_refused() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let other = Host::new("instant");
+    let running = host.running(&format!("add {} format:raw", disk.display()));
+    let script = format!("verbose true\nadd {} format:raw\nrun\n", disk.display());
+    let output = other.command(&script).output().unwrap();
+    assert!(!output.status.success());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("in use by another program"), "{stderr}");
+    let daemon = running.daemon();
+    running.kill(daemon, Signal::TERM);
+}
+
+/// Kills one process of a session, which is gone then, with its mounts, devices and all.
+fn killed(which: impl Fn(&common::Running<'_>) -> i32, signal: Signal) {
+    let host = host();
+    let (disk, base) = (host.ext4("a.img"), host.ext4("b.img"));
+    let overlay = host.qcow2("b.qcow2", &base, "raw");
+    let add = format!("add {}\nadd {} format:raw", overlay.display(), disk.display());
+    let running = host.running(&add);
+    let pid = which(&running);
+    running.kill(pid, signal);
+    // Another session finds all in order.
+    let text = host.prints(&format!("{add}\nrun\nmount /dev/sda /\ncat /hello\n"));
+    assert_eq!(text, "from the host\n\n");
+    run("/usr/bin/qemu-img", "qemu-utils", &["check", "-q", overlay.to_str().unwrap()]);
+}
+
+#[test]
+fn nothing_is_left_of_a_killed_client() {
+    killed(|r| i32::try_from(r.client.id()).unwrap(), Signal::KILL);
+}
+
+#[test]
+fn nothing_is_left_when_the_daemon_is_killed() {
+    killed(common::Running::daemon, Signal::KILL);
+}
+
+#[test]
+fn nothing_is_left_when_the_program_itself_is_killed() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::KILL] {
+        killed(common::Running::hypervisor, signal);
+    }
+}
+
+#[test]
+fn the_hosts_devices_and_files_are_out_of_sight() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let script = format!(
+        "add {} format:raw\nrun\ndebug sh \"ls /home /root /srv /var/lib; cut -c26- /proc/partitions; ls /sys/block; \
+         ls /dev/sd* /dev/vd* /dev/nvme*; touch /usr/x /etc/x\"\n",
+        disk.display()
+    );
+    let output = host.session(&script);
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        // The procedure `debug` is not there in every build of the daemon.
+        return;
+    }
+    assert!(text.contains("sda") && !text.contains("vda") && !text.contains("nvme0"), "{text}");
+}

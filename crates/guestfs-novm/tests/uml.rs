@@ -1,0 +1,55 @@
+//! User-Mode Linux: the same with a kernel of its own.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+mod common;
+
+use common::{Host, run};
+use rustix::process::Signal;
+use std::fs;
+
+fn host() -> Host {
+    assert!(
+        std::path::Path::new("/usr/bin/linux.uml").exists(),
+        "User-Mode Linux is needed (Debian package user-mode-linux)"
+    );
+    Host::new("uml")
+}
+
+#[test]
+fn disks_of_every_kind_are_served_and_nothing_is_left() {
+    let host = host();
+    let (raw, base) = (host.ext4("a.img"), host.ext4("base.img"));
+    let before = fs::read(&base).unwrap();
+    let overlay = host.qcow2("top.qcow2", &base, "raw");
+    let large = host.path("4k.img");
+    fs::File::create(&large).unwrap().set_len(8 << 20).unwrap();
+    let add = format!(
+        "add {} format:raw label:first\nadd {}\nadd {} format:raw blocksize:4096\n",
+        raw.display(),
+        overlay.display(),
+        large.display()
+    );
+    let text = host.prints(&format!(
+        "{add}run\nlist-devices\nlist-disk-labels\nblockdev-getss /dev/sdc\n\
+         mount /dev/sda /\ncat /hello\nwrite /new one\numount /\nmount /dev/sdb /\ncat /hello\nwrite /new two\n"
+    ));
+    assert_eq!(
+        text,
+        "/dev/sda\n/dev/sdb\n/dev/sdc\nfirst: /dev/sda\n4096\nfrom the host\n\nfrom the host\n\n"
+    );
+    let script = "run\nmount /dev/sda /\ncat /new\numount /\nmount /dev/sdb /\ncat /new\n";
+    assert_eq!(host.prints(&format!("{add}{script}")), "one\ntwo\n");
+    assert!(before == fs::read(&base).unwrap());
+    run("/usr/bin/qemu-img", "qemu-utils", &["check", "-q", overlay.to_str().unwrap()]);
+}
+
+#[test]
+fn nothing_is_left_when_the_program_is_killed() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    for signal in [Signal::TERM, Signal::KILL] {
+        let running = host.running(&format!("add {} format:raw", disk.display()));
+        let pid = running.hypervisor();
+        running.kill(pid, signal);
+    }
+}
