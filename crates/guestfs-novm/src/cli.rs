@@ -6,7 +6,7 @@ use crate::error::{Context, Result};
 use crate::mode::Mode;
 use crate::probe::Probe;
 use crate::qemu::Machine;
-use crate::{client, daemon, instant, machine::settle, uml};
+use crate::{client, daemon, instant, machine::settle, requirements, uml};
 use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -16,8 +16,12 @@ use std::process::{Command, ExitCode};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Runs guestfsd for unmodified libguestfs clients, with no virtual machine.
+///
+/// libguestfs starts this program in place of QEMU. It serves raw, qcow2 and qcow images, files and
+/// block devices of this host. A client is run with it by `guestfs-novm -- CLIENT...`, or in a shell
+/// after `eval "$(guestfs-novm --print-env)"`.
 #[derive(Debug, Parser)]
-#[command(name = "guestfs-novm", version, arg_required_else_help = true)]
+#[command(name = "guestfs-novm", version, arg_required_else_help = true, after_long_help = TRUST)]
 pub struct Options {
     /// Use this host's kernel, in namespaces; the default for root, and only for root
     #[arg(long, conflicts_with = "uml")]
@@ -35,10 +39,33 @@ pub struct Options {
     #[arg(long)]
     pub print_env: bool,
 
+    /// Say what is missing on this host, and what for; status 1 if there can be no session
+    #[arg(long)]
+    pub check: bool,
+
     /// A libguestfs client to be run in that environment, with its arguments
     #[arg(last = true, value_name = "CLIENT")]
     pub client: Vec<OsString>,
 }
+
+/// What is to be known before a mode is chosen.
+pub const TRUST: &str = "\
+Which mode to trust:
+  --instant  The host's own kernel parses the guest's filesystems and partitions: a guest that is hostile
+             can attack it. Programs of the guest (the calls command, sh and others) run as root of the
+             host, kept in only by namespaces: do not run those of a guest that you do not trust. The
+             daemon sees the host's programs and /etc, read-only, and no other file or device of it; device
+             nodes in a guest's filesystems do not work. Only root can use it: to other users the
+             kernel gives neither loop devices nor mounts of disk filesystems, user namespaces or not.
+             What the host's kernel lacks is missing: often LVM, LUKS, RAID, or FAT.
+  --uml      A kernel that is a process of this user, without any rights, parses the guest's
+             filesystems. A guest that takes it over has what this user has on the host: reading its
+             files, writing its own. Slower: a second or so to launch, and system calls cost more.
+  a VM       What libguestfs does without this program: the safest, for guests that are hostile.
+
+Two disks with the same filesystem UUID cannot be mounted at a time (btrfs, XFS) in --instant mode, not
+even with one of the host's. On a host with LVM, keep it from activating guests' volume groups: in
+lvm.conf, global_filter = [ \"r|^/dev/loop|\" ].";
 
 /// The program.
 pub fn main() -> ExitCode {
@@ -104,6 +131,11 @@ fn user(options: Options) -> Result<i32> {
         (_, true) => Some(Mode::Uml),
         _ => None,
     };
+    if options.check {
+        let mode = mode.map_or_else(Mode::from_environment, Ok)?;
+        let possible = requirements::check(mode, &mut io::stdout()).on("standard output")?;
+        return Ok(i32::from(!possible));
+    }
     if options.guestfsd.is_none() {
         daemon::find()?;
     }

@@ -92,7 +92,6 @@ fn fork_into_pid_namespace() -> Result<Fork> {
 fn child(daemon: &Path, options: Daemon, told: impl Read, uevents: &Uevents) -> Result<i32> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("prctl")?;
     rustix::process::setsid().on("setsid")?;
-    let signals = Signals::block(&[libc::SIGCHLD]).on("signals")?;
     let mut namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
     namespaces.set(UnshareFlags::NEWNET, !options.network);
     sys::unshare(namespaces).on("namespaces")?;
@@ -108,7 +107,7 @@ fn child(daemon: &Path, options: Daemon, told: impl Read, uevents: &Uevents) -> 
         let disks = message.strip_suffix("\n\n").ok_or(io::ErrorKind::UnexpectedEof).on("disks")?;
         Ok(disks.lines().filter(|l| !l.is_empty()).map(disk_from_line).collect())
     };
-    init::run(root, disks, options, &signals, uevents)
+    init::run(root, disks, options, uevents)
 }
 
 fn disk_to_line(name: &str, drive: &Drive) -> String {

@@ -88,6 +88,13 @@ impl AsFd for Signals {
     }
 }
 
+/// Has all signals do what they do: for programs that are started, which inherit what is blocked.
+pub fn unblock_all() -> io::Result<()> {
+    let set = signal_set(&[]);
+    // SAFETY: the set is initialised; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut()) }).map(drop)
+}
+
 fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
     // SAFETY: `sigset_t` is plain numbers, and sigemptyset initialises it.
     let mut set = unsafe { std::mem::zeroed() };
@@ -100,10 +107,12 @@ fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
     set
 }
 
-/// Makes a mount and all below it read-only.
+/// Makes a mount and all below it read-only, without device nodes, and without programs that change
+/// who they run as: whose they are is not as it seems in a user namespace.
 pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
     // struct mount_attr: set, clear, propagation, userns_fd.
-    let attributes: [u64; 4] = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let attributes: [u64; 4] = [set, 0, 0, 0];
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     // SAFETY: the path is a string, and the kernel reads as many bytes as are there.
     let result = unsafe {

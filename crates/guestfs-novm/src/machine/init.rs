@@ -6,10 +6,11 @@ use super::settle::{self, Settle};
 use super::uevents::Uevents;
 use super::view::{Disk, View};
 use crate::error::{Context, Result};
-use crate::sys::Signals;
+use crate::sys::{self, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use std::process::Command;
 
 /// Beginnings of names of variables that the daemon gets from its starter.
@@ -37,21 +38,27 @@ pub struct Daemon {
     pub network: bool,
 }
 
-/// Runs a daemon to its end, with these disks; yields its exit status. `signals` has SIGCHLD.
+/// Runs a daemon to its end, with these disks; yields its exit status.
 pub fn run(
     root: Root,
     disks: impl FnOnce() -> Result<Vec<Disk>>,
     daemon: Daemon,
-    signals: &Signals,
     uevents: &Uevents,
 ) -> Result<i32> {
     root.enter()?;
     let settle = Settle::listen()?;
     let mut view = View::new(disks()?)?;
+    forgo()?;
+    sys::unblock_all().on("signals")?;
     let pid = start(daemon)?;
+    let signals = Signals::block(&[libc::SIGCHLD]).on("signals")?;
     loop {
+        // Before waiting: what has ended until now was not told.
+        if let Some(status) = reap(pid) {
+            return Ok(status);
+        }
         let mut fds = [
-            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(&signals, PollFlags::IN),
             PollFd::new(uevents, PollFlags::IN),
             PollFd::new(&settle, PollFlags::IN),
         ];
@@ -60,15 +67,27 @@ pub fn run(
             Err(e) => return Err(e).on("poll"),
         }
         while signals.next().is_some() {}
-        if let Some(status) = reap(pid) {
-            return Ok(status);
-        }
         let asking = settle.asking();
         let changed = uevents.any_block() || !asking.is_empty();
         if changed && let Err(e) = view.sync() {
             tracing::error!("devices: {e}");
         }
     }
+}
+
+/// Gives up for good what neither the daemon nor the guest's programs need, and the whole machine would
+/// feel: booting, setting the clock, access to its ports.
+fn forgo() -> Result<()> {
+    let capabilities = [
+        CapabilitySet::SYS_BOOT,
+        CapabilitySet::SYS_TIME,
+        CapabilitySet::SYS_RAWIO,
+        CapabilitySet::WAKE_ALARM,
+    ];
+    for capability in capabilities {
+        remove_capability_from_bounding_set(capability).on("capabilities")?;
+    }
+    Ok(())
 }
 
 /// Starts the daemon. Its channel is closed here, so that its end is seen at the other one.

@@ -7,7 +7,7 @@ use crate::machine::init::{self, Daemon};
 use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
-use crate::sys::{self, Signals};
+use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -62,12 +62,11 @@ fn run(args: &[OsString]) -> Result<i32> {
     }
     let channel = port()?;
     let uevents = Uevents::listen()?;
-    let signals = Signals::block(&[libc::SIGCHLD]).on("signals")?;
     sys::loopback_up().on("the loopback interface")?;
     let root = Root::make(&daemon)?;
     root.show_at(&modules, "usr/lib/modules")?;
     let daemon = Daemon { channel, verbose: verbosity == "verbose", network: false };
-    init::run(root, disks, daemon, &signals, &uevents)
+    init::run(root, disks, daemon, &uevents)
 }
 
 /// Opens the channel's port, once it is there.

@@ -46,7 +46,7 @@ const MAX_COMMAND_LINE: usize = 2000;
 /// Where the sockets may be: directories that nothing here is in.
 const PLACES: &[&str] = &["/media", "/srv", "/mnt"];
 /// Preloaded into the kernel: see its first lines.
-const XSTATE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xstate.so"));
+pub const XSTATE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xstate.so"));
 /// Signals that end the session.
 const ENDING: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
@@ -177,8 +177,8 @@ fn isolate(used: &[&Path]) -> Result<Work> {
             std::fs::write("/proc/self/gid_map", format!("0 {} 1", gid.as_raw()))
         })
     };
-    let place = PLACES.iter().map(Path::new);
-    let place = place.filter(|p| p.is_dir() && !used.iter().any(|u| u.starts_with(p))).next();
+    let mut places = PLACES.iter().map(Path::new);
+    let place = places.find(|p| p.is_dir() && !used.iter().any(|u| u.starts_with(p)));
     if let (Ok(()), Some(place)) = (&entered, place) {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .on("a private mount namespace")?;
@@ -186,7 +186,7 @@ fn isolate(used: &[&Path]) -> Result<Work> {
         mount("guestfs-novm", place, "tmpfs", flags, c"mode=700").on(place.display())?;
         return Ok(Work(place.to_owned(), false));
     }
-    let dir = std::env::temp_dir().join(format!("gfnovm{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("guestfs-novm.{}", std::process::id()));
     std::fs::create_dir(&dir).on(dir.display())?;
     Ok(Work(dir, true))
 }
@@ -218,6 +218,7 @@ fn end_with_parent() -> Result<()> {
 
 /// Starts UML and waits for it.
 fn start(kernel: &Path, arguments: &[String]) -> Result<i32> {
+    sys::unblock_all().on("signals")?;
     let shim = shim().on("a file in memory")?;
     let mut command = Command::new(kernel);
     command.args(arguments).env_clear();

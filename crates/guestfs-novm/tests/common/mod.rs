@@ -15,29 +15,29 @@ use std::time::{Duration, Instant};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 /// How long anything may take on a slow machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory with images, and the sessions that use them.
-pub struct Host {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
     mode: &'static str,
     /// In the environment of every process of the sessions.
     mark: String,
 }
 
 impl Host {
-    pub fn new(mode: &'static str) -> Self {
+    pub(crate) fn new(mode: &'static str) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("GUESTFSD_TEST_MARK={}-{number}", std::process::id());
         Self { dir: tempfile::tempdir().unwrap(), mode, mark }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A raw image with an ext4 filesystem in which there is a file /hello.
-    pub fn ext4(&self, name: &str) -> PathBuf {
+    pub(crate) fn ext4(&self, name: &str) -> PathBuf {
         let (image, tree) = (self.path(name), self.path("tree"));
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join("hello"), "from the host\n").unwrap();
@@ -47,7 +47,7 @@ impl Host {
         image
     }
 
-    pub fn qcow2(&self, name: &str, backing: &Path, format: &str) -> PathBuf {
+    pub(crate) fn qcow2(&self, name: &str, backing: &Path, format: &str) -> PathBuf {
         let image = self.path(name);
         let (new, old) = (image.to_str().unwrap(), backing.to_str().unwrap());
         let options = ["create", "-q", "-f", "qcow2", "-F", format, "-b", old, new];
@@ -56,7 +56,7 @@ impl Host {
     }
 
     /// A client that has these commands of guestfish to read.
-    pub fn command(&self, script: &str) -> Command {
+    pub(crate) fn command(&self, script: &str) -> Command {
         let novm = env!("CARGO_BIN_EXE_guestfs-novm");
         let guestfsd = Path::new(novm).with_file_name("guestfsd");
         assert!(guestfsd.exists(), "{}: cargo build -p guestfsd makes it", guestfsd.display());
@@ -82,7 +82,7 @@ impl Host {
     }
 
     /// Runs a session to its end; nothing must be left of it.
-    pub fn session(&self, script: &str) -> Output {
+    pub(crate) fn session(&self, script: &str) -> Output {
         let output = self.command(script).output().unwrap();
         self.nothing_is_left();
         output
@@ -90,7 +90,7 @@ impl Host {
 
     /// What a session that goes well prints.
     #[track_caller]
-    pub fn prints(&self, script: &str) -> String {
+    pub(crate) fn prints(&self, script: &str) -> String {
         let output = self.session(script);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script}: {stderr}");
@@ -98,7 +98,7 @@ impl Host {
     }
 
     /// A session that is under way: it has written /mark and sleeps.
-    pub fn running(&self, disks: &str) -> Running<'_> {
+    pub(crate) fn running(&self, disks: &str) -> Running<'_> {
         let up = self.path("up");
         fs::remove_file(&up).ok();
         let script = format!(
@@ -113,7 +113,7 @@ impl Host {
     }
 
     /// IDs of all processes of this host's sessions.
-    pub fn processes(&self) -> Vec<(i32, String)> {
+    pub(crate) fn processes(&self) -> Vec<(i32, String)> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
@@ -136,7 +136,7 @@ impl Host {
     }
 
     #[track_caller]
-    pub fn nothing_is_left(&self) {
+    pub(crate) fn nothing_is_left(&self) {
         wait_until("all processes have ended", || self.processes().is_empty());
         wait_until("all loop devices are detached", || self.loops().is_empty());
         let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -145,21 +145,21 @@ impl Host {
             .unwrap()
             .flatten()
             .map(|e| e.file_name().to_string_lossy().into_owned())
-            .filter(|n| n.starts_with("gfnovm"))
+            .filter(|n| n.starts_with("guestfs-novm."))
             .collect();
         assert_eq!(left, [""; 0]);
     }
 }
 
 /// A client that is running.
-pub struct Running<'h> {
+pub(crate) struct Running<'h> {
     host: &'h Host,
-    pub client: Child,
+    pub(crate) client: Child,
 }
 
 impl Running<'_> {
     /// The process that the client started, which is its only child with this name and parent.
-    pub fn hypervisor(&self) -> i32 {
+    pub(crate) fn hypervisor(&self) -> i32 {
         let parent = |pid: i32| -> i32 {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
@@ -174,14 +174,14 @@ impl Running<'_> {
     }
 
     /// The daemon.
-    pub fn daemon(&self) -> i32 {
+    pub(crate) fn daemon(&self) -> i32 {
         let processes = self.host.processes();
         let found = processes.iter().find(|(_, line)| line.starts_with("/guestfsd "));
         found.unwrap_or_else(|| panic!("no daemon: {processes:?}")).0
     }
 
     /// Sends a signal to a process, and waits for the client's end.
-    pub fn kill(mut self, pid: i32, signal: rustix::process::Signal) {
+    pub(crate) fn kill(mut self, pid: i32, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
         // guestfish goes on sleeping when the daemon is gone, if it is that command's turn.
@@ -195,7 +195,7 @@ impl Running<'_> {
 }
 
 #[track_caller]
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "it is not so that {what}");
@@ -203,7 +203,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-pub fn run(program: &str, package: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, package: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e} (Debian package {package})"));
     let stderr = String::from_utf8_lossy(&output.stderr);
