@@ -9,15 +9,15 @@ static TABLES: [[u32; 256]; STEP] = tables();
 
 const fn tables() -> [[u32; 256]; STEP] {
     let mut tables = [[0u32; 256]; STEP];
-    let mut byte = 0;
+    let mut byte: u32 = 0;
     while byte < 256 {
-        let mut crc = (byte as u32) << 24;
+        let mut crc = byte << 24;
         let mut bit = 0;
         while bit < 8 {
             crc = (crc << 1) ^ if crc & 0x8000_0000 != 0 { 0x04C1_1DB7 } else { 0 };
             bit += 1;
         }
-        tables[0][byte] = crc;
+        tables[0][byte as usize] = crc;
         byte += 1;
     }
     let mut k = 1;

@@ -73,7 +73,8 @@ fn links_of_the_guest_do_not_lead_out_of_it() {
         assert_eq!(e.errno(), Some(Errno::ENOENT), "{link}");
         assert!(d.client.mkdir(format!("/{link}/dir")).is_err());
     }
-    assert_eq!(d.client.exists("/loop").unwrap_err().errno(), Some(Errno::ELOOP));
+    assert!(d.client.exists("/loop").unwrap());
+    assert_eq!(d.client.exists("/loop/x").unwrap_err().errno(), Some(Errno::ELOOP));
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
     // Inside, a link leads where the guest means it to.
     d.client.mkdir_p(out).unwrap();

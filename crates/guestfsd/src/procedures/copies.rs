@@ -9,7 +9,7 @@ use guestfs_api::Errno;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as Raw;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// Removes what is there with all below it; it need not be there.
 pub(crate) fn rm_rf(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
@@ -105,7 +105,7 @@ fn is_directory(s: &Session, path: GuestPath<'_>) -> bool {
 fn target(s: &Session, name: &OsStr, dest: GuestPath<'_>) -> Result<Entry> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     match s.root()?.open(dest.as_os_str(), flags, Mode::empty()) {
-        Ok(dir) => Ok(Entry { dir: OwnedFd::from(dir), name: name.to_owned() }),
+        Ok(dir) => Ok(Entry { dir, name: name.to_owned() }),
         Err(Raw::NOENT | Raw::NOTDIR) => s.entry(dest),
         Err(e) => Err(e).on(dest),
     }

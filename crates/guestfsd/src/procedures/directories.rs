@@ -4,31 +4,46 @@ use crate::error::{Context, Result};
 use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::transfer::{FileOut, from_io};
+use crate::tree::{Step, Walk};
+use guestfs_api::frame::MAX_MESSAGE;
 use guestfs_api::xdr::Encoder;
 use guestfs_api::{Wire, structs};
-use rustix::fs::{Dir, DirEntry, FileType, Mode, OFlags};
+use rustix::fs::{Dir, DirEntry, FileType, OFlags};
+use rustix::io::Errno as Raw;
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Names in a directory but `.` and `..`, each followed by NUL, sorted.
+/// Names in a directory but `.` and `..`, each followed by NUL.
 pub(crate) fn ls0(s: &mut Session, dir: GuestPath<'_>, filenames: &mut FileOut<'_>) -> Result<()> {
-    let mut names: Vec<Vec<u8>> = Vec::new();
     for entry in read(s, dir)? {
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(entry.file_name().to_bytes_with_nul().to_vec());
+        let entry = entry.on(dir)?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            let bytes = name.to_bytes_with_nul();
+            filenames.write_all(bytes).map_err(|e| from_io(e, dir))?;
         }
     }
-    names.sort_unstable();
-    names.iter().try_for_each(|name| filenames.write_all(name)).map_err(|e| from_io(e, dir))
+    Ok(())
 }
 
 /// Entries of a directory, `.` and `..` among them.
 pub(crate) fn readdir(s: &mut Session, dir: GuestPath<'_>) -> Result<Vec<structs::Dirent>> {
-    Ok(read(s, dir)?.iter().map(to_dirent).collect())
+    let mut entries = Vec::new();
+    let mut size = 0;
+    for entry in read(s, dir)? {
+        let entry = entry.on(dir)?;
+        size += DIRENT + entry.file_name().to_bytes().len();
+        if size > MAX_MESSAGE {
+            return Err(super::contents::too_long().within(dir));
+        }
+        entries.push(to_dirent(&entry));
+    }
+    Ok(entries)
 }
+
+/// Least bytes of an entry in a reply: inode number, type and the length of the name.
+const DIRENT: usize = 16;
 
 /// Entries of a directory, each as XDR.
 pub(crate) fn internal_readdir(
@@ -39,15 +54,14 @@ pub(crate) fn internal_readdir(
     let mut bytes = Vec::new();
     for entry in read(s, dir)? {
         bytes.clear();
-        to_dirent(&entry).encode(&mut Encoder::new(&mut bytes))?;
+        to_dirent(&entry.on(dir)?).encode(&mut Encoder::new(&mut bytes))?;
         filename.write_all(&bytes).map_err(|e| from_io(e, dir))?;
     }
     Ok(())
 }
 
-fn read(s: &Session, dir: GuestPath<'_>) -> Result<Vec<DirEntry>> {
-    let open = s.open(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    Dir::new(open).on(dir)?.collect::<rustix::io::Result<_>>().on(dir)
+fn read(s: &Session, dir: GuestPath<'_>) -> Result<Dir> {
+    Dir::new(s.open(dir, OFlags::RDONLY | OFlags::DIRECTORY)?).on(dir)
 }
 
 #[allow(clippy::cast_possible_wrap)] // The protocol's inode numbers are signed.
@@ -73,66 +87,23 @@ pub(crate) fn find0(
     files: &mut FileOut<'_>,
 ) -> Result<()> {
     let top = s.open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let mut path = Vec::new();
-    find_in(top.into(), &mut path, files).map_err(|e| from_io(e, directory))
-}
-
-/// Directories that are open on the way down; deeper ones would need a longer path than there can be.
-fn find_in(dir: OwnedFd, path: &mut Vec<u8>, out: &mut impl Write) -> std::io::Result<()> {
-    /// A directory on the way down: what is left of it, and how long the path to it is.
-    struct Level {
-        fd: OwnedFd,
-        entries: std::vec::IntoIter<DirEntry>,
-        path: usize,
-    }
-    let level = |fd: OwnedFd, path: usize| -> std::io::Result<Level> {
-        let mut entries: Vec<DirEntry> = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            entries.push(entry?);
-        }
-        Ok(Level { fd, entries: entries.into_iter(), path })
-    };
-    let mut stack = vec![level(dir, path.len())?];
-    while let Some(top) = stack.last_mut() {
-        let Some(entry) = top.entries.next() else {
-            stack.pop();
-            continue;
-        };
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
+    let mut walk = Walk::new(&top).on(directory)?;
+    let mut line = Vec::new();
+    while let Some(step) = walk.step().on(directory)? {
+        if step == Step::Left {
             continue;
         }
-        path.truncate(top.path);
-        path.extend_from_slice(name);
-        path.push(0);
-        out.write_all(path)?;
-        if is_directory(&top.fd, &entry) {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(&top.fd, entry.file_name(), flags, Mode::empty()) {
-                Ok(fd) => {
-                    path.pop();
-                    path.push(b'/');
-                    let len = path.len();
-                    stack.push(level(fd, len)?);
-                }
+        line.clear();
+        line.extend_from_slice(walk.path());
+        line.push(0);
+        files.write_all(&line).map_err(|e| from_io(e, directory))?;
+        if walk.kind().is_dir() {
+            match walk.enter() {
                 // Removed meanwhile, or replaced.
-                Err(
-                    rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP,
-                ) => {}
-                Err(e) => return Err(e.into()),
+                Err(Raw::NOENT | Raw::NOTDIR | Raw::LOOP) => {}
+                entered => entered.on(OsStr::from_bytes(walk.path()))?,
             }
         }
     }
     Ok(())
-}
-
-/// Whether an entry is a directory; a filesystem need not say so in the entry.
-fn is_directory(dir: &impl AsFd, entry: &DirEntry) -> bool {
-    match entry.file_type() {
-        FileType::Unknown => {
-            rustix::fs::statat(dir, entry.file_name(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
-        }
-        kind => kind.is_dir(),
-    }
 }

@@ -13,19 +13,17 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Makes a file, or sets its times to now.
+/// Makes a file, or sets its times to now. What is no regular file is refused: links too.
 pub(crate) fn touch(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
-    // Opening, say, a FIFO would wait for its other end.
-    if let Ok(entry) = s.open(path, OFlags::PATH) {
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&entry).on(path)?.st_mode);
-        if !matches!(kind, FileType::RegularFile | FileType::Directory) {
-            let why = "touch can only be used on a regular files"; // as clients know it
-            return Err(Error::new(Errno::EINVAL, why).within(path));
-        }
-        let flags = if kind == FileType::Directory { OFlags::RDONLY } else { OFlags::WRONLY };
-        return set_now(&s.open(path, flags)?, path);
+    let there = match s.entry(path)?.lstat() {
+        Err(Raw::NOENT) => None,
+        stat => Some(FileType::from_raw_mode(stat.on(path)?.st_mode)),
+    };
+    if there.is_some_and(|kind| !kind.is_file()) {
+        let why = "touch can only be used on a regular files"; // as clients know it
+        return Err(Error::new(Errno::EINVAL, why).within(path));
     }
-    set_now(&s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK)?, path)
+    set_now(&s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW)?, path)
 }
 
 fn set_now(file: &File, path: GuestPath<'_>) -> Result<()> {
@@ -168,7 +166,11 @@ pub(crate) fn mknod(
 ) -> Result<()> {
     let raw = u32::try_from(mode)
         .map_err(|_| Error::argument("mode", mode.to_string(), "must not be negative"))?;
-    make_node(s, FileType::from_raw_mode(raw), mode, devmajor, devminor, path)
+    let kind = match raw & libc::S_IFMT {
+        0 => FileType::RegularFile,
+        kind => FileType::from_raw_mode(kind),
+    };
+    make_node(s, kind, mode, devmajor, devminor, path)
 }
 
 /// Makes a FIFO.
@@ -232,16 +234,32 @@ fn link(s: &Session, target: &OsStr, linkname: GuestPath<'_>) -> Result<()> {
     rustix::fs::linkat(&from.dir, &*from.name, &to.dir, &*to.name, AtFlags::empty()).on(linkname)
 }
 
-/// Makes a symbolic link.
+/// Makes a symbolic link; in a directory under the target's name, if `linkname` is one.
 pub(crate) fn ln_s(s: &mut Session, target: &OsStr, linkname: GuestPath<'_>) -> Result<()> {
-    let entry = s.entry(linkname)?;
+    let entry = link_entry(s, target, linkname)?;
     rustix::fs::symlinkat(target, &entry.dir, &*entry.name).on(linkname)
 }
 
 /// Makes a symbolic link in the place of what is there.
 pub(crate) fn ln_sf(s: &mut Session, target: &OsStr, linkname: GuestPath<'_>) -> Result<()> {
-    rm_f(s, linkname)?;
-    ln_s(s, target, linkname)
+    let entry = link_entry(s, target, linkname)?;
+    match rustix::fs::unlinkat(&entry.dir, &*entry.name, AtFlags::empty()) {
+        Err(Raw::NOENT) => {}
+        done => done.on(linkname)?,
+    }
+    rustix::fs::symlinkat(target, &entry.dir, &*entry.name).on(linkname)
+}
+
+/// Where a symbolic link goes, as ln(1) has it.
+fn link_entry(s: &Session, target: &OsStr, linkname: GuestPath<'_>) -> Result<Entry> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let own = target.as_bytes().rsplit(|&b| b == b'/').find(|name| !name.is_empty());
+    match (s.open(linkname, flags), own) {
+        (Ok(dir), Some(name)) => {
+            Ok(Entry { dir: dir.into(), name: OsStr::from_bytes(name).into() })
+        }
+        _ => s.entry(linkname),
+    }
 }
 
 /// What a symbolic link says.

@@ -8,9 +8,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;
 use std::ffi::OsStr;
 
-/// Whether there is something of this name: a dangling link is not there.
+/// Whether there is something of this name: a link too, wherever it leads.
 pub(crate) fn exists(s: &mut Session, path: GuestPath<'_>) -> Result<bool> {
-    Ok(stat_if_there(s, path, true)?.is_some())
+    Ok(stat_if_there(s, path, false)?.is_some())
 }
 
 /// Whether it is a regular file.
