@@ -92,9 +92,9 @@ ln-s target /sym
 ln-sf other /sym
 readlink /sym
 -ln-s target /nonexistent/sym
--ln-s target /m
--ln-sf target /m
-ln-s "" /emptylink
+ln-s target /m
+ln-sf target /m
+-ln-s "" /emptylink
 write /orig "x"
 ln /orig /hard
 -ln /orig /hard

@@ -54,7 +54,7 @@ cat /new
 write /link "through"
 cat /f
 write /dangling "made"
--cat /nonexistent
+cat /nonexistent
 -write /d "x"
 -write /nonexistent/x "x"
 -write-append /d "x"
@@ -66,7 +66,7 @@ cat /w
 -write-file /w "0123" -1
 read-file /w
 read-lines /w
--read-file /nonexistent
+read-file /nonexistent
 -read-file /d
 # whole files
 upload -<<END /u
@@ -74,19 +74,19 @@ uploaded text
 END
 cat /u
 download /u -
-upload -<<END /absolute
-other text
+-upload -<<END /absolute
+-other text
 END
-cat /f
--upload -<<END /d
+-cat /f
+upload -<<END /d
 x
 END
--upload -<<END /nonexistent/x
+upload -<<END /nonexistent/x
 x
 END
--download /nonexistent -
+download /nonexistent -
 -download /d -
-upload-offset -<<END /u 3
+-upload-offset -<<END /u 3
 XYZ
 END
 hexdump /u
@@ -96,10 +96,10 @@ END
 hexdump /u2
 download-offset /u - 3 4
 download-offset /u - 10 100
--download-offset /u - 100 5
--download-offset /u - -1 5
--download-offset /u - 0 -5
--download-offset /nonexistent - 0 1
+download-offset /u - 100 5
+download-offset /u - -1 5
+download-offset /u - 0 -5
+download-offset /nonexistent - 0 1
 upload -<<END /dev/sdb
 on the device
 END

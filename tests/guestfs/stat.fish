@@ -22,7 +22,7 @@ exists /dangling
 exists /nonexistent
 exists /f/x
 exists /nonexistent/x
--exists /loop1
+exists /loop1
 -exists relative
 exists /
 is-file /f
@@ -125,18 +125,18 @@ statns /f | grep -E "[am]time"
 -utimens /f 0 1000000000 0 0
 -utimens /f 0 -3 0 0
 -utimens /nonexistent 0 0 0 0
--utimens /link 11 0 12 0
--utimens /fifo 11 0 12 0
--utimens /dangling 11 0 12 0
+utimens /link 11 0 12 0
+utimens /fifo 11 0 12 0
+utimens /dangling 11 0 12 0
 utimens /d 13 0 14 0
 statns /d | grep -E "[am]time"
 touch /touched
 exists /touched
-touch /d
-touch /link
+-touch /d
+-touch /link
 -touch /fifo
 -touch /null
-touch /dangling
+-touch /dangling
 -touch /nonexistent/x
 -touch /loop1
 # nodes and the umask

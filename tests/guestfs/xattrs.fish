@@ -18,7 +18,7 @@ setxattr user.l "by link" 7 /link
 setxattr user.a "by absolute link" 16 /absolute
 -setxattr user.d "x" 1 /dangling
 -setxattr user.d "x" 1 /nonexistent
--setxattr user.long "x" 2 /f
+setxattr user.long "x" 2 /f
 -setxattr user.negative "x" -1 /f
 -setxattr nonsense "x" 1 /f
 -setxattr "" "x" 1 /f
@@ -51,8 +51,8 @@ lgetxattr /f user.one
 -lgetxattr /nonexistent user.one
 lxattrlist / "f d link fifo nonexistent"
 lxattrlist / ""
--lxattrlist /nonexistent "f"
--lxattrlist /f "f"
+lxattrlist /nonexistent "f"
+lxattrlist /f "f"
 removexattr user.two /f
 removexattr user.l /link
 -removexattr user.two /f
@@ -84,7 +84,7 @@ acl-get-file /absolute access
 -acl-set-file /f access u::rw,g::r,o::r,u:500:r
 -acl-set-file /f access u::rw,u::r,g::r,o::r
 -acl-set-file /f access nonsense
--acl-set-file /f access ""
+acl-set-file /f access ""
 -acl-set-file /f access u::rwz,g::r,o::r
 -acl-set-file /f access u:nosuchuser:rw,u::r,g::r,o::r,m::r
 -acl-set-file /f nonsense u::rw,g::r,o::r
@@ -100,7 +100,7 @@ acl-get-file /d/inherits access
 acl-delete-def-file /d
 acl-get-file /d default
 acl-delete-def-file /d
--acl-delete-def-file /f
+acl-delete-def-file /f
 -acl-delete-def-file /nonexistent
 # capabilities
 cap-get-file /f
@@ -123,42 +123,42 @@ cap-get-file /f
 cap-get-file /f
 cap-set-file /f "CAP_SYS_ADMIN=ep"
 cap-get-file /f
--cap-set-file /f "21=ep"
+cap-set-file /f "21=ep"
 cap-get-file /f
--cap-set-file /f "="
+cap-set-file /f "="
 cap-get-file /f
 cap-set-file /f "cap_chown=p cap_kill=i cap_setuid=ip"
 cap-get-file /f
--cap-set-file /f "=ep cap_chown-ep"
+cap-set-file /f "=ep cap_chown-ep"
 cap-get-file /f
 -cap-set-file /f "cap_chown+p=i"
 cap-get-file /f
--cap-set-file /f "cap_chown=p+i-p"
+cap-set-file /f "cap_chown=p+i-p"
 cap-get-file /f
 -cap-set-file /f "+p"
 -cap-set-file /f "cap_chown+"
--cap-set-file /f "cap_chown= cap_kill=p"
+cap-set-file /f "cap_chown= cap_kill=p"
 cap-get-file /f
--cap-set-file /f "=p =i"
+cap-set-file /f "=p =i"
 cap-get-file /f
 -cap-set-file /f "cap_chown,=p"
--cap-set-file /f "  cap_chown=p  "
+cap-set-file /f "  cap_chown=p  "
 cap-get-file /f
--cap-set-file /f "all+i"
+cap-set-file /f "all+i"
 cap-get-file /f
--cap-set-file /f "41=p"
+cap-set-file /f "41=p"
 cap-get-file /f
 -cap-set-file /f "64=p"
--cap-set-file /f "cap_chown=pp"
+cap-set-file /f "cap_chown=pp"
 -cap-set-file /f "cap_chown=p-"
 -cap-set-file /f "cap_chown= p"
 -cap-set-file /f "cap_chown==p"
 cap-get-file /f
--cap-set-file /f "ALL=p"
+cap-set-file /f "ALL=p"
 cap-get-file /f
--cap-set-file /f "cap_chown=p\ncap_kill=p"
+cap-set-file /f "cap_chown=p\ncap_kill=p"
 cap-get-file /f
--cap-set-file /f ""
+cap-set-file /f ""
 cap-get-file /f
 -cap-set-file /f "cap_nonsense=ep"
 -cap-set-file /f "cap_chown"
@@ -166,7 +166,7 @@ cap-get-file /f
 -cap-set-file /f "cap_chown=e cap_kill=p"
 -cap-set-file /nonexistent "cap_chown=p"
 -cap-get-file /nonexistent
-cap-set-file /link cap_kill=p
+-cap-set-file /link cap_kill=p
 cap-get-file /f
 cap-get-file /link
 cap-get-file /absolute
