@@ -219,7 +219,7 @@ impl Text {
         if metadata.is_file() && metadata.len() > 0 {
             return Ok(Self { len: metadata.len(), file });
         }
-        const MOST: u64 = 64 << 20;
+        const MOST: u64 = 8 << 20;
         let name = c"guestfsd-text";
         let copy = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).on(path)?;
         let mut copy = File::from(copy);

@@ -73,6 +73,9 @@ pub(crate) fn glob_expand(
     pattern: GuestPath<'_>,
     options: &options::GlobExpand,
 ) -> Result<Vec<Vec<u8>>> {
+    if pattern.bytes().len() >= MAX_PATH {
+        return Err(Raw::NAMETOOLONG).on("pattern");
+    }
     let mark = options.directoryslash != Some(false);
     let mut all = Vec::new();
     for pattern in alternatives(pattern.bytes())? {
@@ -84,6 +87,8 @@ pub(crate) fn glob_expand(
     Ok(all)
 }
 
+/// No path is longer (the kernel's own limit), and so no pattern need be.
+const MAX_PATH: usize = 4096;
 /// Most patterns that braces may make of one.
 const MAX_ALTERNATIVES: usize = 4096;
 
