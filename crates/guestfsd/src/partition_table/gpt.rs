@@ -8,6 +8,8 @@ use std::ops::Range;
 
 /// Sector of the header.
 const HEADER_LBA: u64 = 1;
+/// Sector of the entries, where we place them.
+const ENTRIES_LBA_FIRST: u64 = 2;
 const SIGNATURE: &[u8] = b"EFI PART";
 /// Bytes of a header that have a meaning.
 const HEADER: usize = 92;
@@ -97,17 +99,42 @@ pub(super) fn has_signature(disk: &mut (impl Read + Seek), geometry: Geometry) -
     Ok(signature == SIGNATURE)
 }
 
-/// The table at the beginning of the disk, if it is sound.
+/// The table at the beginning of the disk, if it is sound, or else its copy at the end, if that is.
 pub(super) fn read(disk: &mut (impl Read + Seek), geometry: Geometry) -> io::Result<Option<Table>> {
+    if let Some(table) = read_at_lba(disk, geometry, HEADER_LBA)? {
+        return Ok(Some(table));
+    }
+    let last = geometry.sectors() - 1;
+    let Some(mut table) = read_at_lba(disk, geometry, last)? else { return Ok(None) };
+    // From here on as if it was the first one.
+    let entries_end = ENTRIES_LBA_FIRST + (table.entries.len() as u64).div_ceil(geometry.sector);
+    let has_room = entries_end <= le(&table.header[FIRST_USABLE]);
+    for (field, lba) in
+        [(MY_LBA, HEADER_LBA), (ALTERNATE_LBA, last), (ENTRIES_LBA, ENTRIES_LBA_FIRST)]
+    {
+        table.header[field].copy_from_slice(&lba.to_le_bytes());
+    }
+    Ok(has_room.then_some(table))
+}
+
+/// The table whose header is in this sector, if it is sound.
+fn read_at_lba(
+    disk: &mut (impl Read + Seek),
+    geometry: Geometry,
+    lba: u64,
+) -> io::Result<Option<Table>> {
     let mut header = vec![0; usize::try_from(geometry.sector).unwrap_or(512)];
-    read_at(disk, HEADER_LBA * geometry.sector, &mut header)?;
+    read_at(disk, lba * geometry.sector, &mut header)?;
+    if !header.starts_with(SIGNATURE) {
+        return Ok(None);
+    }
     let Some(crc) = header_crc(&header) else { return Ok(None) };
     let (count, entry_size) = (le(&header[ENTRY_COUNT]), le(&header[ENTRY_SIZE]));
     let entries_lba = le(&header[ENTRIES_LBA]);
     let last_usable = le(&header[LAST_USABLE]);
     let bytes = count.saturating_mul(entry_size);
     let sound = le(&header[HEADER_CRC]) == u64::from(crc)
-        && le(&header[MY_LBA]) == HEADER_LBA
+        && le(&header[MY_LBA]) == lba
         && entry_size.is_multiple_of(ENTRY)
         && (1..=MAX_ENTRIES).contains(&bytes)
         && (HEADER_LBA + 1..geometry.sectors()).contains(&entries_lba)

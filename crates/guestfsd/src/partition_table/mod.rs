@@ -42,13 +42,13 @@ pub fn read(disk: &mut (impl Read + Seek), geometry: Geometry) -> io::Result<Opt
         return Ok(None);
     }
     let Some(boot) = boot_sector(disk, geometry)? else { return Ok(None) };
-    let has_gpt = gpt::has_signature(disk, geometry)?;
-    match (has_gpt, mbr::is_protective(&boot)) {
-        (true, true) => Ok(gpt::read(disk, geometry)?.map(Table::Gpt)),
-        (false, false) => Ok(mbr::read(disk, geometry, &boot)?.map(Table::Mbr)),
-        // One half of a GPT.
-        _ => Ok(None),
+    if mbr::is_protective(&boot) {
+        return Ok(gpt::read(disk, geometry)?.map(Table::Gpt));
     }
+    if gpt::has_signature(disk, geometry)? {
+        return Ok(None);
+    }
+    Ok(mbr::read(disk, geometry, &boot)?.map(Table::Mbr))
 }
 
 /// The first 512 bytes, if they may be those of a partitioned PC disk.

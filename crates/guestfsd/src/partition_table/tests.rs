@@ -176,13 +176,29 @@ fn what_else_may_begin_so_is_in_doubt() {
 }
 
 #[test]
-fn half_of_a_gpt_is_in_doubt() {
+fn a_gpt_without_its_mbr_is_in_doubt() {
     let mut image = Image::gpt(512, &[]);
     image.put(446, &[0; 64]);
     assert_eq!(image.read(), None);
-    let mut image = Image::gpt(512, &[]);
-    image.put(512, &[0; 8]);
-    assert_eq!(image.read(), None);
+}
+
+#[test]
+fn the_copy_of_a_gpt_serves_where_the_first_is_damaged_and_mends_it() {
+    for sector in [512, 4096] {
+        let mut image = Image::gpt(sector, &[(2, 40, 50)]);
+        let sound = image.gpt_table();
+        let geometry = image.geometry();
+        sound.write(&mut Cursor::new(&mut image.bytes), geometry, |_| Ok(())).unwrap();
+        let sound = image.gpt_table();
+        for (at, len) in [(sector, 92), (sector + 60, 1), (2 * sector + 5, 400)] {
+            let before = image.bytes.clone();
+            image.put(at, &vec![0xa5; len]);
+            let table = image.gpt_table();
+            assert_eq!(table.partitions(), sound.partitions());
+            table.write(&mut Cursor::new(&mut image.bytes), geometry, |_| Ok(())).unwrap();
+            assert!(image.bytes == before, "{at}");
+        }
+    }
 }
 
 #[test]

@@ -20,14 +20,44 @@ const PIECE: usize = 1 << 20;
 /// Of these, the unit that is left alone where it is zero already.
 const UNIT: usize = 4096;
 
+/// Devices that the session has made read only. They become writable when it ends: a loop device would keep
+/// its state for whoever uses it next.
+#[derive(Debug, Default)]
+struct MadeReadOnly {
+    devices: Vec<Device>,
+}
+
+impl Drop for MadeReadOnly {
+    fn drop(&mut self) {
+        for device in &self.devices {
+            if let Err(e) = set_read_only(device, false) {
+                tracing::warn!(error = %e, "making writable again");
+            }
+        }
+    }
+}
+
+fn set_read_only(device: &Device, read_only: bool) -> Result<()> {
+    block::set_read_only(&device.open(OFlags::RDONLY)?, read_only).on(device)
+}
+
 /// Makes a device read only.
-pub(crate) fn blockdev_setro(_: &mut Session, device: Device) -> Result<()> {
-    block::set_read_only(&device.open(OFlags::RDONLY)?, true).on(&device)
+pub(crate) fn blockdev_setro(s: &mut Session, device: Device) -> Result<()> {
+    if block::is_read_only(&device.open(OFlags::RDONLY)?).on(&device)? {
+        return Ok(());
+    }
+    set_read_only(&device, true)?;
+    if !s.serves_machine() {
+        s.state::<MadeReadOnly>().devices.push(device);
+    }
+    Ok(())
 }
 
 /// Makes a device writable.
-pub(crate) fn blockdev_setrw(_: &mut Session, device: Device) -> Result<()> {
-    block::set_read_only(&device.open(OFlags::RDONLY)?, false).on(&device)
+pub(crate) fn blockdev_setrw(s: &mut Session, device: Device) -> Result<()> {
+    set_read_only(&device, false)?;
+    s.state::<MadeReadOnly>().devices.retain(|d| d.path() != device.path());
+    Ok(())
 }
 
 /// Whether a device is read only.

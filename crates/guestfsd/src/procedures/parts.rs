@@ -4,9 +4,15 @@
 //! do not read, and of any that is not beyond doubt, by parted. Partitions are made, moved and deleted by parted;
 //! fields of a GPT are changed in place.
 
+mod guid_table;
 mod parted;
 mod sfdisk;
 
+pub(crate) use guid_table::{
+    part_expand_gpt, part_get_disk_guid, part_get_gpt_attributes, part_get_gpt_guid,
+    part_get_gpt_type, part_set_disk_guid, part_set_disk_guid_random, part_set_gpt_attributes,
+    part_set_gpt_guid, part_set_gpt_type,
+};
 pub(crate) use sfdisk::{
     sfdisk, sfdisk_disk_geometry, sfdisk_kernel_geometry, sfdisk_l, sfdisk_m, sfdisk_n,
 };
@@ -14,7 +20,6 @@ pub(crate) use sfdisk::{
 use crate::block;
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
-use crate::partition_table::guid::Guid;
 use crate::partition_table::{self, Geometry, Table, gpt, mbr};
 use crate::session::Session;
 use crate::tool::Tool;
@@ -73,10 +78,6 @@ fn no_partition(device: &Device, number: u32) -> Error {
     Error::argument("partnum", number.to_string(), "no such partition").within(device)
 }
 
-fn not_gpt(device: &Device) -> Error {
-    Error::argument("device", device, "does not have a GUID partition table")
-}
-
 fn not_mbr(device: &Device) -> Error {
     Error::argument("device", device, "does not have an MBR partition table")
 }
@@ -130,57 +131,6 @@ fn listed(device: &Device, partnum: i32) -> Result<(String, Listed)> {
     let Listing { label, partitions } = listing(device)?;
     let found = partitions.into_iter().find(|p| p.number == number);
     Ok((label, found.ok_or_else(|| no_partition(device, number))?))
-}
-
-/// The GPT of a device, and the partition of this number in it.
-fn gpt_partition(device: &Device, partnum: i32) -> Result<gpt::Partition> {
-    let number = check_number(partnum)?;
-    let (_, table) = gpt(device, OFlags::RDONLY)?;
-    table.partition(number).ok_or_else(|| no_partition(device, number))
-}
-
-/// The GPT of a device.
-fn gpt(device: &Device, flags: OFlags) -> Result<(Disk, gpt::Table)> {
-    let mut disk = open(device, flags)?;
-    match disk.table.take() {
-        Some(Table::Gpt(table)) => Ok((disk, table)),
-        Some(Table::Mbr(_)) => Err(not_gpt(device)),
-        // parted says what is wrong with it, if it is one.
-        None => Err(match parted::list(device)? {
-            Listing { label, .. } if label == "gpt" => {
-                Error::new(Errno::EIO, "the GUID partition table is damaged").within(device)
-            }
-            _ => not_gpt(device),
-        }),
-    }
-}
-
-/// Changes a GPT in place.
-fn edit_gpt(
-    s: &mut Session,
-    device: &Device,
-    change: impl FnOnce(&mut gpt::Table) -> Result<()>,
-) -> Result<()> {
-    let (mut disk, mut table) = gpt(device, OFlags::RDWR)?;
-    change(&mut table)?;
-    s.udev().changed();
-    table.write(&mut disk.file, disk.geometry, |file| file.sync_data()).on(device)?;
-    // The kernel knows names and GUIDs of partitions; while one is in use it keeps what it knows.
-    block::reread_partitions(&disk.file).ok();
-    Ok(())
-}
-
-fn set_gpt(s: &mut Session, device: &Device, partnum: i32, field: &gpt::Field) -> Result<()> {
-    let number = check_number(partnum)?;
-    edit_gpt(s, device, |table| match table.set(number, field) {
-        true => Ok(()),
-        false => Err(no_partition(device, number)),
-    })
-}
-
-fn guid(text: &OsStr) -> Result<Guid> {
-    let guid = text.to_str().and_then(Guid::parse);
-    guid.ok_or_else(|| Error::argument("guid", text, "parameter is not a valid GUID"))
 }
 
 /// The type byte and kind of an MBR partition.
@@ -334,7 +284,7 @@ pub(crate) fn part_set_name(
 ) -> Result<()> {
     let text = name.to_str().ok_or_else(|| Error::argument("name", name, "is not UTF-8"))?;
     if let Some(Table::Gpt(_)) = open(&device, OFlags::RDONLY)?.table {
-        return set_gpt(s, &device, partnum, &gpt::Field::Name(text.to_owned()));
+        return guid_table::set_gpt(s, &device, partnum, &gpt::Field::Name(text.to_owned()));
     }
     let number = check_number(partnum)?.to_string();
     s.udev().changed();
@@ -409,118 +359,4 @@ fn partition_of(partition: &Device) -> Result<(PathBuf, i32)> {
         (Some(number), Some(disk)) => Ok((Path::new("/dev").join(disk), number)),
         _ => Err(Error::argument("partition", partition, "device name is not a partition")),
     }
-}
-
-/// Sets what a partition is for.
-pub(crate) fn part_set_gpt_type(
-    s: &mut Session,
-    device: Device,
-    partnum: i32,
-    text: &OsStr,
-) -> Result<()> {
-    let type_guid = guid(text)?;
-    set_gpt(s, &device, partnum, &gpt::Field::Type(type_guid))
-}
-
-/// What a partition is for; of one of an MBR, what its type byte means.
-pub(crate) fn part_get_gpt_type(_: &mut Session, device: Device, partnum: i32) -> Result<String> {
-    let number = check_number(partnum)?;
-    match open(&device, OFlags::RDONLY)?.table {
-        Some(Table::Mbr(table)) => {
-            table.partition(number).ok_or_else(|| no_partition(&device, number))?;
-            sgdisk_type(&device, number)
-        }
-        _ => Ok(gpt_partition(&device, partnum)?.type_guid.to_string()),
-    }
-}
-
-/// The GUID that sgdisk has for a partition's type.
-fn sgdisk_type(device: &Device, number: u32) -> Result<String> {
-    let tool = Tool::new("sgdisk").arg(format!("--info={number}")).arg(device.path());
-    let output = tool.output().map_err(|e| parted::named(e, device))?;
-    let text = String::from_utf8_lossy(&output);
-    // `Partition GUID code: 0FC63DAF-8483-4772-8E79-3D69D8477DE4 (Linux filesystem)`
-    let code = text.lines().find_map(|line| line.strip_prefix("Partition GUID code: "));
-    let guid = code.and_then(|c| c.split(' ').next()).and_then(Guid::parse);
-    // Extended partitions have no counterpart.
-    guid.map(|g| g.to_string()).ok_or_else(|| {
-        let why = "no GUID corresponds to its type";
-        Error::argument("partnum", number.to_string(), why).within(device)
-    })
-}
-
-/// Sets which one a partition is.
-pub(crate) fn part_set_gpt_guid(
-    s: &mut Session,
-    device: Device,
-    partnum: i32,
-    text: &OsStr,
-) -> Result<()> {
-    let unique = guid(text)?;
-    set_gpt(s, &device, partnum, &gpt::Field::Unique(unique))
-}
-
-/// Which one a partition is.
-pub(crate) fn part_get_gpt_guid(_: &mut Session, device: Device, partnum: i32) -> Result<String> {
-    Ok(gpt_partition(&device, partnum)?.guid.to_string())
-}
-
-/// Sets a partition's attribute bits.
-pub(crate) fn part_set_gpt_attributes(
-    s: &mut Session,
-    device: Device,
-    partnum: i32,
-    attributes: i64,
-) -> Result<()> {
-    let bits = attributes.cast_unsigned();
-    set_gpt(s, &device, partnum, &gpt::Field::Attributes(bits))
-}
-
-/// A partition's attribute bits.
-pub(crate) fn part_get_gpt_attributes(
-    _: &mut Session,
-    device: Device,
-    partnum: i32,
-) -> Result<i64> {
-    Ok(gpt_partition(&device, partnum)?.attributes.cast_signed())
-}
-
-/// Sets which one a disk is.
-pub(crate) fn part_set_disk_guid(s: &mut Session, device: Device, text: &OsStr) -> Result<()> {
-    let disk = guid(text)?;
-    edit_gpt(s, &device, |table| {
-        table.set_disk_guid(disk);
-        Ok(())
-    })
-}
-
-/// Which one a disk is.
-pub(crate) fn part_get_disk_guid(_: &mut Session, device: Device) -> Result<String> {
-    Ok(gpt(&device, OFlags::RDONLY)?.1.disk_guid().to_string())
-}
-
-/// Makes a disk one of its own.
-pub(crate) fn part_set_disk_guid_random(s: &mut Session, device: Device) -> Result<()> {
-    const UUID: &str = "/proc/sys/kernel/random/uuid";
-    let text = std::fs::read_to_string(UUID).on(UUID)?;
-    part_set_disk_guid(s, device, OsStr::new(text.trim()))
-}
-
-/// Moves the copy of a GPT to the end of a disk that has grown.
-pub(crate) fn part_expand_gpt(s: &mut Session, device: Device) -> Result<()> {
-    s.udev().changed();
-    let tool = Tool::new("sgdisk").arg("--move-second-header").arg(device.path());
-    let output = tool.run()?;
-    if output.code == 0 {
-        return Ok(());
-    }
-    // What is wrong it says on standard output.
-    let said = output.text();
-    let said: Vec<&str> = said.lines().filter(|l| !l.is_empty() && !l.contains("***")).collect();
-    let e = if said.is_empty() {
-        output.failure()
-    } else {
-        Error::new(Errno::EIO, said.join(" ")).within("sgdisk")
-    };
-    Err(parted::named(e, &device))
 }

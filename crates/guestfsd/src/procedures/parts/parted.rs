@@ -38,16 +38,11 @@ pub(super) fn run<A: AsRef<OsStr>>(
 
 /// Has parted move the end of a partition down, which it asks about.
 pub(super) fn shrink(device: &Device, number: u32, end: &str) -> Result<()> {
-    // One answer: whether data may be lost. If the partition is in use it asks that first, and fails.
     let tool = Tool::new("parted").args(["-m", "---pretend-input-tty", "--"]).arg(device.path());
-    let output = tool.args(["resizepart", &number.to_string(), end, "Yes"]).run()?;
-    if output.code == 0 {
-        return Ok(());
-    }
-    // As to a terminal, it speaks on standard output.
-    let said = output.text();
-    let said = said.lines().map(str::trim).find(|l| l.starts_with("Error"));
-    Err(named(said.map_or_else(|| output.failure(), |l| Error::new(Errno::EIO, l)), device))
+    let tool = tool.args(["resizepart", &number.to_string(), end]);
+    // One answer: that data may be lost. Of a partition that is in use it asks more, and fails.
+    let done = tool.run_with(&mut &b"Yes\n"[..], None)?.success();
+    done.map(drop).map_err(|e| named(e, device))
 }
 
 /// A program's error with the client's name of the device.
