@@ -21,7 +21,7 @@ const MAX_LABEL: usize = 16;
 
 /// Makes swap space of a device.
 pub(crate) fn mkswap(s: &mut Session, device: Device, options: &options::Mkswap) -> Result<()> {
-    make(s, device.path(), &device, options.label.as_deref(), options.uuid.as_deref())
+    make(s, device.path(), &device, options.label, options.uuid)
 }
 
 /// Makes swap space with this label.
