@@ -53,6 +53,3 @@ mkdir /d
 -mkswap-file /d
 -swapon-file /d
 -swapon-file /small
-# Left on: switched off at the end.
-swapon-device /dev/sda
-swapon-file /swap
