@@ -157,3 +157,20 @@ fn the_hosts_devices_and_files_are_out_of_sight() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("sda") && !text.contains("vda") && !text.contains("nvme0"), "{text}");
 }
+
+#[test]
+fn device_nodes_of_a_guest_do_not_work() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    // /dev/zero: the host's, if it could be read.
+    let script = format!(
+        "add {} format:raw\nrun\nmount /dev/sda /\nmknod-c 0666 1 5 /zero\npread /zero 4 0\n",
+        disk.display()
+    );
+    let output = host.session(&script);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && stderr.contains("pread: /zero: Permission denied"),
+        "{stderr}"
+    );
+}

@@ -6,7 +6,7 @@
 //! waits; all other questions do not.
 //!
 //! Where somebody else than udev makes the nodes (guestfs-novm), there is a socket in its place, named by
-//! [`VARIABLE`], which is hung up when all is up to date.
+//! `GUESTFSD_SETTLE`, which is hung up when all is up to date.
 
 use crate::tool::Tool;
 use std::cell::Cell;

@@ -1,6 +1,6 @@
 //! Images that are not raw, as raw files: `backstore` behind FUSE, in a process of its own.
 //!
-//! The filesystem has one file, [`NAME`], and is mounted nowhere: whoever has the file open holds all
+//! The filesystem has one file, and is mounted nowhere: whoever has the file open holds all
 //! there is of it, and when the last of them is gone (the loop device on it), so is the filesystem,
 //! and the process that serves it flushes, closes the image and ends. Nothing needs to be cleaned
 //! up, even after SIGKILL. That process must be another one than those that hold the loop device: one that

@@ -12,7 +12,7 @@ pub mod queue;
 use memory::{Memory, Region};
 use queue::Queue;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -232,12 +232,6 @@ impl FrontEnd {
         }
         self.stream.read_exact(&mut buffer[got.bytes..])?;
         Ok(Some(fds))
-    }
-}
-
-impl AsFd for FrontEnd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 }
 
