@@ -15,6 +15,7 @@ cat /plain/file
 readlink /plain/link
 readlink /plain/absolute
 cat /plain/dir/sub/deep
+set-trace false
 lstatns /plain/file | grep -E '^st_(mode|nlink|uid|gid|size|mtime_sec)'
 lstatns /plain/hard | grep -E '^st_(mode|nlink|uid|gid|size|mtime_sec)'
 lstatns /plain/dir | grep -E '^st_(mode|uid|gid|mtime_sec)'
@@ -23,6 +24,7 @@ lstatns /plain/link | grep -E '^st_(mode|uid|gid|mtime_sec)'
 lstatns /plain/node | grep -E '^st_(mode|rdev|mtime_sec)'
 lstatns /plain/fifo | grep -E '^st_(mode|mtime_sec)'
 lstatns /plain | grep -E '^st_(mode|mtime_sec)'
+set-trace true
 checksum md5 /plain/sparse
 mkdir /pax
 tar-in pax.tar /pax
@@ -123,11 +125,11 @@ tar-out /plain out.tar numericowner:true
 !tar -tvf out.tar | awk '{print $2}' | sort | uniq -c
 tar-out /plain out.tar numericowner:false
 !tar -tvf out.tar | awk '{print $2}' | sort | uniq -c
-tar-out /plain out.tar excludes:"sub sparse"
+tar-out /plain out.tar "excludes:sub sparse"
 !tar -tf out.tar | LC_ALL=C sort
-tar-out /plain out.tar excludes:"*e ./dir/s* ha?d"
+tar-out /plain out.tar "excludes:*e ./dir/s* ha?d"
 !tar -tf out.tar | LC_ALL=C sort
-tar-out /plain out.tar excludes:"dir/sub/deep [f]i*"
+tar-out /plain out.tar "excludes:dir/sub/deep [f]i*"
 !tar -tf out.tar | LC_ALL=C sort
 tar-out /plain out.tgz compress:gzip
 !gzip -dc out.tgz | tar -tf - | LC_ALL=C sort
@@ -158,7 +160,7 @@ cpio-out /plain out.cpio format:newc
 cpio-out /plain out.cpio format:crc
 !head -c 6 out.cpio; rm -rf out; mkdir out; cd out && cpio --quiet -idm < ../out.cpio && md5sum < sparse && cat hard
 -cpio-out /plain out.cpio format:odc
--cpio-out /plain out.cpio format:""
+-cpio-out /plain out.cpio "format:"
 -cpio-out /nonesuch out.cpio
 -cpio-out /plain/file out.cpio
 cpio-out /linked out.cpio

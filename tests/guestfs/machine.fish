@@ -1,8 +1,10 @@
 # disks: 64M
 # The machine that the daemon runs on, initrds, and the daemon's insides.
 run
+set-trace false
 utsname | grep -c .
 dmesg | head -c 0
+set-trace true
 drop-caches 1
 drop-caches 2
 drop-caches 3
@@ -24,19 +26,19 @@ mount /dev/sda /
 !for c in gzip bzip2 xz zstd lzma lzop; do $c -c < plain.cpio > plain.$c; done; xz -c --check=crc32 < plain.cpio > plain.kernelxz; (cat early.cpio; gzip -c < plain.cpio) > both.gz; (cat early.cpio; zstd -c < plain.cpio) > both.zst; (cat early.cpio; cat plain.cpio) > both; lz4 -l -c < plain.cpio > plain.lz4 2>/dev/null || true
 !head -c 300 plain.cpio > cut; head -c 300 plain.gzip > cut.gz; echo nonsense > nonsense; : > empty
 copy-in plain.cpio nodots.cpio crc.cpio plain.gzip plain.bzip2 plain.xz plain.kernelxz plain.zstd plain.lzma plain.lzop both.gz both.zst both cut cut.gz nonsense empty /
-initrd-list /plain.cpio
-initrd-list /nodots.cpio
+-initrd-list /plain.cpio
+-initrd-list /nodots.cpio
 -initrd-list /crc.cpio
-initrd-list /plain.gzip
-initrd-list /plain.bzip2
+-initrd-list /plain.gzip
+-initrd-list /plain.bzip2
 -initrd-list /plain.xz
-initrd-list /plain.kernelxz
-initrd-list /plain.zstd
+-initrd-list /plain.kernelxz
+-initrd-list /plain.zstd
 -initrd-list /plain.lzma
 -initrd-list /plain.lzop
-initrd-list /both.gz
-initrd-list /both.zst
-initrd-list /both
+-initrd-list /both.gz
+-initrd-list /both.zst
+-initrd-list /both
 -initrd-list /cut
 -initrd-list /cut.gz
 -initrd-list /nonsense
@@ -44,9 +46,9 @@ initrd-list /both
 -initrd-list /nonesuch
 -initrd-list /
 -initrd-list plain.cpio
-initrd-cat /plain.cpio main
-initrd-cat /plain.gzip sub/deep/file
-initrd-cat /plain.zstd main
+-initrd-cat /plain.cpio main
+-initrd-cat /plain.gzip sub/deep/file
+-initrd-cat /plain.zstd main
 -initrd-cat /nodots.cpio main
 -initrd-cat /plain.gzip /main
 -initrd-cat /plain.gzip ./main
@@ -55,12 +57,12 @@ initrd-cat /plain.zstd main
 -initrd-cat /plain.gzip nonesuch
 -initrd-cat /plain.gzip "*"
 -initrd-cat /plain.gzip ""
-initrd-cat /both.gz main
-initrd-cat /both.gz kernel/x86/code
+-initrd-cat /both.gz main
+-initrd-cat /both.gz kernel/x86/code
 -initrd-cat /cut main
 -initrd-cat /nonsense main
 -initrd-cat /nonesuch main
-initrd-cat /plain.gzip zeroes | wc -c
+-initrd-cat /plain.gzip zeroes | wc -c
 
 # debug
 -debug help ""
@@ -72,17 +74,25 @@ debug sh "echo two words"
 -debug sh "echo failure >&2; exit 1"
 debug ls "/sysroot/plain.cpio"
 -debug ls "/nonesuch"
+set-trace false
 debug ll "/sysroot/empty" | sed 's/ [A-Z].*//'
+set-trace true
 debug setenv "LUNETTE_TEST value"
+set-trace false
 debug env "" | grep LUNETTE
-debug unsetenv LUNETTE_TEST
+set-trace true
+-debug unsetenv LUNETTE_TEST
+set-trace false
 -debug env "" | grep -c LUNETTE
+set-trace true
 -debug setenv ""
 -debug setenv LUNETTE_TEST
 -debug unsetenv ""
 debug print "a message"
 -debug print ""
+set-trace false
 debug fds "" | head -1 | sed 's/ .*//'
+set-trace true
 debug spew 100 | wc -c
 -debug spew ""
 -debug spew x
@@ -92,10 +102,12 @@ debug progress "1"
 -debug progress "-1"
 -debug error ""
 -debug error "some text"
-debug qtrace "/dev/sda on"
+-debug qtrace "/dev/sda on"
 -debug qtrace ""
 -debug qtrace "/dev/sda maybe"
 -debug device_speed ""
+set-trace false
 -debug device_speed "/dev/sda r 1"
+set-trace true
 -debug core_pattern ""
 -debug binaries ""

@@ -40,17 +40,15 @@ chmod 0755 /notexec
 sh "pwd"
 sh "id -u"
 sh "ls /dev/null /proc/self/exe /sys/kernel | busybox head -1"
-sh "echo $PATH"
-sh "echo $HOME $LANG $LC_ALL $TERM"
-sh "busybox env | busybox sort | busybox grep -v -e ^SHLVL -e ^PWD -e ^_ -e ^OLDPWD"
+sh "echo $LC_ALL"
 sh "busybox mount | busybox grep -c /nonesuch || true"
 sh "ls /dev/sda"
 sh "busybox cat < /dev/stdin"
-sh "busybox umask"
-sh "ls /proc/self/fd | busybox wc -l"
+sh "umask"
 sh "printf 'x\\000y'" | od -c
-command-lines "/bin/busybox printf 'x\000y\nz'"
+set-trace false
 sh "busybox yes | busybox head -c 1000000" | wc -c
+set-trace true
 -sh "busybox yes | busybox head -c 5000000" | wc -c
 sh "busybox sleep 0.1 & exit 0"
 ls /dev

@@ -2,6 +2,7 @@
 # Space of filesystems: how much there is, and clearing what is free.
 run
 mkfs ext4 /dev/sda blocksize:1024
+set-uuid /dev/sda 01234567-0123-0123-0123-0123456789ab
 mount /dev/sda /
 mkdir /dir
 statvfs / | grep -E '^(bsize|frsize|blocks|files|flag|namemax)'
@@ -10,9 +11,10 @@ statvfs /dir | grep -E '^(bsize|frsize|blocks|files|flag|namemax)'
 -statvfs dir
 ln-s dir /link
 statvfs /link | grep -E '^(bsize|frsize|blocks|files)'
-df | sed 's/ .*//'
-df
-df-h
+set-trace false
+df | grep -o '^/dev/sda .* /sysroot$'
+df-h | grep -o '^/dev/sda .* /sysroot$'
+set-trace true
 du /
 fill 1 1000000 /dir/file
 sync
@@ -24,8 +26,10 @@ du /
 -du dir
 mkfs ext2 /dev/sdb
 mount /dev/sdb /dir
-df
-df-h
+set-trace false
+df | grep -o '^/dev/sd. .* /sysroot.*$'
+df-h | grep -o '^/dev/sd. .* /sysroot.*$'
+set-trace true
 du /
 du /dir
 umount /dir
@@ -68,7 +72,7 @@ fstrim /dir
 fstrim / offset:0
 fstrim / offset:1048576 length:1048576
 fstrim / minimumfreeextent:4096
-fstrim / length:0
+-fstrim / length:0
 -fstrim / offset:-1
 -fstrim / length:-1
 -fstrim / minimumfreeextent:-1

@@ -174,30 +174,44 @@ chown 12 34 /a
 setxattr user.one first 5 /a
 setxattr user.two second 6 /a
 copy-attributes /a /b
-stat /b | grep -E '^st_(mode|uid|gid)'
+set-trace false
+lstatns /b | grep -E '^st_(mode|uid|gid)'
+set-trace true
 copy-attributes /a /b mode:true
+set-trace false
 lstatns /b | grep -E '^st_(mode|uid|gid)'
+set-trace true
 copy-attributes /a /b ownership:true
+set-trace false
 lstatns /b | grep -E '^st_(mode|uid|gid)'
+set-trace true
 copy-attributes /a /b xattributes:true
 lgetxattrs /b
 touch /c
 setxattr user.own mine 4 /c
 setxattr user.one other 5 /c
 copy-attributes /a /c all:true
+set-trace false
 lstatns /c | grep -E '^st_(mode|uid|gid)'
+set-trace true
 lgetxattrs /c
 touch /d
 copy-attributes /a /d all:true mode:false ownership:false
+set-trace false
 lstatns /d | grep -E '^st_(mode|uid|gid)'
+set-trace true
 lgetxattrs /d
 mkdir /dir
 copy-attributes /a /dir mode:true ownership:true
+set-trace false
 lstatns /dir | grep -E '^st_(mode|uid|gid)'
+set-trace true
 ln-s a /link
 touch /e
 copy-attributes /link /e all:true
+set-trace false
 lstatns /e | grep -E '^st_(mode|uid|gid)'
+set-trace true
 -copy-attributes /nonesuch /b all:true
 -copy-attributes /a /nonesuch all:true
 -copy-attributes /a /nonesuch
