@@ -82,6 +82,7 @@ pub mod error;
 pub mod features;
 mod glob;
 pub mod inode;
+pub mod inspect;
 pub mod iso9660;
 mod library;
 mod listen;

@@ -1,0 +1,157 @@
+//! fstab(5): bytes of the guest in, entries out.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Most entries that are taken: no machine has more.
+const MAX_ENTRIES: usize = 1024;
+
+/// A line of fstab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What is mounted.
+    pub spec: Spec,
+    /// Where; absolute, or something else for what is not mounted.
+    pub mountpoint: OsString,
+    /// As what.
+    pub fstype: OsString,
+    /// Options.
+    pub options: OsString,
+}
+
+/// How a line names what is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spec {
+    /// `UUID=`
+    Uuid(OsString),
+    /// `LABEL=`
+    Label(OsString),
+    /// `PARTUUID=`
+    PartUuid(OsString),
+    /// `PARTLABEL=`
+    PartLabel(OsString),
+    /// A path, in /dev as a rule.
+    Path(OsString),
+}
+
+impl Entry {
+    /// Whether it is swap space.
+    pub fn is_swap(&self) -> bool {
+        self.fstype == "swap" || self.mountpoint == "swap"
+    }
+
+    /// The value of an option `name=value`.
+    pub fn option(&self, name: &str) -> Option<&OsStr> {
+        self.options.as_bytes().split(|&b| b == b',').find_map(|option| {
+            let value = option.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(OsStr::from_bytes(value))
+        })
+    }
+}
+
+/// The entries. Lines that make no sense are left out, as mount(8) does.
+pub fn parse(text: &[u8]) -> Vec<Entry> {
+    text.split(|&b| b == b'\n').filter_map(entry).take(MAX_ENTRIES).collect()
+}
+
+fn entry(line: &[u8]) -> Option<Entry> {
+    let line = line.trim_ascii();
+    if line.starts_with(b"#") {
+        return None;
+    }
+    let mut fields = line.split(|b| b.is_ascii_whitespace()).filter(|f| !f.is_empty());
+    let spec = spec(fields.next()?)?;
+    let mountpoint = unescape(fields.next()?);
+    let fstype = unescape(fields.next().unwrap_or(b"auto"));
+    let options = unescape(fields.next().unwrap_or(b"defaults"));
+    let whole = ![&mountpoint, &fstype, &options].iter().any(|f| f.as_bytes().contains(&0));
+    whole.then_some(Entry { spec, mountpoint, fstype, options })
+}
+
+/// Makes a specification's constructor.
+type Make = fn(OsString) -> Spec;
+
+fn spec(field: &[u8]) -> Option<Spec> {
+    const TAGS: &[(&[u8], Make)] = &[
+        (b"UUID=", Spec::Uuid),
+        (b"LABEL=", Spec::Label),
+        (b"PARTUUID=", Spec::PartUuid),
+        (b"PARTLABEL=", Spec::PartLabel),
+        // What udev makes of the same.
+        (b"/dev/disk/by-uuid/", Spec::Uuid),
+        (b"/dev/disk/by-label/", Spec::Label),
+        (b"/dev/disk/by-partuuid/", Spec::PartUuid),
+        (b"/dev/disk/by-partlabel/", Spec::PartLabel),
+    ];
+    let field = unescape(field);
+    let bytes = field.as_bytes();
+    if bytes.contains(&0) {
+        return None;
+    }
+    for (begin, make) in TAGS {
+        if let Some(value) = bytes.strip_prefix(*begin) {
+            let value = OsString::from_vec(super::release::unquoted(value));
+            return (!value.is_empty()).then(|| make(value));
+        }
+    }
+    Some(Spec::Path(field))
+}
+
+/// `a\040b` is `a b`.
+fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| first == b'\\').and_then(|o| {
+            o.iter().all(u8::is_ascii_digit).then_some(())?;
+            u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok()
+        });
+        match octal {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn entries_are_read() {
+        let text = b"# comment\n\nUUID=\"a-b\" / ext4 defaults 0 1\n/dev/sda2\t/a\\040b\txfs\n\
+            LABEL=x none swap sw\n/dev/disk/by-uuid/c-d /home btrfs ro,subvol=home,x 0 0\nbroken\n";
+        let entries = parse(text);
+        assert_eq!(entries.len(), 4);
+        assert_eq!(entries[0].spec, Spec::Uuid("a-b".into()));
+        assert_eq!(entries[1].spec, Spec::Path("/dev/sda2".into()));
+        assert_eq!(entries[1].mountpoint, "/a b");
+        assert!(entries[2].is_swap() && !entries[0].is_swap());
+        assert_eq!(entries[3].spec, Spec::Uuid("c-d".into()));
+        assert_eq!(entries[3].option("subvol"), Some(OsStr::new("home")));
+        assert_eq!(entries[3].option("sub"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_of_any_kind_do_no_harm(text: Vec<u8>) {
+            for entry in parse(&text) {
+                prop_assert!(!entry.mountpoint.as_bytes().contains(&0));
+                entry.option("subvol");
+            }
+        }
+
+        #[test]
+        fn lines_of_any_words_do_no_harm(text in "([-\\\\=/a-zA-Z0-9#,\" \t]{0,40}\n){0,8}") {
+            parse(text.as_bytes());
+        }
+    }
+}

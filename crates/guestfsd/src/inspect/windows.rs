@@ -1,0 +1,216 @@
+//! Windows: where its system is, and what its registry says.
+
+use super::guest::Guest;
+use super::registry::{Hive, Key};
+use super::{Os, release};
+use crate::devices::by_version;
+use crate::probe::partition;
+use crate::procedures;
+use crate::session::Session;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// What only Windows has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Windows {
+    /// The directory of the system: `/Windows`.
+    pub systemroot: OsString,
+    /// The file of HKLM\SOFTWARE.
+    pub software_hive: Option<OsString>,
+    /// The file of HKLM\SYSTEM.
+    pub system_hive: Option<OsString>,
+    /// The name of the key of what is current.
+    pub current_control_set: Option<String>,
+    /// Whether policies of a domain have been applied.
+    pub group_policy: bool,
+    /// Letters, and where they lead: partitions as the registry names them.
+    letters: Vec<(String, Target)>,
+}
+
+/// A partition as the registry names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    /// Of a disk with this MBR signature, at this byte.
+    Mbr { signature: u32, start: u64 },
+    /// Of this UUID in a GPT.
+    Gpt { uuid: String },
+}
+
+/// Directories that the system may be in, if boot.ini does not say.
+const SYSTEMROOTS: &[&str] = &["/windows", "/winnt", "/win32", "/win", "/reactos"];
+
+/// What is on the mounted filesystem, if Windows is.
+pub(super) fn look(guest: &Guest<'_>) -> Option<Os> {
+    let systemroot = systemroot(guest)?;
+    let below = |path: &str| {
+        let full = format!("{}{path}", systemroot.to_str()?);
+        guest.case_sensitive(&full)
+    };
+    let hive =
+        |name: &str| below(&format!("/system32/config/{name}")).filter(|path| guest.is_file(path));
+    let mut os = Os { kind: "windows", distro: Some("windows"), ..Os::default() };
+    os.arch = ["/system32/cmd.exe", "/system32/ntoskrnl.exe"]
+        .iter()
+        .find_map(|program| guest.architecture(below(program)?));
+    let mut windows = Windows {
+        software_hive: hive("software"),
+        system_hive: hive("system"),
+        ..Windows::default()
+    };
+    let open = |path: &Option<OsString>| Hive::open(guest.open(path.as_ref()?)?);
+    if let Some(software) = open(&windows.software_hive) {
+        read_software(&software, &mut os, &mut windows);
+    }
+    if let Some(system) = open(&windows.system_hive) {
+        read_system(&system, &mut os, &mut windows);
+    }
+    windows.systemroot = systemroot;
+    os.windows = Some(windows);
+    Some(os)
+}
+
+fn systemroot(guest: &Guest<'_>) -> Option<OsString> {
+    let boot_ini = guest.case_sensitive("/boot.ini").and_then(|path| guest.read(path));
+    let named = boot_ini.as_deref().and_then(boot_ini_systemroot);
+    let candidates = named.iter().map(String::as_str).chain(SYSTEMROOTS.iter().copied());
+    candidates.filter_map(|path| guest.case_sensitive(path)).find(|path| {
+        // A path that is no text could not be told to anyone.
+        let Some(path) = path.to_str() else { return false };
+        let is_dir = |below: &str| {
+            let found = guest.case_sensitive(&format!("{path}{below}"));
+            found.is_some_and(|p| guest.is_dir(p))
+        };
+        is_dir("/system32") && is_dir("/system32/config")
+    })
+}
+
+/// The directory in `default=multi(0)disk(0)rdisk(0)partition(1)\WINDOWS`.
+fn boot_ini_systemroot(text: &[u8]) -> Option<String> {
+    text.split(|&b| b == b'\n').find_map(|line| {
+        let line = std::str::from_utf8(line).ok()?.trim();
+        let path = line.strip_prefix("default=")?.split_once('\\')?.1;
+        let plain = path.split('\\').all(|name| !name.is_empty() && name != "." && name != "..");
+        plain.then(|| format!("/{}", path.replace('\\', "/")))
+    })
+}
+
+fn read_software(hive: &Hive<File>, os: &mut Os, windows: &mut Windows) {
+    if let Some(key) = hive.find(&["Microsoft", "Windows NT", "CurrentVersion"]) {
+        let text = |name| hive.value(key, name).and_then(|v| v.text()).filter(|t| !t.is_empty());
+        let line = |text: String| release::line(text.as_bytes());
+        let number = |name| i32::try_from(hive.value(key, name)?.number()?).ok();
+        os.product_name = text("ProductName").map(line);
+        os.product_variant = text("InstallationType").map(line);
+        os.build_id = text("CurrentBuildNumber").or_else(|| text("CurrentBuild")).map(line);
+        // From Windows 10 on; the older value says 6.3 there.
+        let exact = number("CurrentMajorVersionNumber").zip(number("CurrentMinorVersionNumber"));
+        os.version =
+            exact.or_else(|| text("CurrentVersion").and_then(|t| release::version(t.as_bytes())));
+    }
+    let history = ["Microsoft", "Windows", "CurrentVersion", "Group Policy", "History"];
+    windows.group_policy = hive.find(&history).is_some_and(|key| hive.has_children(key));
+}
+
+fn read_system(hive: &Hive<File>, os: &mut Os, windows: &mut Windows) {
+    let current = hive.find(&["Select"]).and_then(|key| hive.value(key, "Current")?.number());
+    let current = current.map(|n| format!("ControlSet{n:03}"));
+    if let Some(set) = current.as_deref().and_then(|name| hive.find(&[name])) {
+        let parameters = ["Services", "Tcpip", "Parameters"];
+        let key = parameters.iter().try_fold(set, |key, name| hive.child(key, name));
+        let text = |key: Key, name| hive.value(key, name)?.text().filter(|t| !t.is_empty());
+        os.hostname = key
+            .and_then(|key| text(key, "Hostname").or_else(|| text(key, "NV Hostname")))
+            .map(|name| release::line(name.as_bytes()));
+    }
+    windows.current_control_set = current;
+    if let Some(key) = hive.find(&["MountedDevices"]) {
+        let mut letters: Vec<_> =
+            hive.values(key).filter_map(|v| Some((letter(&v.name)?, target(&v.data)?))).collect();
+        letters.sort_by(|(a, _), (b, _)| by_version(a.as_bytes(), b.as_bytes()));
+        windows.letters = letters;
+    }
+}
+
+/// The letter in `\DosDevices\C:`.
+fn letter(name: &str) -> Option<String> {
+    let letter = name.strip_prefix("\\DosDevices\\")?.strip_suffix(':')?;
+    let [b] = letter.as_bytes() else { return None };
+    b.is_ascii_alphabetic().then(|| char::from(*b).to_ascii_uppercase().to_string())
+}
+
+/// What the data of such a value names: signature and offset, or `DMIO:ID:` and a GUID.
+fn target(data: &[u8]) -> Option<Target> {
+    if let Some(guid) = data.strip_prefix(b"DMIO:ID:") {
+        let guid: [u8; 16] = guid.try_into().ok()?;
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        // The first three parts are little-endian numbers.
+        let [a, b, c, d, e, f, g, h, rest @ ..] = guid;
+        let (first, node) = rest.split_at(2);
+        let parts = [&[d, c, b, a][..], &[f, e], &[h, g], first, node].map(hex);
+        return Some(Target::Gpt { uuid: parts.join("-") });
+    }
+    let (signature, start) = data.split_first_chunk::<4>()?;
+    let start: [u8; 8] = start.try_into().ok()?;
+    Some(Target::Mbr {
+        signature: u32::from_le_bytes(*signature),
+        start: u64::from_le_bytes(start),
+    })
+}
+
+/// Letters and the partitions of this session that they lead to.
+pub(super) fn drives(s: &mut Session, os: &Os) -> Vec<(String, PathBuf)> {
+    let Some(windows) = &os.windows else { return Vec::new() };
+    let partitions = procedures::list_partitions(s).unwrap_or_default();
+    let find = |target: &Target| partitions.iter().find(|p| is_target(p, target)).cloned();
+    windows.letters.iter().filter_map(|(letter, t)| Some((letter.clone(), find(t)?))).collect()
+}
+
+fn is_target(path: &Path, target: &Target) -> bool {
+    let Some((disk, number)) = partition::of_device(path) else { return false };
+    let Ok(Some(entry)) = partition::entry(&disk, number) else { return false };
+    let uuid = entry.uuid(number);
+    match target {
+        Target::Gpt { uuid: wanted } => uuid.eq_ignore_ascii_case(wanted),
+        Target::Mbr { signature, start } => {
+            uuid.starts_with(&format!("{signature:08x}-")) && start_of(path) == Some(*start)
+        }
+    }
+}
+
+/// Where a partition begins, in bytes.
+fn start_of(path: &Path) -> Option<u64> {
+    /// What the kernel counts in.
+    const SECTOR: u64 = 512;
+    let number = rustix::fs::stat(path).ok()?.st_rdev;
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/start")).ok()?;
+    text.trim().parse::<u64>().ok()?.checked_mul(SECTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_ini_says_where_the_system_is() {
+        let text = b"[boot loader]\r\ntimeout=30\r\ndefault=multi(0)disk(0)rdisk(0)partition(1)\\WINNT\r\n";
+        assert_eq!(boot_ini_systemroot(text).unwrap(), "/WINNT");
+        assert_eq!(boot_ini_systemroot(b"default=x\\..\\etc"), None);
+        assert_eq!(boot_ini_systemroot(b"default=\xff\\x"), None);
+    }
+
+    #[test]
+    fn drive_letters_name_partitions_of_either_table() {
+        assert_eq!(letter("\\DosDevices\\c:").unwrap(), "C");
+        assert_eq!(letter("\\??\\Volume{x}"), None);
+        let mbr = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x10, 0, 0, 0, 0, 0];
+        let expected = Target::Mbr { signature: 0x1234_5678, start: 1 << 20 };
+        assert_eq!(target(&mbr), Some(expected));
+        let mut gpt = b"DMIO:ID:".to_vec();
+        gpt.extend(1..=16_u8);
+        let uuid = "04030201-0605-0807-090a-0b0c0d0e0f10".to_owned();
+        assert_eq!(target(&gpt), Some(Target::Gpt { uuid }));
+        assert_eq!(target(b"\\??\\FDC"), None);
+    }
+}
