@@ -26,7 +26,7 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("btrfs", &[Need::Filesystem("btrfs", &["btrfs", "mkfs.btrfs"])]),
     ("clevisluks", &[Need::Programs(&["clevis-luks-unlock"])]),
     ("extlinux", &[Need::Programs(&["extlinux"])]),
-    ("f2fs", &[Need::Filesystem("f2fs", &["resize.f2fs"])]),
+    ("f2fs", &[Need::Programs(&["resize.f2fs"])]),
     ("gdisk", &[Need::Programs(&["sgdisk"])]),
     ("grub", &[Need::Programs(&["grub-install"])]),
     (

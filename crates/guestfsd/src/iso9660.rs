@@ -17,8 +17,7 @@ pub fn primary_volume(descriptor: &[u8; SIZE]) -> Option<Isoinfo> {
     }
     let text = |at: usize, len: usize| -> OsString {
         let field = &descriptor[at..at + len];
-        let end = field.iter().rposition(|b| *b != b' ' && *b != 0).map_or(0, |i| i + 1);
-        // What was cut off in the middle by a NUL is not part of it.
+        let end = field.iter().rposition(|b| *b != b' ').map_or(0, |i| i + 1);
         let end = field[..end].iter().position(|b| *b == 0).unwrap_or(end);
         OsStr::from_bytes(&field[..end]).to_owned()
     };
