@@ -3,6 +3,7 @@
 
 use super::guid::Guid;
 use super::{Geometry, disjoint, le, read_at};
+use crate::probe::checksum;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
@@ -282,24 +283,5 @@ fn write_at(disk: &mut (impl Write + Seek), offset: u64, bytes: &[u8]) -> io::Re
 
 /// CRC-32 as in IEEE 802.3.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut i = 0;
-        while i < 256 {
-            #[allow(clippy::cast_possible_truncation)] // Below 256.
-            let mut crc = i as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-                bit += 1;
-            }
-            table[i] = crc;
-            i += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc, &b| {
-        let [low, ..] = crc.to_le_bytes();
-        crc >> 8 ^ TABLE[usize::from(low ^ b)]
-    })
+    !checksum::crc32(!0, bytes)
 }
