@@ -11,6 +11,7 @@ mod filter;
 mod header;
 mod names;
 mod place;
+mod sparse;
 
 pub(crate) use filter::{compressed, decompressed};
 

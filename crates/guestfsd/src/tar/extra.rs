@@ -2,7 +2,8 @@
 //! GNU's keywords for sparse files.
 
 use crate::error::Result;
-use crate::tar::extract::{MAX_PIECES, invalid};
+use crate::tar::extract::invalid;
+use crate::tar::sparse::MAX_PIECES;
 use rustix::fs::Timespec;
 
 /// What pax headers and GNU long names say of the next member.

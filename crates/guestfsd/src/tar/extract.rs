@@ -13,6 +13,7 @@ use crate::tar::header::{
 };
 use crate::tar::names::Names;
 use crate::tar::place::{Link, Made};
+use crate::tar::sparse::{Sparse, old_map};
 use crate::tar::{ACLS, Attributes, SELINUX};
 use guestfs_api::Errno;
 use rustix::fs::{Mode, Timespec, Timestamps};
@@ -25,8 +26,6 @@ use std::os::unix::ffi::OsStringExt;
 
 /// Most bytes of a pax header or of a long name.
 const MAX_META: u64 = 1 << 20;
-/// Most pieces of a sparse file.
-pub(super) const MAX_PIECES: usize = 1 << 16;
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,7 +59,7 @@ pub(crate) struct Extractor<'r> {
 }
 
 /// What comes next.
-enum State {
+pub(super) enum State {
     /// A header, of which these bytes are there.
     Header(Vec<u8>),
     /// More of a long name or a pax header of this kind.
@@ -77,14 +76,6 @@ enum State {
     Skip(u64),
     /// Two empty blocks have been read: what follows is padding.
     End,
-}
-
-/// A sparse file: where its pieces belong.
-struct Sparse {
-    file: File,
-    meta: Meta,
-    size: u64,
-    pieces: std::collections::VecDeque<(u64, u64)>,
 }
 
 /// What is set when a file's content is complete.
@@ -194,7 +185,7 @@ impl<'r> Extractor<'r> {
                 }
                 match old_map(&mut member, &bytes, 21, 504)? {
                     true => (State::OldMap { member, bytes: Vec::new(), size, padding }, rest),
-                    false => (self.pieces(member, size, padding)?, rest),
+                    false => (self.begin_pieces(member, size, padding)?, rest),
                 }
             }
             State::Content { file, offset, left, padding, meta } => {
@@ -331,7 +322,7 @@ impl<'r> Extractor<'r> {
             let mut member = sparse(file, meta, real);
             return match old_map(&mut member, &header.0[386..], 4, 96)? {
                 true => Ok(State::OldMap { member, bytes: Vec::new(), size, padding }),
-                false => self.pieces(member, size, padding),
+                false => self.begin_pieces(member, size, padding),
             };
         }
         if extra.sparse_major == Some(1) {
@@ -342,74 +333,13 @@ impl<'r> Extractor<'r> {
         if let Some(real) = extra.sparse_size {
             let mut member = sparse(file, meta, real);
             member.pieces.extend(extra.sparse_map);
-            return self.pieces(member, size, padding);
+            return self.begin_pieces(member, size, padding);
         }
         if size == 0 {
             self.complete(&file, &meta)?;
             return Ok(State::Header(Vec::new()));
         }
         Ok(State::Content { file, offset: 0, left: size, padding, meta: Box::new(meta) })
-    }
-
-    /// The map of a sparse file in pax format 1.0, as far as it has been read: numbers, a line each, in
-    /// whole blocks before the content.
-    fn map(
-        &mut self,
-        mut member: Box<Sparse>,
-        text: Vec<u8>,
-        left: u64,
-        padding: u64,
-    ) -> Result<State> {
-        let mut lines = text.split(|&b| b == b'\n');
-        // What follows the last newline is no line yet.
-        let complete = text.iter().filter(|&&b| b == b'\n').count();
-        let mut numbers = lines.by_ref().take(complete).map(|line| {
-            let digits = std::str::from_utf8(line).ok().and_then(|l| l.parse::<u64>().ok());
-            digits.ok_or_else(|| invalid("map of a sparse file"))
-        });
-        let count = numbers.next().transpose()?;
-        let pieces = match count {
-            Some(n) => usize::try_from(n).ok().filter(|n| *n <= MAX_PIECES),
-            None => Some(0),
-        };
-        let pieces = pieces.ok_or_else(|| invalid("sparse file has too many pieces"))?;
-        if count.is_none() || complete < 1 + 2 * pieces {
-            if left == 0 {
-                return Err(invalid("map of a sparse file ends too early"));
-            }
-            return Ok(State::Map { member, text, left, padding });
-        }
-        for _ in 0..pieces {
-            let (Some(offset), Some(len)) =
-                (numbers.next().transpose()?, numbers.next().transpose()?)
-            else {
-                return Err(invalid("map of a sparse file"));
-            };
-            member.pieces.push_back((offset, len));
-        }
-        self.pieces(member, left, padding)
-    }
-
-    /// Goes on with a sparse file's content, or completes it.
-    fn pieces(&mut self, mut member: Box<Sparse>, left: u64, padding: u64) -> Result<State> {
-        while member.pieces.front().is_some_and(|(_, len)| *len == 0) {
-            member.pieces.pop_front();
-        }
-        if left > 0 && !member.pieces.is_empty() {
-            let beyond = |(offset, len): &(u64, u64)| {
-                offset.checked_add(*len).is_none_or(|end| end > member.size)
-            };
-            if member.pieces.iter().any(beyond) {
-                return Err(invalid("piece of a sparse file lies beyond its end"));
-            }
-            return Ok(State::Pieces { member, left, padding });
-        }
-        if !member.pieces.is_empty() {
-            return Err(invalid("sparse file is shorter than its map"));
-        }
-        rustix::fs::ftruncate(&member.file, member.size).on(&member.meta.shown)?;
-        self.complete(&member.file, &member.meta)?;
-        Ok(skip(left + padding))
     }
 
     fn member_meta(&self, header: &Header, extra: &Extra, name: &[u8]) -> Result<Meta> {
@@ -508,23 +438,7 @@ pub(super) fn inside(name: &[u8]) -> &[u8] {
     }
 }
 
-/// Adds to the map of a sparse file of the old GNU format: pairs of 12 bytes each. Yields whether more follow.
-fn old_map(member: &mut Sparse, bytes: &[u8], pairs: usize, more: usize) -> Result<bool> {
-    for pair in bytes.chunks_exact(24).take(pairs) {
-        let (offset, len) = pair.split_at(12);
-        if offset[0] == 0 {
-            break;
-        }
-        let piece = (unsigned(number(offset), "map")?, unsigned(number(len), "map")?);
-        member.pieces.push_back(piece);
-        if member.pieces.len() > MAX_PIECES {
-            return Err(invalid("sparse file has too many pieces"));
-        }
-    }
-    Ok(bytes.get(more).is_some_and(|&b| b != 0 && b != b'0'))
-}
-
-fn unsigned(number: Option<i64>, what: &str) -> Result<u64> {
+pub(super) fn unsigned(number: Option<i64>, what: &str) -> Result<u64> {
     number.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| invalid(what))
 }
 
@@ -533,7 +447,7 @@ pub(super) fn invalid(what: &str) -> Error {
 }
 
 /// What to skip, or the next header.
-fn skip(n: u64) -> State {
+pub(super) fn skip(n: u64) -> State {
     if n == 0 { State::Header(Vec::new()) } else { State::Skip(n) }
 }
 
