@@ -50,7 +50,10 @@ pub(super) fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Res
 pub(crate) fn wc_l(s: &mut Session, path: GuestPath<'_>) -> Result<i32> {
     let mut lines = 0u64;
     each_piece(s, path, |piece| {
-        lines += piece.iter().filter(|&&b| b == b'\n').count() as u64;
+        // So few at once that their number is a byte: compiled to a few instructions for all of them.
+        for few in piece.chunks(255) {
+            lines += u64::from(few.iter().map(|&b| u8::from(b == b'\n')).sum::<u8>());
+        }
         Ok(())
     })?;
     count(lines, path)
