@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod demo;
+mod differential;
 mod install;
 mod run;
 mod test;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::install::{self, For};
-use crate::{check, run, vm};
+use crate::{check, differential, run, vm};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -57,7 +57,7 @@ impl Count {
 
 type Step = (&'static str, fn() -> Result<Count>);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("fmt", || one(&mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", || {
         let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -68,6 +68,7 @@ const STEPS: [Step; 5] = [
         one(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("unit", || cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
+    ("guestfs", differential::main),
     ("loom", check::loom),
 ];
 

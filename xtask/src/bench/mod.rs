@@ -34,7 +34,7 @@ enum What {
 /// Options of `cargo xtask bench tcmu`.
 #[derive(clap::Args)]
 struct Tcmu {
-    /// Instruction-counted only, in short jobs, one device; prints the tables and writes no file
+    /// Instruction-counted only, one device; prints the tables and writes no file
     #[arg(long)]
     quick: bool,
     /// Criterion's benchmarks on this machine itself, with the simulated kernel, in place of the VM
@@ -66,11 +66,11 @@ const SETTINGS: [Setting; 3] = [
         name: "icount-movsq",
         title: "Instructions counted, copies by words",
         words: "One CPU; the guest's time is its instructions, 2 ns each, so that a run repeats \
-                within 2 % on a busy host. CPU model `max,-erms`: the kernel copies by `rep movsq`. \
+                within 2 % on a busy host, and short jobs tell. CPU model `max,-erms`: the kernel copies by `rep movsq`. \
                 QEMU counts every round of a `rep` instruction, so a copy of 4 KiB counts 512.",
         icount: true,
         cpu: Some("max,-erms"),
-        runtime: "1",
+        runtime: "300ms",
         megabytes: "32",
         many: 256,
     },
@@ -82,7 +82,7 @@ const SETTINGS: [Setting; 3] = [
                 the kernel's own copies between the ring and the initiator.",
         icount: true,
         cpu: None,
-        runtime: "1",
+        runtime: "300ms",
         megabytes: "32",
         many: 0,
     },
@@ -92,7 +92,7 @@ const SETTINGS: [Setting; 3] = [
         words: "What a person sees in this VM. Figures depend on what else the host does.",
         icount: false,
         cpu: None,
-        runtime: "5",
+        runtime: "3",
         megabytes: "256",
         many: 0,
     },
@@ -223,7 +223,7 @@ fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<Measured> {
         script.as_ref(),
         one.daemon.as_str(),
         one.kind,
-        if quick { "300ms" } else { setting.runtime },
+        setting.runtime,
         setting.megabytes,
         many_text.as_str(),
     ];
