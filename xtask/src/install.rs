@@ -52,6 +52,8 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("guestfish"),          For::Test,  "libguestfs-tools"),
     (Sign::Program("linux.uml"),          For::Test,  "user-mode-linux"),
     (Sign::Program("sfdisk"),             For::Test,  "fdisk"),
+    (Sign::Program("parted"),             For::Test,  "parted"),
+    (Sign::Program("sgdisk"),             For::Test,  "gdisk"),
     (Sign::Program("tcmu-runner"),        For::Bench, "tcmu-runner"),
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),
