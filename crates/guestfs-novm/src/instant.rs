@@ -50,8 +50,12 @@ pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
     let watched: OwnedFd = channel.try_clone().on("the channel")?.into();
     let (told, tell) = io::pipe().on("pipe")?;
 
-    let daemon_options =
-        Daemon { channel: channel.into(), verbose: machine.verbose, network: machine.network };
+    let daemon_options = Daemon {
+        channel: channel.into(),
+        verbose: machine.verbose,
+        network: machine.network,
+        own_kernel: false,
+    };
     let child = match fork_into_pid_namespace()? {
         Fork::Child => {
             drop((tell, watched));

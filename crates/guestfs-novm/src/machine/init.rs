@@ -1,6 +1,7 @@
 //! Process 1: enters the root, starts the daemon, reaps what is orphaned, and keeps the view of devices
 //! up to date until the daemon ends.
 
+use super::assemble::assemble;
 use super::root::{DAEMON, Root};
 use super::settle::{self, Settle};
 use super::uevents::Uevents;
@@ -36,6 +37,8 @@ pub struct Daemon {
     pub verbose: bool,
     /// Programs may use the network.
     pub network: bool,
+    /// The kernel is the session's own: RAID arrays and volume groups are set up.
+    pub own_kernel: bool,
 }
 
 /// Runs a daemon to its end, with these disks; yields its exit status.
@@ -50,6 +53,9 @@ pub fn run(
     let mut view = View::new(disks()?)?;
     forgo()?;
     sys::unblock_all().on("signals")?;
+    if daemon.own_kernel && assemble(&view.devices(), ENVIRONMENT) {
+        view.sync()?;
+    }
     let pid = start(daemon)?;
     let signals = Signals::block(&[libc::SIGCHLD]).on("signals")?;
     loop {
@@ -92,7 +98,7 @@ fn forgo() -> Result<()> {
 
 /// Starts the daemon. Its channel is closed here, so that its end is seen at the other one.
 fn start(daemon: Daemon) -> Result<Pid> {
-    let Daemon { channel, verbose, network } = daemon;
+    let Daemon { channel, verbose, network, .. } = daemon;
     rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::empty()).on("the channel")?;
     let mut command = Command::new(DAEMON);
     command.arg("--channel").arg(format!("fd:{}", channel.as_raw_fd()));

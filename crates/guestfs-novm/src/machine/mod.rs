@@ -5,6 +5,7 @@
 //! that the client gives them (/dev/sda, in /sys and /proc/partitions too), and [`init`] starts the
 //! daemon and keeps all that up to date.
 
+mod assemble;
 pub mod dev;
 pub mod init;
 pub mod root;

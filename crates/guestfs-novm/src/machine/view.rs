@@ -90,6 +90,11 @@ impl View {
         Ok(view)
     }
 
+    /// All that is shown, in /dev.
+    pub fn devices(&self) -> Vec<PathBuf> {
+        self.shown.keys().map(|name| Path::new("/dev").join(name)).collect()
+    }
+
     /// Shows what the kernel has now.
     pub fn sync(&mut self) -> Result<()> {
         self.show(self.scan())?;

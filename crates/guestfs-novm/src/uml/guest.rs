@@ -65,7 +65,8 @@ fn run(args: &[OsString]) -> Result<i32> {
     sys::loopback_up().on("the loopback interface")?;
     let root = Root::make(&daemon)?;
     root.show_at(&modules, "usr/lib/modules")?;
-    let daemon = Daemon { channel, verbose: verbosity == "verbose", network: false };
+    let verbose = verbosity == "verbose";
+    let daemon = Daemon { channel, verbose, network: false, own_kernel: true };
     init::run(root, disks, daemon, &uevents)
 }
 
