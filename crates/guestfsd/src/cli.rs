@@ -68,6 +68,8 @@ struct Options {
 enum Helper {
     /// The guest's configuration files.
     Augeas,
+    /// The guest's RPM database.
+    Rpm,
 }
 
 /// What the kernel's command line says.
@@ -113,15 +115,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
-    if options.helper == Some(Helper::Augeas) {
-        return crate::augeas::helper();
+    let sysroot = if options.r { "/" } else { "/sysroot" };
+    match options.helper {
+        Some(Helper::Augeas) => return crate::augeas::helper(),
+        Some(Helper::Rpm) => return crate::rpm::helper(sysroot.as_ref()),
+        None => {}
     }
     if options.procedures {
         return show_procedures(&mut std::io::stdout().lock()).on("standard output");
     }
     let kernel = KernelFlags::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let config = Config {
-        sysroot: if options.r { "/" } else { "/sysroot" }.into(),
+        sysroot: sysroot.into(),
         verbose: options.verbose || kernel.verbose,
         network: options.network || kernel.network,
     };

@@ -53,6 +53,9 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("linuxmodules", &[Need::Programs(&["modprobe"]), Need::File("/proc/modules")]),
 ];
 
+/// Procedures that answer what is so even where their group is not there: that there are none.
+const ALWAYS: &[&str] = &["lvs"];
+
 /// Whether a group is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
@@ -87,7 +90,7 @@ impl Features {
 
     /// Whether this procedure's group, if it has one, is there.
     pub fn allows(&mut self, procedure: &Procedure) -> bool {
-        procedure.group.is_none_or(|group| self.has(group))
+        ALWAYS.contains(&procedure.name) || procedure.group.is_none_or(|group| self.has(group))
     }
 
     fn has(&mut self, group: &'static str) -> bool {

@@ -93,6 +93,7 @@ pub mod paths;
 pub mod probe;
 mod procedures;
 mod remove;
+mod rpm;
 mod serial;
 pub mod session;
 mod signals;

@@ -4,10 +4,11 @@ use crate::error::{Error, Result};
 use crate::inspect::{self, Os, architecture};
 use crate::mountable::{Mountable, MountableName};
 use crate::paths::GuestPath;
+use crate::rpm;
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::from_io;
-use guestfs_api::Errno;
+use guestfs_api::{Errno, structs};
 use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::fs::File;
@@ -184,6 +185,29 @@ pub(crate) fn inspect_get_drive_mappings(
     root: Mountable,
 ) -> Result<Vec<(String, PathBuf)>> {
     Ok(inspect::root(s, &root)?.drives.clone())
+}
+
+/// Packages in the RPM database of the guest that is mounted.
+pub(crate) fn internal_list_rpm_applications(
+    s: &mut Session,
+) -> Result<Vec<structs::Application2>> {
+    s.need_root()?;
+    let mut tool = Tool::new("/proc/self/exe").arg("--helper=rpm");
+    if s.serves_machine() {
+        tool = tool.arg("-r");
+    }
+    let output = tool.run()?;
+    if output.code == 0 {
+        return rpm::parse(&output.stdout);
+    }
+    let text = output.stderr.trim();
+    let text = text.strip_prefix("guestfsd: ").unwrap_or(text);
+    match output.code {
+        _ if text.is_empty() => Err(output.failure()),
+        // The process cannot say more than that it failed.
+        _ if text.starts_with("librpm ") => Err(Error::not_supported(text)),
+        _ => Err(Error::new(Errno::EIO, text)),
+    }
 }
 
 /// The architecture that a file is for.

@@ -13,10 +13,24 @@ use crate::tool::Tool;
 use guestfs_api::Errno;
 use rustix::fs::{FileType, stat};
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 fn lvm(command: &str) -> Tool {
     Tool::new("lvm").arg(command)
+}
+
+/// Logical volumes that people see. Where there is no LVM there are none: tools that look for encrypted ones
+/// ask without looking first whether there is LVM.
+pub(crate) fn lvs(_: &mut Session) -> Result<Vec<PathBuf>> {
+    if crate::tool::find("lvm").is_none() {
+        return Ok(Vec::new());
+    }
+    let seen = "lv_role=public && lv_skip_activation!=yes";
+    let columns = ["--noheadings", "-o", "vg_name,lv_name", "-S", seen, "--separator", "/"];
+    let names = lvm("lvs").args(columns).output()?;
+    let names = names.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty());
+    Ok(names.map(|name| Path::new("/dev").join(OsStr::from_bytes(name))).collect())
 }
 
 /// Renames a logical volume.
