@@ -33,6 +33,9 @@ enum Sign {
     StaticBusybox,
 }
 
+/// One of the files of Augeas's lenses.
+const LENSES: &str = "/usr/share/augeas/lenses/dist/hosts.aug";
+
 /// What is needed, for what, and its package.
 #[rustfmt::skip]
 const NEEDS: &[(Sign, For, &str)] = &[
@@ -50,10 +53,28 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("targetcli"),          For::Test,  "targetcli-fb"),
     (Sign::Program("dmsetup"),            For::Test,  "dmsetup"),
     (Sign::Program("guestfish"),          For::Test,  "libguestfs-tools"),
+    (Sign::Program("guestfsd"),           For::Test,  "guestfsd"),
     (Sign::Program("linux.uml"),          For::Test,  "user-mode-linux"),
     (Sign::Program("sfdisk"),             For::Test,  "fdisk"),
     (Sign::Program("parted"),             For::Test,  "parted"),
     (Sign::Program("sgdisk"),             For::Test,  "gdisk"),
+    (Sign::Program("mkfs.vfat"),          For::Test,  "dosfstools"),
+    (Sign::Program("mkfs.ntfs"),          For::Test,  "ntfs-3g"),
+    (Sign::Program("mkfs.xfs"),           For::Test,  "xfsprogs"),
+    (Sign::Program("mkfs.btrfs"),         For::Test,  "btrfs-progs"),
+    (Sign::Program("mkfs.f2fs"),          For::Test,  "f2fs-tools"),
+    (Sign::Program("mksquashfs"),         For::Test,  "squashfs-tools"),
+    (Sign::Program("zerofree"),           For::Test,  "zerofree"),
+    (Sign::Program("lvm"),                For::Test,  "lvm2"),
+    (Sign::Program("cpio"),               For::Test,  "cpio"),
+    (Sign::Program("lzop"),               For::Test,  "lzop"),
+    (Sign::Program("zstd"),               For::Test,  "zstd"),
+    (Sign::Program("bzip2"),              For::Test,  "bzip2"),
+    (Sign::Program("file"),               For::Test,  "file"),
+    (Sign::Program("scrub"),              For::Test,  "scrub"),
+    (Sign::Program("setfattr"),           For::Test,  "attr"),
+    (Sign::Program("setfacl"),            For::Test,  "acl"),
+    (Sign::File(LENSES),                  For::Test,  "augeas-lenses"),
     (Sign::Program("tcmu-runner"),        For::Bench, "tcmu-runner"),
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),
