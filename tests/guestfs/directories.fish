@@ -25,7 +25,7 @@ ls /d/e/f/g
 -ls /d/a
 -ls /nonexistent
 -ls relative
-ls0 /d - | tr \\0 \\n
+ls0 /d - | sort -z | tr \\0 \\n
 -ls0 /d/a -
 -ls0 /nonexistent -
 readdir /d | grep -E "ftyp|name" | sort

@@ -46,7 +46,7 @@ tune2fs-l /dev/sda | grep -v -E '^(Filesystem created|Last|Directory Hash|Checks
 set-trace true
 tune2fs /dev/sda reservedblockscount:1000 force:false intervalbetweenchecks:0
 set-trace false
-tune2fs-l /dev/sda | grep -E '^(Reserved|Check)'
+tune2fs-l /dev/sda | grep -E '^(Reserved|Check interval)'
 set-trace true
 -tune2fs /dev/sda maxmountcount:-1
 -tune2fs /dev/sda mountcount:-1
