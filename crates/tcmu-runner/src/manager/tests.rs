@@ -308,7 +308,7 @@ fn unchanged_values_succeed_without_asking_the_device() {
     world.serving(0, "a", "file//a");
     world.reconfig(Some("file//a\n"), None, None);
     world.reconfig(None, Some(1_048_576), None);
-    world.reconfig(None, None, Some(false));
+    world.reconfig(None, None, Some(true));
     for _ in 0..3 {
         assert_eq!(world.answer(), Some((100, 0)));
     }
@@ -328,9 +328,9 @@ fn changes_are_asked_of_the_device_and_its_answer_is_passed_on() {
     world.reconfig(None, Some(2 << 20), None);
     assert_eq!(world.answer(), Some((100, 0)), "it is the present value now");
 
-    world.reconfig(None, None, Some(true));
+    world.reconfig(None, None, Some(false));
     let (request, token) = world.token();
-    assert_eq!(request, Request::SetWriteCache(true));
+    assert_eq!(request, Request::SetWriteCache(false));
     let result = Err(io::Error::from_raw_os_error(libc::EIO));
     world.manager.on_device(DeviceEvent::Reply { device, token, result });
     assert_eq!(world.answer(), Some((100, -libc::EIO)));
