@@ -88,7 +88,7 @@ mknod-c 0640 1 3 /tree/null
 mknod-b 0640 7 9 /tree/loop
 mknod 0140600 0 0 /tree/socket
 setxattr user.x "value" 5 /tree/a
-acl-set-file /tree/sub default u::rwx,g::rx,o::rx,m::rx,u:1000:rwx
+acl-set-file /tree/sub default u::rwx,g::rx,o::rx,m::rx,u:4321:rwx
 cap-set-file /tree/sub/b cap_net_raw=ep
 lchown 30 40 /tree/soft
 utimens /tree/a 1000000000 5 1000000001 6

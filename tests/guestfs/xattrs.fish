@@ -92,7 +92,7 @@ acl-set-file /f access ""
 -acl-get-file /nonexistent access
 -acl-set-file /nonexistent access u::rw,g::r,o::r
 -acl-set-file /f default u::rw,g::r,o::r
-acl-set-file /d default u::rwx,g::rx,o::rx,m::rx,u:1000:rwx
+acl-set-file /d default u::rwx,g::rx,o::rx,m::rx,u:4321:rwx
 acl-get-file /d default
 acl-get-file /d access
 touch /d/inherits
