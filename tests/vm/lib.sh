@@ -155,4 +155,7 @@ no_stuck() {
     sleep 1; b=$(blocked); grep -xF "$a" <<<"$b"; [ $? != 0 ]
 }
 ring_is_whole() { not grep -iE 'ring (is )?broken' <(dmesg); }
+# After kill -9 a cluster may be allocated and not yet used by anything: a leak (exit status 3), which
+# QEMU leaves, too, and no error.
+sound_image() { local text; text=$(qemu-img check "$1"); case $? in 0 | 3) ;; *) echo "$text"; false ;; esac; }
 clean_image() { qemu-img check -q "$1" || { qemu-img check "$1"; false; }; }

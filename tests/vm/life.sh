@@ -106,7 +106,7 @@ check "all that was written is there" fio_ok
 unlun disk0 0
 check "the device is removed" rm_dev disk0
 check "SIGTERM ends the daemon in 5 s" stop 5
-[ $KIND != qcow ] || check "qemu-img check finds clean images" eval 'clean_image $IMG && clean_image /scratch/y.img'
+[ $KIND != qcow ] || check "qemu-img check finds no errors after the kills" eval 'sound_image $IMG && sound_image /scratch/y.img'
 check "no task is stuck in the kernel" no_stuck
 check "no ring was broken" ring_is_whole
 finish
