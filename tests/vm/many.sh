@@ -33,7 +33,7 @@ note_daemon
 gone() { unlun d$1 $1 && rm_dev d$1; }
 check "all of them are removed" each gone
 check "no UIO device is left" eval '! ls /sys/class/uio/uio* 2>/dev/null'
-check "the images are clean" eval '(for i in $(seq 1 2 $N); do clean_image /scratch/$i.img || exit 1; done)'
+check "the images are clean" eval '(for i in $(seq 1 2 $N); do sound_image /scratch/$i.img || exit 1; done)'
 check "SIGTERM ends the daemon in 5 s" stop 5
 check "no task is stuck in the kernel" no_stuck
 check "no ring was broken" ring_is_whole
