@@ -45,17 +45,17 @@ impl Walk {
         })
     }
 
-    /// Goes on; nothing at the end.
+    /// Goes on; nothing at the end. After an error the path is that of the directory that cannot be read.
     pub(crate) fn step(&mut self) -> rustix::io::Result<Option<Step>> {
         while let Some(level) = self.levels.last_mut() {
             match level.dir.read() {
                 Some(entry) => {
+                    self.path.truncate(level.path);
                     let entry = entry?;
                     let name = entry.file_name();
                     if name == c"." || name == c".." {
                         continue;
                     }
-                    self.path.truncate(level.path);
                     self.path.extend_from_slice(name.to_bytes());
                     self.found = Some(entry);
                     return Ok(Some(Step::Found));

@@ -3,13 +3,14 @@
 use crate::cpio::{ALIGN, FIELDS, MAGIC_CRC, MAGIC_NEWC, TRAILER};
 use crate::error::{Context, Error, Result};
 use crate::transfer::from_io;
+use crate::tree::{Step, Walk};
 use guestfs_api::Errno;
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;
 use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Bytes of a file that are read at once.
@@ -30,7 +31,7 @@ pub(crate) enum Format {
 pub(crate) fn write(dir: OwnedFd, format: Format, out: &mut dyn Write) -> Result<()> {
     let buffer = vec![0; PIECE].into_boxed_slice();
     let mut archive = Archive { out, format, written: 0, files: HashMap::new(), next: 1, buffer };
-    archive.tree(dir)?;
+    archive.tree(&dir)?;
     archive.header(TRAILER, &Header { links: 1, ..Header::default() })?;
     archive.pad(BLOCK as u64)
 }
@@ -60,55 +61,39 @@ struct Archive<'a> {
     buffer: Box<[u8]>,
 }
 
-/// A directory on the way down.
-struct Level {
-    fd: OwnedFd,
-    entries: std::vec::IntoIter<DirEntry>,
-    /// Length of the path to it.
-    path: usize,
-}
-
-fn level(fd: OwnedFd, path: usize) -> rustix::io::Result<Level> {
-    let entries = Dir::read_from(&fd)?.collect::<rustix::io::Result<Vec<_>>>()?;
-    Ok(Level { fd, entries: entries.into_iter(), path })
-}
-
 impl Archive<'_> {
-    fn tree(&mut self, dir: OwnedFd) -> Result<()> {
-        let stat = rustix::fs::fstat(&dir).on(".")?;
-        self.member(b".", &stat, &dir, c".")?;
-        let mut path = Vec::new();
-        let mut stack = vec![level(dir, 0).on(".")?];
-        while let Some(top) = stack.last_mut() {
-            let Some(entry) = top.entries.next() else {
-                stack.pop();
-                continue;
-            };
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
+    fn tree(&mut self, top: &OwnedFd) -> Result<()> {
+        let stat = rustix::fs::fstat(top).on(".")?;
+        self.member(b".", &stat, top.as_fd(), OsStr::new("."))?;
+        let mut walk = Walk::new(top).on(".")?;
+        loop {
+            let step = walk.step();
+            let shown = OsStr::from_bytes(walk.path()).to_owned();
+            match step.on(&shown)? {
+                None => return Ok(()),
+                Some(Step::Left) => continue,
+                Some(Step::Found) => {}
             }
-            path.truncate(top.path);
-            path.extend_from_slice(name.to_bytes());
-            let shown = OsStr::from_bytes(&path).to_owned();
-            let stat = match rustix::fs::statat(&top.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let stat = match walk.stat() {
                 // Removed meanwhile.
                 Err(Raw::NOENT) => continue,
                 stat => stat.on(&shown)?,
             };
-            self.member(&path, &stat, &top.fd, name)?;
+            self.member(walk.path(), &stat, walk.dir().on(&shown)?, walk.name())?;
             if FileType::from_raw_mode(stat.st_mode).is_dir() {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = rustix::fs::openat(&top.fd, name, flags, Mode::empty()).on(&shown)?;
-                path.push(b'/');
-                stack.push(level(fd, path.len()).on(&shown)?);
+                walk.enter().on(&shown)?;
             }
         }
-        Ok(())
     }
 
     /// One member with its content, unless that is in the archive under another name.
-    fn member(&mut self, path: &[u8], stat: &Stat, dir: &OwnedFd, name: &CStr) -> Result<()> {
+    fn member(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<()> {
         let shown = OsStr::from_bytes(path);
         let kind = FileType::from_raw_mode(stat.st_mode);
         let key = (stat.st_dev, stat.st_ino);

@@ -9,11 +9,12 @@ use crate::tar::header::{
 use crate::tar::names::Names;
 use crate::tar::{ACLS, Attributes, SELINUX};
 use crate::transfer::from_io;
+use crate::tree::{Step, Walk};
 use crate::xattr;
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;
 use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -41,7 +42,7 @@ pub(crate) fn write(dir: OwnedFd, options: &Options, out: &mut dyn Write) -> Res
     let buffer = vec![0; PIECE].into_boxed_slice();
     let mut archive =
         Archive { out, options, users, groups, links: HashMap::new(), written: 0, buffer };
-    archive.tree(dir)?;
+    archive.tree(&dir)?;
     // Two empty blocks end it.
     archive.put(&[0; 2 * BLOCK])?;
     let rest = archive.written.next_multiple_of(RECORD) - archive.written;
@@ -59,67 +60,40 @@ struct Archive<'a> {
     buffer: Box<[u8]>,
 }
 
-/// A directory on the way down.
-struct Level {
-    fd: OwnedFd,
-    entries: std::vec::IntoIter<DirEntry>,
-    /// Length of the path to it.
-    path: usize,
-}
-
-fn level(fd: OwnedFd, path: usize) -> rustix::io::Result<Level> {
-    let entries = Dir::read_from(&fd)?.collect::<rustix::io::Result<Vec<_>>>()?;
-    Ok(Level { fd, entries: entries.into_iter(), path })
-}
-
 impl Archive<'_> {
-    fn tree(&mut self, dir: OwnedFd) -> Result<()> {
-        let mut path = b"./".to_vec();
-        let stat = rustix::fs::fstat(&dir).on("./")?;
-        self.member(&path, &stat, &dir, c".", None)?;
-        let mut stack = vec![level(dir, path.len()).on("./")?];
-        while let Some(top) = stack.last_mut() {
-            let Some(entry) = top.entries.next() else {
-                stack.pop();
-                continue;
-            };
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
+    fn tree(&mut self, top: &OwnedFd) -> Result<()> {
+        let stat = rustix::fs::fstat(top).on("./")?;
+        self.member(b"./", &stat, top.as_fd(), OsStr::new("."), None)?;
+        let mut walk = Walk::new(top).on("./")?;
+        loop {
+            let step = walk.step();
+            let mut path = b"./".to_vec();
+            path.extend_from_slice(walk.path());
+            match step.on(OsStr::from_bytes(&path))? {
+                None => return Ok(()),
+                Some(Step::Left) => continue,
+                Some(Step::Found) => {}
             }
-            path.truncate(top.path);
-            path.extend_from_slice(name.to_bytes());
-            if self.options.excludes.iter().any(|p| p.matches_member(&path)) {
-                continue;
+            if !self.options.excludes.iter().any(|p| p.matches_member(&path)) {
+                self.entry(path, &mut walk)?;
             }
-            let Some(next) = self.entry(&mut path, &top.fd, name)? else { continue };
-            path.push(b'/');
-            let shown = OsStr::from_bytes(&path).to_owned();
-            stack.push(level(next, path.len()).on(shown)?);
         }
-        Ok(())
     }
 
-    /// Puts in what is of this name; a directory is yielded, to go on with what is in it.
-    fn entry(&mut self, path: &mut Vec<u8>, dir: &OwnedFd, name: &CStr) -> Result<Option<OwnedFd>> {
-        let shown = |path: &[u8]| OsStr::from_bytes(path).to_owned();
-        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+    /// Puts in what the walk has found; a directory is entered.
+    fn entry(&mut self, mut path: Vec<u8>, walk: &mut Walk) -> Result<()> {
+        let shown = OsStr::from_bytes(&path).to_owned();
+        let stat = match walk.stat() {
             // Removed meanwhile.
-            Err(Raw::NOENT) => return Ok(None),
-            stat => stat.on(shown(path))?,
-        };
-        let open = |flags: OFlags| {
-            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            rustix::fs::openat(dir, name, flags, Mode::empty())
+            Err(Raw::NOENT) => return Ok(()),
+            stat => stat.on(&shown)?,
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let fd = open(OFlags::RDONLY | OFlags::DIRECTORY).on(shown(path))?;
-                let len = path.len();
+                walk.enter().on(&shown)?;
                 path.push(b'/');
-                self.member(path, &stat, &fd, c".", None)?;
-                path.truncate(len);
-                Ok(Some(fd))
+                let dir = walk.dir().on(&shown)?;
+                self.member(&path, &stat, dir, OsStr::new("."), None)
             }
             FileType::RegularFile => {
                 let key = (stat.st_dev, stat.st_ino);
@@ -127,25 +101,22 @@ impl Archive<'_> {
                     && let Some(first) = self.links.get(&key)
                 {
                     let first = first.clone();
-                    self.link(path, &stat, &first)?;
-                    return Ok(None);
+                    return self.link(&path, &stat, &first);
                 }
-                let fd = open(OFlags::RDONLY).on(shown(path))?;
-                let stat = rustix::fs::fstat(&fd).on(shown(path))?;
-                self.member(path, &stat, dir, name, Some(&fd))?;
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+                let fd = walk.open(flags).on(&shown)?;
+                let stat = rustix::fs::fstat(&fd).on(&shown)?;
+                self.member(&path, &stat, walk.dir().on(&shown)?, walk.name(), Some(&fd))?;
                 if stat.st_nlink > 1 {
-                    self.links.insert(key, path.clone());
+                    self.links.insert(key, path);
                 }
-                Ok(None)
+                Ok(())
             }
             FileType::Socket | FileType::Unknown => {
-                tracing::warn!(path = ?shown(path), "socket left out of the archive");
-                Ok(None)
+                tracing::warn!(path = ?shown, "socket left out of the archive");
+                Ok(())
             }
-            _ => {
-                self.member(path, &stat, dir, name, None)?;
-                Ok(None)
-            }
+            _ => self.member(&path, &stat, walk.dir().on(&shown)?, walk.name(), None),
         }
     }
 
@@ -164,8 +135,8 @@ impl Archive<'_> {
         &mut self,
         path: &[u8],
         stat: &Stat,
-        dir: &OwnedFd,
-        name: &CStr,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
         content: Option<&OwnedFd>,
     ) -> Result<()> {
         let shown = OsStr::from_bytes(path);
@@ -230,7 +201,6 @@ impl Archive<'_> {
     fn headers(&mut self, mut header: Header, pax: &[u8], path: &[u8]) -> Result<()> {
         if !pax.is_empty() {
             let mut extended = Header::new(b'x');
-            extended.set_text(NAME, b"./PaxHeaders/");
             let base = path.rsplit(|&b| b == b'/').find(|c| !c.is_empty()).unwrap_or(b"x");
             let mut name = b"./PaxHeaders/".to_vec();
             name.extend_from_slice(&base[..base.len().min(80)]);
