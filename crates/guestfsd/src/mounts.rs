@@ -60,13 +60,16 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, root, at, fstype: unescape(fields.next()?), source: unescape(fields.next()?) })
 }
 
-/// `a\040b` is `a b`.
-fn unescape(text: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
+/// `a\040b` is `a b`: a field of mountinfo or of fstab (getmntent(3)).
+pub(crate) fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {
-        let octal = if first == b'\\' { after.get(..3) } else { None };
-        match octal.and_then(|o| u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok()) {
+        let octal = after.get(..3).filter(|_| first == b'\\').and_then(|o| {
+            o.iter().all(u8::is_ascii_digit).then_some(())?;
+            u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok()
+        });
+        match octal {
             Some(byte) => {
                 out.push(byte);
                 rest = &after[3..];

@@ -1,5 +1,6 @@
 //! fstab(5): bytes of the guest in, entries out.
 
+use crate::mounts::unescape;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -95,29 +96,6 @@ fn spec(field: &[u8]) -> Option<Spec> {
         }
     }
     Some(Spec::Path(field))
-}
-
-/// `a\040b` is `a b`.
-fn unescape(field: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| first == b'\\').and_then(|o| {
-            o.iter().all(u8::is_ascii_digit).then_some(())?;
-            u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok()
-        });
-        match octal {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(out)
 }
 
 #[cfg(test)]
