@@ -8,9 +8,7 @@ use crate::channel::{Channel, Closed};
 use crate::error::{Error, Result};
 use crate::procedures;
 use crate::session::Session;
-#[allow(unused_imports)] // Not every kind of call has a procedure that is done.
-use crate::transfer::Progress;
-use crate::transfer::{FileIn, FileOut, refuse_incoming};
+use crate::transfer::{FileIn, FileOut, Progress, refuse_incoming};
 use guestfs_api::frame::{self, ErrorBody, Header};
 use guestfs_api::xdr::{Decoder, Encoder, Text};
 use guestfs_api::{Errno, Kind, Procedure, Wire, args};

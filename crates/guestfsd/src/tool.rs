@@ -69,6 +69,18 @@ impl Tool {
         tool
     }
 
+    /// The program of a compression, which need not be there.
+    pub(crate) fn compressor(compression: &str, program: &str) -> Result<Self> {
+        if find(program).is_none() {
+            let text = format!(
+                "compression type {compression} is not supported, because external program \
+                 '{program}' is not available in the appliance"
+            );
+            return Err(Error::new(Errno::ENOTSUP, text));
+        }
+        Ok(Self::new(program))
+    }
+
     /// A program of the guest, in the guest: chrooted into the sysroot, in a mount namespace of its own
     /// in which /dev, /proc and /sys are this machine's.
     pub fn in_guest(session: &Session, program: impl AsRef<OsStr>) -> Result<Self> {

@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::mountable::DevOrPath;
 use crate::paths::GuestPath;
 use crate::session::Session;
-use crate::tool::{self, Tool};
+use crate::tool::Tool;
 use crate::transfer::{FileIn, FileOut, from_io};
 use guestfs_api::{Errno, options};
 use rustix::fs::OFlags;
@@ -62,14 +62,7 @@ fn compress(
     let Some((program, levels)) = COMPRESSIONS.iter().find(|(name, _)| ctype == *name) else {
         return Err(Error::argument("ctype", ctype, "unknown compression type"));
     };
-    if tool::find(program).is_none() {
-        let text = format!(
-            "compression type {program} is not supported, because external program '{program}' is \
-             not available in the appliance"
-        );
-        return Err(Error::new(Errno::ENOTSUP, text));
-    }
-    let mut tool = Tool::new(program).arg("-c");
+    let mut tool = Tool::compressor(program, program)?.arg("-c");
     if let Some(level) = level.filter(|l| *l != DEFAULT_LEVEL) {
         if !levels.as_ref().is_some_and(|levels| levels.contains(&level)) {
             let why = format!("{program} has no such level");

@@ -1,7 +1,7 @@
 //! Compression of archives, by the programs that everybody has.
 
 use crate::error::{Context, Error, Result};
-use crate::tool::{self, Tool};
+use crate::tool::Tool;
 use crate::transfer::{FileIn, FileOut, from_io};
 use guestfs_api::Errno;
 use std::ffi::OsStr;
@@ -22,14 +22,7 @@ fn program(name: &OsStr) -> Result<Tool> {
     let Some((name, program, args)) = PROGRAMS.iter().find(|(n, ..)| name == *n) else {
         return Err(Error::argument("compress", name, "unknown compression type"));
     };
-    if tool::find(program).is_none() {
-        let text = format!(
-            "compression type {name} is not supported, because external program '{program}' is \
-             not available in the appliance"
-        );
-        return Err(Error::new(Errno::ENOTSUP, text));
-    }
-    Ok(Tool::new(program).args(*args))
+    Ok(Tool::compressor(name, program)?.args(*args))
 }
 
 /// Hands what the client sends to `sink`, decompressed where it is compressed.
