@@ -6,6 +6,7 @@ use crate::error::{Context, Result};
 use crate::mode::Mode;
 use crate::probe::Probe;
 use crate::qemu::Machine;
+use crate::report::{self, report};
 use crate::{client, daemon, instant, machine::settle, requirements, uml};
 use clap::Parser;
 use std::ffi::OsString;
@@ -96,7 +97,7 @@ fn finish(result: Result<i32>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
         Err(e) => {
-            instant::report(&e);
+            report(&e);
             ExitCode::FAILURE
         }
     }
@@ -108,7 +109,11 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
         probe.answer(io::stdin().lock(), io::stdout().lock()).on("standard output")?;
         return Ok(0);
     }
-    let machine = Machine::parse(args)?;
+    let machine = Machine::parse(args);
+    if !machine.as_ref().is_ok_and(|m| m.verbose) {
+        report::to_parent_too();
+    }
+    let machine = machine?;
     let level = if machine.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)

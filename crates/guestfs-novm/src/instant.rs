@@ -15,6 +15,7 @@ use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
+use crate::report::report;
 use crate::sys::{self, Fork, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -73,11 +74,6 @@ pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
     let mut session = Session { child: Some(child), loops: Vec::new(), exports: Vec::new() };
     session.attach(machine, &images, tell)?;
     session.wait(&signals, watched)
-}
-
-/// Writes an error where the client takes it for the console of its appliance.
-pub(crate) fn report(error: &Error) {
-    writeln!(io::stderr(), "guestfs-novm: {error}").ok();
 }
 
 /// Forks a child that is process 1 of a new namespace. Later children are not in it.

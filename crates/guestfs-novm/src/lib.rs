@@ -29,6 +29,7 @@ pub mod mode;
 pub mod parts;
 pub mod probe;
 pub mod qemu;
+mod report;
 pub mod requirements;
 pub mod sys;
 pub mod uml;

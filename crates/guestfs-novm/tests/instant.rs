@@ -89,7 +89,7 @@ fn an_image_that_cannot_be_served_is_refused_with_the_reason() {
     let host = host();
     let disk = host.path("a.vmdk");
     fs::write(&disk, [b"KDMV".to_vec(), vec![0; 1020]].concat()).unwrap();
-    let script = format!("verbose true\nadd {}\nrun\n", disk.display());
+    let script = format!("add {}\nrun\n", disk.display());
     let output = host.session(&script);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
@@ -102,7 +102,7 @@ fn an_image_in_use_is_refused() {
     let disk = host.ext4("a.img");
     let other = Host::new("instant");
     let running = host.running(&format!("add {} format:raw", disk.display()));
-    let script = format!("verbose true\nadd {} format:raw\nrun\n", disk.display());
+    let script = format!("add {} format:raw\nrun\n", disk.display());
     let output = other.command(&script).output().unwrap();
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -24,7 +24,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 
 /// The name of the one file.
 const NAME: &str = "disk";
-/// What the server says when the image is open.
+/// What the server says when the image is open and the kernel's first question answered.
 const OPENED: [u8; 1] = [b'\n'];
 /// Longest message of the server.
 const MAX_MESSAGE: u64 = 64 << 10;
@@ -47,6 +47,9 @@ impl Export {
                      make a raw image: qemu-img convert -O raw"
                 ))
             })?;
+        // Before there is a server, whose reading of what is not mounted yet would fail. The
+        // kernel's first question waits until it is read.
+        let context = mount(&fuse).on("a FUSE filesystem")?;
         let (from_server, to_parent) = io::pipe().on("pipe")?;
         let server = match sys::fork().on("fork")? {
             Fork::Child => {
@@ -57,10 +60,7 @@ impl Export {
             }
             Fork::Parent(pid) => pid,
         };
-        drop(to_parent);
-        // The kernel's first question waits until the server reads it.
-        let context = mount(&fuse).on("a FUSE filesystem")?;
-        drop(fuse);
+        drop((to_parent, fuse));
         let mut opened = [0];
         if !matches!((&from_server).read(&mut opened), Ok(1)) || opened != OPENED {
             waitpid(Some(server), WaitOptions::empty()).ok();
@@ -124,10 +124,10 @@ fn serve(image: &Image, fuse: OwnedFd, mut parent: PipeWriter) -> Result<()> {
     rustix::process::setsid().on("setsid")?;
     let _unheard = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).on("signals")?;
     let served = store::open_and_serve(image, |size, requests| {
-        parent.write_all(&OPENED).on("pipe")?;
         let files = fuse::Files::new(size, requests);
         let session = Session::from_fd(files, fuse, SessionACL::All, Config::default());
         let session = session.on("FUSE")?;
+        parent.write_all(&OPENED).on("pipe")?;
         // Ends when the filesystem does, and drops the last sender of requests.
         std::thread::Builder::new().name("fuse".into()).spawn(|| session.run()).on("a thread")?;
         Ok(())

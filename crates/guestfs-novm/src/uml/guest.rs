@@ -2,11 +2,11 @@
 
 use super::modules;
 use crate::error::{Context, Error, Result};
-use crate::instant::report;
 use crate::machine::init::{self, Daemon};
 use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
+use crate::report::report;
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};

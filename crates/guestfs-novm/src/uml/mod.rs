@@ -10,8 +10,8 @@ mod modules;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
-use crate::instant::report;
 use crate::qemu::Machine;
+use crate::report::report;
 use crate::sys::{self, Fork, Signals};
 use crate::vhost;
 use crate::vhost::block::Block;

@@ -106,9 +106,15 @@ impl Host {
             up.display()
         );
         let mut command = self.command(&script);
-        let client = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let running = Running { host: self, client };
-        wait_until("the session is up", || up.exists());
+        let said = self.path("stderr");
+        let stderr = fs::File::create(&said).unwrap();
+        let client = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let mut running = Running { host: self, client };
+        wait_until("the session is up", || {
+            let ended = running.client.try_wait().unwrap().is_some();
+            assert!(!ended, "{}", fs::read_to_string(&said).unwrap());
+            up.exists()
+        });
         running
     }
 
