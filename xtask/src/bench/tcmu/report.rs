@@ -1,10 +1,6 @@
-//! Tables, and their places in BENCHMARKS.md: what stands between two markers is replaced, the
-//! rest is written by people and kept.
+//! Tables of what was measured.
 
 use std::fmt::Write;
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
 
 use super::parse::{JOBS, Measured};
 
@@ -90,28 +86,6 @@ pub(crate) fn qcow_against_file(file: &Measured, qcow: &Measured) -> String {
     out
 }
 
-/// Puts `text` between the markers of `section` in the file, which is made when it is not there.
-pub(crate) fn replace(file: &Path, section: &str, text: &str) -> Result<()> {
-    let old = match std::fs::read_to_string(file) {
-        Ok(old) => old,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "# Benchmarks\n".into(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
-    };
-    let new = replaced(&old, section, text)?;
-    std::fs::write(file, new).with_context(|| format!("cannot write {}", file.display()))
-}
-
-fn replaced(old: &str, section: &str, text: &str) -> Result<String> {
-    let begin = format!("<!-- begin {section}: written by cargo xtask bench, not by hand -->");
-    let end = format!("<!-- end {section} -->");
-    let new = format!("{begin}\n{}\n{end}", text.trim_end());
-    match (old.find(&begin), old.find(&end)) {
-        (Some(b), Some(e)) if b < e => Ok(format!("{}{new}{}", &old[..b], &old[e + end.len()..])),
-        (None, None) => Ok(format!("{}\n\n{new}\n", old.trim_end())),
-        _ => bail!("the markers of section {section} are damaged"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::parse::Job;
@@ -120,22 +94,6 @@ mod tests {
     fn measured(iops: f64, cpu_us: f64) -> Measured {
         let jobs = vec![Job { iops, cpu_us }; JOBS.len()];
         Measured { jobs, ready_us: 250_000.0, memory: vec![(1, 2048)], about: Vec::new() }
-    }
-
-    #[test]
-    fn what_people_wrote_around_the_tables_is_kept() {
-        let first = replaced("# Benchmarks\n\nWords.\n", "a", "1\n").unwrap();
-        let second = replaced(&(first + "\nMore words.\n"), "b", "2").unwrap();
-        let third = replaced(&second, "a", "3").unwrap();
-        assert!(third.starts_with("# Benchmarks\n\nWords.\n"));
-        assert!(third.contains("-->\n3\n<!-- end a -->\n\nMore words.\n"));
-        assert!(third.contains("-->\n2\n<!-- end b -->"));
-        assert!(!third.contains("\n1\n"));
-    }
-
-    #[test]
-    fn damaged_markers_are_an_error() {
-        assert!(replaced("<!-- end a -->", "a", "1").is_err());
     }
 
     #[test]

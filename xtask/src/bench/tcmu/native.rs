@@ -2,12 +2,12 @@
 //! kernel; their results as a table.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::{find_all, report};
+use super::find_all;
+use crate::bench::sections;
 use crate::run;
 
 /// Runs all benchmarks of the workspace and writes the table.
@@ -29,16 +29,16 @@ pub(crate) fn main() -> Result<ExitCode> {
         bail!("no benchmark left a result in {}", dir.display());
     }
     println!("\n{table}");
-    write(&run::root().join("BENCHMARKS.md"), &table)?;
+    write(&table)?;
     println!("written to BENCHMARKS.md");
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(file: &Path, table: &str) -> Result<()> {
+fn write(table: &str) -> Result<()> {
     let text = format!(
         "## Natively, on the simulated kernel\n\nWritten by `cargo xtask bench tcmu --native`.\n\n{table}"
     );
-    report::replace(file, "native", &text)
+    sections::replace("native", &text)
 }
 
 /// One row, of criterion's estimates.json and benchmark.json.
