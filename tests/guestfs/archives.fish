@@ -10,7 +10,7 @@ mount /dev/sda /
 # in
 mkdir /plain
 tar-in tree.tar /plain
-find /plain
+find /plain/
 cat /plain/file
 readlink /plain/link
 readlink /plain/absolute
@@ -28,21 +28,21 @@ set-trace true
 checksum md5 /plain/sparse
 mkdir /pax
 tar-in pax.tar /pax
-find /pax
+find /pax/
 checksum md5 /pax/sparse
 mkdir /gnu
 tar-in gnu.tar /gnu
-find /gnu
+find /gnu/
 checksum md5 /gnu/sparse
 mkdir /v7
 tar-in v7.tar /v7
-find /v7
+find /v7/
 mkdir /oldgnu
 tar-in oldgnu.tar /oldgnu
-find /oldgnu
+find /oldgnu/
 mkdir /ustar
 tar-in ustar.tar /ustar
-find /ustar
+find /ustar/
 mkdir /c
 tar-in tree.tar.gzip /c compress:gzip
 cat /c/dir/sub/deep

@@ -107,7 +107,7 @@ debug progress "1"
 -debug qtrace "/dev/sda maybe"
 -debug device_speed ""
 set-trace false
--debug device_speed "/dev/sda r 1"
+debug device_speed "/dev/sda r 1" | grep -c .
 set-trace true
 -debug core_pattern ""
 -debug binaries ""

@@ -159,6 +159,7 @@ compress-out lzop /big out.lzo
 -compress-out xz /big out.gz level:10
 -compress-out gzip /nonesuch out.gz
 -compress-out gzip / out.gz
+zero-device /dev/sdb
 compress-device-out gzip /dev/sdb out.gz
 !gzip -dc < out.gz | md5sum
 compress-device-out xz /dev/sdb out.xz level:1

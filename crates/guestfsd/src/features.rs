@@ -4,9 +4,11 @@
 //! of the kernel, libraries. What was found out is kept.
 
 use crate::dispatch;
+use crate::library::Library;
 use crate::tool;
 use guestfs_api::{PROCEDURES, Procedure};
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::CStr;
 
 /// What a group needs.
 #[derive(Debug)]
@@ -53,6 +55,9 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("linuxmodules", &[Need::Programs(&["modprobe"]), Need::File("/proc/modules")]),
 ];
 
+/// Groups that the table has no more, but older clients ask for, and the library that each needs.
+const FORMER: &[(&str, Option<&CStr>)] = &[("augeas", Some(c"libaugeas.so.0")), ("realpath", None)];
+
 /// Procedures that answer what is so even where their group is not there: that there are none.
 const ALWAYS: &[&str] = &["lvs"];
 
@@ -75,12 +80,19 @@ pub struct Features {
 
 /// Names of all groups, in alphabetical order.
 pub fn groups() -> BTreeSet<&'static str> {
-    PROCEDURES.iter().filter_map(|p| p.group).collect()
+    let former = FORMER.iter().map(|(name, _)| *name);
+    PROCEDURES.iter().filter_map(|p| p.group).chain(former).collect()
 }
 
 impl Features {
     /// Whether the group of this name is there.
     pub fn group(&mut self, name: &str) -> Availability {
+        if let Some((_, library)) = FORMER.iter().find(|(former, _)| *former == name) {
+            return match library.is_none_or(|library| Library::open(library).is_ok()) {
+                true => Availability::Available,
+                false => Availability::Unavailable,
+            };
+        }
         match PROCEDURES.iter().find_map(|p| p.group.filter(|g| *g == name)) {
             None => Availability::Unknown,
             Some(group) if self.has(group) => Availability::Available,
@@ -120,12 +132,11 @@ fn kernel_has(file: &str, module: &str) -> bool {
     there() || (load(module) && there())
 }
 
-/// Whether the kernel has a filesystem, if need be after its module was loaded.
+/// Whether the kernel has a filesystem that is on a device, if need be after its module was loaded.
 pub fn filesystem(name: &str) -> bool {
     let there = || {
-        std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| {
-            text.lines().any(|line| line.split_whitespace().next_back() == Some(name))
-        })
+        std::fs::read_to_string("/proc/filesystems")
+            .is_ok_and(|text| text.lines().any(|line| line.strip_prefix('\t') == Some(name)))
     };
     there() || (load(name) && there())
 }
@@ -145,6 +156,12 @@ mod tests {
         for (name, _) in NEEDS {
             assert!(groups.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_group_of_an_older_table_is_there() {
+        assert_eq!(Features::default().group("realpath"), Availability::Available);
+        assert!(groups().contains("augeas"));
     }
 
     #[test]

@@ -125,9 +125,12 @@ impl Session {
         self.root.take();
     }
 
-    /// An error unless a filesystem is mounted on the sysroot.
+    /// An error unless a filesystem is mounted on the sysroot, or on a directory of `mkmountpoint`.
     pub fn need_root(&self) -> Result<()> {
-        if self.serves_machine() || self.root()?.is_mount()? {
+        if self.serves_machine()
+            || self.root()?.is_mount()?
+            || !crate::mounts::below(&self.sysroot)?.is_empty()
+        {
             return Ok(());
         }
         let message = "you must call 'mount' first to mount the root filesystem";

@@ -1,118 +1,36 @@
-//! The scripts of `tests/guestfs`, run by the unmodified guestfish against the distribution's daemon
-//! and ours, with no VM: what the calls return and print is compared line by line.
-//!
-//! What is right to differ stands in `NAME.differs` beside `NAME.fish`: lines of the distribution's
-//! daemon (`-`) and of ours (`+`), and why (`#`). Texts of errors are not compared, that there is one is.
+//! One script in a session of guestfish: what it prints, less what differs from run to run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use super::Script;
 use crate::run;
-use crate::test::Count;
 
 /// In seconds, for one script against one daemon.
 const TIMEOUT: &str = "300";
 
-/// Runs all scripts; with `UPDATE_DIFFERS` in the environment, notes what differs instead.
-pub(crate) fn main() -> Result<Count> {
-    let stock = run::find_program("guestfsd")
-        .context("the distribution's guestfsd is missing: apt-get install guestfsd")?;
-    let packages = ["build", "-p", "guestfsd", "-p", "guestfs-novm"];
-    run::run(&mut run::cargo(packages))?;
-    let built = run::target_dir()?.join("debug");
-    let scripts = run::root().join("tests/guestfs");
-    let mut count = Count::default();
-    let mut names: Vec<PathBuf> = fs::read_dir(&scripts)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "fish"))
-        .collect();
-    names.sort();
-    if names.is_empty() {
-        bail!("{} has no scripts", scripts.display());
-    }
-    for script in names {
-        let name = script.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let good = compare(&script, &built, &stock).unwrap_or_else(|error| {
-            println!("guestfs: {name}: {error:#}");
-            false
-        });
-        println!("guestfs: {} {name}", if good { "ok" } else { "FAIL" });
-        count.add(Count::of(good));
-        run::check_interrupt()?;
-    }
-    Ok(count)
-}
-
-/// Whether both daemons do the same, but for what may differ.
-fn compare(script: &Path, built: &Path, stock: &Path) -> Result<bool> {
-    let dir = tempfile::tempdir()?;
-    let (theirs, ours) = (dir.path().join("stock"), dir.path().join("ours"));
-    fs::write(&theirs, answers(script, built, stock)?)?;
-    fs::write(&ours, answers(script, built, &built.join("guestfsd"))?)?;
-    let mut diff = Command::new("diff");
-    diff.args(["-a", "-U0"]).args([&theirs, &ours]);
-    let output = diff.output().context("diff")?;
-    let differences: Vec<String> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .skip(2)
-        .filter(|line| line.starts_with(['-', '+']))
-        .map(str::to_owned)
-        .collect();
-    let note = script.with_extension("differs");
-    if std::env::var_os("UPDATE_DIFFERS").is_some() {
-        let text: String = differences.iter().map(|line| format!("{line}\n")).collect();
-        if text.is_empty() {
-            fs::remove_file(&note).ok()
-        } else {
-            Some(fs::write(&note, text)?)
-        };
-        return Ok(true);
-    }
-    let noted = fs::read_to_string(&note).unwrap_or_default();
-    let noted: Vec<&str> = noted.lines().filter(|line| line.starts_with(['-', '+'])).collect();
-    if differences == noted {
-        return Ok(true);
-    }
-    println!(
-        "guestfs: - {}, + ours; `!` stands for what is noted in {}",
-        stock.display(),
-        note.display()
-    );
-    for line in &differences {
-        let known = noted.contains(&line.as_str());
-        println!("guestfs: {}{line}", if known { "! " } else { "  " });
-    }
-    for line in noted.iter().filter(|line| !differences.iter().any(|d| d == *line)) {
-        println!("guestfs: no longer so: {line}");
-    }
-    Ok(false)
-}
-
 /// What guestfish prints: each call, its result, and its output.
-fn answers(script: &Path, built: &Path, daemon: &Path) -> Result<String> {
-    let text = fs::read_to_string(script)?;
-    let disks = text.lines().find_map(|line| line.strip_prefix("# disks: "));
-    let disks =
-        disks.with_context(|| format!("{} has no line `# disks: SIZE...`", script.display()))?;
+pub(super) fn answers(script: &Script, built: &Path, daemon: &Path) -> Result<String> {
     let dir = tempfile::tempdir()?;
     let mut arguments = vec!["-x".to_owned()];
-    for (i, size) in disks.split_whitespace().enumerate() {
+    for (i, size) in script.disks.iter().enumerate() {
         let disk = dir.path().join(format!("disk{i}"));
         run::run(Command::new("truncate").args(["-s", size]).arg(&disk))?;
         arguments.extend(["--format=raw".into(), "-a".into(), disk.to_string_lossy().into_owned()]);
     }
+    let commands = dir.path().join("commands");
+    std::fs::write(&commands, &script.text)?;
     let output = Command::new("timeout")
         .arg(TIMEOUT)
         .arg(built.join("guestfs-novm"))
         .arg("--guestfsd")
         .arg(daemon)
-        .args(["--instant", "--", "guestfish"])
+        .args([if script.uml { "--uml" } else { "--instant" }, "--", "guestfish"])
         .args(&arguments)
         .arg("-f")
-        .arg(script)
+        .arg(commands)
         .current_dir(dir.path())
         .envs([("LC_ALL", "C.UTF-8"), ("TZ", "UTC")])
         .output()?;

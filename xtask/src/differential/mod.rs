@@ -1,0 +1,199 @@
+//! The scripts of `tests/guestfs`, run by the unmodified guestfish against the distribution's daemon
+//! and ours, with no VM: what the calls return and print is compared line by line ([`session`]), and
+//! what is right to differ is noted with the reason ([`notes`]). Every procedure that a script can call
+//! is called by one ([`coverage`]).
+//!
+//! The first lines of a script say what it needs: `# disks: SIZE...`, and `# filesystems: TYPE...` if it is
+//! to run once for each type, in the place of the word FSTYPE. In the notes, `NAME@TYPE` is such a run.
+
+mod coverage;
+mod notes;
+mod session;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+use crate::test::Count;
+use notes::Notes;
+
+/// Set to have what differs now noted, under the reasons that are noted already.
+const UPDATE: &str = "UPDATE_DIFFERS";
+
+/// One script, on one type of filesystem if it is for several.
+struct Script {
+    file: PathBuf,
+    /// What it is called in what is printed, and in the name of its notes.
+    name: String,
+    /// As guestfish is to read it.
+    text: String,
+    /// Sizes of its disks.
+    disks: Vec<String>,
+    /// In User-Mode Linux, because this machine's kernel lacks the filesystem.
+    uml: bool,
+}
+
+/// Runs all scripts.
+pub(crate) fn main() -> Result<Count> {
+    let stock = run::find_program("guestfsd")
+        .context("the distribution's guestfsd is missing: apt-get install guestfsd")?;
+    let packages = ["build", "-p", "guestfsd", "-p", "guestfs-novm"];
+    run::run(&mut run::cargo(packages))?;
+    let built = run::target_dir()?.join("debug");
+    let dir = run::root().join("tests/guestfs");
+    let scripts = scripts(&dir)?;
+    let mut count = Count::default();
+    let missing = coverage::missing(scripts.iter().map(|script| script.text.as_str()));
+    for line in &missing {
+        println!("guestfs: {line}");
+    }
+    count.add(Count::of(missing.is_empty()));
+    let queue: Mutex<VecDeque<Script>> = Mutex::new(scripts.into());
+    let results = Mutex::new(count);
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while let Some(script) = queue.lock().ok().and_then(|mut queue| queue.pop_front())
+                    && !run::interrupted()
+                {
+                    let complaints = compare(&script, &built, &stock)
+                        .unwrap_or_else(|error| format!("{error:#}\n"));
+                    let good = complaints.is_empty();
+                    let lines = complaints.lines().map(|l| format!("guestfs:   {l}\n"));
+                    let word = if good { "ok" } else { "FAIL" };
+                    println!("{}guestfs: {word} {}", lines.collect::<String>(), script.name);
+                    if let Ok(mut results) = results.lock() {
+                        results.add(Count::of(good));
+                    }
+                }
+            });
+        }
+    });
+    run::check_interrupt()?;
+    Ok(results.into_inner().unwrap_or_default())
+}
+
+/// All scripts, those that take long first.
+fn scripts(dir: &Path) -> Result<Vec<Script>> {
+    let mut scripts = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("{}", dir.display()))? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|e| e == "fish") {
+            scripts.extend(runs(&file)?);
+        }
+    }
+    if scripts.is_empty() {
+        bail!("{} has no scripts", dir.display());
+    }
+    scripts.sort_by(|a, b| (!a.uml, &a.name).cmp(&(!b.uml, &b.name)));
+    Ok(scripts)
+}
+
+/// The runs of one script.
+fn runs(file: &Path) -> Result<Vec<Script>> {
+    let text = fs::read_to_string(file)?;
+    let words = |key: &str| -> Option<Vec<String>> {
+        let value = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(value.split_whitespace().map(str::to_owned).collect())
+    };
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let disks = words("# disks: ")
+        .with_context(|| format!("{} has no line `# disks: SIZE...`", file.display()))?;
+    let Some(types) = words("# filesystems: ") else {
+        return Ok(vec![Script { file: file.to_owned(), name, text, disks, uml: false }]);
+    };
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let runs = types.iter().enumerate().map(|(n, fstype)| Script {
+        file: file.to_owned(),
+        name: format!("{name}@{fstype}"),
+        text: match n {
+            0 => text.replace("FSTYPE", fstype),
+            // Not every filesystem can do everything: what fails is to fail with both daemons.
+            _ => lenient(&text).replace("FSTYPE", fstype),
+        },
+        disks: disks.clone(),
+        uml: !known.split_whitespace().any(|word| word == fstype),
+    });
+    Ok(runs.collect())
+}
+
+/// The same script, in which every call may fail.
+fn lenient(text: &str) -> String {
+    let line = |line: &str| match line {
+        "" | "run" => format!("{line}\n"),
+        _ if line.starts_with(['-', '#']) => format!("{line}\n"),
+        _ => format!("-{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+/// What is wrong with what both daemons do, line by line; nothing if nothing is.
+fn compare(script: &Script, built: &Path, stock: &Path) -> Result<String> {
+    let dir = tempfile::tempdir()?;
+    let (theirs, ours) = (dir.path().join("stock"), dir.path().join("ours"));
+    fs::write(&theirs, session::answers(script, built, stock)?)?;
+    fs::write(&ours, session::answers(script, built, &built.join("guestfsd"))?)?;
+    let mut diff = Command::new("diff");
+    diff.args(["-a", "-U0"]).args([&theirs, &ours]);
+    let output = diff.output().context("diff")?;
+    let differences: Vec<String> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .skip(2)
+        .filter(|line| line.starts_with(['-', '+']))
+        .map(str::to_owned)
+        .collect();
+    let file = script.file.with_file_name(format!("{}.differs", script.name));
+    let notes = Notes::parse(&fs::read_to_string(&file).unwrap_or_default());
+    if std::env::var_os(UPDATE).is_some() {
+        match notes.updated(&differences) {
+            text if text.is_empty() => fs::remove_file(&file).ok(),
+            text => Some(fs::write(&file, text)?),
+        };
+        return Ok(String::new());
+    }
+    let complaints = notes.complaints(&differences);
+    if complaints.is_empty() {
+        return Ok(complaints);
+    }
+    let head = format!("- {}, + ours; notes: {}\n", stock.display(), file.display());
+    Ok(head + &complaints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_procedure_that_a_script_can_call_is_called_by_one() {
+        let scripts = scripts(&run::root().join("tests/guestfs")).unwrap();
+        let missing = coverage::missing(scripts.iter().map(|script| script.text.as_str()));
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn every_difference_that_is_noted_has_its_reason_and_its_script() {
+        let dir = run::root().join("tests/guestfs");
+        let names: Vec<String> = scripts(&dir).unwrap().into_iter().map(|s| s.name).collect();
+        for entry in fs::read_dir(dir).unwrap() {
+            let file = entry.unwrap().path();
+            if file.extension().is_some_and(|e| e == "differs") {
+                let notes = Notes::parse(&fs::read_to_string(&file).unwrap());
+                assert_eq!(notes.without_reason(), [""; 0], "{}", file.display());
+                let name = file.file_stem().unwrap().to_str().unwrap();
+                assert!(names.iter().any(|n| n == name), "{} has no script", file.display());
+            }
+        }
+    }
+
+    #[test]
+    fn in_a_lenient_script_every_call_may_fail() {
+        let text = lenient("# disks: 1M\nrun\nmkdir /x\n-rm /x\n\n");
+        assert_eq!(text, "# disks: 1M\nrun\n-mkdir /x\n-rm /x\n\n");
+    }
+}
