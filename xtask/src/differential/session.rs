@@ -49,7 +49,7 @@ pub(super) fn answers(script: &Script, built: &Path, daemon: &Path) -> Result<St
     let mut kept = String::new();
     for line in calls.chain(printed.lines()) {
         let line = line.replace(&*dir.path().to_string_lossy(), "DIR");
-        kept += &without_times(&without_temporary_names(&line));
+        kept += &without_loops(&without_times(&without_temporary_names(&line)));
         kept.push('\n');
     }
     kept += &format!("{}\n", output.status);
@@ -90,9 +90,20 @@ fn without_temporary_names(line: &str) -> String {
     kept
 }
 
+/// Replaces numbers of loop devices, which are the machine's and not the guest's.
+fn without_loops(line: &str) -> String {
+    let mut pieces = line.split("/dev/loop");
+    let mut kept = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        kept += "/dev/loopN";
+        kept += piece.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{without_temporary_names, without_times};
+    use super::{without_loops, without_temporary_names, without_times};
 
     #[test]
     fn inodes_and_times_do_not_count_and_other_numbers_do() {
@@ -112,5 +123,9 @@ mod tests {
         );
         assert_eq!(without_temporary_names("\"/tmp/guestfishX1\" to /x"), "\"TEMPORARY\" to /x");
         assert_eq!(without_temporary_names("plain /tmp/x"), "plain /tmp/x");
+        assert_eq!(
+            without_loops("[\"/dev/loop12\", \"/dev/sda\"]"),
+            "[\"/dev/loopN\", \"/dev/sda\"]"
+        );
     }
 }
