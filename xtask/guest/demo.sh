@@ -1,7 +1,9 @@
 #!/bin/bash
 # demo.sh DAEMON IMAGE FORMAT [SUMS]: the guest's part of `cargo xtask demo`. Serves a throw-away
 # overlay of IMAGE, mounts what is in it, reads and writes, and cleans up. SUMS holds the sha256 of
-# the files that are expected, as sha256sum writes them.
+# the files that are expected, as sha256sum writes them. What was seen is left in /share, for the
+# second half: `types` that blkid found, the `device` that was mounted (nothing, or a partition's
+# number), and `sums` of its files.
 . "$(dirname "$(realpath "$0")")/../../tests/vm/lib.sh"
 DAEMON=$1 IMAGE=$2 FORMAT=$3 SUMS=${4:-}
 MNT=/scratch/mnt
@@ -34,6 +36,7 @@ for d in $(partitions); do
     type=$(blkid -p -o value -s TYPE $d 2>/dev/null) label=$(blkid -p -o value -s LABEL $d 2>/dev/null)
     table=$(blkid -p -o value -s PTTYPE $d 2>/dev/null)
     size=$(human $(blockdev --getsize64 $d))
+    [ -z "$type" ] || echo "$type" >>/share/types
     if [ -n "$type" ]; then say Found "$d: $type${label:+ \"$label\"}, $size"
     elif [ -n "$table" ]; then say Found "$d: a partition table ($table), $size"
     else say Found "$d: nothing that blkid knows, $size"; fi
@@ -55,10 +58,13 @@ if [ -n "${FS:-}" ]; then
     if [ -n "$SUMS" ]; then
         (cd $MNT && sha256sum --quiet -c "$SUMS") >sums.out 2>&1 || die "the files are not what they were:" cat sums.out
         say Read "$files files, $(human $(du -sb $MNT | cut -f1)), each with its sha256, in $(hundredths $(since $t)) s"
+        cp "$SUMS" sums
     else
-        find $MNT -xdev -type f | head -200 | xargs -d '\n' sha256sum >sums 2>sums.err
+        (cd $MNT && find . -xdev -type f | head -200 | xargs -d '\n' -r sha256sum) >sums 2>sums.err
         say Read "$(wc -l <sums) of $files files, in $(hundredths $(since $t)) s; sha256 of their sums $(sum sums)..."
     fi
+    echo "${FSDEV#$DISK}" >/share/device
+    cp sums /share/sums
     ls -1p $MNT | head -8 | paste -sd' ' | sed 's/^/           /'
     t=$(now)
     if cp /scratch/data $MNT/lunette-demo.bin 2>cp.err && sync -f $MNT; then

@@ -13,6 +13,8 @@ pub(crate) enum For {
     Vm,
     /// Serving and looking at logical units in it.
     Luns,
+    /// Looking at what is in images, with no VM.
+    Files,
     /// The end-to-end tests.
     Test,
     /// Measuring beside the C daemon.
@@ -20,7 +22,7 @@ pub(crate) enum For {
 }
 
 /// All there is.
-pub(crate) const ALL: &[For] = &[For::Vm, For::Luns, For::Test, For::Bench];
+pub(crate) const ALL: &[For] = &[For::Vm, For::Luns, For::Files, For::Test, For::Bench];
 
 /// How to tell that something is there.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +54,9 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("sg_inq"),             For::Test,  "sg3-utils"),
     (Sign::Program("targetcli"),          For::Test,  "targetcli-fb"),
     (Sign::Program("dmsetup"),            For::Test,  "dmsetup"),
-    (Sign::Program("guestfish"),          For::Test,  "libguestfs-tools"),
+    (Sign::Program("guestfish"),          For::Files, "libguestfs-tools"),
     (Sign::Program("guestfsd"),           For::Test,  "guestfsd"),
-    (Sign::Program("linux.uml"),          For::Test,  "user-mode-linux"),
+    (Sign::Program("linux.uml"),          For::Files, "user-mode-linux"),
     (Sign::Program("sfdisk"),             For::Test,  "fdisk"),
     (Sign::Program("parted"),             For::Test,  "parted"),
     (Sign::Program("sgdisk"),             For::Test,  "gdisk"),

@@ -187,8 +187,14 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 
 /// Builds the daemon as people run it; returns the program.
 pub(crate) fn build_daemon() -> Result<PathBuf> {
-    run(&mut cargo(["build", "--release", "--quiet", "-p", "tcmu-runner"]))?;
-    Ok(target_dir()?.join("release/tcmu-runner"))
+    Ok(build_release(&["tcmu-runner"])?.join("tcmu-runner"))
+}
+
+/// Builds programs as people run them; returns where they are.
+pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
+    let packages = packages.iter().flat_map(|package| ["-p", package]);
+    run(&mut cargo(["build", "--release", "--quiet"].into_iter().chain(packages)))?;
+    Ok(target_dir()?.join("release"))
 }
 
 /// A directory for what may be kept from run to run.

@@ -123,7 +123,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     if steps.is_empty() && suites.is_empty() {
         bail!("no step or suite is called so; --list names them");
     }
-    install::ensure(&[For::Vm, For::Luns, For::Test])?;
+    install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
     let mut total = Count::default();
     let mut lines = Vec::new();
     for (name, step) in steps {

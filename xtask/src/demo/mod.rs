@@ -1,5 +1,9 @@
-//! The main job, to look at: a disk image becomes a disk of a real kernel, with our daemon between
-//! them. The image is served through a throw-away overlay and stays as it is.
+//! The main job, to look at, in two halves: a disk image becomes a disk of a real kernel, with our
+//! daemon between them; then the same image is opened by the unmodified guestfish, with our other
+//! daemon and no VM ([`files`]). The image stays as it is: writes go to a throw-away overlay.
+
+mod files;
+mod fish;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -38,7 +42,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
             bail!("{} is not a file", path.display());
         }
     }
-    install::ensure(&[For::Vm, For::Luns])?;
+    install::ensure(&[For::Vm, For::Luns, For::Files])?;
     let dir = tempfile::Builder::new().prefix("lunette-demo.").tempdir()?;
     let image = match &options.image {
         Some(path) => given(path, dir.path())?,
@@ -57,10 +61,15 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         script.to_string_lossy().into_owned(),
         daemon,
         image.path.to_string_lossy().into_owned(),
-        image.format,
+        image.format.clone(),
     ];
-    words.extend(image.sums.map(|sums| sums.to_string_lossy().into_owned()));
-    vm::main(vm::Options::new(words))
+    words.extend(image.sums.as_ref().map(|sums| sums.to_string_lossy().into_owned()));
+    let seen = dir.path().join("seen");
+    let status = vm::main(vm::Options { share: Some(seen.clone()), ..vm::Options::new(words) })?;
+    if status == ExitCode::SUCCESS {
+        files::show(&image, &files::Seen::read(&seen))?;
+    }
+    Ok(status)
 }
 
 fn say(what: &str, text: &str) {
@@ -87,14 +96,33 @@ fn given(path: &Path, dir: &Path) -> Result<Image> {
     Ok(Image { path: converted, format: "qcow2".into(), sums: None })
 }
 
-/// A qcow2 image with an ext4 that holds this workspace's sources.
+/// Files that make a filesystem look like an operating system's; it says itself that it is none.
+const SYSTEM: [(&str, &str); 3] = [
+    (
+        "etc/os-release",
+        "ID=lunette-demo\nNAME=\"Lunette demo\"\nVERSION_ID=1.0\n\
+         PRETTY_NAME=\"Lunette demo 1.0 (a shell and sources; it does not boot)\"\n",
+    ),
+    ("etc/fstab", "LABEL=lunette-demo / ext4 defaults 0 1\n"),
+    ("etc/hostname", "lunette-demo\n"),
+];
+
+/// A qcow2 image with an ext4 that holds a little system, and this workspace's sources.
 fn made(dir: &Path) -> Result<Image> {
     let (tree, raw, path) = (dir.join("tree"), dir.join("raw.img"), dir.join("demo.qcow2"));
-    std::fs::create_dir(&tree)?;
+    let sources = tree.join("usr/src/lunette");
+    for dir in [&sources, &tree.join("bin"), &tree.join("etc")] {
+        std::fs::create_dir_all(dir)?;
+    }
     for part in ["crates", "tests", "Cargo.toml", "Cargo.lock", "LICENSE"] {
         let from = run::root().join(part);
-        run::run(Command::new("cp").arg("-r").args([&from, &tree]))?;
+        run::run(Command::new("cp").arg("-r").args([&from, &sources]))?;
     }
+    for (name, text) in SYSTEM {
+        std::fs::write(tree.join(name), text)?;
+    }
+    let shell = vm::static_busybox().context("no static busybox")?;
+    std::fs::copy(shell, tree.join("bin/sh"))?;
     let listed = Command::new("find")
         .args([".", "-type", "f", "-exec", "sha256sum", "{}", "+"])
         .current_dir(&tree)
