@@ -21,7 +21,7 @@ pub use stream::Stream;
 
 use guestfs_api::frame::{self, Chunk, ErrorBody, Header, Progress};
 use guestfs_api::xdr::{self, Decoder, Encoder};
-use guestfs_api::{Call, Errno, Wire, args, options, structs};
+use guestfs_api::{Call, Errno, Kind, Procedure, Wire, args, options, structs};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 
@@ -116,12 +116,22 @@ impl<S: Stream> Client<S> {
 
     /// Sends a call; yields its procedure's number.
     pub fn call<'a, C: Call<'a>>(&mut self, call: &C) -> Result<u32> {
+        self.send(C::NUMBER, call.optargs_bitmask(), |out| call.encode(&mut Encoder::new(out)))
+    }
+
+    /// Sends a call's head, and the body that `encode` appends.
+    fn send(
+        &mut self,
+        number: u32,
+        mask: u64,
+        encode: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), xdr::Error>,
+    ) -> Result<u32> {
         self.serial = self.serial.wrapping_add(1);
         let hint = std::mem::take(&mut self.progress_hint);
         self.out.clear();
         self.out.extend_from_slice(&[0; 4]);
-        Header::call(C::NUMBER, self.serial, hint, call.optargs_bitmask()).encode(&mut self.out);
-        call.encode(&mut Encoder::new(&mut self.out))?;
+        Header::call(number, self.serial, hint, mask).encode(&mut self.out);
+        encode(&mut self.out)?;
         let len = self.out.len() - 4;
         if len > frame::MAX_MESSAGE {
             return Err(xdr::Error::TooLong(len).into());
@@ -129,7 +139,32 @@ impl<S: Stream> Client<S> {
         let word = u32::try_from(len).map_err(|_| xdr::Error::TooLong(len))?;
         self.out[..4].copy_from_slice(&word.to_be_bytes());
         self.stream.write_all(&self.out)?;
-        Ok(C::NUMBER)
+        Ok(number)
+    }
+
+    /// Makes a call of the table whose arguments are encoded already, and yields its result as it comes over the
+    /// wire. Files are sent from `source` and received into `sink`.
+    pub fn perform(
+        &mut self,
+        procedure: &Procedure,
+        arguments: &[u8],
+        source: &mut dyn Read,
+        sink: &mut dyn Write,
+    ) -> Result<Vec<u8>> {
+        let has = |kind| procedure.args.iter().any(|a| a.kind == kind);
+        self.send(procedure.number, 0, |out| {
+            out.extend_from_slice(arguments);
+            Ok(())
+        })?;
+        if has(Kind::FileIn) {
+            let sent = self.send_file(source)?;
+            return self.reply_after_file(procedure.number, sent);
+        }
+        let result = self.reply(procedure.number)?;
+        if has(Kind::FileOut) {
+            self.receive_file(procedure.number, sink)?;
+        }
+        Ok(result)
     }
 
     /// Waits for the reply to the last call and yields its body, or the daemon's error.

@@ -6,7 +6,7 @@
 //! that holds `/` is not shown. Devices that are no such disks (/dev/mapper/x, /dev/md0, /dev/loop0)
 //! have the same name on both sides.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, shown};
 use guestfs_api::Errno;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::cmp::Ordering;
@@ -133,7 +133,9 @@ impl Devices {
     /// The device of this name, if there is one; `argument` is what errors say.
     pub fn find(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
         if !name.as_bytes().starts_with(b"/dev/") {
-            return Err(Error::argument(argument, name, "expecting a device name"));
+            let why = "expecting a device name";
+            let message = format!("{argument}: {}: {why}", shown(name));
+            return Err(Error::new(Errno::ENOENT, message));
         }
         let path = self.to_machine(name);
         let stat = rustix::fs::stat(&path).on(name)?;

@@ -158,7 +158,9 @@ impl Session {
             self.devices.forget();
         }
         match self.devices.find(argument, name) {
-            Err(e) if e.errno() == Errno::ENOENT => {
+            Err(e)
+                if e.errno() == Errno::ENOENT && name.as_encoded_bytes().starts_with(b"/dev/") =>
+            {
                 self.devices.forget();
                 self.udev.changed();
                 self.udev.settle();

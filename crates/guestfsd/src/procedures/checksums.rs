@@ -47,16 +47,14 @@ const ALGORITHMS: [(&str, Algorithm); 7] = [
 
 /// Checksum of a file.
 pub(crate) fn checksum(s: &mut Session, csumtype: &OsStr, path: GuestPath<'_>) -> Result<String> {
-    let algorithm = algorithm(csumtype)?;
     let file = s.open(path, OFlags::RDONLY)?;
-    Ok(sum(algorithm, &file).on(path)?.0)
+    Ok(sum(algorithm(csumtype)?, &file).on(path)?.0)
 }
 
 /// Checksum of all that is on a device.
 pub(crate) fn checksum_device(_: &mut Session, csumtype: &OsStr, device: Device) -> Result<String> {
-    let algorithm = algorithm(csumtype)?;
     let file = device.open(OFlags::RDONLY)?;
-    Ok(sum(algorithm, &file).on(&device)?.0)
+    Ok(sum(algorithm(csumtype)?, &file).on(&device)?.0)
 }
 
 /// Checksums of all regular files below a directory, as md5sum, ..., cksum write them.

@@ -75,7 +75,7 @@ pub(crate) fn rm(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
 /// Removes a file, if it is there.
 pub(crate) fn rm_f(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
     let entry = match s.root()?.entry(path.as_os_str()) {
-        Err(Raw::NOENT | Raw::NOTDIR) => return Ok(()),
+        Err(Raw::NOENT) => return Ok(()),
         entry => entry.on(path)?,
     };
     match rustix::fs::unlinkat(&entry.dir, &*entry.name, AtFlags::empty()) {

@@ -105,7 +105,10 @@ fn listing(device: &Device) -> Result<Listing> {
     let bytes = |first: u64, last: u64| (first * sector, (last + 1) * sector - 1);
     let flags = |boot: bool| String::from(if boot { "boot" } else { "" });
     let (label, partitions) = match disk.table {
-        None => return parted::list(device),
+        // Nothing that parted knows either: the device is not one that has partitions.
+        None => {
+            return parted::list(device).map_err(|e| Error::new(Errno::EINVAL, e.message()));
+        }
         Some(Table::Mbr(table)) => {
             let listed = table.partitions.iter().map(|p| {
                 let (start, end) = bytes(p.start, p.last());
