@@ -3,6 +3,10 @@
 //! `xfs_admin` and `xfs_info` are scripts, the former of which gives what it is told to a shell: what they
 //! start is started here directly.
 
+mod geometry;
+
+pub(crate) use geometry::{xfs_info, xfs_info2};
+
 use super::ext::{change, natural, unreadable};
 use super::labels::check_length;
 use crate::devices::Device;
@@ -11,9 +15,8 @@ use crate::mountable::DevOrPath;
 use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::{Output, Tool};
-use guestfs_api::{Errno, options, structs};
+use guestfs_api::{Errno, options};
 use rustix::fs::OFlags;
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -22,147 +25,10 @@ use std::path::Path;
 /// Bytes that a label may have.
 const MAX_LABEL: usize = 12;
 
-/// What `xfs_info` shows, by heading and name: `data.bsize`.
-struct Geometry(Vec<(String, String)>);
-
-impl Geometry {
-    /// Reads lines such as `data     =     bsize=4096   blocks=81920, imaxpct=25`.
-    fn parse(text: &str) -> Self {
-        let mut fields = Vec::new();
-        let mut heading = String::new();
-        for line in text.lines() {
-            let Some((name, rest)) = line.split_once('=') else { continue };
-            let mut rest = rest;
-            if !name.trim().is_empty() {
-                heading = name.trim().to_owned();
-                // What the heading itself is, ends where the first field begins.
-                let end = rest.split_once('=').map_or(rest.len(), |(before, _)| {
-                    before.trim_end().rfind(char::is_whitespace).unwrap_or(0)
-                });
-                fields.push((heading.clone(), rest[..end].trim().to_owned()));
-                rest = &rest[end..];
-            }
-            let mut words = rest.split([' ', ',', '\t']).filter(|w| !w.is_empty()).peekable();
-            while let Some(word) = words.next() {
-                let Some((name, value)) = word.split_once('=') else { continue };
-                let mut value = value.to_owned();
-                if let Some(unit) = words.next_if(|w| !w.contains('=')) {
-                    value.push(' ');
-                    value.push_str(unit);
-                }
-                fields.push((format!("{heading}.{name}"), value));
-            }
-        }
-        Self(fields)
-    }
-
-    /// The kernel's name of the device is for the client another.
-    fn with_device(mut self, s: &mut Session) -> Self {
-        for (name, value) in &mut self.0 {
-            if name == "meta-data" {
-                *value = s.client_name(Path::new(value)).to_string_lossy().into_owned();
-            }
-        }
-        self
-    }
-}
-
-fn geometry(s: &mut Session, of: &DevOrPath<'_>) -> Result<Geometry> {
-    let output = match of {
-        DevOrPath::Device(device) => {
-            // What is on the disk of a mounted filesystem is not what it is now.
-            match mounted_at(s, device)? {
-                Some(at) => info("xfs_spaceman", &[], &at)?,
-                None => info("xfs_db", &["-r"], device.path())?,
-            }
-        }
-        DevOrPath::Path(path) => {
-            let at = s.open(*path, OFlags::PATH)?;
-            let is_dir =
-                rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&at).on(path)?.st_mode)
-                    .is_dir();
-            let file = proc_path(at.as_fd());
-            match is_dir {
-                true => info("xfs_spaceman", &[], &crate::paths::path_of(&at).on(path)?)?,
-                // An image in the guest.
-                false => info("xfs_db", &["-r", "-f"], &file)?,
-            }
-        }
-    };
-    let output = output.success().map_err(|e| e.within(of))?;
-    let geometry = Geometry::parse(&output.text());
-    if geometry.0.is_empty() {
-        return Err(Error::new(Errno::EINVAL, "not an XFS filesystem").within(of));
-    }
-    Ok(geometry.with_device(s))
-}
-
-fn info(program: &str, options: &[&str], what: &Path) -> Result<Output> {
-    let tool = Tool::new(program).args(options).args(["-p", "xfs_info", "-c", "info"]);
-    tool.arg(what).run()
-}
-
 /// Where the sysroot has this device mounted.
 fn mounted_at(s: &Session, device: &Device) -> Result<Option<std::path::PathBuf>> {
     let all = crate::mounts::below(s.sysroot())?;
     Ok(all.into_iter().rfind(|m| Path::new(&m.source) == device.path()).map(|m| m.at))
-}
-
-/// Geometry of a filesystem.
-pub(crate) fn xfs_info(s: &mut Session, pathordevice: DevOrPath<'_>) -> Result<structs::Xfsinfo> {
-    let Geometry(fields) = geometry(s, &pathordevice)?;
-    let fields: HashMap<&str, &str> =
-        fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    // What is missing is -1, or empty.
-    let number = |name: &str| -> Option<u64> {
-        let value = fields.get(name)?;
-        value.trim_start_matches("version ").split(' ').next()?.parse().ok()
-    };
-    let small = |name: &str| number(name).and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX);
-    let large = |name: &str| number(name).unwrap_or(u64::MAX);
-    let text = |name: &str| {
-        let value = fields.get(name).copied().unwrap_or_default();
-        OsString::from(value)
-    };
-    let first = |name: &str| {
-        let value = fields.get(name).copied().unwrap_or_default();
-        OsString::from(value.split(' ').next().unwrap_or_default())
-    };
-    Ok(structs::Xfsinfo {
-        xfs_mntpoint: text("meta-data"),
-        xfs_inodesize: small("meta-data.isize"),
-        xfs_agcount: small("meta-data.agcount"),
-        xfs_agsize: small("meta-data.agsize"),
-        xfs_sectsize: small("meta-data.sectsz"),
-        xfs_attr: small("meta-data.attr"),
-        xfs_blocksize: small("data.bsize"),
-        xfs_datablocks: large("data.blocks"),
-        xfs_imaxpct: small("data.imaxpct"),
-        xfs_sunit: small("data.sunit"),
-        xfs_swidth: small("data.swidth"),
-        xfs_dirversion: small("naming"),
-        xfs_dirblocksize: small("naming.bsize"),
-        xfs_cimode: small("naming.ascii-ci"),
-        xfs_logname: first("log"),
-        xfs_logblocksize: small("log.bsize"),
-        xfs_logblocks: small("log.blocks"),
-        xfs_logversion: small("log.version"),
-        xfs_logsectsize: small("log.sectsz"),
-        xfs_logsunit: small("log.sunit"),
-        xfs_lazycount: small("log.lazy-count"),
-        xfs_rtname: text("realtime"),
-        xfs_rtextsize: small("realtime.extsz"),
-        xfs_rtblocks: large("realtime.blocks"),
-        xfs_rtextents: large("realtime.rtextents"),
-    })
-}
-
-/// Geometry of a filesystem, by the names that `xfs_info` has for it: `data.bsize`.
-pub(crate) fn xfs_info2(
-    s: &mut Session,
-    pathordevice: DevOrPath<'_>,
-) -> Result<Vec<(String, String)>> {
-    Ok(geometry(s, &pathordevice)?.0)
 }
 
 /// Makes a mounted filesystem larger.
@@ -335,13 +201,9 @@ pub(crate) fn xfs_repair(
 
 /// The size in bytes that a filesystem can be made smaller to: XFS cannot be made smaller.
 pub(super) fn minimum_size(s: &mut Session, device: &Device) -> Result<i64> {
-    let Geometry(fields) = geometry(s, &DevOrPath::Device(device.clone()))?;
-    let number = |name: &str| {
-        let (_, value) = fields.iter().find(|(n, _)| n == name)?;
-        value.parse::<i64>().ok()
-    };
-    number("data.bsize")
-        .zip(number("data.blocks"))
+    let all = geometry::geometry(s, &DevOrPath::Device(device.clone()))?;
+    all.number::<i64>("data.bsize")
+        .zip(all.number("data.blocks"))
         .and_then(|(size, blocks)| size.checked_mul(blocks))
         .ok_or_else(|| unreadable("xfs_info", device))
 }
@@ -349,40 +211,6 @@ pub(super) fn minimum_size(s: &mut Session, device: &Device) -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const INFO: &str = "\
-meta-data=/dev/sdb               isize=512    agcount=4, agsize=20480 blks
-         =                       sectsz=512   attr=2, projid32bit=1
-data     =                       bsize=4096   blocks=81920, imaxpct=25
-         =                       sunit=0      swidth=0 blks
-naming   =version 2              bsize=4096   ascii-ci=0, ftype=1
-log      =internal log           bsize=4096   blocks=16384, version=2
-         =                       sectsz=512   sunit=0 blks, lazy-count=1
-realtime =none                   extsz=4096   blocks=0, rtextents=0
-";
-
-    #[test]
-    fn what_xfs_info_shows_is_read_by_heading_and_name() {
-        let Geometry(fields) = Geometry::parse(INFO);
-        let of = |name: &str| fields.iter().find(|(n, _)| n == name).unwrap().1.as_str();
-        assert_eq!(of("meta-data"), "/dev/sdb");
-        assert_eq!(of("meta-data.agsize"), "20480 blks");
-        assert_eq!(of("meta-data.attr"), "2");
-        assert_eq!((of("data"), of("data.imaxpct"), of("data.swidth")), ("", "25", "0 blks"));
-        assert_eq!((of("naming"), of("naming.ftype")), ("version 2", "1"));
-        assert_eq!(
-            (of("log"), of("log.sunit"), of("log.lazy-count")),
-            ("internal log", "0 blks", "1")
-        );
-        assert_eq!((of("realtime"), of("realtime.extsz")), ("none", "4096"));
-    }
-
-    #[test]
-    fn nonsense_is_no_geometry_and_no_panic() {
-        for text in ["", "=", "a=", "=b=", "x =y z= =", "\n\n=\n", "é=é é=é"] {
-            Geometry::parse(text);
-        }
-    }
 
     #[test]
     fn what_could_be_another_command_is_no_label() {
