@@ -5,6 +5,7 @@
 //! every program that is used.
 #![allow(clippy::print_stdout, reason = "a command-line program talks to people")]
 
+mod appliance;
 mod bench;
 mod check;
 mod demo;

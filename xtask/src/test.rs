@@ -30,6 +30,10 @@ pub(crate) struct Options {
     /// VMs at the same time; default: one for each CPU, at most 4
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Nothing but guestfish with libguestfs's own VM and our daemon in it, beside the
+    /// distribution's: some scripts of tests/guestfs, or those that --only names, or with --full all
+    #[arg(long, conflicts_with_all = ["quick", "daemon", "list"])]
+    vm: bool,
     /// Print the names of steps and suites
     #[arg(long)]
     list: bool,
@@ -107,6 +111,9 @@ const SUITES: [Suite; 10] = [
 
 /// The subcommand.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    if options.vm {
+        return in_vm(options);
+    }
     let wanted = |name: &str| {
         options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
     };
@@ -151,6 +158,14 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     println!("== summary\n{}", lines.join("\n"));
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(if total.failed == 0 && total.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// With `--vm`.
+fn in_vm(options: &Options) -> Result<ExitCode> {
+    install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
+    let Count { passed, failed } = differential::in_vm(&options.only, options.full)?;
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn summary(name: &str, count: Count, start: Instant) -> String {

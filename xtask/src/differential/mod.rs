@@ -15,12 +15,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run;
 use crate::test::Count;
+use crate::{appliance, run, vm};
 use notes::Notes;
+use session::Daemon;
 
 /// Set to have what differs now noted, under the reasons that are noted already.
 const UPDATE: &str = "UPDATE_DIFFERS";
@@ -38,23 +40,60 @@ struct Script {
     uml: bool,
 }
 
-/// Runs all scripts.
+/// Scripts that also run in a VM by default: filesystems of all kinds, partitions, inspection; each costs
+/// two boots.
+const IN_VM: [&str; 6] = ["ext", "filesystems", "inspect", "parts", "vfat", "xfs"];
+
+/// Runs all scripts with no VM.
 pub(crate) fn main() -> Result<Count> {
-    let stock = run::find_program("guestfsd")
-        .context("the distribution's guestfsd is missing: apt-get install guestfsd")?;
-    let packages = ["build", "-p", "guestfsd", "-p", "guestfs-novm"];
-    run::run(&mut run::cargo(packages))?;
+    let stock = stock()?;
+    run::run(&mut run::cargo(["build", "-p", "guestfsd", "-p", "guestfs-novm"]))?;
     let built = run::target_dir()?.join("debug");
-    let dir = run::root().join("tests/guestfs");
-    let scripts = scripts(&dir)?;
+    let scripts = scripts(&run::root().join("tests/guestfs"))?;
     let mut count = Count::default();
     let missing = coverage::missing(scripts.iter().map(|script| script.text.as_str()));
     for line in &missing {
         println!("guestfs: {line}");
     }
     count.add(Count::of(missing.is_empty()));
+    let ours = Daemon::NoVm(built.clone(), built.join("guestfsd"));
+    count.add(compare_all(scripts, &Daemon::NoVm(built, stock), &ours)?);
+    Ok(count)
+}
+
+/// Runs scripts in VMs, with an appliance of our own: those whose names contain one of `only`, or if
+/// there is none, some or all.
+pub(crate) fn in_vm(only: &[String], all: bool) -> Result<Count> {
+    let stock = stock()?;
+    let daemon = run::build_release(&["guestfsd"])?.join("guestfsd");
+    let mut scripts = scripts(&run::root().join("tests/guestfs"))?;
+    scripts.retain(|script| match only {
+        [] => all || IN_VM.iter().any(|name| script.file.file_stem() == Some(name.as_ref())),
+        _ => only.iter().any(|part| script.name.contains(part.as_str())),
+    });
+    if scripts.is_empty() {
+        bail!("no script of tests/guestfs is called so");
+    }
+    let kvm = vm::kvm_works()?;
+    let appliances = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let mut daemons = Vec::new();
+    for (dir, daemon) in appliances.iter().zip([&stock, &daemon]) {
+        // What the distribution's daemon is linked to is in both.
+        appliance::make(dir.path(), daemon, &["guestfsd"])?;
+        daemons.push(Daemon::Vm(dir.path().to_owned(), kvm));
+    }
+    compare_all(scripts, &daemons[0], &daemons[1])
+}
+
+fn stock() -> Result<PathBuf> {
+    run::find_program("guestfsd")
+        .context("the distribution's guestfsd is missing: apt-get install guestfsd")
+}
+
+/// Runs scripts against both daemons, some at a time.
+fn compare_all(scripts: Vec<Script>, stock: &Daemon, ours: &Daemon) -> Result<Count> {
     let queue: Mutex<VecDeque<Script>> = Mutex::new(scripts.into());
-    let results = Mutex::new(count);
+    let results = Mutex::new(Count::default());
     let jobs = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -62,12 +101,15 @@ pub(crate) fn main() -> Result<Count> {
                 while let Some(script) = queue.lock().ok().and_then(|mut queue| queue.pop_front())
                     && !run::interrupted()
                 {
-                    let complaints = compare(&script, &built, &stock)
+                    let start = Instant::now();
+                    let complaints = compare(&script, stock, ours)
                         .unwrap_or_else(|error| format!("{error:#}\n"));
                     let good = complaints.is_empty();
                     let lines = complaints.lines().map(|l| format!("guestfs:   {l}\n"));
                     let word = if good { "ok" } else { "FAIL" };
-                    println!("{}guestfs: {word} {}", lines.collect::<String>(), script.name);
+                    let seconds = start.elapsed().as_secs();
+                    let name = &script.name;
+                    println!("{}guestfs: {word} {name} ({seconds} s)", lines.collect::<String>());
                     if let Ok(mut results) = results.lock() {
                         results.add(Count::of(good));
                     }
@@ -134,13 +176,14 @@ fn lenient(text: &str) -> String {
 }
 
 /// What is wrong with what both daemons do, line by line; nothing if nothing is.
-fn compare(script: &Script, built: &Path, stock: &Path) -> Result<String> {
+fn compare(script: &Script, stock: &Daemon, ours: &Daemon) -> Result<String> {
     let dir = tempfile::tempdir()?;
-    let (theirs, ours) = (dir.path().join("stock"), dir.path().join("ours"));
-    fs::write(&theirs, session::answers(script, built, stock)?)?;
-    fs::write(&ours, session::answers(script, built, &built.join("guestfsd"))?)?;
+    let printed = [dir.path().join("stock"), dir.path().join("ours")];
+    for (file, daemon) in printed.iter().zip([stock, ours]) {
+        fs::write(file, session::answers(script, daemon)?)?;
+    }
     let mut diff = Command::new("diff");
-    diff.args(["-a", "-U0"]).args([&theirs, &ours]);
+    diff.args(["-a", "-U0"]).args(&printed);
     let output = diff.output().context("diff")?;
     let differences: Vec<String> = String::from_utf8_lossy(&output.stdout)
         .lines()
@@ -161,7 +204,7 @@ fn compare(script: &Script, built: &Path, stock: &Path) -> Result<String> {
     if complaints.is_empty() {
         return Ok(complaints);
     }
-    let head = format!("- {}, + ours; notes: {}\n", stock.display(), file.display());
+    let head = format!("- {stock}, + {ours}; notes: {}\n", file.display());
     Ok(head + &complaints)
 }
 

@@ -76,33 +76,46 @@ pub(crate) fn boot_files(release: Option<&str>) -> Result<Boot> {
         Some(release) => release.to_owned(),
         None => newest_kernel()?,
     };
-    let image = PathBuf::from(format!("/boot/vmlinuz-{release}"));
-    let busybox = static_busybox()
-        .context("no busybox without shared libraries: apt-get install busybox-static")?;
-    let about = |file: &Path| -> Result<(u64, i64, i64)> {
-        let m = file.metadata().with_context(|| format!("cannot look at {}", file.display()))?;
-        Ok((m.len(), m.mtime(), m.mtime_nsec()))
-    };
-    let mut hasher = DefaultHasher::new();
-    (about(&image)?, about(&busybox)?, INIT, MODULES).hash(&mut hasher);
-    let tag = format!("{release}-{:016x}", hasher.finish());
-    let cache = run::cache_dir()?;
-    let kernel = cached(&cache.join(format!("vmlinux-{tag}")), || {
+    let tag = format!("{release}-{:016x}", about(&release, &(INIT, MODULES))?);
+    let file = run::cache_dir()?.join(format!("initramfs-{tag}"));
+    let kernel = kernel(&release)?;
+    let initramfs = cached(&file, || Ok(cpio::archive(&initramfs(&release, INIT, &MODULES)?)))?;
+    Ok(Boot { release, kernel, initramfs })
+}
+
+/// A kernel as QEMU boots it fastest.
+pub(crate) fn kernel(release: &str) -> Result<PathBuf> {
+    let image = bzimage(release);
+    let file = run::cache_dir()?.join(format!("vmlinux-{release}-{:016x}", about(release, &())?));
+    let kernel = cached(&file, || {
         let bzimage = std::fs::read(&image).with_context(|| {
             format!("cannot read {}: run as root, or make it readable", image.display())
         })?;
         vmlinux(&bzimage)
     });
-    let kernel = match kernel {
-        Ok(file) => file,
-        Err(error) => {
-            eprintln!("vm: booting the compressed kernel, which takes longer: {error:#}");
-            image
-        }
+    Ok(kernel.unwrap_or_else(|error| {
+        eprintln!("vm: booting the compressed kernel, which takes longer: {error:#}");
+        image
+    }))
+}
+
+fn bzimage(release: &str) -> PathBuf {
+    PathBuf::from(format!("/boot/vmlinuz-{release}"))
+}
+
+/// A number for what boot files are made of.
+pub(crate) fn about(release: &str, more: &impl Hash) -> Result<u64> {
+    let of = |file: &Path| -> Result<(u64, i64, i64)> {
+        let m = file.metadata().with_context(|| format!("cannot look at {}", file.display()))?;
+        Ok((m.len(), m.mtime(), m.mtime_nsec()))
     };
-    let initramfs =
-        cached(&cache.join(format!("initramfs-{tag}")), || initramfs(&release, &busybox))?;
-    Ok(Boot { release, kernel, initramfs })
+    let mut hasher = DefaultHasher::new();
+    (of(&bzimage(release))?, of(&busybox()?)?, more).hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
+fn busybox() -> Result<PathBuf> {
+    static_busybox().context("no busybox without shared libraries: apt-get install busybox-static")
 }
 
 /// The file, made when it is not there. It appears complete or not at all.
@@ -220,9 +233,11 @@ fn notes(mut rest: &[u8]) -> Vec<(&[u8], u32)> {
     found
 }
 
-fn initramfs(release: &str, busybox: &Path) -> Result<Vec<u8>> {
+/// An initramfs of a busybox, modules with what they depend on (in `/mod`, in the order of
+/// `/mod/list`), and this first process.
+pub(crate) fn initramfs(release: &str, init: &str, modules: &[&str]) -> Result<Vec<Entry>> {
     let mut files: Vec<PathBuf> = Vec::new();
-    for module in MODULES {
+    for module in modules {
         let text =
             run::output(run::command("modprobe").args(["-S", release, "--show-depends", module]))?;
         for file in insmod_lines(&text) {
@@ -232,8 +247,8 @@ fn initramfs(release: &str, busybox: &Path) -> Result<Vec<u8>> {
         }
     }
     let mut entries: Vec<Entry> = ["bin", "dev", "mod"].map(Entry::directory).into();
-    entries.push(Entry::file("bin/busybox", 0o755, std::fs::read(busybox)?));
-    entries.push(Entry::file("init", 0o755, INIT.into()));
+    entries.push(Entry::file("bin/busybox", 0o755, std::fs::read(busybox()?)?));
+    entries.push(Entry::file("init", 0o755, init.into()));
     let mut list = String::new();
     for file in files {
         let mut content = std::fs::read(&file)?;
@@ -248,7 +263,7 @@ fn initramfs(release: &str, busybox: &Path) -> Result<Vec<u8>> {
         list += &format!("{name}\n");
     }
     entries.push(Entry::file("mod/list", 0o644, list.into()));
-    Ok(cpio::archive(&entries))
+    Ok(entries)
 }
 
 /// The files in the output of `modprobe --show-depends`; what is built in has none.

@@ -7,8 +7,8 @@
 //! The script's output comes out on a virtio port, its exit status in a control directory.
 
 mod accel;
-mod cpio;
-mod kernel;
+pub(crate) mod cpio;
+pub(crate) mod kernel;
 mod trouble;
 
 use std::fs::File;
@@ -95,6 +95,11 @@ impl Options {
             script: script.into_iter().collect(),
         }
     }
+}
+
+/// Whether the processor carries out a guest's instructions here.
+pub(crate) fn kvm_works() -> Result<bool> {
+    Ok(accel::best(&kernel::boot_files(None)?) == Accel::Kvm)
 }
 
 /// How a VM ended.
