@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// The daemon that is tested.
 pub const GUESTFSD: &str = env!("CARGO_BIN_EXE_guestfsd");
+/// How long anything may take on a machine whose disk is busy with other work: a test that hangs fails then.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A daemon, and the client that talks to it.
 pub struct Daemon {
@@ -34,7 +36,7 @@ impl Daemon {
     /// Starts the daemon with these arguments; the channel is its standard input.
     pub fn start(args: &[&str]) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let child = Command::new(GUESTFSD)
             .args(args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -58,7 +60,7 @@ impl Daemon {
 
     /// Waits for the daemon's end.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -156,7 +158,7 @@ pub fn run(command: &mut Command) -> String {
 
 /// Waits until something holds.
 pub fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(10));
