@@ -1,77 +1,38 @@
 //! The CRC that POSIX defines for cksum(1): polynomial 0x04C11DB7, most significant bit first, over the data and
 //! then its length, complemented.
 
-/// Bytes that one step takes.
-const STEP: usize = 16;
-
-/// `TABLES[k][b]`: what byte `b`, with `k` bytes after it, adds to the remainder.
-static TABLES: [[u32; 256]; STEP] = tables();
-
-const fn tables() -> [[u32; 256]; STEP] {
-    let mut tables = [[0u32; 256]; STEP];
-    let mut byte: u32 = 0;
-    while byte < 256 {
-        let mut crc = byte << 24;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc << 1) ^ if crc & 0x8000_0000 != 0 { 0x04C1_1DB7 } else { 0 };
-            bit += 1;
-        }
-        tables[0][byte as usize] = crc;
-        byte += 1;
-    }
-    let mut k = 1;
-    while k < STEP {
-        let mut byte = 0;
-        while byte < 256 {
-            let before = tables[k - 1][byte];
-            tables[k][byte] = (before << 8) ^ tables[0][(before >> 24) as usize];
-            byte += 1;
-        }
-        k += 1;
-    }
-    tables
-}
+use crc_fast::{CrcAlgorithm, Digest};
 
 /// A CRC that is being computed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Crc {
-    remainder: u32,
-    len: u64,
+    digest: Digest,
+}
+
+impl Default for Crc {
+    fn default() -> Self {
+        Self { digest: Digest::new(CrcAlgorithm::Crc32Cksum) }
+    }
 }
 
 impl Crc {
     /// Adds data.
     pub(crate) fn update(&mut self, data: &[u8]) {
-        self.len += data.len() as u64;
-        self.add(data);
+        self.digest.update(data);
+    }
+
+    /// Adds what was added to another.
+    pub(crate) fn append(&mut self, other: &Self) {
+        self.digest.combine(&other.digest);
     }
 
     /// The checksum of all that was added.
     pub(crate) fn finish(mut self) -> u32 {
-        let len = self.len.to_le_bytes();
+        let len = self.digest.get_amount().to_le_bytes();
         let significant = len.iter().rposition(|&b| b != 0).map_or(0, |i| i + 1);
-        self.add(&len[..significant]);
-        !self.remainder
-    }
-
-    fn add(&mut self, data: &[u8]) {
-        let mut crc = self.remainder;
-        let (steps, rest) = data.as_chunks::<STEP>();
-        for step in steps {
-            let mut next = 0;
-            let head = crc.to_be_bytes();
-            for (i, &byte) in step.iter().enumerate() {
-                let byte = if i < 4 { byte ^ head[i] } else { byte };
-                next ^= TABLES[STEP - 1 - i][usize::from(byte)];
-            }
-            crc = next;
-        }
-        for &byte in rest {
-            let [top, ..] = crc.to_be_bytes();
-            crc = (crc << 8) ^ TABLES[0][usize::from(top ^ byte)];
-        }
-        self.remainder = crc;
+        self.digest.update(&len[..significant]);
+        // It has 32 bits.
+        u32::try_from(self.digest.finalize()).unwrap_or(u32::MAX)
     }
 }
 
@@ -79,19 +40,30 @@ impl Crc {
 mod tests {
     use super::*;
 
-    fn crc(pieces: &[&[u8]]) -> u32 {
+    fn of(data: &[u8]) -> Crc {
         let mut crc = Crc::default();
-        pieces.iter().for_each(|p| crc.update(p));
-        crc.finish()
+        crc.update(data);
+        crc
     }
 
     #[test]
     fn checksums_are_those_of_cksum() {
-        assert_eq!(crc(&[]), 4_294_967_295);
-        assert_eq!(crc(&[b"a"]), 1_220_704_766);
-        assert_eq!(crc(&[b"123456789"]), 930_766_865);
+        assert_eq!(of(b"").finish(), 4_294_967_295);
+        assert_eq!(of(b"a").finish(), 1_220_704_766);
+        assert_eq!(of(b"123456789").finish(), 930_766_865);
+    }
+
+    #[test]
+    fn pieces_make_the_same_checksum_as_the_whole() {
         let long: Vec<u8> = (0..=255u8).cycle().take(100_003).collect();
-        let (head, tail) = long.split_at(777);
-        assert_eq!(crc(&[head, tail]), crc(&[&long]));
+        for at in [0, 1, 777, 65_536, 100_002, 100_003] {
+            let (head, tail) = long.split_at(at);
+            let mut by_update = of(head);
+            by_update.update(tail);
+            let mut by_append = of(head);
+            by_append.append(&of(tail));
+            let whole = of(&long).finish();
+            assert_eq!((by_update.finish(), by_append.finish()), (whole, whole), "{at}");
+        }
     }
 }

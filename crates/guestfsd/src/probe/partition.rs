@@ -82,7 +82,7 @@ pub fn of_device(partition: &Path) -> Option<(PathBuf, u32)> {
 pub fn entry(disk: &Path, number: u32) -> Result<Option<Entry>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(disk, flags, Mode::empty()).map(File::from).on(disk)?;
-    Ok(find(&Medium::of_file(&file).on(disk)?, number))
+    Ok(find(&Medium::of_table(&file).on(disk)?, number))
 }
 
 fn find(m: &Medium<'_>, number: u32) -> Option<Entry> {

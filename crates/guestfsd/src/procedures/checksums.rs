@@ -1,5 +1,6 @@
 //! Checksums of files, devices and trees.
 
+use crate::block;
 use crate::crc::Crc;
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
@@ -13,11 +14,14 @@ use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 
 /// Bytes that are read at once.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 128 << 10;
+/// Bytes for which a thread of their own is worth while.
+const LARGE: u64 = 4 << 20;
 
 /// What a FIFO in the place of a file does not wait with.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK);
@@ -103,14 +107,10 @@ fn algorithm(csumtype: &OsStr) -> Result<Algorithm> {
     })
 }
 
-/// Checksum of what is left to read, and how many bytes that was.
+/// Checksum of a file, and how many bytes it has.
 fn sum(algorithm: Algorithm, file: &File) -> std::io::Result<(String, u64)> {
     match algorithm {
-        Algorithm::Crc => {
-            let mut crc = Crc::default();
-            let len = pieces(file, |piece| crc.update(piece))?;
-            Ok((crc.finish().to_string(), len))
-        }
+        Algorithm::Crc => crc(file),
         Algorithm::Md5 => digest::<md5::Md5>(file),
         Algorithm::Sha1 => digest::<sha1::Sha1>(file),
         Algorithm::Sha224 => digest::<sha2::Sha224>(file),
@@ -122,7 +122,7 @@ fn sum(algorithm: Algorithm, file: &File) -> std::io::Result<(String, u64)> {
 
 fn digest<D: Digest>(file: &File) -> std::io::Result<(String, u64)> {
     let mut digest = D::new();
-    let len = pieces(file, |piece| digest.update(piece))?;
+    let len = pieces(file, 0, u64::MAX, |piece| digest.update(piece))?;
     let mut hex = String::new();
     for byte in digest.finalize().iter() {
         write!(hex, "{byte:02x}").ok(); // A String takes it.
@@ -130,20 +130,49 @@ fn digest<D: Digest>(file: &File) -> std::io::Result<(String, u64)> {
     Ok((hex, len))
 }
 
-fn pieces(mut file: &File, mut each: impl FnMut(&[u8])) -> std::io::Result<u64> {
+/// Hands a file from an offset on, as far as the end or `len` bytes, to a function, piece by piece; yields how
+/// many bytes that were.
+fn pieces(file: &File, from: u64, len: u64, mut each: impl FnMut(&[u8])) -> std::io::Result<u64> {
     let mut buffer = vec![0; PIECE];
-    let mut len = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(len),
+    let mut done = 0;
+    while done < len {
+        let want = usize::try_from(len - done).map_or(PIECE, |left| left.min(PIECE));
+        match file.read_at(&mut buffer[..want], from + done) {
+            Ok(0) => break,
             Ok(n) => {
                 each(&buffer[..n]);
-                len += n as u64;
+                done += n as u64;
             }
             Err(e) if e.kind() == ErrorKind::Interrupted && !crate::signals::ending() => {}
             Err(e) => return Err(e),
         }
     }
+    Ok(done)
+}
+
+/// The CRC of a file. Unlike other checksums it can be made of parts: those of a large file are read at the
+/// same time.
+fn crc(file: &File) -> std::io::Result<(String, u64)> {
+    let part = |from, len| -> std::io::Result<(Crc, u64)> {
+        let mut crc = Crc::default();
+        let done = pieces(file, from, len, |piece| crc.update(piece))?;
+        Ok((crc, done))
+    };
+    let half = block::size(file).unwrap_or_default() / 2;
+    let ((mut crc, first), (rest, second)) = std::thread::scope(|scope| {
+        let other = std::thread::Builder::new();
+        let other = (half >= LARGE).then(|| other.spawn_scoped(scope, || part(half, u64::MAX)));
+        match other {
+            Some(Ok(other)) => {
+                let first = part(0, half)?;
+                let rest = other.join().map_err(|_| std::io::Error::other("a thread failed"))??;
+                Ok::<_, std::io::Error>((first, rest))
+            }
+            _ => Ok((part(0, u64::MAX)?, (Crc::default(), 0))),
+        }
+    })?;
+    crc.append(&rest);
+    Ok((crc.finish().to_string(), first + second))
 }
 
 /// The line of one file. A name that would break it is escaped, as the programs do; cksum does not.

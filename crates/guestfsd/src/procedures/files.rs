@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Makes a file, or sets its times to now. What is no regular file is refused: links too.
@@ -33,8 +33,16 @@ fn set_now(file: &File, path: GuestPath<'_>) -> Result<()> {
 
 /// Replaces a file's content.
 pub(crate) fn internal_write(s: &mut Session, path: GuestPath<'_>, content: &[u8]) -> Result<()> {
-    let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
-    file.write_all(content).on(path)
+    // What is there is written over, and cut afterwards: filesystems give a file's blocks back and look for
+    // new ones at a higher price than the writing is.
+    let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE)?;
+    let written = file.write_all(content).on(path);
+    let metadata = file.metadata().on(path)?;
+    let end = file.stream_position().unwrap_or_default();
+    if metadata.is_file() && metadata.len() > end {
+        file.set_len(end).on(path)?;
+    }
+    written
 }
 
 /// Appends to a file.
