@@ -97,6 +97,17 @@ pub fn device(device: &Device) -> Result<Option<Contents>> {
     contents(device.path(), device.name())
 }
 
+/// What is on a device where that is recognized here, and no partition table could be there as well: all
+/// that there is to know.
+pub fn alone(device: &Device) -> Result<Option<Contents>> {
+    let file = device.open(OFlags::RDONLY)?;
+    let medium = Medium::of_file(&file).on(device)?;
+    let Quick::Known(contents) = quick(&medium) else { return Ok(None) };
+    // FAT's own boot sector ends as an MBR does.
+    let fat = contents.fstype() == "vfat";
+    Ok(Some(contents).filter(|_| fat || !signatures::partition_table(&medium)))
+}
+
 /// What is on the device of this path; `name` is what errors say.
 pub fn contents(path: &Path, name: &OsStr) -> Result<Option<Contents>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;

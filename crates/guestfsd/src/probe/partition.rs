@@ -23,6 +23,8 @@ pub enum Entry {
         kind: u8,
         /// Signature of the disk.
         disk: u32,
+        /// 0x80 where it is to be booted from.
+        flags: u64,
     },
     /// Of a GPT.
     Gpt {
@@ -32,6 +34,8 @@ pub enum Entry {
         guid: String,
         /// Name of the partition.
         name: String,
+        /// Its attributes.
+        flags: u64,
     },
 }
 
@@ -106,7 +110,7 @@ fn gpt(m: &Medium<'_>, sector: u64, number: u32) -> Option<Entry> {
         return None;
     }
     let (kind, guid) = (guid(&entry[..16]), guid(&entry[16..32]));
-    Some(Entry::Gpt { kind, guid, name: utf16(&entry[56..128]) })
+    Some(Entry::Gpt { kind, guid, name: utf16(&entry[56..128]), flags: le64(&entry, 48) })
 }
 
 /// A GUID as text: its first three fields are little endian.
@@ -133,9 +137,10 @@ fn mbr(m: &Medium<'_>, number: u32) -> Option<Entry> {
         let at = 446 + 16 * n;
         (table[at + 4], le32(table, at + 8))
     };
+    let flags = |table: &[u8; 512], n: usize| u64::from(table[446 + 16 * n]);
     if let Some(n) = (1..=4).position(|n| n == number) {
         let (kind, _) = entry(&table, n);
-        return (kind != 0).then_some(Entry::Mbr { kind, disk });
+        return (kind != 0).then_some(Entry::Mbr { kind, disk, flags: flags(&table, n) });
     }
     // Logical partitions are a chain: each link says one, and where the next link is.
     let (_, extended) = (0..4).map(|n| entry(&table, n)).find(|(kind, _)| is_extended(*kind))?;
@@ -144,9 +149,9 @@ fn mbr(m: &Medium<'_>, number: u32) -> Option<Entry> {
     for _ in 0..MAX_LOGICAL {
         let table = m.array::<512>(link * 512).filter(|t| t[510..] == [0x55, 0xaa])?;
         let parts: Vec<(u8, u32)> = (0..4).map(|n| entry(&table, n)).collect();
-        if let Some((kind, _)) = parts.iter().find(|(kind, _)| *kind != 0 && !is_extended(*kind)) {
+        if let Some(n) = parts.iter().position(|(kind, _)| *kind != 0 && !is_extended(*kind)) {
             if at == number {
-                return Some(Entry::Mbr { kind: *kind, disk });
+                return Some(Entry::Mbr { kind: parts[n].0, disk, flags: flags(&table, n) });
             }
             at += 1;
         }
@@ -188,7 +193,7 @@ mod tests {
         let kinds = [(1, 7), (2, 5), (3, 0x42), (4, 0x83), (5, 0x82), (6, 0x8e)];
         for (number, kind) in kinds {
             let entry = find(&m, number).unwrap();
-            assert_eq!(entry, Entry::Mbr { kind, disk: 0x1234_5678 }, "{number}");
+            assert_eq!(entry, Entry::Mbr { kind, disk: 0x1234_5678, flags: 0 }, "{number}");
             assert_eq!(entry.may_hold_filesystem(), !matches!(number, 2 | 3));
         }
         assert_eq!((find(&m, 7), find(&m, 0)), (None, None));

@@ -65,6 +65,23 @@ const ZFS_UBERBLOCKS: std::ops::Range<u64> = 128..256;
 /// Hibernation images write these over the signature of the swap area they are in.
 const SUSPENDED: &[&[u8]] = &[b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"TuxOnIce", b"LINHIB0001"];
 
+/// Signatures of partition tables: MBR, Sun, SGI, BSD, GPT, Apple.
+const PARTITION_TABLES: &[(u64, &[u8])] = &[
+    (510, b"\x55\xaa"),
+    (508, b"\xda\xbe"),
+    (0, b"\x0b\xe5\xa9\x41"),
+    (64, b"\x57\x45\x56\x82"),
+    (512, b"\x57\x45\x56\x82"),
+    (512, b"EFI PART"),
+    (4096, b"EFI PART"),
+    (512, b"PM"),
+];
+
+/// Whether there could be a partition table.
+pub(super) fn partition_table(medium: &Medium<'_>) -> bool {
+    PARTITION_TABLES.iter().any(|(offset, magic)| medium.has(*offset, magic))
+}
+
 /// Whether there is something that only `blkid` knows.
 pub(super) fn others(medium: &Medium<'_>) -> bool {
     let size = medium.size();

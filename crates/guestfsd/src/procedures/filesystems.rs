@@ -1,7 +1,6 @@
 //! Which filesystems there are, and what they are: type, label, UUID.
 
 use super::devices::{arrays, partitions_of};
-use crate::devices::Device;
 use crate::dm;
 use crate::error::{Error, Result};
 use crate::mountable::{Mountable, MountableName};
@@ -10,7 +9,7 @@ use crate::session::Session;
 use crate::tool::Tool;
 use guestfs_api::Errno;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Type of a filesystem; empty where there is none that is known.
@@ -29,46 +28,6 @@ pub(crate) fn vfs_label(_: &mut Session, mountable: Mountable) -> Result<OsStrin
 pub(crate) fn vfs_uuid(_: &mut Session, mountable: Mountable) -> Result<OsString> {
     let found = probe::device(&mountable.device)?;
     Ok(found.and_then(|c| c.uuid().map(OsStr::to_owned)).unwrap_or_default())
-}
-
-/// All that is known of what is on a device: of the filesystem, the device and the partition.
-pub(crate) fn blkid(_: &mut Session, device: Device) -> Result<Vec<(String, OsString)>> {
-    let tool = Tool::new("blkid").args(["-c", "/dev/null", "-p", "-i", "-o", "export", "--"]);
-    let output = tool.arg(device.path()).run()?;
-    // 2: nothing was found; 8: more than one thing was. Facts of the device itself are told all the same.
-    if !matches!(output.code, 0 | 2 | 8) {
-        return Err(output.failure().within(&device));
-    }
-    let mut tags = vec![("DEVNAME".to_owned(), device.name().to_owned())];
-    for line in output.stdout.split(|&b| b == b'\n') {
-        let Some(equals) = line.iter().position(|&b| b == b'=') else { continue };
-        let name = String::from_utf8_lossy(&line[..equals]).into_owned();
-        if name != "DEVNAME" {
-            tags.push((name, OsString::from_vec(unescape(&line[equals + 1..]))));
-        }
-    }
-    // What characters `blkid` has replaced by others, the superblock says.
-    if let Some(contents) = probe::device(&device)? {
-        for (name, value) in &mut tags {
-            if let Some((_, exact)) = contents.tags().iter().find(|(n, _)| n == name) {
-                value.clone_from(exact);
-            }
-        }
-    }
-    Ok(tags)
-}
-
-/// `a\ b` is `a b`.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut escaped = false;
-    for &b in text {
-        escaped = b == b'\\' && !escaped;
-        if !escaped {
-            out.push(b);
-        }
-    }
-    out
 }
 
 /// The device with the filesystem of this UUID.
@@ -245,11 +204,5 @@ mod tests {
         assert_eq!((id(line), path(line)), (Some(257), Some("dir/a path b".into())));
         assert_eq!(id(b"ID 5 (FS_TREE)\n"), Some(5));
         assert_eq!((id(b"x"), path(b"ID 1 path")), (None, None));
-    }
-
-    #[test]
-    fn escaped_characters_are_themselves() {
-        assert_eq!(unescape(b"a\\ b\\\\c"), b"a b\\c");
-        assert_eq!(unescape(b"a\\"), b"a");
     }
 }

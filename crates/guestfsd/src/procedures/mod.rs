@@ -6,6 +6,7 @@
 
 mod archives;
 mod augeas;
+mod blkid;
 mod blockdev;
 mod checksums;
 mod contents;
@@ -47,6 +48,7 @@ mod xfs;
 
 pub(crate) use archives::*;
 pub(crate) use augeas::*;
+pub(crate) use blkid::*;
 pub(crate) use blockdev::*;
 pub(crate) use checksums::*;
 pub(crate) use contents::*;
