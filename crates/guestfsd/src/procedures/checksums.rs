@@ -1,6 +1,5 @@
 //! Checksums of files, devices and trees.
 
-use crate::block;
 use crate::crc::Crc;
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
@@ -14,7 +13,7 @@ use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
@@ -122,7 +121,7 @@ fn sum(algorithm: Algorithm, file: &File) -> std::io::Result<(String, u64)> {
 
 fn digest<D: Digest>(file: &File) -> std::io::Result<(String, u64)> {
     let mut digest = D::new();
-    let len = pieces(file, 0, u64::MAX, |piece| digest.update(piece))?;
+    let len = pieces(file, |piece| digest.update(piece))?;
     let mut hex = String::new();
     for byte in digest.finalize().iter() {
         write!(hex, "{byte:02x}").ok(); // A String takes it.
@@ -130,45 +129,60 @@ fn digest<D: Digest>(file: &File) -> std::io::Result<(String, u64)> {
     Ok((hex, len))
 }
 
-/// Hands a file from an offset on, as far as the end or `len` bytes, to a function, piece by piece; yields how
-/// many bytes that were.
-fn pieces(file: &File, from: u64, len: u64, mut each: impl FnMut(&[u8])) -> std::io::Result<u64> {
+/// Hands what there is to read to a function, piece by piece; yields how many bytes that were.
+fn pieces(mut source: impl Read, mut each: impl FnMut(&[u8])) -> std::io::Result<u64> {
     let mut buffer = vec![0; PIECE];
-    let mut done = 0;
-    while done < len {
-        let want = usize::try_from(len - done).map_or(PIECE, |left| left.min(PIECE));
-        match file.read_at(&mut buffer[..want], from + done) {
-            Ok(0) => break,
+    let mut len = 0;
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(len),
             Ok(n) => {
                 each(&buffer[..n]);
-                done += n as u64;
+                len += n as u64;
             }
             Err(e) if e.kind() == ErrorKind::Interrupted && !crate::signals::ending() => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(done)
+}
+
+/// A part of a file.
+struct Part<'f> {
+    file: &'f File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let len = out.len().min(left);
+        let n = self.file.read_at(&mut out[..len], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
 }
 
 /// The CRC of a file. Unlike other checksums it can be made of parts: those of a large file are read at the
 /// same time.
 fn crc(file: &File) -> std::io::Result<(String, u64)> {
-    let part = |from, len| -> std::io::Result<(Crc, u64)> {
+    fn of(source: impl Read) -> std::io::Result<(Crc, u64)> {
         let mut crc = Crc::default();
-        let done = pieces(file, from, len, |piece| crc.update(piece))?;
-        Ok((crc, done))
-    };
-    let half = block::size(file).unwrap_or_default() / 2;
+        let len = pieces(source, |piece| crc.update(piece))?;
+        Ok((crc, len))
+    }
+    let half = file.metadata()?.len() / 2;
     let ((mut crc, first), (rest, second)) = std::thread::scope(|scope| {
-        let other = std::thread::Builder::new();
-        let other = (half >= LARGE).then(|| other.spawn_scoped(scope, || part(half, u64::MAX)));
-        match other {
-            Some(Ok(other)) => {
-                let first = part(0, half)?;
-                let rest = other.join().map_err(|_| std::io::Error::other("a thread failed"))??;
+        let last = move || of(Part { file, at: half, end: u64::MAX });
+        let thread = std::thread::Builder::new();
+        match (half >= LARGE).then(|| thread.spawn_scoped(scope, last)) {
+            Some(Ok(thread)) => {
+                let first = of(Part { file, at: 0, end: half })?;
+                let rest =
+                    thread.join().map_err(|_| std::io::Error::other("a thread failed"))??;
                 Ok::<_, std::io::Error>((first, rest))
             }
-            _ => Ok((part(0, u64::MAX)?, (Crc::default(), 0))),
+            _ => Ok((of(file)?, Default::default())),
         }
     })?;
     crc.append(&rest);
@@ -220,6 +234,17 @@ mod tests {
             assert_eq!((sum.as_str(), len), (expected, 3));
         }
         assert!(algorithm(OsStr::new("sha3")).is_err());
+    }
+
+    #[test]
+    fn the_crc_of_a_large_file_is_that_of_its_halves_together() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let content: Vec<u8> = (0..=250u8).cycle().take(3 * 1024 * 1024 * 3 + 7).collect();
+        std::fs::write(file.path(), &content).unwrap();
+        let mut whole = Crc::default();
+        whole.update(&content);
+        let (sum, len) = crc(&File::open(file.path()).unwrap()).unwrap();
+        assert_eq!((sum, len), (whole.finish().to_string(), content.len() as u64));
     }
 
     #[test]
