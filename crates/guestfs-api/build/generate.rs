@@ -294,6 +294,16 @@ pub fn table(spec: &Spec) -> String {
         );
     }
     put!(out, "];");
+    put!(
+        out,
+        "/// Whether a message's body holds a procedure's arguments; none if there is no such procedure."
+    );
+    put!(out, "pub fn holds_arguments(number: u32, body: &[u8], mask: u64) -> Option<bool> {{");
+    put!(out, "    let d = &mut Decoder::new(body);\n    Some(match number {{");
+    for p in &spec.procedures {
+        put!(out, "        {} => args::{}::decode(d, mask).is_ok(),", p.number, p.type_name());
+    }
+    put!(out, "        _ => return None,\n    }})\n}}");
     let last = spec.procedures.last().map_or(0, |p| p.number);
     put!(out, "/// The highest number of a procedure.\npub const MAX_NUMBER: u32 = {last};");
     out

@@ -225,6 +225,22 @@ pub fn chunk_head(len: usize, cancelled: bool) -> [u8; CHUNK_HEAD] {
     head
 }
 
+/// Reads bytes as everything that a frame can be: for `fuzz/`.
+#[doc(hidden)]
+pub fn read_any(bytes: &[u8]) {
+    let d = Decoder::new(bytes);
+    if let Ok(header) = Header::decode(&mut d.clone()) {
+        let mut again = Vec::new();
+        header.encode(&mut again);
+        assert!(bytes.starts_with(&again), "what was read can be said again");
+    }
+    ErrorBody::decode(&mut d.clone()).ok();
+    Progress::decode(&mut d.clone()).ok();
+    if let Ok(Chunk::Data(data)) = Chunk::decode(bytes) {
+        assert!(data.len() <= MAX_CHUNK, "a chunk's data has its limit");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,3 +99,19 @@ proptest! {
         prop_assert!(args::Mount::decode(&mut Decoder::new(&bytes[..end]), 0).is_err());
     }
 }
+
+proptest! {
+    /// The entry point of the fuzz target `guestfs_arguments`.
+    #[test]
+    fn any_body_holds_the_arguments_of_a_procedure_or_not(
+        number in 0..MAX_NUMBER + 2, body in proptest::collection::vec(0u8..4, 0..200), mask in any::<u64>(),
+    ) {
+        prop_assert_eq!(holds_arguments(number, &body, mask).is_some(), procedure(number).is_some());
+    }
+
+    /// The entry point of the fuzz target `guestfs_frames`.
+    #[test]
+    fn any_frame_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        frame::read_any(&bytes);
+    }
+}

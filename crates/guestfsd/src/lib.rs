@@ -80,6 +80,8 @@ pub mod dispatch;
 pub mod dm;
 pub mod error;
 pub mod features;
+#[doc(hidden)]
+pub mod fuzz;
 mod glob;
 pub mod inode;
 pub mod inspect;

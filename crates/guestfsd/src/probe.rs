@@ -190,5 +190,10 @@ fn utf16(bytes: &[u8]) -> String {
     char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
+/// Whether it is certain what these bytes are: for `fuzz/`.
+pub(crate) fn recognize(bytes: &[u8]) -> bool {
+    !matches!(quick(&Medium::of_bytes(bytes)), Quick::Unsure)
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Daemon, LoopDevice};
-use guestfs_api::options;
+use guestfs_api::xdr::Encoder;
+use guestfs_api::{Kind, PROCEDURES, Procedure, options};
 use guestfs_client::Client;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -184,4 +185,102 @@ fn a_copy_into_a_tree_of_links_stays_in_the_guest() {
         c.rm_rf("/to").unwrap();
         assert_eq!(look(outside.path()), before);
     }
+}
+
+/// Procedures that are not called on links: they end the session or what it has mounted, wait, or run what
+/// they are told.
+const LEFT_OUT: &[&str] = &[
+    "umount",
+    "umount_all",
+    "internal_autosync",
+    "internal_exit",
+    "internal_rhbz914931",
+    "inotify_read",
+    "sleep",
+    "debug",
+    "command",
+    "command_lines",
+    "command_out",
+    "sh",
+    "sh_lines",
+    "sh_out",
+];
+
+/// Arguments that are no paths, with a value that makes sense; all others are the path.
+const TEXTS: &[(&str, &str)] = &[
+    ("csumtype", "md5"),
+    ("ctype", "gzip"),
+    ("acltype", "access"),
+    ("acl", "u::rwx,g::rwx,o::rwx"),
+    ("xattr", "user.kept"),
+    ("regex", "."),
+    ("pattern", "."),
+    ("fstype", "ext4"),
+    ("options", ""),
+    ("vfstype", "ext4"),
+    ("cap", "cap_chown=p"),
+];
+
+/// Arguments of a procedure, every path of which is this one; none if it takes no path.
+fn arguments(p: &Procedure, path: &str) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    let mut e = Encoder::new(&mut body);
+    let mut takes_path = false;
+    for argument in p.args.iter().chain(p.options) {
+        match argument.kind {
+            Kind::FileIn | Kind::FileOut => {}
+            Kind::Bool => e.u32(0),
+            Kind::Int => e.i32(64),
+            Kind::Int64 => e.i64(64),
+            Kind::BufferIn => e.opaque(b"x").unwrap(),
+            Kind::OptString => e.u32(0),
+            Kind::Device | Kind::Mountable => e.string("/dev/null").unwrap(),
+            Kind::DeviceList => e.strings::<&str>(&[]).unwrap(),
+            Kind::FilenameList => e.strings(&["file"]).unwrap(),
+            Kind::PathnameList | Kind::StringList => {
+                takes_path |= argument.kind == Kind::PathnameList;
+                e.strings(&[path]).unwrap();
+            }
+            Kind::Key | Kind::GUID | Kind::Filename => e.string("x").unwrap(),
+            Kind::Pathname | Kind::DevOrPath | Kind::MountableOrPath | Kind::String => {
+                let text = TEXTS.iter().find(|(name, _)| *name == argument.name);
+                takes_path |= text.is_none();
+                e.string(text.map_or(path, |(_, text)| text)).unwrap();
+            }
+        }
+    }
+    takes_path.then_some(body)
+}
+
+#[test]
+fn no_call_of_the_table_answers_what_is_outside_of_the_guest_or_changes_it() {
+    const SECRET: &[u8] = b"SECRET";
+    let image = LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);
+    let outside = tempfile::tempdir().unwrap();
+    let out = common::text(outside.path());
+    std::fs::write(outside.path().join("file"), "SECRET content\n".repeat(16)).unwrap();
+    std::fs::create_dir(outside.path().join("dir")).unwrap();
+    std::fs::write(outside.path().join("dir/SECRET name"), "SECRET content\n").unwrap();
+    let before = look(outside.path());
+    let mut d = Daemon::isolated();
+    d.client.mount(image.name(), "/").unwrap();
+    let mut asked = 0;
+    for p in PROCEDURES.iter().filter(|p| !LEFT_OUT.contains(&p.name)) {
+        make_links(&mut d.client, out);
+        for link in ["absolute", "relative", "init"] {
+            for path in ["", "/file", "/dir", "-file"] {
+                let path = format!("/{link}{path}");
+                let Some(body) = arguments(p, &path) else { continue };
+                let mut file = Vec::new();
+                let result = d.client.perform(p, &body, &mut &b"x"[..], &mut file);
+                let answer = [result.unwrap_or_default(), file].concat();
+                let told = answer.windows(SECRET.len()).any(|window| window == SECRET);
+                assert!(!told, "{} {path}", p.name);
+                assert_eq!(look(outside.path()), before, "{} {path}", p.name);
+                asked += 1;
+            }
+        }
+    }
+    d.client.ping_daemon().unwrap();
+    assert!(asked > 1000, "the table has more procedures that take paths: {asked} calls");
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 fn error(result: guestfs_client::Result<impl Sized>) -> (Option<Errno>, String) {
     match result.map(drop).unwrap_err() {
@@ -189,6 +190,28 @@ fn a_download_that_the_client_breaks_off_leaves_the_connection_usable() {
         assert!(matches!(e, Error::Cancelled(_)), "{e}");
         d.client.ping_daemon().unwrap();
     }
+}
+
+#[test]
+fn a_long_call_tells_its_progress_after_two_seconds_three_times_a_second_and_at_its_end() {
+    let mut d = Daemon::on_this_machine();
+    let (sender, messages) = std::sync::mpsc::channel();
+    d.client.on_progress(move |progress| sender.send((Instant::now(), progress)).unwrap());
+    d.client.debug("progress", &["1"]).unwrap();
+    assert!(messages.try_recv().is_err(), "a short call is silent");
+    let begin = Instant::now();
+    d.client.debug("progress", &["4"]).unwrap();
+    let told: Vec<_> = messages.try_iter().collect();
+    let seconds: Vec<f64> = told.iter().map(|(at, _)| (*at - begin).as_secs_f64()).collect();
+    assert!(told.len() >= 3 && told.len() <= 8, "{seconds:?}");
+    assert!(seconds[0] >= 1.9, "{seconds:?}");
+    // All but the last one keep their distance; sending and receiving may take their time.
+    let close = seconds[..told.len() - 1].windows(2).filter(|w| w[1] - w[0] < 0.2).count();
+    assert!(close <= 1, "{seconds:?}");
+    let (_, last) = told[told.len() - 1];
+    assert_eq!((last.position, last.total), (4_000_000, 4_000_000));
+    let ascending = told.windows(2).all(|w| w[0].1.position < w[1].1.position);
+    assert!(ascending, "{told:?}");
 }
 
 #[test]

@@ -25,7 +25,6 @@ pub(super) struct Medium<'f> {
 #[derive(Debug)]
 enum Source<'f> {
     File(&'f File),
-    #[cfg(test)]
     Bytes(&'f [u8]),
 }
 
@@ -46,7 +45,6 @@ impl<'f> Medium<'f> {
         Ok(Self { head: head.into(), tail: Cow::Borrowed(&[]), size, source: Source::File(file) })
     }
 
-    #[cfg(test)]
     pub(super) fn of_bytes(bytes: &'f [u8]) -> Self {
         let head = &bytes[..bytes.len().min(HEAD)];
         let tail = &bytes[bytes.len().saturating_sub(TAIL).max(head.len())..];
@@ -76,7 +74,6 @@ impl<'f> Medium<'f> {
             Source::File(file) => {
                 read(file, offset, len).ok().filter(|b| b.len() == len).map(Cow::Owned)
             }
-            #[cfg(test)]
             Source::Bytes(b) => {
                 let begin = usize::try_from(offset).ok()?;
                 Some(Cow::Borrowed(b.get(begin..begin + len)?))
