@@ -1,0 +1,8 @@
+//! Archives of cpio, as initrds are.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    guestfsd::fuzz::cpio(bytes);
+});

@@ -1,0 +1,8 @@
+//! Texts of the guest (fstab, os-release, access control lists ...) and of the client (mountables, base64).
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    guestfsd::fuzz::texts(bytes);
+});

@@ -1,0 +1,8 @@
+//! Hives of Windows' registry.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    guestfsd::fuzz::hive(bytes);
+});

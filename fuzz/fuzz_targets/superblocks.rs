@@ -1,0 +1,8 @@
+//! Superblocks of filesystems, and volume descriptors.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    guestfsd::fuzz::superblocks(bytes);
+});
