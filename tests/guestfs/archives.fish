@@ -1,8 +1,9 @@
-# disks: 128M
+# disks: 400M
+# filesystems: ext4 xfs btrfs vfat
 # Archives, unpacked into the guest and made from it. Runs in an empty directory of its own; needs tar, cpio and
 # the compressing programs.
 run
-mkfs ext4 /dev/sda
+mkfs FSTYPE /dev/sda
 mount /dev/sda /
 !umask 022; mkdir -p tree/dir/sub && cd tree && echo hello > file && echo deep > dir/sub/deep && ln -s file link && ln file hard && ln -s /etc/passwd absolute && mkfifo fifo && mknod node c 5 1 && truncate -s 300000 sparse && printf end | dd of=sparse bs=1 seek=200000 conv=notrunc status=none && chown 1234:5678 file && chmod 4755 file && chmod 1777 dir && chown 0:42 dir && touch -d '2001-02-03 04:05:06 UTC' file dir/sub/deep dir/sub dir sparse fifo node . && touch -h -d '2001-02-03 04:05:06 UTC' link absolute
 !tar -C tree -cf tree.tar . && for c in gzip bzip2 xz lzop zstd lzma; do $c -c < tree.tar > tree.tar.$c; done; tar -C tree --format=pax -S -cf pax.tar . && tar -C tree --format=gnu -S -cf gnu.tar . && tar -C tree --format=v7 -cf v7.tar file dir link && tar -C tree --format=oldgnu -cf oldgnu.tar . && tar -C tree --format=ustar -cf ustar.tar .

@@ -1,6 +1,7 @@
-# disks: 128M 1M
+# disks: 400M 1M
+# filesystems: ext4 xfs btrfs vfat
 run
-mkfs ext4 /dev/sda
+mkfs FSTYPE /dev/sda
 mount /dev/sda /
 # what is looked at
 write /empty ""
@@ -86,9 +87,9 @@ base64-in -<<END /lines.gz
 H4sIAAAAAAAAAx3KSQoAMAgEwfv8cxKFoBDN8vwsx27KjcjlSOkkio+OopMI3QhOGqhVEqYPvmz/5mK77ABWFiGGPwAAAA==
 END
 file /lines.gz
--zfile gzip /lines.gz
+zfile gzip /lines.gz
 zfile compress /lines.gz
-zfile nonsense /lines.gz
+-zfile nonsense /lines.gz
 # checksums
 checksum crc /empty
 checksum md5 /empty
@@ -106,23 +107,23 @@ checksum sha512 /big
 -checksum sha256 /dir
 -checksum sha256 /nonexistent
 -checksum nonsense /lines
-checksum gost /lines
+-checksum gost /lines
 -checksum gost12 /lines
-checksum SHA1 /lines
-checksum sha256 relative
-checksum sha256 /null
+-checksum SHA1 /lines
+-checksum sha256 relative
+-checksum sha256 /null
 # equal
 equal /lines /lines
 -equal /lines /unterminated
 -equal /empty /lines
 -equal /lines /nonexistent
-equal /nonexistent /lines
-equal /lines /dir
+-equal /nonexistent /lines
+-equal /lines /dir
 # strings
 strings /binary
 -strings /empty
-strings /link
-strings /nonexistent
+-strings /link
+-strings /nonexistent
 strings-e s /binary
 strings-e S /binary
 strings-e l /utf16le
@@ -251,14 +252,14 @@ write "/tree/sub/back\\slash" "d"
 write "/tree/sub/return\r" "e"
 ln-s a /tree/link
 mkfifo 0600 /tree/fifo
-checksums-out crc /tree -
-checksums-out md5 /tree -
-checksums-out sha1 /tree -
-checksums-out sha224 /tree -
-checksums-out sha256 /tree -
-checksums-out sha384 /tree -
--checksums-out sha512 /tree -
+checksums-out crc /tree - | sort
+checksums-out md5 /tree - | sort
+checksums-out sha1 /tree - | sort
+checksums-out sha224 /tree - | sort
+checksums-out sha256 /tree - | sort
+checksums-out sha384 /tree - | sort
+-checksums-out sha512 /tree - | sort
 -mkdir /emptydir
--checksums-out nonsense /tree -
-checksums-out sha256 /nonexistent -
-checksums-out sha256 /lines -
+-checksums-out nonsense /tree - | sort
+checksums-out sha256 /nonexistent - | sort
+checksums-out sha256 /lines - | sort

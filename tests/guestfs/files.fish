@@ -1,6 +1,7 @@
-# disks: 128M 64M
+# disks: 400M 64M
+# filesystems: ext4 xfs btrfs vfat
 run
-mkfs ext4 /dev/sda
+mkfs FSTYPE /dev/sda
 mkfs ext4 /dev/sdb
 mount /dev/sda /
 rm-rf /lost+found

@@ -1,6 +1,7 @@
-# disks: 64M 1M
+# disks: 400M 1M
+# filesystems: ext4 xfs btrfs vfat
 run
-mkfs ext4 /dev/sda
+mkfs FSTYPE /dev/sda
 mount /dev/sda /
 write /f "0123456789"
 ln-s f /link
@@ -78,10 +79,10 @@ download /u -
 -other text
 END
 -cat /f
-upload -<<END /d
+-upload -<<END /d
 x
 END
-upload -<<END /nonexistent/x
+-upload -<<END /nonexistent/x
 x
 END
 download /nonexistent -
@@ -94,11 +95,9 @@ upload-offset -<<END /u2 5
 XYZ
 END
 hexdump /u2
-download-offset /u - 3 4
-download-offset /u - 10 100
-download-offset /u - 100 5
-download-offset /u - -1 5
-download-offset /u - 0 -5
+-download-offset /u - 3 4
+-download-offset /u - 10 100
+-download-offset /u - 100 5
 download-offset /nonexistent - 0 1
 upload -<<END /dev/sdb
 on the device

@@ -1,6 +1,7 @@
-# disks: 64M
+# disks: 400M
+# filesystems: ext4 xfs btrfs vfat
 run
-mkfs ext4 /dev/sda
+mkfs FSTYPE /dev/sda
 mount /dev/sda /
 write /f "hello"
 mkdir /d

@@ -1,7 +1,8 @@
-# disks: 64M 64M
+# disks: 400M 64M
+# filesystems: ext4 xfs btrfs vfat
 # Copies between files and devices, base64, compression, attributes. Runs in an empty directory of its own.
 run
-mkfs ext4 /dev/sda
+mkfs FSTYPE /dev/sda
 mount /dev/sda /
 write /src "0123456789abcdef"
 fill 0x5a 3000000 /big
@@ -15,8 +16,7 @@ dd /src /dd
 cat /dd
 dd /src /dev/sdb
 pread-device /dev/sdb 20 0
-dd /dev/sda /dev/sdb
-vfs-type /dev/sdb
+-dd /dev/sda /dev/sdb
 zero /dev/sdb
 dd /big /big2
 equal /big /big2

@@ -21,7 +21,7 @@ pub(crate) struct Options {
     /// Only the steps and suites whose names contain NAME; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// More of each: 256 devices, 40 kills, guestfsd beside the distribution's
+    /// More of each: 256 devices, 40 kills, all filesystems beside the distribution's guestfsd
     #[arg(long)]
     full: bool,
     /// Another daemon for the suites in the VM: a command line
@@ -59,25 +59,21 @@ impl Count {
     }
 }
 
-type Step = (&'static str, fn() -> Result<Count>);
-
-/// Not among the steps unless named, or with --full: it compares with another program, whose
-/// answers depend on this machine, too.
-const COMPARISON: &str = "guestfs";
+type Step = (&'static str, fn(&Options) -> Result<Count>);
 
 const STEPS: [Step; 6] = [
-    ("fmt", || one(&mut run::cargo(["fmt", "--all", "--check"]))),
-    ("clippy", || {
+    ("fmt", |_| one(&mut run::cargo(["fmt", "--all", "--check"]))),
+    ("clippy", |_| {
         let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
         one(&mut run::cargo(args))
     }),
-    ("doc", || {
+    ("doc", |_| {
         let mut doc = run::cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
         one(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
-    ("unit", || cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
-    (COMPARISON, differential::main),
-    ("loom", check::loom),
+    ("unit", |_| cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
+    ("guestfs", |options| differential::main(options.full)),
+    ("loom", |_| check::loom()),
 ];
 
 /// A script of `tests/vm` with its arguments after the daemon.
@@ -117,9 +113,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let wanted = |name: &str| {
         options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
     };
-    let by_default = |name| name != COMPARISON || options.full || !options.only.is_empty();
-    let steps: Vec<Step> =
-        STEPS.into_iter().filter(|(name, _)| wanted(name) && by_default(*name)).collect();
+    let steps: Vec<Step> = STEPS.into_iter().filter(|(name, _)| wanted(name)).collect();
     let suites: Vec<&Suite> =
         SUITES.iter().filter(|suite| !options.quick && wanted(suite.name)).collect();
     if options.list {
@@ -136,7 +130,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     for (name, step) in steps {
         println!("== {name}");
         let start = Instant::now();
-        let count = step().unwrap_or_else(|error| {
+        let count = step(options).unwrap_or_else(|error| {
             println!("FAIL {name}: {error:#}");
             Count::of(false)
         });
