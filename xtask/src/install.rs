@@ -74,6 +74,7 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("bzip2"),              For::Test,  "bzip2"),
     (Sign::Program("file"),               For::Test,  "file"),
     (Sign::Program("scrub"),              For::Test,  "scrub"),
+    (Sign::Program("uuidgen"),            For::Test,  "uuid-runtime"),
     (Sign::Program("setfattr"),           For::Test,  "attr"),
     (Sign::Program("setfacl"),            For::Test,  "acl"),
     (Sign::File(LENSES),                  For::Test,  "augeas-lenses"),

@@ -108,7 +108,9 @@ impl Detached {
     /// Mounts a device, to be read only if that is possible.
     pub fn new(device: &Path, fstype: &str) -> Result<Self> {
         let dir = make_directory()?;
-        let mount = |flags| rustix::mount::mount(device, &dir, fstype, flags, None);
+        // Nobody uses its programs and device nodes.
+        let never = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        let mount = |flags| rustix::mount::mount(device, &dir, fstype, never | flags, None);
         // Where it is mounted for writing already, some filesystems cannot be mounted otherwise.
         let mounted = match mount(MountFlags::RDONLY) {
             Err(rustix::io::Errno::BUSY) => mount(MountFlags::empty()),

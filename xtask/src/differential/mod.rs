@@ -82,8 +82,8 @@ pub(crate) fn in_vm(only: &[String], all: bool) -> Result<Count> {
     let appliances = [tempfile::tempdir()?, tempfile::tempdir()?];
     let mut daemons = Vec::new();
     for (dir, daemon) in appliances.iter().zip([&stock, &daemon]) {
-        // What the distribution's daemon is linked to is in both.
-        appliance::make(dir.path(), daemon, &["guestfsd"])?;
+        // What the distribution's daemon is linked to, and starts, is in both.
+        appliance::make(dir.path(), daemon, &["guestfsd", "uuid-runtime"])?;
         daemons.push(Daemon::Vm(dir.path().to_owned(), kvm));
     }
     compare_all(scripts, &daemons[0], &daemons[1])
