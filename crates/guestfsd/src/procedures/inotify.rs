@@ -43,13 +43,13 @@ pub(crate) fn inotify_init(s: &mut Session, maxevents: i32) -> Result<()> {
     let wanted = u32::try_from(maxevents)
         .map_err(|_| Error::argument("maxevents", maxevents.to_string(), "must not be negative"))?;
     let state = s.state::<Watching>();
-    if wanted != 0 {
-        state.maxevents = Some(wanted);
-    }
-    let instance = match state.maxevents {
+    let maxevents = if wanted == 0 { state.maxevents } else { Some(wanted) };
+    let instance = match maxevents {
         Some(length) => with_queue(length)?,
         None => make()?,
     };
+    // A length that could not be had is not kept for later.
+    state.maxevents = maxevents;
     state.instance = Some(instance);
     Ok(())
 }
