@@ -2,26 +2,8 @@
 
 use guestfs_api::{PROCEDURES, Procedure};
 
-/// Optional groups whose procedures guestfsd does not have.
-const LATER: [&str; 17] = [
-    "lvm2",
-    "luks",
-    "clevisluks",
-    "mdadm",
-    "btrfs",
-    "ldm",
-    "hivex",
-    "selinux",
-    "selinuxrelabel",
-    "rsync",
-    "journal",
-    "libyara",
-    "libtsk",
-    "sleuthkit",
-    "syslinux",
-    "extlinux",
-    "grub",
-];
+/// Procedures that guestfsd does not have, one a line.
+const LATER: &str = include_str!("../../../crates/guestfsd/not-yet-done.txt");
 
 /// Procedures that guestfish has no command for, and by which command its library calls them.
 const BY_ANOTHER: [(&str, &str); 10] = [
@@ -76,7 +58,7 @@ pub(super) fn missing<'t>(scripts: impl Iterator<Item = &'t str>) -> Vec<String>
 fn is_callable(p: &Procedure) -> bool {
     let mut numbers = p.since.split('.').map(|n| n.parse().unwrap_or(0));
     let since = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    since <= CLIENT && !p.group.is_some_and(|group| LATER.contains(&group))
+    since <= CLIENT && !LATER.lines().any(|name| name == p.name)
 }
 
 #[cfg(test)]
