@@ -1,6 +1,7 @@
 #!/bin/bash
 # bench.sh DAEMON KIND RUNTIME MB MANY: the guest's part of `cargo xtask bench tcmu`. fio on a LUN of
-# the backstore KIND, and what the daemon used meanwhile. Raw figures go to /share, one file each:
+# the backstore KIND, and what the daemon used meanwhile; `zeroes` is the example serve_zeroes, of
+# which fio's jobs alone are of interest. Raw figures go to /share, one file each:
 #   fio-RW-BS-QD.json, cpu-RW-BS-QD  fio's report; CPU time of the daemon's cgroup, microseconds
 #   smaps-1, smaps-MANY              /proc/PID/smaps, idle with one device and with MANY
 #   ready                            microseconds from the start to the answer to a waiting command
@@ -16,8 +17,14 @@ mount -t cgroup2 none /sys/fs/cgroup && mkdir $GROUP || exit 1
 launch() { (echo $BASHPID >$GROUP/cgroup.procs; exec $1) >>$DAEMON_LOG 2>&1 </dev/null & DAEMON_PID=$!; }
 cpu() { local k v; while read -r k v; do [ "$k" = usage_usec ] && echo "$v"; done <$GROUP/cpu.stat; }
 
+listens() { grep -q ^listening $DAEMON_LOG; }
 image $KIND $IMG $MB
-must "the daemon starts" start "$DAEMON"
+if [ $KIND = zeroes ]; then
+    launch "$DAEMON"
+    must "the daemon starts" within 60 listens
+else
+    must "the daemon starts" start "$DAEMON"
+fi
 must "a device is enabled" mk_dev disk0 $((MB << 20)) $KIND/$IMG
 must "it becomes a disk" lun disk0 0
 echo none >/sys/block/${DISK#/dev/}/queue/scheduler
@@ -36,6 +43,12 @@ for qd in 1 32; do
         done
     done
 done
+
+if [ $KIND = zeroes ]; then
+    check "the ring was never broken" ring_is_whole
+    finish
+    exit
+fi
 
 # Ready: a command waits for a daemon, and is answered; three times.
 for _ in 1 2 3; do

@@ -5,7 +5,7 @@ mod native;
 mod parse;
 mod report;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -84,6 +84,13 @@ const SETTINGS: [Setting; 3] = [
     },
 ];
 
+/// What the table of the least says.
+const LEAST: &str = "What the kernel's interface costs by itself: a daemon that waits by a blocking \
+    read, answers at once with zeroes, forgets what is written, and opens no file \
+    (`crates/tcmu/examples/serve_zeroes.rs`). Where its CPU is more than a third of the C daemon's, \
+    or its IOPS are fewer than 1.5 times as many, no daemon reaches that with this kernel and this \
+    initiator.";
+
 /// The subcommand.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     if options.native {
@@ -98,6 +105,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         Some(command) => command.clone(),
         None => run::build_daemon()?.to_string_lossy().into_owned(),
     };
+    let zeroes = build_zeroes()?.to_string_lossy().into_owned();
     let kinds: Vec<&'static str> = ["file", "qcow"]
         .into_iter()
         .filter(|kind| options.only.as_deref().is_none_or(|only| only == *kind))
@@ -113,7 +121,22 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
                 runs.push_back(Run { kind, daemon: c.command.clone(), who: "c" });
             }
         }
-        let pairs = measure(setting, runs, &kinds, options.quick)?;
+        if setting.icount {
+            runs.push_back(Run { kind: "zeroes", daemon: zeroes.clone(), who: "least" });
+        }
+        let mut shares = measure(setting, runs, options.quick)?;
+        let least = match shares.remove(&("zeroes", "least")) {
+            Some(share) => Some(parse::jobs(&share)?),
+            None => None,
+        };
+        let devices: &[u32] =
+            if many(setting, options.quick) > 0 { &[1, setting.many] } else { &[1] };
+        let mut pairs = Vec::new();
+        for &kind in &kinds {
+            let mut take = |who| shares.remove(&(kind, who)).map(|s| parse::measured(&s, devices));
+            let ours = take("ours").context("not measured")??;
+            pairs.push(Pair { kind, ours, c: take("c").transpose()? });
+        }
         if i == 0 {
             text += &about(&pairs, c.no_file.as_deref())?;
         }
@@ -127,6 +150,10 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         if let [file, qcow] = &pairs[..] {
             let table = report::qcow_against_file(&file.ours, &qcow.ours);
             text += &format!("\n### qcow2, allocated, against a raw file\n\n{table}");
+        }
+        if let Some(least) = &least {
+            let words = sections::wrap(LEAST);
+            text += &format!("\n### The least\n\n{words}\n\n{}", report::least(least, &pairs));
         }
         if setting.many > 0 {
             let table = report::rest(&pairs);
@@ -149,18 +176,28 @@ struct Run {
     who: &'static str,
 }
 
+/// The daemon that does the least.
+fn build_zeroes() -> Result<PathBuf> {
+    let words = ["build", "--release", "--quiet", "-p", "tcmu", "--example", "serve_zeroes"];
+    run::run(&mut run::cargo(words))?;
+    Ok(run::target_dir()?.join("release/examples/serve_zeroes"))
+}
+
+/// Devices of the second measurement of memory; 0: none.
+fn many(setting: &Setting, quick: bool) -> u32 {
+    if quick { 0 } else { setting.many }
+}
+
+/// What the guests left, by backstore and daemon.
+type Shares = HashMap<(&'static str, &'static str), PathBuf>;
+
 /// Measures all of `runs`. Where instructions are counted, other work does not show: as many run
 /// at the same time as there are CPUs.
-fn measure(
-    setting: &Setting,
-    runs: VecDeque<Run>,
-    kinds: &[&'static str],
-    quick: bool,
-) -> Result<Vec<Pair>> {
+fn measure(setting: &Setting, runs: VecDeque<Run>, quick: bool) -> Result<Shares> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = if setting.icount { cpus.min(runs.len()) } else { 1 };
     let queue = Mutex::new(runs);
-    let results: Mutex<Vec<(Run, Result<Measured>)>> = Mutex::new(Vec::new());
+    let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
@@ -170,44 +207,33 @@ fn measure(
                     println!("measuring {}, {}, {}", setting.name, one.kind, one.who);
                     let result = measure_one(setting, &one, quick);
                     if let Ok(mut results) = results.lock() {
-                        results.push((one, result));
+                        results.push(result.map(|share| ((one.kind, one.who), share)));
                     }
                 }
             });
         }
     });
     run::check_interrupt()?;
-    let mut results = results.into_inner().unwrap_or_default();
-    let mut take = |kind: &str, who: &str| -> Option<Result<Measured>> {
-        let at = results.iter().position(|(run, _)| run.kind == kind && run.who == who)?;
-        Some(results.swap_remove(at).1)
-    };
-    kinds
-        .iter()
-        .map(|&kind| {
-            let ours = take(kind, "ours").context("not measured")??;
-            Ok(Pair { kind, ours, c: take(kind, "c").transpose()? })
-        })
-        .collect()
+    results.into_inner().unwrap_or_default().into_iter().collect()
 }
 
-fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<Measured> {
+/// Runs the guest's part; returns the directory with what it measured.
+fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<PathBuf> {
     let name = format!("{}-{}-{}", setting.name, one.kind, one.who);
     let share = run::target_dir()?.join("bench").join(&name);
     if share.exists() {
         std::fs::remove_dir_all(&share)?;
     }
-    let many = if quick { 0 } else { setting.many };
     let script = run::root().join("xtask/guest/bench.sh");
     let script = script.to_string_lossy();
-    let many_text = many.to_string();
+    let many = many(setting, quick).to_string();
     let words = [
         script.as_ref(),
         one.daemon.as_str(),
         one.kind,
         setting.runtime,
         setting.megabytes,
-        many_text.as_str(),
+        many.as_str(),
     ];
     let mut vm = vm::Options::new(words.map(str::to_owned));
     vm.icount = setting.icount;
@@ -236,8 +262,7 @@ fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<Measured> {
     for line in outcome.trouble.iter().take(5) {
         println!("{name}: the kernel: {line}");
     }
-    let devices: Vec<u32> = [1, many].into_iter().filter(|n| *n > 0).collect();
-    parse::measured(&share, &devices)
+    Ok(share)
 }
 
 /// With what it was measured.

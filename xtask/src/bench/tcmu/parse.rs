@@ -43,20 +43,7 @@ pub(crate) struct Measured {
 
 /// Reads the files that the guest left in its share.
 pub(crate) fn measured(share: &Path, many: &[u32]) -> Result<Measured> {
-    let text = |name: &str| {
-        std::fs::read_to_string(share.join(name))
-            .with_context(|| format!("the VM left no {}", share.join(name).display()))
-    };
-    let number = |name: &str| -> Result<f64> {
-        text(name)?.trim().parse().with_context(|| format!("{name} is no number"))
-    };
-    let mut jobs = Vec::new();
-    for (rw, bs, qd) in JOBS {
-        let job = format!("{rw}-{bs}-{qd}");
-        let fio = fio(&text(&format!("fio-{job}.json"))?).with_context(|| format!("fio {job}"))?;
-        let cpu = number(&format!("cpu-{job}"))?;
-        jobs.push(Job { iops: fio.iops, cpu_us: cpu / fio.ios });
-    }
+    let text = |name: &str| text(share, name);
     let mut memory = Vec::new();
     for &devices in many {
         memory.push((devices, resident(&text(&format!("smaps-{devices}"))?)));
@@ -67,7 +54,26 @@ pub(crate) fn measured(share: &Path, many: &[u32]) -> Result<Measured> {
         .map(|(what, version)| (what.to_owned(), version.to_owned()))
         .collect();
     let ready_us = median(&text("ready")?).context("ready holds no numbers")?;
-    Ok(Measured { jobs, ready_us, memory, about })
+    Ok(Measured { jobs: jobs(share)?, ready_us, memory, about })
+}
+
+/// What fio and the daemon's cgroup say of each of [`JOBS`].
+pub(crate) fn jobs(share: &Path) -> Result<Vec<Job>> {
+    JOBS.iter()
+        .map(|(rw, bs, qd)| {
+            let job = format!("{rw}-{bs}-{qd}");
+            let fio = text(share, &format!("fio-{job}.json"))?;
+            let fio = self::fio(&fio).with_context(|| format!("fio {job}"))?;
+            let cpu = text(share, &format!("cpu-{job}"))?;
+            let cpu: f64 = cpu.trim().parse().with_context(|| format!("cpu-{job} is no number"))?;
+            Ok(Job { iops: fio.iops, cpu_us: cpu / fio.ios })
+        })
+        .collect()
+}
+
+fn text(share: &Path, name: &str) -> Result<String> {
+    std::fs::read_to_string(share.join(name))
+        .with_context(|| format!("the VM left no {}", share.join(name).display()))
 }
 
 /// The median of numbers, one a line.

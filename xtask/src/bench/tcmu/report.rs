@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::parse::{JOBS, Measured};
+use super::parse::{JOBS, Job, Measured};
 
 /// Figures of both daemons with one backstore, in one kind of VM.
 pub(crate) struct Pair {
@@ -46,14 +46,47 @@ pub(crate) fn reach(pair: &Pair) -> Option<String> {
     let (mut cpu, mut iops) = (0, 0);
     for ((_, _, qd), (ours, c)) in rows {
         cpu += usize::from(ours.cpu_us <= c.cpu_us / 3.0);
-        let aim = if *qd == 1 { 1.0 } else { 1.5 };
-        iops += usize::from(ours.iops > aim * c.iops);
+        iops += usize::from(ours.iops > aim(*qd) * c.iops);
     }
     let n = JOBS.len();
     Some(format!(
         "CPU per I/O is at most a third of the C daemon's in {cpu} of {n} rows; \
          IOPS are 1.5 times as many (QD 32) or more (QD 1) in {iops} of {n}.\n"
     ))
+}
+
+/// A daemon that does nothing, beside the C daemon's aims and ours.
+pub(crate) fn least(least: &[Job], pairs: &[Pair]) -> String {
+    let mut head = String::from("| job | QD | least us per I/O |");
+    for Pair { kind, .. } in pairs {
+        let _ = write!(head, " {kind}: a third of C's | {kind}: ours |");
+    }
+    head += " least's IOPS |";
+    for Pair { kind, .. } in pairs {
+        let _ = write!(head, " {kind}: C's times 1.5 (QD 1: 1) | {kind}: ours |");
+    }
+    let columns = head.matches('|').count() - 1;
+    let mut out = format!("{head}\n|{}\n", " --- |".repeat(columns));
+    for (i, ((rw, bs, qd), job)) in JOBS.iter().zip(least).enumerate() {
+        let _ = write!(out, "| {rw} {bs} | {qd} | {:.1} |", job.cpu_us);
+        for Pair { ours, c, .. } in pairs {
+            let aim = c.as_ref().map_or("-".into(), |c| format!("{:.1}", c.jobs[i].cpu_us / 3.0));
+            let _ = write!(out, " {aim} | {:.1} |", ours.jobs[i].cpu_us);
+        }
+        let _ = write!(out, " {:.0} |", job.iops);
+        for Pair { ours, c, .. } in pairs {
+            let aim =
+                c.as_ref().map_or("-".into(), |c| format!("{:.0}", aim(*qd) * c.jobs[i].iops));
+            let _ = write!(out, " {aim} | {:.0} |", ours.jobs[i].iops);
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// How many times the C daemon's IOPS are wanted at a queue depth.
+fn aim(qd: u32) -> f64 {
+    if qd == 1 { 1.0 } else { 1.5 }
 }
 
 /// Memory and time to be ready, of all pairs.
@@ -107,6 +140,15 @@ mod tests {
         assert!(
             rest(&[pair]).contains("| file: resident memory, idle, 1 device | 2.0 MiB | 2.0 MiB |")
         );
+    }
+
+    #[test]
+    fn the_least_stands_beside_the_aims_and_ours() {
+        let pair =
+            Pair { kind: "file", ours: measured(300.0, 10.0), c: Some(measured(200.0, 40.0)) };
+        let table = least(&measured(400.0, 5.0).jobs, &[pair]);
+        assert!(table.contains("| randread 4k | 1 | 5.0 | 13.3 | 10.0 | 400 | 200 | 300 |"));
+        assert!(table.contains("| randread 4k | 32 | 5.0 | 13.3 | 10.0 | 400 | 300 | 300 |"));
     }
 
     #[test]
