@@ -52,21 +52,27 @@ pub struct Options {
 /// What is to be known before a mode is chosen.
 pub const TRUST: &str = "\
 Which mode to trust:
-  --instant  The host's own kernel parses the guest's filesystems and partitions: a guest that is hostile
-             can attack it. Programs of the guest (the calls command, sh and others) run as root of the
-             host, kept in only by namespaces: do not run those of a guest that you do not trust. The
-             daemon sees the host's programs and /etc, read-only, and no other file or device of it; device
-             nodes in a guest's filesystems do not work. Only root can use it: to other users the
-             kernel gives neither loop devices nor mounts of disk filesystems, user namespaces or not.
-             What the host's kernel lacks is missing: often LVM, LUKS, RAID, or FAT.
-  --uml      A kernel that is a process of this user, without any rights, parses the guest's
-             filesystems. A guest that takes it over has what this user has on the host: reading its
-             files, writing its own. Slower: a second or so to launch, and system calls cost more.
-  a VM       What libguestfs does without this program: the safest, for guests that are hostile.
+  --instant  The host's own kernel parses the guest's filesystems and
+             partitions: a guest that is hostile can attack it. Programs of the
+             guest (the calls command, sh and others) run as root of the host,
+             kept in only by namespaces: do not run those of a guest that you
+             do not trust. The daemon sees the host's programs and /etc,
+             read-only, and no other file or device of it; device nodes in a
+             guest's filesystems do not work. Only root can use it: to other
+             users the kernel gives neither loop devices nor mounts of disk
+             filesystems, user namespaces or not. What the host's kernel lacks
+             is missing: often LVM, LUKS, RAID, or FAT.
+  --uml      A kernel that is a process of this user, without any rights,
+             parses the guest's filesystems. A guest that takes it over has
+             what this user has on the host: reading its files, writing its
+             own. Slower: a second or so to launch, and system calls cost more.
+  a VM       What libguestfs does without this program: the safest, for guests
+             that are hostile.
 
-Two disks with the same filesystem UUID cannot be mounted at a time (btrfs, XFS) in --instant mode, not
-even with one of the host's. On a host with LVM, keep it from activating guests' volume groups: in
-lvm.conf, global_filter = [ \"r|^/dev/loop|\" ].";
+Two disks with the same filesystem UUID cannot be mounted at a time (btrfs,
+XFS) in --instant mode, not even with one of the host's. On a host with LVM,
+keep it from activating guests' volume groups: in lvm.conf,
+global_filter = [ \"r|^/dev/loop|\" ].";
 
 /// The program.
 pub fn main() -> ExitCode {
