@@ -4,7 +4,7 @@
 use crate::error::{Context, Error, Result};
 use crate::mounts::client_path;
 use crate::paths::{Entry, Root, Sysroot, path_of};
-use crate::tree::{Step, Walk};
+use crate::tree::{Step, Walk, Way};
 use crate::xattr;
 use guestfs_api::Errno;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
@@ -38,9 +38,16 @@ pub(crate) struct Copier<'s> {
     failed: Option<Error>,
 }
 
-/// A directory of the target that is being filled.
+/// Directories of the target that are being filled.
+struct Target {
+    /// Where paths of links begin.
+    top: OwnedFd,
+    way: Way,
+    levels: Vec<Level>,
+}
+
+/// One of them.
 struct Level {
-    fd: OwnedFd,
     /// Of the directory that is copied.
     stat: Stat,
     /// It was made, and is not one that was there.
@@ -64,13 +71,18 @@ impl<'s> Copier<'s> {
         self.refuse_into_itself(&stat, to)?;
         let source = rustix::fs::openat(&from.dir, name, READ | OFlags::DIRECTORY, Mode::empty());
         let mut walk = Walk::new(&source.on(name)?).on(name)?;
-        let top = self.directory(to.dir.as_fd(), target, stat).on(target)?;
-        let mut levels = vec![top];
+        let (top, level) = self.directory(to.dir.as_fd(), target, stat).on(target)?;
+        let way = Way::new(rustix::io::fcntl_dupfd_cloexec(&top, 0).on(target)?);
+        let mut copy = Target { top, way, levels: vec![level] };
         while let Some(step) = walk.step().on(name)? {
             let shown = OsStr::from_bytes(walk.path()).to_owned();
             let done = match step {
-                Step::Left => self.leave(&mut levels, walk.dir().on(name)?, walk.name()),
-                Step::Found => self.found(&mut walk, &mut levels),
+                Step::Left => {
+                    let done = self.leave(&mut copy, walk.dir().on(name)?, walk.name());
+                    copy.way.up().on(&shown)?;
+                    done
+                }
+                Step::Found => self.found(&mut walk, &mut copy),
             };
             if let Err(e) = done {
                 self.failed.get_or_insert(e.within(shown));
@@ -79,45 +91,41 @@ impl<'s> Copier<'s> {
                 return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
             }
         }
-        self.leave(&mut levels, from.dir.as_fd(), name)?;
+        self.leave(&mut copy, from.dir.as_fd(), name)?;
         self.failed.map_or(Ok(()), Err)
     }
 
-    fn found(&mut self, walk: &mut Walk, levels: &mut Vec<Level>) -> Result<()> {
-        let Some(target) = levels.last().map(|level| level.fd.as_fd()) else { return Ok(()) };
+    fn found(&mut self, walk: &mut Walk, copy: &mut Target) -> Result<()> {
+        let target = copy.way.here().on("")?;
         let stat = walk.stat().on("")?;
         let name = walk.name().to_owned();
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            let next = self.directory(target, &name, stat).on("")?;
+            let (next, level) = self.directory(target, &name, stat).on("")?;
             walk.enter().on("")?;
-            levels.push(next);
+            copy.way.down(next, |_, _| true);
+            copy.levels.push(level);
             return Ok(());
         }
         let path = walk.path().to_vec();
-        // The top directory's descriptor is where paths of links begin.
-        let top = levels.first().map_or(target, |level| level.fd.as_fd());
-        if self.preserve && stat.st_nlink > 1 && self.link(&stat, top, target, &name).on("")? {
+        let several = self.preserve && stat.st_nlink > 1;
+        if several && self.link(&stat, copy.top.as_fd(), target, &name).on("")? {
             return Ok(());
         }
         self.leaf(walk.dir().on("")?, &name, &stat, target, &name, &path)
     }
 
     /// A directory is complete: now its own attributes.
-    fn leave(
-        &mut self,
-        levels: &mut Vec<Level>,
-        above: BorrowedFd<'_>,
-        name: &OsStr,
-    ) -> Result<()> {
-        let Some(level) = levels.pop() else { return Ok(()) };
+    fn leave(&mut self, copy: &mut Target, above: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let Some(level) = copy.levels.pop() else { return Ok(()) };
+        let fd = copy.way.here().on("")?;
         if self.preserve {
             let source = rustix::fs::openat(above, name, PLACE, Mode::empty()).on("")?;
-            attributes(source.as_fd(), level.fd.as_fd(), &level.stat).on("")?;
-            return rustix::fs::futimens(&level.fd, &times(&level.stat)).on("");
+            attributes(source.as_fd(), fd, &level.stat).on("")?;
+            return rustix::fs::futimens(fd, &times(&level.stat)).on("");
         }
         if level.made {
             let mode = Mode::from_raw_mode(level.stat.st_mode & 0o777 & !umask());
-            rustix::fs::fchmod(&level.fd, mode).on("")?;
+            rustix::fs::fchmod(fd, mode).on("")?;
         }
         Ok(())
     }
@@ -128,7 +136,7 @@ impl<'s> Copier<'s> {
         dir: BorrowedFd<'_>,
         name: &OsStr,
         stat: Stat,
-    ) -> rustix::io::Result<Level> {
+    ) -> rustix::io::Result<(OwnedFd, Level)> {
         // Until it is complete, only for us.
         let made = match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
             Ok(()) => true,
@@ -136,7 +144,7 @@ impl<'s> Copier<'s> {
             Err(e) => return Err(e),
         };
         match rustix::fs::openat(dir, name, READ | OFlags::DIRECTORY, Mode::empty()) {
-            Ok(fd) => Ok(Level { fd, stat, made }),
+            Ok(fd) => Ok((fd, Level { stat, made })),
             // Never through a link.
             Err(Raw::LOOP) => Err(Raw::NOTDIR),
             Err(e) => Err(e),

@@ -6,6 +6,7 @@
 //! /proc to files of processes ("magic links") are never followed.
 
 use crate::error::{Context, Error, Result};
+use crate::tree::Way;
 use guestfs_api::Errno;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno as Raw;
@@ -191,18 +192,19 @@ fn walk(
 ) -> rustix::io::Result<OwnedFd> {
     let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // Directories from the root down to where we are: `..` goes back along them.
-    let mut above: Vec<OwnedFd> = vec![rustix::io::fcntl_dupfd_cloexec(root, 0)?];
+    let from_root = || rustix::io::fcntl_dupfd_cloexec(root, 0).map(Way::new);
+    let mut way = from_root()?;
     let mut todo: Vec<Vec<u8>> = Vec::new();
     push(&mut todo, path.as_bytes());
     let must_be_directory = path.as_bytes().last() == Some(&b'/');
     let mut links = 0;
     while let Some(name) = todo.pop() {
-        let here = above.last().ok_or(Raw::NOENT)?;
+        let here = way.here()?;
         match name.as_slice() {
             b"." => continue,
             b".." => {
-                if above.len() > 1 {
-                    above.pop();
+                if !way.is_at_top() {
+                    way.up()?;
                 }
                 continue;
             }
@@ -231,13 +233,12 @@ fn walk(
             }
             let target = rustix::fs::readlinkat(&fd, "", Vec::new())?.into_bytes();
             if target.first() == Some(&b'/') {
-                above.truncate(1);
+                way = from_root()?;
             }
             push(&mut todo, &target);
             continue;
         }
         if last && !flags.contains(OFlags::PATH) {
-            let here = above.last().ok_or(Raw::NOENT)?;
             let flags = flags | OFlags::NOFOLLOW;
             let flags = if must_be_directory { flags | OFlags::DIRECTORY } else { flags };
             return rustix::fs::openat(here, name.as_slice(), flags, mode);
@@ -245,9 +246,9 @@ fn walk(
         if (!last || must_be_directory || flags.contains(OFlags::DIRECTORY)) && !kind.is_dir() {
             return Err(Raw::NOTDIR);
         }
-        above.push(fd);
+        way.down(fd, |_, _| true);
     }
-    let end = above.pop().ok_or(Raw::NOENT)?;
+    let end = way.end()?;
     if flags.contains(OFlags::PATH) {
         return Ok(end);
     }
@@ -305,4 +306,27 @@ pub fn errno(e: Raw) -> Errno {
 /// A descriptor as a `File`.
 pub fn file(fd: OwnedFd) -> File {
     File::from(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_openat2_a_path_leads_down_and_up_again_and_never_above_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        std::fs::create_dir_all(dir.path().join("d/".repeat(100))).unwrap();
+        std::fs::write(dir.path().join("d/d/file"), "").unwrap();
+        let path = |up: usize, end: &str| {
+            OsString::from(format!("{}{}{end}", "d/".repeat(100), "../".repeat(up)))
+        };
+        let find = |path: &OsStr| {
+            let found = walk(root.as_fd(), path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::fs::fstat(found).map(|stat| stat.st_ino)
+        };
+        assert_eq!(find(&path(98, "file")), find(OsStr::new("d/d/file")));
+        assert_eq!(find(&path(300, "")), find(OsStr::new(".")));
+        assert_eq!(find(&path(99, "file")), Err(Raw::NOENT));
+    }
 }

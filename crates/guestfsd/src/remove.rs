@@ -6,9 +6,6 @@ use rustix::io::Errno as Raw;
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
-/// Levels from which on directories are moved up before they are gone through.
-const DEEP: usize = 200;
-
 /// Removes what is of this name, with all below it. What cannot be removed stays, the rest goes all the same;
 /// the first error is the result.
 pub(crate) fn tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
@@ -23,7 +20,6 @@ pub(crate) fn tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> 
         Err(Raw::NOTDIR | Raw::LOOP) => return Err(Raw::PERM),
         top => top?,
     };
-    let mut moved = 0;
     loop {
         let mut walk = Walk::new(&top)?;
         let (mut removed, mut failed) = (false, None);
@@ -33,17 +29,12 @@ pub(crate) fn tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> 
                 Step::Found if !walk.kind().is_dir() => {
                     rustix::fs::unlinkat(walk.dir()?, walk.name(), AtFlags::empty())
                 }
-                Step::Found if walk.depth() < DEEP => match walk.enter() {
+                Step::Found => match walk.enter() {
                     Ok(()) => continue,
                     // It need not be readable to be removed if it is empty.
                     Err(e) => rustix::fs::unlinkat(walk.dir()?, walk.name(), AtFlags::REMOVEDIR)
                         .map_err(|_| e),
                 },
-                Step::Found => {
-                    moved += 1;
-                    let up = format!(".guestfsd-removing-{moved}");
-                    rustix::fs::renameat(walk.dir()?, walk.name(), &top, up)
-                }
             };
             match done {
                 Ok(()) => removed = true,

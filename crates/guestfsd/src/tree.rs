@@ -1,25 +1,43 @@
-//! Walks through directory trees of the guest, by descriptor: no symbolic link is followed on the way, and a
-//! directory of any length takes the same little memory.
+//! Walks through directory trees of the guest, by descriptor: no symbolic link is followed on the way, and neither
+//! how many levels a tree has nor how many names a directory has makes a difference to what a walk takes.
 
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno as Raw;
+mod names;
+mod way;
+
+use names::Names;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Once;
+pub(crate) use way::Way;
+
+/// Bytes of entries that are read at once.
+const BUFFER: usize = 32 << 10;
+/// Bytes of names that a walk keeps of directories that are closed. What has more stays open.
+const MOST_KEPT: usize = 16 << 20;
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
 
 /// A walk through what is below a directory. Each directory is entered only if the caller says so.
 #[derive(Debug)]
 pub(crate) struct Walk {
     /// Directories from the top to where the walk is.
+    way: Way,
+    /// What is left of each of them.
     levels: Vec<Level>,
     /// Path of what was found last, from below the top on.
     path: Vec<u8>,
-    found: Option<DirEntry>,
+    kind: FileType,
+    /// Bytes of names of levels far above, and how many there may be.
+    kept: usize,
+    most_kept: usize,
+    buffer: Box<[MaybeUninit<u8>]>,
 }
 
 #[derive(Debug)]
 struct Level {
-    dir: Dir,
+    names: Names,
+    /// Bytes of names that count as kept.
+    kept: usize,
     /// Length of the path to it, with the slash behind it.
     path: usize,
 }
@@ -37,47 +55,63 @@ pub(crate) enum Step {
 impl Walk {
     /// A walk through this directory.
     pub(crate) fn new(top: &impl AsFd) -> rustix::io::Result<Self> {
-        allow_many_files();
+        let top = rustix::fs::openat(top, ".", DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self {
-            levels: vec![Level { dir: Dir::read_from(top)?, path: 0 }],
+            way: Way::new(top),
+            levels: vec![Level { names: Names::default(), kept: 0, path: 0 }],
             path: Vec::new(),
-            found: None,
+            kind: FileType::Unknown,
+            kept: 0,
+            most_kept: MOST_KEPT,
+            buffer: Box::new_uninit_slice(BUFFER),
         })
     }
 
     /// Goes on; nothing at the end. After an error the path is that of the directory that cannot be read.
     pub(crate) fn step(&mut self) -> rustix::io::Result<Option<Step>> {
         while let Some(level) = self.levels.last_mut() {
-            match level.dir.read() {
-                Some(entry) => {
-                    self.path.truncate(level.path);
-                    let entry = entry?;
-                    let name = entry.file_name();
-                    if name == c"." || name == c".." {
-                        continue;
-                    }
-                    self.path.extend_from_slice(name.to_bytes());
-                    self.found = Some(entry);
-                    return Ok(Some(Step::Found));
-                }
-                None => {
+            if let Some((kind, name)) = level.names.next() {
+                self.path.truncate(level.path);
+                self.path.extend_from_slice(name);
+                self.kind = kind;
+                return Ok(Some(Step::Found));
+            }
+            match self.way.here().and_then(|dir| level.names.read(dir, &mut self.buffer)) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(e) => {
+                    level.names.complete();
                     self.path.truncate(level.path.saturating_sub(1));
-                    self.found = None;
-                    self.levels.pop();
-                    return Ok((!self.levels.is_empty()).then_some(Step::Left));
+                    return Err(e);
                 }
             }
+            self.path.truncate(level.path.saturating_sub(1));
+            self.kind = FileType::Directory;
+            self.levels.pop();
+            let Some(above) = self.levels.last_mut() else { break };
+            self.kept -= std::mem::take(&mut above.kept);
+            if let Err(e) = self.way.up() {
+                self.levels.clear();
+                return Err(e);
+            }
+            return Ok(Some(Step::Left));
         }
         Ok(None)
     }
 
     /// Enters the directory that was found.
     pub(crate) fn enter(&mut self) -> rustix::io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.open(flags)?;
+        let below = self.open(DIRECTORY)?;
+        self.way.down(below, |number, dir| {
+            let Some(level) = self.levels.get_mut(number) else { return true };
+            let most = self.most_kept.saturating_sub(self.kept);
+            let read = level.names.read_rest(dir, &mut self.buffer, most);
+            level.kept = level.names.len();
+            self.kept += level.kept;
+            read
+        });
         self.path.push(b'/');
-        self.levels.push(Level { dir: Dir::new(fd)?, path: self.path.len() });
-        self.found = None;
+        self.levels.push(Level { names: Names::default(), kept: 0, path: self.path.len() });
         Ok(())
     }
 
@@ -88,12 +122,7 @@ impl Walk {
 
     /// The directory in which the walk is.
     pub(crate) fn dir(&self) -> rustix::io::Result<BorrowedFd<'_>> {
-        self.levels.last().ok_or(Raw::NOENT)?.dir.fd()
-    }
-
-    /// How many directories below the top the walk is.
-    pub(crate) fn depth(&self) -> usize {
-        self.levels.len().saturating_sub(1)
+        self.way.here()
     }
 
     /// Path of what was found or left, from below the top on.
@@ -114,7 +143,7 @@ impl Walk {
 
     /// Of which type it is; a filesystem need not say so in the entry.
     pub(crate) fn kind(&self) -> FileType {
-        match self.found.as_ref().map_or(FileType::Unknown, DirEntry::file_type) {
+        match self.kind {
             FileType::Unknown => {
                 self.stat().map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode))
             }
@@ -123,24 +152,12 @@ impl Walk {
     }
 }
 
-/// Each level of a walk takes a descriptor: as deep as a path can lead, they are to be had.
-fn allow_many_files() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        const ENOUGH: u64 = 16 << 10;
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        let wanted = maximum.unwrap_or(ENOUGH).min(ENOUGH);
-        if current.is_some_and(|c| c < wanted) {
-            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).ok();
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno as Raw;
     use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn a_walk_comes_to_everything_once_and_follows_no_link() {
@@ -170,19 +187,80 @@ mod tests {
         assert_eq!(left, ["a/b", "a"]);
     }
 
-    #[test]
-    fn a_walk_is_as_deep_as_a_path_can_lead() {
+    /// Directories `d` in each other, with as many files in each, and a walk through the whole.
+    fn deep(levels: usize, files: usize) -> (tempfile::TempDir, Walk) {
         let dir = tempfile::tempdir().unwrap();
-        let deep = dir.path().join("d/".repeat(1900));
-        std::fs::create_dir_all(deep).unwrap();
-        let mut walk = Walk::new(&File::open(dir.path()).unwrap()).unwrap();
-        let mut depth = 0;
+        let mut path = dir.path().to_owned();
+        for _ in 0..levels {
+            for n in 0..files {
+                std::fs::write(path.join(n.to_string()), "").unwrap();
+            }
+            path.push("d");
+            std::fs::create_dir(&path).unwrap();
+        }
+        let walk = Walk::new(&File::open(dir.path()).unwrap()).unwrap();
+        (dir, walk)
+    }
+
+    #[test]
+    fn a_deep_walk_comes_to_everything_with_few_directories_open() {
+        let (dir, mut walk) = deep(1000, 3);
+        let (mut found, mut left) = (std::collections::BTreeSet::new(), 0);
         while let Some(step) = walk.step().unwrap() {
-            if step == Step::Found {
+            assert!(walk.way.open_directories() <= 32);
+            let named = dir.path().join(std::ffi::OsStr::from_bytes(walk.path()));
+            assert_eq!(
+                std::fs::symlink_metadata(named).unwrap().ino(),
+                walk.stat().unwrap().st_ino
+            );
+            if step == Step::Left {
+                left += 1;
+                continue;
+            }
+            assert!(found.insert(walk.path().to_vec()));
+            if walk.kind().is_dir() {
                 walk.enter().unwrap();
-                depth += 1;
             }
         }
-        assert_eq!(depth, 1900);
+        assert_eq!((found.len(), left, walk.kept), (4000, 1000, 0));
+    }
+
+    #[test]
+    fn a_directory_stays_open_if_too_many_names_are_left_in_it() {
+        let (_dir, mut walk) = deep(200, 3);
+        walk.most_kept = 20;
+        let mut found = 0;
+        while let Some(step) = walk.step().unwrap() {
+            if step == Step::Found {
+                found += 1;
+                if walk.kind().is_dir() {
+                    walk.enter().unwrap();
+                }
+            }
+        }
+        assert_eq!((found, walk.kept), (800, 0));
+    }
+
+    #[test]
+    fn a_walk_does_not_go_on_elsewhere_when_its_directories_are_moved() {
+        let (dir, mut walk) = deep(100, 1);
+        let elsewhere = dir.path().join("elsewhere");
+        let mut depth = 0;
+        let end = loop {
+            match walk.step() {
+                Ok(Some(Step::Found)) if walk.kind().is_dir() => {
+                    walk.enter().unwrap();
+                    depth += 1;
+                    if depth == 100 {
+                        let moved = dir.path().join("d/".repeat(10));
+                        std::fs::rename(moved, &elsewhere).unwrap();
+                    }
+                }
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        assert_eq!(end, Err(Raw::STALE));
+        assert_eq!(walk.step(), Ok(None));
     }
 }

@@ -5,16 +5,17 @@ use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::Progress;
+use crate::tree::{Step, Walk};
 use crate::trim;
 use guestfs_api::structs::Statvfs;
 use guestfs_api::{Errno, options};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;
 use std::collections::HashSet;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Zeroes that are written at once; what no longer fits is tried in halves, down to a sector.
@@ -88,7 +89,7 @@ pub(crate) fn du(s: &mut Session, path: GuestPath<'_>, progress: &mut Progress<'
     if FileType::from_raw_mode(stat.st_mode).is_dir() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(&entry.dir, &*entry.name, flags, Mode::empty()).on(path)?;
-        usage.tree(dir, path)?;
+        usage.tree(&dir, path)?;
     }
     usage.progress.pulse_end();
     i64::try_from(usage.sectors.div_ceil(2))
@@ -103,12 +104,6 @@ struct Usage<'a, 'p> {
     counted: HashSet<(u64, u64)>,
 }
 
-/// A directory on the way down: itself, and directories in it that are still to be looked at.
-struct Level {
-    fd: OwnedFd,
-    todo: Vec<CString>,
-}
-
 impl Usage<'_, '_> {
     fn count(&mut self, stat: &Stat) {
         let directory = FileType::from_raw_mode(stat.st_mode).is_dir();
@@ -118,52 +113,31 @@ impl Usage<'_, '_> {
         self.sectors = self.sectors.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0));
     }
 
-    fn tree(&mut self, dir: OwnedFd, shown: GuestPath<'_>) -> Result<()> {
-        let mut stack = vec![self.level(dir).on(shown)?];
-        while let Some(top) = stack.last_mut() {
+    fn tree(&mut self, dir: &OwnedFd, shown: GuestPath<'_>) -> Result<()> {
+        let mut walk = Walk::new(dir).on(shown)?;
+        loop {
+            let done = match walk.step() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Step::Left)) => Ok(()),
+                Ok(Some(Step::Found)) => match self.found(&mut walk) {
+                    // Removed or replaced meanwhile.
+                    Err(Raw::NOENT | Raw::NOTDIR | Raw::LOOP) => Ok(()),
+                    done => done,
+                },
+                Err(e) => Err(e),
+            };
+            done.on(OsStr::from_bytes(walk.path())).map_err(|e| e.within(shown))?;
             if crate::signals::ending() {
                 return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
             }
             self.progress.pulse();
-            let Some(name) = top.todo.pop() else {
-                stack.pop();
-                continue;
-            };
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(&top.fd, &name, flags, Mode::empty()) {
-                Ok(fd) => {
-                    let next = self.level(fd).on(shown)?;
-                    stack.push(next);
-                }
-                // Removed or replaced meanwhile.
-                Err(Raw::NOENT | Raw::NOTDIR | Raw::LOOP) => {}
-                Err(e) => {
-                    let name = OsString::from_vec(name.into_bytes());
-                    return Err(e).on(name).map_err(|e| e.within(shown));
-                }
-            }
         }
-        Ok(())
     }
 
-    fn level(&mut self, fd: OwnedFd) -> rustix::io::Result<Level> {
-        let mut todo = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let stat = match rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Raw::NOENT) => continue,
-                stat => stat?,
-            };
-            self.count(&stat);
-            if FileType::from_raw_mode(stat.st_mode).is_dir() {
-                todo.push(name.to_owned());
-            }
-        }
-        Ok(Level { fd, todo })
+    fn found(&mut self, walk: &mut Walk) -> rustix::io::Result<()> {
+        let stat = walk.stat()?;
+        self.count(&stat);
+        if FileType::from_raw_mode(stat.st_mode).is_dir() { walk.enter() } else { Ok(()) }
     }
 }
 
