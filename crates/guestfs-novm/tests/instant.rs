@@ -25,6 +25,21 @@ fn what_is_written_to_a_raw_disk_is_there_in_the_next_session() {
 }
 
 #[test]
+fn a_filesystem_is_not_busy_after_calls_on_its_files() {
+    let host = host();
+    let (first, second) = (host.ext4("first.img"), host.ext4("second.img"));
+    let text = host.prints(&format!(
+        "add {} format:raw\nadd {} format:raw\nrun\nmount /dev/sda /\nwrite /which first\ncat /which\n\
+         umount /dev/sda\n-exists /which\nmount /dev/sdb /\nexists /which\n\
+         mkdir /below\nmount /dev/sda /below\ncat /below/which\numount /below\n\
+         cat /hello\nmount /dev/sda /\ncat /which\numount /\nexists /which\n",
+        first.display(),
+        second.display()
+    ));
+    assert_eq!(text, "first\nfalse\nfirst\nfrom the host\n\nfirst\nfalse\n");
+}
+
+#[test]
 fn a_chain_of_images_is_one_disk_and_only_its_top_is_written() {
     let host = host();
     let base = host.ext4("base.img");

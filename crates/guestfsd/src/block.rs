@@ -22,6 +22,10 @@ const BLKRASET: Opcode = op(98);
 const BLKSSZGET: Opcode = op(104);
 const BLKBSZGET: Opcode = opcode::read::<usize>(0x12, 112);
 const BLKDISCARD: Opcode = op(119);
+const BLKIOMIN: Opcode = op(120);
+const BLKIOOPT: Opcode = op(121);
+const BLKALIGNOFF: Opcode = op(122);
+const BLKPBSZGET: Opcode = op(123);
 const BLKDISCARDZEROES: Opcode = op(124);
 
 /// An ioctl that yields an `int`.
@@ -55,6 +59,33 @@ pub fn set_read_only(device: &File, read_only: bool) -> Result<()> {
 /// Size of a logical sector.
 pub fn sector_size(device: &File) -> Result<c_int> {
     get::<BLKSSZGET>(device)
+}
+
+/// What input and output are to keep to, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Distance from its beginning to the first physical sector that begins with a logical one; negative where
+    /// there is none.
+    pub alignment_offset: c_int,
+    /// Smallest input or output that is worth while.
+    pub minimum_io: c_int,
+    /// Best size of an input or output; 0 where there is none.
+    pub optimal_io: c_int,
+    /// Size of a physical sector.
+    pub physical_sector: c_int,
+    /// Size of a logical sector.
+    pub logical_sector: c_int,
+}
+
+/// What input and output are to keep to.
+pub fn limits(device: &File) -> Result<Limits> {
+    Ok(Limits {
+        alignment_offset: get::<BLKALIGNOFF>(device)?,
+        minimum_io: get::<BLKIOMIN>(device)?,
+        optimal_io: get::<BLKIOOPT>(device)?,
+        physical_sector: get::<BLKPBSZGET>(device)?,
+        logical_sector: get::<BLKSSZGET>(device)?,
+    })
 }
 
 /// Size of the blocks that its page cache is made of.

@@ -220,9 +220,7 @@ pub fn serve(session: &mut Session, channel: &mut Channel) -> std::result::Resul
             Err(Closed::End) => return Ok(()),
             read => read?,
         }
-        let answered = answer(session, channel, &message, &mut reply);
-        session.release_root();
-        match answered {
+        match answer(session, channel, &message, &mut reply) {
             Err(Closed::End) => return Ok(()),
             answered => answered?,
         }
@@ -244,6 +242,10 @@ fn answer(
     let procedure = guestfs_api::procedure(header.procedure);
     let sends_file = procedure.is_some_and(|p| p.args.iter().any(|a| a.kind == Kind::FileIn));
     channel.set_incoming(sends_file);
+    // Calls on files come in rows; any other may mount or unmount something, or have a program do so.
+    if !procedure.is_some_and(|p| p.args.first().is_some_and(|a| a.kind == Kind::Pathname)) {
+        session.release_root();
+    }
 
     let started = tracing::enabled!(tracing::Level::DEBUG).then(Instant::now);
     reply.sent = false;

@@ -80,7 +80,7 @@ impl Sysroot {
     }
 }
 
-/// The sysroot, open. It keeps what is mounted there busy, so it is not kept from call to call.
+/// The sysroot, open. It keeps what is mounted there busy.
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,

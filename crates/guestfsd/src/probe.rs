@@ -97,11 +97,10 @@ pub fn device(device: &Device) -> Result<Option<Contents>> {
     contents(device.path(), device.name())
 }
 
-/// What is on a device where that is recognized here, and no partition table could be there as well: all
-/// that there is to know.
-pub fn alone(device: &Device) -> Result<Option<Contents>> {
-    let file = device.open(OFlags::RDONLY)?;
-    let medium = Medium::of_file(&file).on(device)?;
+/// What is on a device, open, where that is recognized here, and no partition table could be there as well:
+/// all that there is to know.
+pub fn alone(file: &File) -> std::io::Result<Option<Contents>> {
+    let medium = Medium::of_file(file)?;
     let Quick::Known(contents) = quick(&medium) else { return Ok(None) };
     // FAT's own boot sector ends as an MBR does.
     let fat = contents.fstype() == "vfat";

@@ -14,7 +14,7 @@ use crate::udev::Udev;
 use guestfs_api::Errno;
 use rustix::fs::{Mode, OFlags};
 use std::any::{Any, TypeId};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -42,8 +42,10 @@ impl Default for Config {
 pub struct Session {
     config: Config,
     sysroot: Sysroot,
-    /// The sysroot while a call needs it.
+    /// The sysroot, while calls need it one after the other.
     root: OnceCell<Root>,
+    /// Whether that was found to have a filesystem on it.
+    rooted: Cell<bool>,
     devices: Devices,
     udev: Udev,
     features: Features,
@@ -59,6 +61,7 @@ impl Session {
         Self {
             sysroot: Sysroot::new(&config.sysroot),
             root: OnceCell::new(),
+            rooted: Cell::new(false),
             devices: Devices::new(!machine),
             udev: Udev::default(),
             features: Features::default(),
@@ -111,7 +114,7 @@ impl Session {
         }
     }
 
-    /// The sysroot, open until the call ends.
+    /// The sysroot, open until [`Session::release_root`].
     pub fn root(&self) -> Result<&Root> {
         if let Some(root) = self.root.get() {
             return Ok(root);
@@ -120,17 +123,21 @@ impl Session {
         Ok(self.root.get_or_init(|| root))
     }
 
-    /// Lets go of the sysroot: before it is unmounted, and when a call ends.
+    /// Lets go of the sysroot: while it is open it cannot be unmounted, and what is mounted on it is not
+    /// seen. It stays open from one call on files to the next, and no longer.
     pub fn release_root(&mut self) {
         self.root.take();
+        self.rooted.set(false);
     }
 
     /// An error unless a filesystem is mounted on the sysroot, or on a directory of `mkmountpoint`.
     pub fn need_root(&self) -> Result<()> {
-        if self.serves_machine()
+        if self.rooted.get()
+            || self.serves_machine()
             || self.root()?.is_mount()?
             || !crate::mounts::below(&self.sysroot)?.is_empty()
         {
+            self.rooted.set(true);
             return Ok(());
         }
         let message = "you must call 'mount' first to mount the root filesystem";

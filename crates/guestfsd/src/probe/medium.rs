@@ -1,10 +1,11 @@
 //! The blocks of a device that superblocks are in.
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// Bytes from the beginning on that are read at once: they hold every superblock but those at the end.
 const HEAD: usize = 264 << 10;
@@ -100,17 +101,18 @@ impl<'f> Medium<'f> {
 
 /// Reads so many bytes, or up to the end.
 fn read(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let mut done = 0;
-    while done < len {
-        match file.read_at(&mut bytes[done..], offset + done as u64) {
+    // Not filled with zeros before: that would take as long as reading.
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = offset + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
     }
-    bytes.truncate(done);
+    // There may have been room for more.
+    bytes.truncate(len);
     Ok(bytes)
 }
 

@@ -78,8 +78,9 @@ pub fn of_device(partition: &Path) -> Option<(PathBuf, u32)> {
     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let sysfs = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     let number = std::fs::read_to_string(sysfs.join("partition")).ok()?.trim().parse().ok()?;
-    let disk = std::fs::canonicalize(sysfs).ok()?;
-    Some((Path::new("/dev").join(disk.parent()?.file_name()?), number))
+    // ../../devices/DISK/PARTITION
+    let directory = std::fs::read_link(sysfs).ok()?;
+    Some((Path::new("/dev").join(directory.parent()?.file_name()?), number))
 }
 
 /// The entry of this number in the table of a disk; none without such a table or entry.

@@ -3,14 +3,19 @@
 //! Where it is a filesystem that is recognized here, and the partition is one of an MBR or a GPT, all of that
 //! is told from the superblock, the partition table and sysfs; else the program is asked.
 
+use crate::block;
 use crate::devices::Device;
 use crate::error::{Context, Result};
 use crate::probe::{self, partition};
 use crate::session::Session;
 use crate::tool::Tool;
+use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+
+/// Bytes of the sectors that partitions are counted in.
+const SECTOR: u64 = 512;
 
 /// Names and values.
 type Tags = Vec<(String, OsString)>;
@@ -47,47 +52,43 @@ pub(crate) fn blkid(_: &mut Session, device: Device) -> Result<Tags> {
 
 /// What is told without the program; none if it is not all that the program would tell.
 fn known(device: &Device) -> Result<Option<Tags>> {
-    let Some(contents) = probe::alone(device)? else { return Ok(None) };
+    let file = device.open(OFlags::RDONLY)?;
+    let Some(contents) = probe::alone(&file).on(device)? else { return Ok(None) };
     let mut tags = vec![("DEVNAME".to_owned(), device.name().to_owned())];
     tags.extend_from_slice(contents.tags());
     let sysfs = device.sysfs()?;
-    let Some(limits) = limits(&sysfs) else { return Ok(None) };
-    tags.extend(limits);
-    if sysfs.join("partition").exists() {
-        let Some(entry) = entry(device, &sysfs)? else { return Ok(None) };
+    let limits = block::limits(&file).on(device)?;
+    let numbers = [
+        ("ALIGNMENT_OFFSET", limits.alignment_offset),
+        ("MINIMUM_IO_SIZE", limits.minimum_io),
+        ("OPTIMAL_IO_SIZE", limits.optimal_io),
+        ("PHYSICAL_SECTOR_SIZE", limits.physical_sector),
+        ("LOGICAL_SECTOR_SIZE", limits.logical_sector),
+    ];
+    if limits.alignment_offset < 0 {
+        return Ok(None);
+    }
+    let told = numbers.iter().filter(|(_, number)| *number != 0);
+    tags.extend(told.map(|(name, number)| ((*name).to_owned(), number.to_string().into())));
+    let partition = partition::of_device(device.path());
+    // Of a partition, its disk knows it.
+    let queue = if partition.is_some() { "../queue/dax" } else { "queue/dax" };
+    match number(&sysfs.join(queue)) {
+        Some(0) => {}
+        Some(dax) => tags.push(("DAX".to_owned(), dax.to_string().into())),
+        None => return Ok(None),
+    }
+    if let Some((disk, number)) = partition {
+        let sectors = block::size(&file).on(device)? / SECTOR;
+        let Some(entry) = entry(&disk, number, &sysfs, sectors)? else { return Ok(None) };
         tags.extend(entry);
     }
     Ok(Some(tags))
 }
 
-/// Sizes of sectors and of input and output, without those that are 0.
-fn limits(sysfs: &Path) -> Option<Tags> {
-    const FILES: &[(&str, &str)] = &[
-        ("ALIGNMENT_OFFSET", "alignment_offset"),
-        ("MINIMUM_IO_SIZE", "minimum_io_size"),
-        ("OPTIMAL_IO_SIZE", "optimal_io_size"),
-        ("PHYSICAL_SECTOR_SIZE", "physical_block_size"),
-        ("LOGICAL_SECTOR_SIZE", "logical_block_size"),
-        ("DAX", "dax"),
-    ];
-    // Of a partition, its disk knows them.
-    let own = sysfs.join("queue");
-    let queue = if own.exists() { own } else { sysfs.join("../queue") };
-    let mut tags = Vec::new();
-    for (name, file) in FILES {
-        let dir = if *file == "alignment_offset" { sysfs } else { &queue };
-        let value = number(&dir.join(file))?;
-        if value != 0 {
-            tags.push(((*name).to_owned(), value.to_string().into()));
-        }
-    }
-    Some(tags)
-}
-
-/// What a partition table says of the device.
-fn entry(device: &Device, sysfs: &Path) -> Result<Option<Tags>> {
-    let Some((disk, number)) = partition::of_device(device.path()) else { return Ok(None) };
-    let Some(entry) = partition::entry(&disk, number)? else { return Ok(None) };
+/// What the partition table of a disk says of a partition with so many sectors.
+fn entry(disk: &Path, number: u32, sysfs: &Path, sectors: u64) -> Result<Option<Tags>> {
+    let Some(entry) = partition::entry(disk, number)? else { return Ok(None) };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let (scheme, kind, flags) = match &entry {
         // Without a signature its partitions have no UUIDs.
@@ -99,11 +100,8 @@ fn entry(device: &Device, sysfs: &Path) -> Result<Option<Tags>> {
     if !entry.name().chars().all(plain) {
         return Ok(None);
     }
-    let start = self::number(&sysfs.join("start"));
-    let (Some(start), Some(size)) = (start, self::number(&sysfs.join("size"))) else {
-        return Ok(None);
-    };
-    let number_of_disk = rustix::fs::stat(&disk).on(device)?.st_rdev;
+    let Some(start) = self::number(&sysfs.join("start")) else { return Ok(None) };
+    let number_of_disk = rustix::fs::stat(disk).on(disk)?.st_rdev;
     let (major, minor) = (rustix::fs::major(number_of_disk), rustix::fs::minor(number_of_disk));
     let tags = [
         ("SCHEME", scheme.to_owned()),
@@ -113,7 +111,7 @@ fn entry(device: &Device, sysfs: &Path) -> Result<Option<Tags>> {
         ("FLAGS", if flags == 0 { String::new() } else { format!("{flags:#x}") }),
         ("NUMBER", number.to_string()),
         ("OFFSET", start.to_string()),
-        ("SIZE", size.to_string()),
+        ("SIZE", sectors.to_string()),
         ("DISK", format!("{major}:{minor}")),
     ];
     let told = tags.into_iter().filter(|(_, value)| !value.is_empty());

@@ -38,7 +38,10 @@ pub(crate) fn internal_write(s: &mut Session, path: GuestPath<'_>, content: &[u8
     let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE)?;
     let written = file.write_all(content).on(path);
     let metadata = file.metadata().on(path)?;
-    let end = file.stream_position().unwrap_or_default();
+    let end = match &written {
+        Ok(()) => content.len() as u64,
+        Err(_) => file.stream_position().unwrap_or_default(),
+    };
     if metadata.is_file() && metadata.len() > end {
         file.set_len(end).on(path)?;
     }
