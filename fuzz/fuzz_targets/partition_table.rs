@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    guestfsd::fuzz::partitions(bytes);
+    partitions::fuzz::partitions(bytes);
 });

@@ -13,7 +13,7 @@
 //! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
 //!
 //! What comes in is the client's command line and, through it, images that may be hostile: what is
-//! read of them here is their first bytes, the tables of [`parts`], and what `backstore` reads.
+//! read of them here is their first bytes, partition tables ([`partitions`]), and what `backstore` reads.
 
 pub mod cli;
 pub mod client;
@@ -26,7 +26,6 @@ pub mod instant;
 pub mod loopdev;
 pub mod machine;
 pub mod mode;
-pub mod parts;
 pub mod probe;
 pub mod qemu;
 mod report;

@@ -6,13 +6,11 @@ use crate::devices::Devices;
 use crate::error::Result;
 use crate::inspect::{architecture, distros, fstab, registry, release};
 use crate::mountable::Mountable;
-use crate::partition_table::{self, Geometry, Table};
 use crate::paths::Sysroot;
 use crate::tar::Attributes;
 use crate::tar::extract::{Extractor, Options};
 use crate::{acl, base64, capabilities, glob, iso9660, probe};
 use std::ffi::OsStr;
-use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -97,26 +95,6 @@ pub fn hive(bytes: &[u8]) {
             value.text();
             value.number();
         }
-    }
-}
-
-/// A disk with a partition table; the first byte says how large its sectors are.
-pub fn partitions(input: &[u8]) {
-    let Some((choice, disk)) = input.split_first() else { return };
-    let sector = if choice & 1 == 0 { 512 } else { 4096 };
-    let geometry = Geometry { sector, size: disk.len() as u64 };
-    // A disk that ends before its size says is an error, and no more.
-    match partition_table::read(&mut Cursor::new(disk), geometry).ok().flatten() {
-        Some(Table::Mbr(table)) => {
-            assert!(table.partitions.iter().all(|p| p.last() < geometry.sectors()));
-        }
-        Some(Table::Gpt(table)) => {
-            assert!(table.partitions().iter().all(|p| p.last < geometry.sectors()));
-            let mut written = disk.to_vec();
-            table.write(&mut Cursor::new(&mut written), geometry, |_| Ok(())).ok();
-            assert!(written.len() == disk.len(), "a table is written within the disk");
-        }
-        None => {}
     }
 }
 
@@ -213,16 +191,6 @@ mod tests {
         #[test]
         fn any_bytes_are_a_hive_or_none(bytes in input()) {
             super::hive(&[b"regf", &bytes[..]].concat());
-        }
-
-        #[test]
-        fn any_disk_has_partitions_or_none(bytes in input(), signed in any::<bool>()) {
-            let mut disk = bytes;
-            disk.resize(8192, 0);
-            if signed {
-                disk[511..513].copy_from_slice(&[0x55, 0xaa]);
-            }
-            super::partitions(&disk);
         }
 
         #[test]

@@ -90,7 +90,6 @@ mod library;
 mod listen;
 pub mod mountable;
 pub mod mounts;
-pub mod partition_table;
 pub mod paths;
 pub mod probe;
 mod procedures;

@@ -6,7 +6,7 @@
 //! blank, or one whose meaning is not certain, the program `blkid` is asked: both answer the same, with
 //! the same names.
 
-pub(crate) mod checksum;
+mod checksum;
 mod linux;
 mod medium;
 mod members;

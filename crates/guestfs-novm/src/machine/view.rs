@@ -10,21 +10,23 @@
 
 use super::dev;
 use crate::error::{Context, Result};
-use crate::parts;
 use crate::sys;
+use partitions::Geometry;
 use rustix::fs::{FileType, makedev};
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Directories of /sys that name block devices.
 const SYS: &[&str] = &["/sys/block", "/sys/class/block", "/sys/dev/block"];
 /// What /proc/partitions shows.
 const PARTITIONS: &str = "/run/partitions";
+/// Most partitions of a disk that Linux has minors for.
+const MAX_PARTITIONS: usize = 256;
 /// What is in a disk's directory of sysfs but says the kernel's name, or does not concern a disk.
 const NOT_SHOWN: &[&str] = &["uevent", "device", "loop", "serial", "mq"];
 /// What a disk says that it is.
@@ -192,14 +194,17 @@ impl View {
                 self.shown.values().any(|d| d.disk == Some(index) && d.partition.is_some());
             let name = format!("sd{}", letters(index));
             let Some(device) = self.shown.get(&name).filter(|_| !partitioned) else { continue };
-            let Ok(file) = File::open(Path::new("/dev").join(&name)) else { continue };
+            let Ok(mut file) = File::open(Path::new("/dev").join(&name)) else { continue };
             let sector = read_number(&device.real.join("queue/logical_block_size"));
-            let read = |buffer: &mut [u8], at| file.read_exact_at(buffer, at);
-            let table = parts::read(&read, device.sectors * 512, u64::from(sector.unwrap_or(512)));
-            for p in table.into_iter().flatten() {
-                match sys::add_partition(&file, p.number, p.start, p.length) {
+            let geometry =
+                Geometry { sector: sector.unwrap_or(512).into(), size: device.sectors * 512 };
+            let table = partitions::read(&mut file, geometry).ok().flatten();
+            let entries = table.map(|table| table.entries()).unwrap_or_default();
+            for entry in entries.iter().take(MAX_PARTITIONS) {
+                let Some((start, length)) = entry.shown(geometry) else { continue };
+                match sys::add_partition(&file, entry.number(), start, length) {
                     Ok(()) => any = true,
-                    Err(e) => tracing::debug!(disk = name, partition = p.number, "{e}"),
+                    Err(e) => tracing::debug!(disk = name, partition = entry.number(), "{e}"),
                 }
             }
         }

@@ -169,7 +169,7 @@ pub(super) fn drives(s: &mut Session, os: &Os) -> Vec<(String, PathBuf)> {
 fn is_target(path: &Path, target: &Target) -> bool {
     let Some((disk, number)) = partition::of_device(path) else { return false };
     let Ok(Some(entry)) = partition::entry(&disk, number) else { return false };
-    let uuid = entry.uuid(number);
+    let uuid = entry.uuid();
     match target {
         Target::Gpt { uuid: wanted } => uuid.eq_ignore_ascii_case(wanted),
         Target::Mbr { signature, start } => {

@@ -24,7 +24,7 @@ fn update(table: &[u32; 256], seed: u32, bytes: &[u8]) -> u32 {
 }
 
 /// CRC-32 as LVM uses it: with this seed, not inverted.
-pub(crate) fn crc32(seed: u32, bytes: &[u8]) -> u32 {
+pub(super) fn crc32(seed: u32, bytes: &[u8]) -> u32 {
     update(&CRC32, seed, bytes)
 }
 

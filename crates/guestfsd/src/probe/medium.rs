@@ -9,8 +9,6 @@ use std::io;
 
 /// Bytes from the beginning on that are read at once: they hold every superblock but those at the end.
 const HEAD: usize = 264 << 10;
-/// Bytes from the beginning on that hold a partition table: a GPT of 128 entries, with sectors of 4096 bytes.
-const TABLE: usize = 24 << 10;
 /// Bytes at the end that are read at once.
 const TAIL: usize = 72 << 10;
 
@@ -37,13 +35,6 @@ impl<'f> Medium<'f> {
         let begin = size.saturating_sub(TAIL as u64).max(head.len() as u64);
         let tail = read(file, begin, usize::try_from(size - begin).unwrap_or(0))?;
         Ok(Self { head: head.into(), tail: tail.into(), size, source: Source::File(file) })
-    }
-
-    /// A disk of which only the partition table is wanted.
-    pub(super) fn of_table(file: &'f File) -> io::Result<Self> {
-        let size = rustix::fs::seek(file, SeekFrom::End(0))?;
-        let head = read(file, 0, TABLE.min(usize::try_from(size).unwrap_or(TABLE)))?;
-        Ok(Self { head: head.into(), tail: Cow::Borrowed(&[]), size, source: Source::File(file) })
     }
 
     pub(super) fn of_bytes(bytes: &'f [u8]) -> Self {

@@ -9,6 +9,7 @@ use crate::error::{Context, Result};
 use crate::probe::{self, partition};
 use crate::session::Session;
 use crate::tool::Tool;
+use partitions::Entry;
 use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -92,9 +93,11 @@ fn entry(disk: &Path, number: u32, sysfs: &Path, sectors: u64) -> Result<Option<
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let (scheme, kind, flags) = match &entry {
         // Without a signature its partitions have no UUIDs.
-        partition::Entry::Mbr { disk: 0, .. } => return Ok(None),
-        partition::Entry::Mbr { kind, flags, .. } => ("dos", format!("{kind:#x}"), *flags),
-        partition::Entry::Gpt { kind, flags, .. } => ("gpt", kind.clone(), *flags),
+        Entry::Mbr { disk: 0, .. } => return Ok(None),
+        Entry::Mbr { partition: p, .. } => {
+            ("dos", format!("{:#x}", p.id), if p.active { 0x80 } else { 0 })
+        }
+        Entry::Gpt(p) => ("gpt", p.type_guid.to_string().to_ascii_lowercase(), p.attributes),
     };
     // What `blkid` makes of other characters is its own affair.
     if !entry.name().chars().all(plain) {
@@ -106,7 +109,7 @@ fn entry(disk: &Path, number: u32, sysfs: &Path, sectors: u64) -> Result<Option<
     let tags = [
         ("SCHEME", scheme.to_owned()),
         ("NAME", entry.name().to_owned()),
-        ("UUID", entry.uuid(number)),
+        ("UUID", entry.uuid()),
         ("TYPE", kind),
         ("FLAGS", if flags == 0 { String::new() } else { format!("{flags:#x}") }),
         ("NUMBER", number.to_string()),

@@ -8,6 +8,7 @@ use crate::probe::{self, Contents, partition};
 use crate::session::Session;
 use crate::tool::Tool;
 use guestfs_api::Errno;
+use partitions::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -43,13 +44,13 @@ pub(crate) fn findfs_label(s: &mut Session, label: &OsStr) -> Result<PathBuf> {
 
 /// The partition of this UUID.
 pub(crate) fn findfs_partuuid(s: &mut Session, uuid: &OsStr) -> Result<PathBuf> {
-    let is = |e: &partition::Entry, number| OsStr::new(&e.uuid(number)).eq_ignore_ascii_case(uuid);
+    let is = |e: &Entry| OsStr::new(&e.uuid()).eq_ignore_ascii_case(uuid);
     find_partition(s, "uuid", uuid, is)
 }
 
 /// The partition of this name.
 pub(crate) fn findfs_partlabel(s: &mut Session, label: &OsStr) -> Result<PathBuf> {
-    find_partition(s, "label", label, |e, _| e.name() == label)
+    find_partition(s, "label", label, |e| e.name() == label)
 }
 
 pub(super) fn find_filesystem(
@@ -85,13 +86,13 @@ fn find_partition(
     s: &mut Session,
     argument: &str,
     value: &OsStr,
-    is: impl Fn(&partition::Entry, u32) -> bool,
+    is: impl Fn(&Entry) -> bool,
 ) -> Result<PathBuf> {
     for path in super::devices::list_partitions(s)? {
         if let Some((disk, number)) = partition::of_device(&path)
             && let Ok(Some(entry)) = partition::entry(&disk, number)
             && !value.is_empty()
-            && is(&entry, number)
+            && is(&entry)
         {
             return Ok(path);
         }

@@ -1,6 +1,6 @@
 //! Partition tables.
 //!
-//! Questions are answered from the table's own bytes ([`crate::partition_table`]); of kinds of tables that we
+//! Questions are answered from the table's own bytes ([`partitions`]); of kinds of tables that we
 //! do not read, and of any that is not beyond doubt, by parted. Partitions are made, moved and deleted by parted;
 //! fields of a GPT are changed in place.
 
@@ -20,11 +20,12 @@ pub(crate) use sfdisk::{
 use crate::block;
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
-use crate::partition_table::{self, Geometry, Table, gpt, mbr};
+use crate::probe::partition;
 use crate::session::Session;
 use crate::tool::Tool;
 use guestfs_api::{Errno, structs};
 use parted::{Listed, Listing};
+use partitions::{Geometry, Table, gpt, mbr};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -91,10 +92,8 @@ struct Disk {
 
 fn open(device: &Device, flags: OFlags) -> Result<Disk> {
     let mut file = device.open(flags)?;
-    let sector = block::sector_size(&file).on(device)?;
-    let size = block::size(&file).on(device)?;
-    let geometry = Geometry { sector: u64::try_from(sector).unwrap_or(512), size };
-    let table = partition_table::read(&mut file, geometry).on(device)?;
+    let geometry = partition::geometry(&file).on(device)?;
+    let table = partitions::read_beyond_doubt(&mut file, geometry).on(device)?;
     Ok(Disk { file, geometry, table })
 }
 

@@ -3,13 +3,13 @@
 use super::filesystems::find_filesystem;
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
-use crate::partition_table::guid::Guid;
 use crate::paths::{GuestPath, proc_path};
 use crate::probe::Contents;
 use crate::session::Session;
 use crate::swap::Swaps;
 use crate::tool::Tool;
 use guestfs_api::options;
+use partitions::guid::Guid;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;

@@ -5,11 +5,11 @@ use super::{Disk, check_number, no_partition, open};
 use crate::block;
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
-use crate::partition_table::guid::Guid;
-use crate::partition_table::{Table, gpt};
 use crate::session::Session;
 use crate::tool::Tool;
 use guestfs_api::Errno;
+use partitions::guid::Guid;
+use partitions::{Table, gpt};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 

@@ -1,9 +1,9 @@
 //! GUID partition tables (UEFI 2.10, chapter 5): a header after the first sector, an array of entries, and both
 //! once more at the end of the disk.
 
-use super::guid::Guid;
-use super::{Geometry, disjoint, le, read_at};
-use crate::probe::checksum;
+use crate::guid::Guid;
+use crate::{Geometry, Reading, disjoint, le, read_at};
+use crc_fast::CrcAlgorithm;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 
@@ -94,19 +94,24 @@ pub enum Field {
 }
 
 /// Whether there is a header where one has to be.
-pub(super) fn has_signature(disk: &mut (impl Read + Seek), geometry: Geometry) -> io::Result<bool> {
+pub(crate) fn has_signature(disk: &mut (impl Read + Seek), geometry: Geometry) -> io::Result<bool> {
     let mut signature = [0; 8];
     read_at(disk, HEADER_LBA * geometry.sector, &mut signature)?;
     Ok(signature == SIGNATURE)
 }
 
 /// The table at the beginning of the disk, if it is sound, or else its copy at the end, if that is.
-pub(super) fn read(disk: &mut (impl Read + Seek), geometry: Geometry) -> io::Result<Option<Table>> {
-    if let Some(table) = read_at_lba(disk, geometry, HEADER_LBA)? {
-        return Ok(Some(table));
+pub(crate) fn read(
+    disk: &mut (impl Read + Seek),
+    geometry: Geometry,
+) -> io::Result<Option<Reading<Table>>> {
+    if let Some(reading) = read_at_lba(disk, geometry, HEADER_LBA)? {
+        return Ok(Some(reading));
     }
     let last = geometry.sectors() - 1;
-    let Some(mut table) = read_at_lba(disk, geometry, last)? else { return Ok(None) };
+    let Some(Reading { mut table, doubtful }) = read_at_lba(disk, geometry, last)? else {
+        return Ok(None);
+    };
     // From here on as if it was the first one.
     let entries_end = ENTRIES_LBA_FIRST + (table.entries.len() as u64).div_ceil(geometry.sector);
     let has_room = entries_end <= le(&table.header[FIRST_USABLE]);
@@ -115,7 +120,7 @@ pub(super) fn read(disk: &mut (impl Read + Seek), geometry: Geometry) -> io::Res
     {
         table.header[field].copy_from_slice(&lba.to_le_bytes());
     }
-    Ok(has_room.then_some(table))
+    Ok(Some(Reading { table, doubtful: doubtful || !has_room }))
 }
 
 /// The table whose header is in this sector, if it is sound.
@@ -123,7 +128,7 @@ fn read_at_lba(
     disk: &mut (impl Read + Seek),
     geometry: Geometry,
     lba: u64,
-) -> io::Result<Option<Table>> {
+) -> io::Result<Option<Reading<Table>>> {
     let mut header = vec![0; usize::try_from(geometry.sector).unwrap_or(512)];
     read_at(disk, lba * geometry.sector, &mut header)?;
     if !header.starts_with(SIGNATURE) {
@@ -159,7 +164,7 @@ fn read_at_lba(
         .iter()
         .all(|p| first_usable <= p.first && p.first <= p.last && p.last <= last_usable);
     let apart = fit && disjoint(partitions.iter().map(|p| (p.first, p.last)).collect());
-    Ok(apart.then_some(table))
+    Ok(Some(Reading { table, doubtful: !apart }))
 }
 
 /// The checksum that a header ought to have, if its length is one that it may have.
@@ -282,6 +287,7 @@ fn write_at(disk: &mut (impl Write + Seek), offset: u64, bytes: &[u8]) -> io::Re
 }
 
 /// CRC-32 as in IEEE 802.3.
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    !checksum::crc32(!0, bytes)
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    let sum = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, bytes);
+    u32::try_from(sum).unwrap_or(u32::MAX)
 }

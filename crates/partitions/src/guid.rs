@@ -28,7 +28,7 @@ impl Guid {
     }
 
     /// From a table.
-    pub(super) fn at(bytes: &[u8]) -> Self {
+    pub(crate) fn at(bytes: &[u8]) -> Self {
         let mut guid = [0; 16];
         guid.copy_from_slice(&bytes[..16]);
         Self(guid)

@@ -3,7 +3,7 @@
 use super::gpt::{Field, crc32};
 use super::guid::Guid;
 use super::mbr::Kind;
-use super::*;
+use super::{read_beyond_doubt as read, *};
 use proptest::prelude::*;
 use std::io::Cursor;
 
@@ -350,5 +350,26 @@ proptest! {
             check(Some(Table::Gpt(table.clone())), geometry.sectors());
             table.write(&mut Cursor::new(&mut image.bytes), geometry, |_| Ok(())).ok();
         }
+    }
+
+    #[test]
+    fn what_the_fuzzer_looks_for_is_not_found_soon(
+        table in proptest::collection::vec(any::<u8>(), 64),
+        kinds in proptest::collection::vec(prop_oneof![Just(5u8), Just(0xee), Just(0x83), Just(0)], 4),
+        tail in proptest::collection::vec(any::<u8>(), 2048),
+        header: bool,
+    ) {
+        let mut disk = vec![0; 447];
+        disk.extend(table);
+        disk.extend(mbr::SIGNATURE);
+        disk.extend(tail);
+        for (n, kind) in kinds.into_iter().enumerate() {
+            disk[447 + n * 16] = 0;
+            disk[447 + n * 16 + 4] = kind;
+        }
+        if header {
+            disk[513..521].copy_from_slice(b"EFI PART");
+        }
+        fuzz::partitions(&disk);
     }
 }
