@@ -161,6 +161,9 @@ pub fn client_path(sysroot: &Sysroot, path: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::StatVfsMountFlags;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    use std::process::Command;
 
     #[test]
     fn a_line_of_mountinfo_is_read_with_and_without_optional_fields() {
@@ -194,5 +197,46 @@ mod tests {
         let sysroot = Sysroot::new("/sysroot");
         assert_eq!(client_path(&sysroot, Path::new("/sysroot")), "/");
         assert_eq!(client_path(&sysroot, Path::new("/sysroot/a/b")), "/a/b");
+    }
+
+    /// An image on a loop device.
+    struct Loop(PathBuf);
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            Command::new("/usr/sbin/losetup").arg("--detach").arg(&self.0).status().ok();
+        }
+    }
+
+    fn run(command: &mut Command) -> String {
+        let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        assert!(out.status.success(), "{command:?}: {out:?} (needs root, e2fsprogs and mount)");
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    #[test]
+    fn on_a_detached_mount_device_nodes_and_programs_do_not_work() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(8 << 20).unwrap();
+        run(Command::new("/usr/sbin/mke2fs").args(["-q", "-t", "ext4"]).arg(image.path()));
+        // Of no harm, should they work: the null device, and a program that does nothing.
+        let script = ["mknod node c 1 3", "write /bin/true program", "sif program mode 0104755"];
+        for line in script {
+            run(Command::new("/usr/sbin/debugfs").args(["-w", "-R", line]).arg(image.path()));
+        }
+        let losetup =
+            run(Command::new("/usr/sbin/losetup").args(["-f", "--show"]).arg(image.path()));
+        let device = Loop(losetup.trim().into());
+        let mount = Detached::new(&device.0, "ext4").unwrap();
+        let (node, program) = (mount.path().join("node"), mount.path().join("program"));
+        assert!(std::fs::metadata(&node).unwrap().file_type().is_char_device());
+        let denied = Some(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(std::fs::File::open(&node).err().map(|e| e.kind()), denied);
+        assert_eq!(std::fs::metadata(&program).unwrap().mode() & 0o7777, 0o4755);
+        assert_eq!(Command::new(&program).status().err().map(|e| e.kind()), denied);
+        let flags = rustix::fs::fstatvfs(&mount.root).unwrap().f_flag;
+        assert!(flags.contains(StatVfsMountFlags::NOSUID | StatVfsMountFlags::RDONLY));
+        let name = device.0.as_os_str();
+        assert!(all().unwrap().iter().all(|mount| mount.source != name), "seen by nobody");
     }
 }

@@ -241,6 +241,26 @@ fn a_separate_usr_tells_the_distribution() {
 }
 
 #[test]
+fn devices_and_fifos_in_the_place_of_files_are_not_read() {
+    use rustix::fs::{FileType, Mode, makedev};
+    let fstab: &[u8] = b"/dev/sda1 / ext4 defaults 0 1\n";
+    // The zero device, which has as many bytes as anybody wants, and a FIFO, which nobody ever writes to.
+    let nodes = [(FileType::CharacterDevice, makedev(1, 5)), (FileType::Fifo, 0)];
+    for (kind, number) in nodes {
+        let dir = guest(&[("bin/", b""), ("etc/fstab", fstab)]);
+        for file in ["etc/os-release", "etc/hostname", "etc/debian_version"] {
+            let path = dir.path().join(file);
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::RUSR, number)
+                .expect("this test makes device nodes: run it as root");
+        }
+        let root = Sysroot::new(dir.path()).open().unwrap();
+        assert_eq!(Guest::at(&root).read("/etc/hostname"), None);
+        let unix::Found::Root(os, _) = look(dir.path()) else { panic!("a root without {kind:?}") };
+        assert_eq!((os.hostname, os.distro), (None, None), "{kind:?}");
+    }
+}
+
+#[test]
 fn files_behind_links_that_lead_out_are_not_read() {
     let outside = guest(&[("os-release", b"ID=fedora\n")]);
     let dir = guest(&[("bin/", b""), ("etc/fstab", b"")]);
