@@ -23,6 +23,7 @@ const WANTED: &[&str] = &[
     "coreutils",
     "cpio",
     "cryptsetup-bin",
+    "dash",
     "diffutils",
     "dosfstools",
     "e2fsprogs",
