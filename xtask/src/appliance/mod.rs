@@ -22,8 +22,9 @@ use crate::vm::kernel;
 
 const INIT: &str = include_str!("init");
 const DAEMON: &str = include_str!("daemon");
-/// What disks, channel and root need before there is a root.
-const MODULES: [&str; 5] = ["virtio_pci", "virtio_scsi", "sd_mod", "virtio_console", "ext4"];
+/// What disks, channel and root need before there is a root. With sd_mod first each disk gets its name when
+/// it is found; else all are looked at at a time, and are named in any order.
+const MODULES: [&str; 5] = ["sd_mod", "virtio_pci", "virtio_scsi", "virtio_console", "ext4"];
 /// Modules that are in the root, by their directories: filesystems and what is below them.
 const MODULE_DIRS: [&str; 10] = [
     "kernel/arch",

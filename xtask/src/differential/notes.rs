@@ -1,6 +1,9 @@
 //! What is right to differ: `NAME.differs` beside `NAME.fish`. Reasons (`#`), and below each what
 //! differs for it: lines of the distribution's daemon (`-`) and of ours (`+`), in any order.
 
+/// How reasons begin of what is only so with no VM, or only in one.
+const NO_VM: &str = "# No VM:";
+const VM: &str = "# VM:";
 /// The reason of what has been noted by the machine.
 const UNKNOWN: &str = "# ?\n";
 
@@ -38,6 +41,13 @@ impl Notes {
         Self { groups }
     }
 
+    /// Those that hold in a VM, or with none.
+    pub(super) fn that_hold(mut self, in_vm: bool) -> Self {
+        let not_here = if in_vm { NO_VM } else { VM };
+        self.groups.retain(|group| !group.reason.starts_with(not_here));
+        self
+    }
+
     /// Lines that stand below no reason.
     pub(super) fn without_reason(&self) -> Vec<&str> {
         let unknown = |group: &&Group| group.reason.is_empty() || group.reason == UNKNOWN;
@@ -68,9 +78,11 @@ impl Notes {
         text
     }
 
-    /// The file for what differs now: each line below its reason, and below `# ?` if it had none.
+    /// The file for what differs now with no VM: each line below its reason, and below `# ?` if it had none.
     pub(super) fn updated(mut self, differences: &[String]) -> String {
         let mut fresh = Vec::new();
+        let of_vm: Vec<Group> =
+            self.groups.extract_if(.., |group| group.reason.starts_with(VM)).collect();
         let mut kept: Vec<Group> = self
             .groups
             .iter()
@@ -87,6 +99,7 @@ impl Notes {
                 None => fresh.push(line.clone()),
             }
         }
+        kept.extend(of_vm);
         kept.push(Group { reason: UNKNOWN.to_owned(), lines: fresh });
         kept.retain(|group| !group.lines.is_empty());
         let text = |group: &Group| {
@@ -122,6 +135,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_only_so_in_a_vm_or_without_is_not_to_be_seen_elsewhere() {
+        let notes = |in_vm| {
+            let text = "# No VM: no devices\n-a\n\n# VM: udev\n-b\n\n# texts\n-c\n";
+            Notes::parse(text).that_hold(in_vm)
+        };
+        assert_eq!(notes(false).complaints(&lines("-a -c")), "");
+        assert_eq!(notes(true).complaints(&lines("-b -c")), "");
+        assert_eq!(notes(true).complaints(&lines("-a -b -c")), "-a\n");
+    }
+
+    #[test]
     fn an_update_keeps_the_reasons() {
         assert_eq!(Notes::parse(FILE).updated(&lines("-a +b -c")), FILE);
         assert_eq!(
@@ -129,5 +153,7 @@ mod tests {
             "# ours is right\n# (so says the manual)\n+b\n\n# ?\n+d\n"
         );
         assert_eq!(Notes::parse(FILE).updated(&[]), "");
+        let of_vm = "# VM: udev\n-b\n";
+        assert_eq!(Notes::parse(of_vm).updated(&[]), of_vm);
     }
 }
