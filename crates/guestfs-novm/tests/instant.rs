@@ -158,6 +158,47 @@ fn nothing_is_left_when_the_program_itself_is_killed() {
     }
 }
 
+/// Loop devices of a file of their own, which do not stay if the test fails.
+struct Attached {
+    file: tempfile::NamedTempFile,
+    names: Vec<String>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // Those that were detached meanwhile may be somebody else's by now.
+        let file = self.file.path().to_str().unwrap();
+        let left = run("/sbin/losetup", "mount", &["-n", "-O", "NAME", "-j", file]);
+        for name in left.lines() {
+            run("/sbin/losetup", "mount", &["-d", name]);
+        }
+    }
+}
+
+#[test]
+fn a_loop_device_that_becomes_free_during_a_session_can_be_used_in_it() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let mut busy = Attached { file: tempfile::NamedTempFile::new().unwrap(), names: Vec::new() };
+    busy.file.as_file().set_len(4 << 20).unwrap();
+    let file = busy.file.path().to_str().unwrap().to_owned();
+    run("/sbin/mkfs.ext4", "e2fsprogs", &["-q", &file]);
+    // Every loop device that there was is in use until the session is under way.
+    let there = fs::read_dir("/sys/block").unwrap().flatten();
+    let loops = there.filter(|e| e.file_name().to_string_lossy().starts_with("loop")).count();
+    for _ in 0..loops {
+        let name = run("/sbin/losetup", "mount", &["--find", "--show", &file]);
+        busy.names.push(name.trim().to_owned());
+    }
+    let free: String = busy.names.iter().map(|n| format!("!/sbin/losetup -d {n}\n")).collect();
+    let text = host.prints(&format!(
+        "add {} format:raw\nrun\nmount /dev/sda /\nupload {file} /inner\nmkdir /at\n{free}\
+         mount-loop /inner /at\nls /at\numount /at\n",
+        disk.display(),
+    ));
+    assert_eq!(text, "lost+found\n");
+}
+
 #[test]
 fn the_hosts_devices_and_files_are_out_of_sight() {
     let host = host();

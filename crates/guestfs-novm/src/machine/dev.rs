@@ -1,11 +1,11 @@
-//! /dev: a few character devices, free loop devices, and (by [`super::view`]) the client's disks. No
+//! /dev: a few character devices, and (by [`super::view`]) free loop devices and the client's disks. No
 //! other device of the host's.
 
 use crate::error::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
@@ -32,8 +32,8 @@ const LINKS: &[(&str, &str)] = &[
 const DIRECTORIES: &[&str] = &["pts", "shm", "disk", "mapper"];
 /// Bytes of files in /dev, which are none.
 const SIZE: &CStr = c"mode=755,size=64k,nr_inodes=16384";
-/// Loop devices that there is a node for, if nobody uses them: for files in the guest.
-const LOOPS: u32 = 32;
+/// Loop devices that the kernel may make beyond those that there are.
+const SPARE_LOOPS: u32 = 16;
 
 /// Makes /dev at this directory, which is empty.
 pub fn make(dev: &Path) -> Result<()> {
@@ -50,10 +50,6 @@ pub fn make(dev: &Path) -> Result<()> {
             node(&dev.join(name), FileType::CharacterDevice, 0o660, found.rdev())?;
         }
     }
-    for number in free_loops() {
-        let path = dev.join(format!("loop{number}"));
-        node(&path, FileType::BlockDevice, 0o660, makedev(7, number))?;
-    }
     for (name, target) in LINKS {
         symlink(target, dev.join(name)).on(name)?;
     }
@@ -63,11 +59,16 @@ pub fn make(dev: &Path) -> Result<()> {
     mount("shm", dev.join("shm"), "tmpfs", flags | MountFlags::NODEV, c"mode=1777").on("/dev/shm")
 }
 
-/// Loop devices that nobody uses now.
-pub fn free_loops() -> impl Iterator<Item = u32> {
-    let there = |n: &u32| Path::new(&format!("/sys/block/loop{n}")).exists();
-    let used = |n: &u32| Path::new(&format!("/sys/block/loop{n}/loop")).exists();
-    (0..LOOPS).filter(move |n| there(n) && !used(n))
+/// Loop devices that nobody uses now, or that are not even there yet: the kernel gives any of them to whoever
+/// asks for one.
+pub fn free_loops() -> Vec<u32> {
+    let number = |name: &OsStr| name.to_str()?.strip_prefix("loop")?.parse::<u32>().ok();
+    let all = Path::new("/sys/devices/virtual/block");
+    let there = std::fs::read_dir(all).into_iter().flatten().flatten();
+    let there: Vec<u32> = there.filter_map(|entry| number(&entry.file_name())).collect();
+    let used = |n: &u32| all.join(format!("loop{n}/loop")).exists();
+    let end = there.iter().max().map_or(0, |last| last.saturating_add(1));
+    (0..end.saturating_add(SPARE_LOOPS)).filter(|n| !(there.contains(n) && used(n))).collect()
 }
 
 /// Makes a node with exactly this mode.

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 /// Directories of /sys that name block devices.
 const SYS: &[&str] = &["/sys/block", "/sys/class/block", "/sys/dev/block"];
+/// Loop devices, in linux/major.h.
+const LOOP_MAJOR: u32 = 7;
 /// What /proc/partitions shows.
 const PARTITIONS: &str = "/run/partitions";
 /// Most partitions of a disk that Linux has minors for.
@@ -62,6 +64,8 @@ pub struct View {
     /// Each with its directory in sysfs.
     disks: Vec<(Disk, PathBuf)>,
     shown: BTreeMap<String, Device>,
+    /// Loop devices that were free once, for files in the guest.
+    loops: BTreeSet<u32>,
 }
 
 impl View {
@@ -73,21 +77,16 @@ impl View {
             let real = fs::canonicalize(&link).on(link.display())?;
             found.push((disk, real));
         }
-        let free: Vec<u32> = dev::free_loops().collect();
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         for dir in SYS {
             mount("guestfs-novm", *dir, "tmpfs", flags, c"mode=755").on(dir)?;
-        }
-        for number in free {
-            let target = format!("../../devices/virtual/block/loop{number}");
-            symlink(target, format!("/sys/dev/block/7:{number}")).on("/sys/dev/block")?;
         }
         for dir in ["/dev/disk/by-path", "/dev/disk/guestfs"] {
             fs::create_dir_all(dir).on(dir)?;
         }
         fs::write(PARTITIONS, "").on(PARTITIONS)?;
         mount_bind(PARTITIONS, "/proc/partitions").on("/proc/partitions")?;
-        let mut view = Self { disks: found, shown: BTreeMap::new() };
+        let mut view = Self { disks: found, shown: BTreeMap::new(), loops: BTreeSet::new() };
         view.sync()?;
         Ok(view)
     }
@@ -99,9 +98,29 @@ impl View {
 
     /// Shows what the kernel has now.
     pub fn sync(&mut self) -> Result<()> {
+        self.show_loops()?;
         self.show(self.scan())?;
         if self.add_partitions() {
             self.show(self.scan())?;
+        }
+        Ok(())
+    }
+
+    /// Other sessions, and the host, begin and cease to use loop devices at any time.
+    fn show_loops(&mut self) -> Result<()> {
+        for number in dev::free_loops() {
+            if !self.loops.insert(number) {
+                continue;
+            }
+            let node = format!("/dev/loop{number}");
+            let kind = FileType::BlockDevice;
+            dev::node(node.as_ref(), kind, 0o660, makedev(LOOP_MAJOR, number))?;
+            let link = format!("/sys/dev/block/{LOOP_MAJOR}:{number}");
+            // One that is a disk of ours has its link.
+            if fs::symlink_metadata(&link).is_err() {
+                let target = format!("../../devices/virtual/block/loop{number}");
+                symlink(target, &link).on(link)?;
+            }
         }
         Ok(())
     }
