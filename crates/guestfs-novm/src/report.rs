@@ -2,7 +2,9 @@
 //! throws away unless it is verbose; so the one that ends a launch goes to the client's own, too.
 
 use crate::error::Error;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -10,13 +12,19 @@ use std::sync::OnceLock;
 static CLIENT: OnceLock<File> = OnceLock::new();
 
 /// From here on the process that started this one hears of errors, if what it has for standard error
-/// can be opened again (a socket cannot).
+/// is to be had.
 pub(crate) fn to_parent_too() {
-    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    // Not waiting for whoever should read a pipe or look at a terminal.
-    let flags =
-        OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    if let Ok(file) = rustix::fs::open(format!("/proc/{parent}/fd/2"), flags, Mode::empty()) {
+    let Some(parent) = rustix::process::getppid() else { return };
+    // The descriptor itself, so that in a file each writes behind the other; who may not have that may
+    // open the file (no socket) once more.
+    let own = pidfd_open(parent, PidfdFlags::empty())
+        .and_then(|pidfd| pidfd_getfd(pidfd, 2, PidfdGetfdFlags::empty()));
+    let again = || {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let path = format!("/proc/{}/fd/2", parent.as_raw_nonzero());
+        rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty())
+    };
+    if let Ok(file) = own.or_else(|_| again()) {
         CLIENT.set(file.into()).ok();
     }
 }
@@ -25,7 +33,12 @@ pub(crate) fn to_parent_too() {
 pub(crate) fn report(error: &Error) {
     let line = format!("guestfs-novm: {error}\n");
     io::stderr().write_all(line.as_bytes()).ok();
-    if let Some(mut client) = CLIENT.get() {
+    // Not waiting for whoever should read a pipe or look at a terminal.
+    let takes = |file: &&File| {
+        let mut fds = [PollFd::new(*file, PollFlags::OUT)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n == 1)
+    };
+    if let Some(mut client) = CLIENT.get().filter(takes) {
         client.write_all(line.as_bytes()).ok();
     }
 }

@@ -6,6 +6,7 @@ mod common;
 use common::{Host, run};
 use rustix::process::Signal;
 use std::fs;
+use std::process::Stdio;
 
 fn host() -> Host {
     assert!(rustix::process::geteuid().is_root(), "loop devices need root");
@@ -108,7 +109,14 @@ fn an_image_that_cannot_be_served_is_refused_with_the_reason() {
     let output = host.session(&script);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(stderr.contains("images of format vmdk cannot be served without a VM"), "{stderr}");
+    let reason = "images of format vmdk cannot be served without a VM";
+    assert!(stderr.contains(reason), "{stderr}");
+    // In a file, the client's own words stand behind the reason and not upon it.
+    let log = host.path("log");
+    let file = fs::File::create(&log).unwrap();
+    host.command(&script).stdout(Stdio::null()).stderr(file).status().unwrap();
+    let text = fs::read_to_string(log).unwrap();
+    assert!(text.contains(reason) && text.contains("guestfs_launch failed"), "{text}");
 }
 
 #[test]
