@@ -61,10 +61,6 @@ impl Count {
 
 type Step = (&'static str, fn(&Options) -> Result<Count>);
 
-/// Not among the steps unless named, or with --full: it compares with another program, whose
-/// answers depend on this machine, too.
-const COMPARISON: &str = "guestfs";
-
 const STEPS: [Step; 6] = [
     ("fmt", |_| one(&mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", |_| {
@@ -76,7 +72,7 @@ const STEPS: [Step; 6] = [
         one(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("unit", |_| cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
-    (COMPARISON, |options| differential::main(options.full)),
+    ("guestfs", |options| differential::main(options.full)),
     ("loom", |_| check::loom()),
 ];
 
@@ -117,9 +113,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let wanted = |name: &str| {
         options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
     };
-    let by_default = |name| name != COMPARISON || options.full || !options.only.is_empty();
-    let steps: Vec<Step> =
-        STEPS.into_iter().filter(|(name, _)| wanted(name) && by_default(*name)).collect();
+    let steps: Vec<Step> = STEPS.into_iter().filter(|(name, _)| wanted(name)).collect();
     let suites: Vec<&Suite> =
         SUITES.iter().filter(|suite| !options.quick && wanted(suite.name)).collect();
     if options.list {

@@ -32,8 +32,8 @@ const LINKS: &[(&str, &str)] = &[
 const DIRECTORIES: &[&str] = &["pts", "shm", "disk", "mapper"];
 /// Bytes of files in /dev, which are none.
 const SIZE: &CStr = c"mode=755,size=64k,nr_inodes=16384";
-/// Loop devices that the kernel may make beyond those that there are.
-const SPARE_LOOPS: u32 = 16;
+/// Where the kernel has loop devices.
+const VIRTUAL: &str = "/sys/devices/virtual/block";
 
 /// Makes /dev at this directory, which is empty.
 pub fn make(dev: &Path) -> Result<()> {
@@ -59,16 +59,17 @@ pub fn make(dev: &Path) -> Result<()> {
     mount("shm", dev.join("shm"), "tmpfs", flags | MountFlags::NODEV, c"mode=1777").on("/dev/shm")
 }
 
-/// Loop devices that nobody uses now, or that are not even there yet: the kernel gives any of them to whoever
-/// asks for one.
-pub fn free_loops() -> Vec<u32> {
-    let number = |name: &OsStr| name.to_str()?.strip_prefix("loop")?.parse::<u32>().ok();
-    let all = Path::new("/sys/devices/virtual/block");
-    let there = std::fs::read_dir(all).into_iter().flatten().flatten();
-    let there: Vec<u32> = there.filter_map(|entry| number(&entry.file_name())).collect();
-    let used = |n: &u32| all.join(format!("loop{n}/loop")).exists();
-    let end = there.iter().max().map_or(0, |last| last.saturating_add(1));
-    (0..end.saturating_add(SPARE_LOOPS)).filter(|n| !(there.contains(n) && used(n))).collect()
+/// Loop devices that there are, in use or not. Those that the kernel could make have no nodes: it makes them when
+/// somebody opens one.
+pub fn loops() -> Vec<u32> {
+    let number = |name: &OsStr| name.to_str()?.strip_prefix("loop")?.parse().ok();
+    let there = std::fs::read_dir(VIRTUAL).into_iter().flatten().flatten();
+    there.filter_map(|entry| number(&entry.file_name())).collect()
+}
+
+/// Whether nobody uses this loop device now.
+pub fn is_free(number: u32) -> bool {
+    !Path::new(VIRTUAL).join(format!("loop{number}/loop")).exists()
 }
 
 /// Makes a node with exactly this mode.

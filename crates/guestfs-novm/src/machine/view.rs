@@ -108,10 +108,11 @@ impl View {
 
     /// Other sessions, and the host, begin and cease to use loop devices at any time.
     fn show_loops(&mut self) -> Result<()> {
-        for number in dev::free_loops() {
-            if !self.loops.insert(number) {
+        for number in dev::loops() {
+            if self.loops.contains(&number) || !dev::is_free(number) {
                 continue;
             }
+            self.loops.insert(number);
             let node = format!("/dev/loop{number}");
             let kind = FileType::BlockDevice;
             dev::node(node.as_ref(), kind, 0o660, makedev(LOOP_MAJOR, number))?;
