@@ -177,6 +177,23 @@ fn a_link_in_the_place_of_a_directory_is_replaced_or_kept() {
 }
 
 #[test]
+fn members_that_fail_do_not_keep_others_from_being_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = "echo 1 >a; echo 2 >b; echo 3 >c; mkdir z; tar -cf archive a b c z";
+    run(Command::new("bash").args(["-c", make]).current_dir(dir.path()));
+    let (_image, mut d) = guest();
+    for full in ["/a/x", "/b/x"] {
+        d.client.mkdir_p(full).unwrap();
+    }
+    let mut archive = std::fs::File::open(dir.path().join("archive")).unwrap();
+    let e = d.client.tar_in(&mut archive, "/", &TarIn::default()).unwrap_err();
+    assert_eq!(e.to_string(), "a: Directory not empty (and 1 errors more)");
+    assert_eq!(d.client.pread("/c", 100, 0).unwrap(), b"3\n");
+    assert!(d.client.is_dir("/z", &IsDir::default()).unwrap());
+    assert!(d.client.is_dir("/b/x", &IsDir::default()).unwrap());
+}
+
+#[test]
 fn excluded_names_stay_out() {
     let (_image, mut d) = guest();
     for file in ["/a.o", "/a.c", "/sub/b.o", "/sub/b.c", "/skip/c.c"] {

@@ -45,7 +45,7 @@ struct Script {
 const IN_VM: [&str; 6] = ["ext", "filesystems", "inspect", "parts", "vfat", "xfs"];
 
 /// Runs in User-Mode Linux that are made without --full, too: they take long.
-const UML_BY_DEFAULT: &[&str] = &["directories@vfat"];
+const UML_BY_DEFAULT: &[&str] = &["archives@vfat", "directories@vfat"];
 
 /// Runs the scripts with no VM; with `full` all of them in User-Mode Linux, too.
 pub(crate) fn main(full: bool) -> Result<Count> {

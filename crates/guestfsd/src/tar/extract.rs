@@ -4,6 +4,9 @@
 //! then resolved inside the sysroot. Modes and times of directories are set last, so that what is in them can be
 //! made first. Symbolic links that may lead out of the directory (absolute, or with `..`) are made last as well:
 //! no member of the archive goes through them.
+//!
+//! A member that cannot be made, or not be given all that it is to have, does not keep others from being unpacked:
+//! the error comes at the end. Owners are left out on filesystems that have none.
 
 use crate::error::{Context, Error, Result};
 use crate::paths::Root;
@@ -18,6 +21,7 @@ use crate::tar::{ACLS, Attributes, SELINUX};
 use guestfs_api::Errno;
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno as Raw;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
@@ -56,7 +60,24 @@ pub(crate) struct Extractor<'r> {
     /// The directory in which the last member was made, with its path.
     pub(super) last: Option<(Vec<u8>, OwnedFd)>,
     members: u64,
+    /// What was wrong with the first member that failed, and how many did.
+    failed: Option<Error>,
+    failures: u64,
+    /// Cleared when the filesystem turns out to have no owners.
+    pub(super) has_owners: Cell<bool>,
 }
+
+/// Errors that no member after the one concerned is likely to be spared.
+const FATAL: &[Errno] = &[
+    Errno::ENOSPC,
+    Errno::EDQUOT,
+    Errno::EIO,
+    Errno::EROFS,
+    Errno::ENOMEM,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::EINTR,
+];
 
 /// What comes next.
 pub(super) enum State {
@@ -106,6 +127,21 @@ impl<'r> Extractor<'r> {
             links: HashMap::new(),
             last: None,
             members: 0,
+            failed: None,
+            failures: 0,
+            has_owners: Cell::new(true),
+        }
+    }
+
+    /// Goes on after an error that concerns one member.
+    pub(super) fn defer(&mut self, done: Result<()>) -> Result<()> {
+        match done {
+            Err(e) if !FATAL.contains(&e.errno()) => {
+                self.failures += 1;
+                self.failed.get_or_insert(e);
+                Ok(())
+            }
+            done => done,
         }
     }
 
@@ -125,9 +161,16 @@ impl<'r> Extractor<'r> {
         ended.and(linked)?;
         // Those inside first: setting times does not change what is above.
         while let Some(directory) = self.directories.pop() {
-            directory.complete()?;
+            self.defer(directory.complete())?;
         }
-        Ok(())
+        match self.failed {
+            None => Ok(()),
+            Some(e) if self.failures == 1 => Err(e),
+            Some(e) => {
+                let others = self.failures - 1;
+                Err(Error::new(e.errno(), format!("{} (and {others} errors more)", e.message())))
+            }
+        }
     }
 
     fn check_end(&self) -> Result<()> {
@@ -274,33 +317,27 @@ impl<'r> Extractor<'r> {
         let path = inside(&name);
         let is_directory =
             kind == b'5' || kind == b'D' || (matches!(kind, b'0' | 0) && name.ends_with(b"/"));
-        if is_directory {
-            self.directory(path, &meta)?;
-            return Ok(skip(size + padding));
-        }
-        if path.is_empty() {
+        if !is_directory && path.is_empty() {
             return Err(invalid("member without a name"));
         }
         let link = || extra.link.clone().unwrap_or_else(|| header.text(LINKNAME).to_vec());
-        match kind {
-            b'1' => {
-                self.hard_link(path, &link(), &meta.shown)?;
-                Ok(skip(size + padding))
-            }
-            b'2' => {
-                self.symbolic_link(path, &link(), meta)?;
-                Ok(skip(size + padding))
-            }
-            b'3' | b'4' | b'6' => {
-                self.node(path, kind, header, &meta)?;
-                Ok(skip(size + padding))
-            }
+        let made = match kind {
+            _ if is_directory => self.directory(path, &meta),
+            b'1' => self.hard_link(path, &link(), &meta.shown),
+            b'2' => self.symbolic_link(path, &link(), meta),
+            b'3' | b'4' | b'6' => self.node(path, kind, header, &meta),
             // Regular files of all kinds; what is unknown is to be taken for one.
-            _ => {
-                let file = self.file(path, &meta.shown)?;
-                self.begin_file(header, kind, extra, file, meta, size, padding)
-            }
-        }
+            _ => match self.file(path, &meta.shown) {
+                Ok(file) => {
+                    return self.begin_file(header, kind, extra, file, meta, size, padding);
+                }
+                // What is to be skipped would have to be read as a map.
+                Err(e) if kind == b'S' => return Err(e),
+                Err(e) => Err(e),
+            },
+        };
+        self.defer(made)?;
+        Ok(skip(size + padding))
     }
 
     #[allow(clippy::too_many_arguments)] // All of them are of the one member.

@@ -26,8 +26,8 @@ pub(super) struct Made {
 
 impl Made {
     pub(super) fn complete(self) -> Result<()> {
-        rustix::fs::fchmod(&self.fd, self.mode).on(&self.shown)?;
-        rustix::fs::futimens(&self.fd, &self.times).on(&self.shown)
+        let mode = rustix::fs::fchmod(&self.fd, self.mode).on(&self.shown);
+        mode.and(rustix::fs::futimens(&self.fd, &self.times).on(&self.shown))
     }
 }
 
@@ -41,13 +41,38 @@ pub(super) struct Link {
 
 impl Extractor<'_> {
     /// Sets what a file is, its content being complete.
-    pub(super) fn complete(&self, file: &impl AsFd, meta: &Meta) -> Result<()> {
+    pub(super) fn complete(&mut self, file: &impl AsFd, meta: &Meta) -> Result<()> {
         let shown = &meta.shown;
-        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-        rustix::fs::fchown(file, Some(uid), Some(gid)).on(shown)?;
-        rustix::fs::fchmod(file, meta.mode).on(shown)?;
-        set_xattrs(file.as_fd(), meta)?;
-        rustix::fs::futimens(file, &meta.times).on(shown)
+        let owner = self.set_owner(meta, |uid, gid| rustix::fs::fchown(file, Some(uid), Some(gid)));
+        let mode = rustix::fs::fchmod(file, self.mode(meta)).on(shown);
+        let xattrs = set_xattrs(file.as_fd(), meta);
+        let times = rustix::fs::futimens(file, &meta.times).on(shown);
+        self.defer(owner.and(mode).and(xattrs).and(times))
+    }
+
+    /// Sets the owner of what was made just now: if that is not permitted, the filesystem has none (FAT).
+    fn set_owner(
+        &self,
+        meta: &Meta,
+        set: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        if !self.has_owners.get() {
+            return Ok(());
+        }
+        match set(Uid::from_raw(meta.uid), Gid::from_raw(meta.gid)) {
+            Err(Raw::PERM) => {
+                tracing::warn!("the filesystem has no owners");
+                self.has_owners.set(false);
+                Ok(())
+            }
+            done => done.on(&meta.shown),
+        }
+    }
+
+    /// The mode that it gets. What would run as an owner must not run as another.
+    fn mode(&self, meta: &Meta) -> Mode {
+        let as_owner = Mode::SUID | Mode::SGID;
+        if self.has_owners.get() { meta.mode } else { meta.mode - as_owner }
     }
 
     /// The directory that a member is in, and its name there. Directories that are missing are made.
@@ -164,10 +189,10 @@ impl Extractor<'_> {
             Mode::empty(),
         )
         .on(&meta.shown)?;
-        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-        rustix::fs::fchown(&fd, Some(uid), Some(gid)).on(&meta.shown)?;
-        set_xattrs(fd.as_fd(), meta)?;
-        self.later(fd, path, meta)
+        let owner = self.set_owner(meta, |uid, gid| rustix::fs::fchown(&fd, Some(uid), Some(gid)));
+        let xattrs = set_xattrs(fd.as_fd(), meta);
+        self.later(fd, path, meta)?;
+        owner.and(xattrs)
     }
 
     /// Remembers a directory for the end. Descriptors are few: one that the archive has left, or else the one of
@@ -176,13 +201,14 @@ impl Extractor<'_> {
         const OPEN: usize = 256;
         if self.directories.len() == OPEN {
             let left = self.directories.iter().position(|d| !path.starts_with(&d.path));
-            self.directories.remove(left.unwrap_or(0)).complete()?;
+            let completed = self.directories.remove(left.unwrap_or(0)).complete();
+            self.defer(completed)?;
         }
         let mut path = path.to_vec();
         if path.last().is_some_and(|b| *b != b'/') {
             path.push(b'/');
         }
-        let (mode, times, shown) = (meta.mode, meta.times.clone(), meta.shown.clone());
+        let (mode, times, shown) = (self.mode(meta), meta.times.clone(), meta.shown.clone());
         self.directories.push(Made { fd, path, mode, times, shown });
         Ok(())
     }
@@ -229,7 +255,7 @@ impl Extractor<'_> {
         let mut done = Ok(());
         for (file, link) in std::mem::take(&mut self.links) {
             let made = self.make_link(file, &link);
-            done = done.and(made);
+            done = done.and(self.defer(made));
         }
         done
     }
@@ -300,25 +326,31 @@ impl Extractor<'_> {
     /// Sets what a link, a node or a FIFO is, which cannot be opened.
     fn set_by_name(&mut self, path: &[u8], meta: &Meta, mode: bool) -> Result<()> {
         let (dir, name) = self.place(path)?;
-        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        let dir = rustix::io::fcntl_dupfd_cloexec(dir, 0).on(&meta.shown)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(dir, &*name, Some(uid), Some(gid), nofollow).on(&meta.shown)?;
+        self.set_owner(meta, |uid, gid| {
+            rustix::fs::chownat(&dir, &*name, Some(uid), Some(gid), nofollow)
+        })?;
         if mode {
             // Just made by us, and no link.
-            rustix::fs::chmodat(dir, &*name, meta.mode, AtFlags::empty()).on(&meta.shown)?;
+            rustix::fs::chmodat(&dir, &*name, self.mode(meta), AtFlags::empty()).on(&meta.shown)?;
         }
         if !meta.xattrs.is_empty() {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(dir, &*name, flags, Mode::empty()).on(&meta.shown)?;
+            let fd = rustix::fs::openat(&dir, &*name, flags, Mode::empty()).on(&meta.shown)?;
             set_xattrs(fd.as_fd(), meta)?;
         }
-        rustix::fs::utimensat(dir, &*name, &meta.times, nofollow).on(&meta.shown)
+        rustix::fs::utimensat(&dir, &*name, &meta.times, nofollow).on(&meta.shown)
     }
 }
 
+/// Sets attributes; a filesystem that has none (FAT) goes without, as it does without owners.
 fn set_xattrs(fd: BorrowedFd<'_>, meta: &Meta) -> Result<()> {
     for (name, value) in &meta.xattrs {
-        xattr::set(fd, OsStr::from_bytes(name), value).on(&meta.shown)?;
+        match xattr::set(fd, OsStr::from_bytes(name), value) {
+            Err(Raw::OPNOTSUPP) => tracing::warn!(file = ?meta.shown, ?name, "attribute left out"),
+            done => done.on(&meta.shown)?,
+        }
     }
     Ok(())
 }
