@@ -194,6 +194,21 @@ fn members_that_fail_do_not_keep_others_from_being_unpacked() {
 }
 
 #[test]
+fn a_protected_directory_does_not_cost_other_members_their_owners() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = "mkdir d; echo 1 >s; chown 1234:5678 d s; chmod 4755 s; tar -cf archive d s";
+    run(Command::new("bash").args(["-c", make]).current_dir(dir.path()));
+    let (_image, mut d) = guest();
+    d.client.mkdir("/d").unwrap();
+    d.client.set_e2attrs("/d", "i", &Default::default()).unwrap();
+    let mut archive = std::fs::File::open(dir.path().join("archive")).unwrap();
+    let e = d.client.tar_in(&mut archive, "/", &TarIn::default()).unwrap_err();
+    assert!(e.to_string().starts_with("d/: Operation not permitted"), "{e}");
+    let s = d.client.statns("/s").unwrap();
+    assert_eq!((s.st_uid, s.st_gid, s.st_mode & 0o7777), (1234, 5678, 0o4755));
+}
+
+#[test]
 fn excluded_names_stay_out() {
     let (_image, mut d) = guest();
     for file in ["/a.o", "/a.c", "/sub/b.o", "/sub/b.c", "/skip/c.c"] {

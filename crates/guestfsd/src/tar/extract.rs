@@ -21,7 +21,6 @@ use crate::tar::{ACLS, Attributes, SELINUX};
 use guestfs_api::Errno;
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno as Raw;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
@@ -64,7 +63,7 @@ pub(crate) struct Extractor<'r> {
     failed: Option<Error>,
     failures: u64,
     /// Cleared when the filesystem turns out to have no owners.
-    pub(super) has_owners: Cell<bool>,
+    pub(super) has_owners: bool,
 }
 
 /// Errors that no member after the one concerned is likely to be spared.
@@ -129,7 +128,7 @@ impl<'r> Extractor<'r> {
             members: 0,
             failed: None,
             failures: 0,
-            has_owners: Cell::new(true),
+            has_owners: true,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::tar::extract::{Extractor, Meta, inside, invalid};
 use crate::tar::header::{DEVMAJOR, DEVMINOR, Header};
 use crate::xattr;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
+    AtFlags, FileType, Gid, IFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
@@ -43,26 +43,22 @@ impl Extractor<'_> {
     /// Sets what a file is, its content being complete.
     pub(super) fn complete(&mut self, file: &impl AsFd, meta: &Meta) -> Result<()> {
         let shown = &meta.shown;
-        let owner = self.set_owner(meta, |uid, gid| rustix::fs::fchown(file, Some(uid), Some(gid)));
+        let (uid, gid) = owner(meta);
+        let owner = self.owner_set(rustix::fs::fchown(file, uid, gid), meta);
         let mode = rustix::fs::fchmod(file, self.mode(meta)).on(shown);
         let xattrs = set_xattrs(file.as_fd(), meta);
         let times = rustix::fs::futimens(file, &meta.times).on(shown);
         self.defer(owner.and(mode).and(xattrs).and(times))
     }
 
-    /// Sets the owner of what was made just now: if that is not permitted, the filesystem has none (FAT).
-    fn set_owner(
-        &self,
-        meta: &Meta,
-        set: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>,
-    ) -> Result<()> {
-        if !self.has_owners.get() {
-            return Ok(());
-        }
-        match set(Uid::from_raw(meta.uid), Gid::from_raw(meta.gid)) {
+    /// What came of setting an owner: if it is not permitted, though nothing protects the file, the filesystem has
+    /// no owners (FAT), and goes without.
+    fn owner_set(&mut self, done: rustix::io::Result<()>, meta: &Meta) -> Result<()> {
+        match done {
             Err(Raw::PERM) => {
-                tracing::warn!("the filesystem has no owners");
-                self.has_owners.set(false);
+                if std::mem::replace(&mut self.has_owners, false) {
+                    tracing::warn!("the filesystem has no owners");
+                }
                 Ok(())
             }
             done => done.on(&meta.shown),
@@ -72,7 +68,7 @@ impl Extractor<'_> {
     /// The mode that it gets. What would run as an owner must not run as another.
     fn mode(&self, meta: &Meta) -> Mode {
         let as_owner = Mode::SUID | Mode::SGID;
-        if self.has_owners.get() { meta.mode } else { meta.mode - as_owner }
+        if self.has_owners { meta.mode } else { meta.mode - as_owner }
     }
 
     /// The directory that a member is in, and its name there. Directories that are missing are made.
@@ -189,7 +185,12 @@ impl Extractor<'_> {
             Mode::empty(),
         )
         .on(&meta.shown)?;
-        let owner = self.set_owner(meta, |uid, gid| rustix::fs::fchown(&fd, Some(uid), Some(gid)));
+        let (uid, gid) = owner(meta);
+        let owner = match rustix::fs::fchown(&fd, uid, gid) {
+            // It may have been there before, and protected.
+            Err(Raw::PERM) if is_protected(&fd) => Err(Raw::PERM).on(&meta.shown),
+            done => self.owner_set(done, meta),
+        };
         let xattrs = set_xattrs(fd.as_fd(), meta);
         self.later(fd, path, meta)?;
         owner.and(xattrs)
@@ -324,24 +325,36 @@ impl Extractor<'_> {
     }
 
     /// Sets what a link, a node or a FIFO is, which cannot be opened.
-    fn set_by_name(&mut self, path: &[u8], meta: &Meta, mode: bool) -> Result<()> {
+    fn set_by_name(&mut self, path: &[u8], meta: &Meta, has_mode: bool) -> Result<()> {
         let (dir, name) = self.place(path)?;
-        let dir = rustix::io::fcntl_dupfd_cloexec(dir, 0).on(&meta.shown)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        self.set_owner(meta, |uid, gid| {
-            rustix::fs::chownat(&dir, &*name, Some(uid), Some(gid), nofollow)
-        })?;
-        if mode {
+        let (uid, gid) = owner(meta);
+        let done = rustix::fs::chownat(dir, &*name, uid, gid, nofollow);
+        self.owner_set(done, meta)?;
+        let mode = self.mode(meta);
+        let (dir, _) = self.place(path)?;
+        if has_mode {
             // Just made by us, and no link.
-            rustix::fs::chmodat(&dir, &*name, self.mode(meta), AtFlags::empty()).on(&meta.shown)?;
+            rustix::fs::chmodat(dir, &*name, mode, AtFlags::empty()).on(&meta.shown)?;
         }
         if !meta.xattrs.is_empty() {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(&dir, &*name, flags, Mode::empty()).on(&meta.shown)?;
+            let fd = rustix::fs::openat(dir, &*name, flags, Mode::empty()).on(&meta.shown)?;
             set_xattrs(fd.as_fd(), meta)?;
         }
-        rustix::fs::utimensat(&dir, &*name, &meta.times, nofollow).on(&meta.shown)
+        rustix::fs::utimensat(dir, &*name, &meta.times, nofollow).on(&meta.shown)
     }
+}
+
+/// Whom a member is to belong to.
+fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
+}
+
+/// Whether a flag of the inode keeps everybody from changing it.
+fn is_protected(fd: &OwnedFd) -> bool {
+    let flags = IFlags::IMMUTABLE | IFlags::APPEND;
+    rustix::fs::ioctl_getflags(fd).is_ok_and(|set| set.intersects(flags))
 }
 
 /// Sets attributes; a filesystem that has none (FAT) goes without, as it does without owners.
