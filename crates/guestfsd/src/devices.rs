@@ -58,7 +58,8 @@ impl AsRef<OsStr> for Device {
     }
 }
 
-fn sysfs_of(device: u64) -> PathBuf {
+/// The directory in sysfs of the block device of this number.
+pub(crate) fn sysfs_of(device: u64) -> PathBuf {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
 }

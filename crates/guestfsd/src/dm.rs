@@ -112,8 +112,7 @@ pub fn all() -> Vec<Map> {
 /// The device of the device mapper that a node is.
 pub fn of_device(path: &Path) -> Option<Map> {
     let stat = rustix::fs::stat(path).ok()?;
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let dir = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?;
+    let dir = std::fs::canonicalize(crate::devices::sysfs_of(stat.st_rdev)).ok()?;
     let kernel = dir.file_name()?.to_str()?;
     all().into_iter().find(|map| map.kernel == kernel)
 }

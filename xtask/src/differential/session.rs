@@ -90,11 +90,8 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
     let is_unordered = |line: &str| line.contains("trace: readdir = <struct");
     let calls = calls.lines().filter(|line| line.starts_with("libguestfs: trace: "));
     let calls = calls.filter(|line| !is_unordered(line));
-    // The kernel of a VM finds disks in any order, and the distribution's daemon tells its names here.
-    let is_of_kernel =
-        |line: &&str| matches!(daemon, Daemon::Vm(..)) && line.starts_with("DEVNAME: ");
     let mut kept = String::new();
-    for line in calls.chain(printed.lines().filter(|line| !is_of_kernel(line))) {
+    for line in calls.chain(printed.lines()) {
         let mut line = line.replace(&*dir.path().to_string_lossy(), "DIR");
         if matches!(daemon, Daemon::Vm(..)) {
             line = without_device_name(line);
@@ -105,13 +102,14 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
     Ok(kept)
 }
 
-/// Replaces the kernel's name in what the call blkid returns.
+/// Replaces the name that blkid tells, in what the call returns and in what is printed: the kernel of a VM finds
+/// disks in any order, and the distribution's daemon tells its names here.
 fn without_device_name(mut line: String) -> String {
-    const BEFORE: &str = "[\"DEVNAME\", \"";
-    if let Some(begin) = line.find(BEFORE).map(|at| at + BEFORE.len())
-        && let Some(len) = line[begin..].find('"')
-    {
-        line.replace_range(begin..begin + len, "N");
+    for before in ["[\"DEVNAME\", \"", "DEVNAME: "] {
+        if let Some(begin) = line.find(before).map(|at| at + before.len()) {
+            let end = line[begin..].find('"').map_or(line.len(), |len| begin + len);
+            line.replace_range(begin..end, "N");
+        }
     }
     line
 }
@@ -198,6 +196,7 @@ mod tests {
             without_device_name("blkid = [\"DEVNAME\", \"/dev/sde\", \"TYPE\"]".to_owned()),
             "blkid = [\"DEVNAME\", \"N\", \"TYPE\"]"
         );
+        assert_eq!(without_device_name("DEVNAME: /dev/sde".to_owned()), "DEVNAME: N");
         assert_eq!(
             without_temporary_names("find0 \"/a\" \"/tmp/libguestfswNdIXc/find3.txt\" 0"),
             "find0 \"/a\" \"TEMPORARY\" 0"

@@ -5,7 +5,7 @@ use crate::error::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
@@ -32,8 +32,6 @@ const LINKS: &[(&str, &str)] = &[
 const DIRECTORIES: &[&str] = &["pts", "shm", "disk", "mapper"];
 /// Bytes of files in /dev, which are none.
 const SIZE: &CStr = c"mode=755,size=64k,nr_inodes=16384";
-/// Where the kernel has loop devices.
-const VIRTUAL: &str = "/sys/devices/virtual/block";
 
 /// Makes /dev at this directory, which is empty.
 pub fn make(dev: &Path) -> Result<()> {
@@ -57,19 +55,6 @@ pub fn make(dev: &Path) -> Result<()> {
     mount("devpts", dev.join("pts"), "devpts", flags, c"newinstance,ptmxmode=0666,mode=620")
         .on("/dev/pts")?;
     mount("shm", dev.join("shm"), "tmpfs", flags | MountFlags::NODEV, c"mode=1777").on("/dev/shm")
-}
-
-/// Loop devices that there are, in use or not. Those that the kernel could make have no nodes: it makes them when
-/// somebody opens one.
-pub fn loops() -> Vec<u32> {
-    let number = |name: &OsStr| name.to_str()?.strip_prefix("loop")?.parse().ok();
-    let there = std::fs::read_dir(VIRTUAL).into_iter().flatten().flatten();
-    there.filter_map(|entry| number(&entry.file_name())).collect()
-}
-
-/// Whether nobody uses this loop device now.
-pub fn is_free(number: u32) -> bool {
-    !Path::new(VIRTUAL).join(format!("loop{number}/loop")).exists()
 }
 
 /// Makes a node with exactly this mode.

@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 /// Directories of /sys that name block devices.
 const SYS: &[&str] = &["/sys/block", "/sys/class/block", "/sys/dev/block"];
+/// Where the kernel has loop devices, and what is made of disks.
+const VIRTUAL: &str = "/sys/devices/virtual/block";
 /// Loop devices, in linux/major.h.
 const LOOP_MAJOR: u32 = 7;
 /// What /proc/partitions shows.
@@ -106,12 +108,15 @@ impl View {
         Ok(())
     }
 
-    /// Other sessions, and the host, begin and cease to use loop devices at any time.
+    /// Shows loop devices that nobody uses now: other sessions, and the host, begin and cease to at any time. Those
+    /// that the kernel could make have no nodes: it makes them when somebody opens one.
     fn show_loops(&mut self) -> Result<()> {
-        for number in dev::loops() {
-            if self.loops.contains(&number) || !dev::is_free(number) {
+        for name in entries(VIRTUAL.as_ref()) {
+            let number = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok());
+            let used = || Path::new(VIRTUAL).join(&name).join("loop").exists();
+            let Some(number) = number.filter(|n| !self.loops.contains(n) && !used()) else {
                 continue;
-            }
+            };
             self.loops.insert(number);
             let node = format!("/dev/loop{number}");
             let kind = FileType::BlockDevice;
@@ -178,7 +183,7 @@ impl View {
             }
         }
         // Devices on devices on ours: until there is nothing new.
-        let above: Vec<OsString> = entries("/sys/devices/virtual/block".as_ref())
+        let above: Vec<OsString> = entries(VIRTUAL.as_ref())
             .filter(|n| {
                 let name = n.to_string_lossy();
                 name.starts_with("dm-") || name.starts_with("md")
@@ -188,7 +193,7 @@ impl View {
         while more {
             more = false;
             for name in &above {
-                let real = Path::new("/sys/devices/virtual/block").join(name);
+                let real = Path::new(VIRTUAL).join(name);
                 let mut below = entries(&real.join("slaves")).peekable();
                 if ours.contains(name)
                     || below.peek().is_none()

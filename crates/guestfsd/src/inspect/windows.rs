@@ -182,9 +182,8 @@ fn is_target(path: &Path, target: &Target) -> bool {
 fn start_of(path: &Path) -> Option<u64> {
     /// What the kernel counts in.
     const SECTOR: u64 = 512;
-    let number = rustix::fs::stat(path).ok()?.st_rdev;
-    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/start")).ok()?;
+    let sysfs = crate::devices::sysfs_of(rustix::fs::stat(path).ok()?.st_rdev);
+    let text = std::fs::read_to_string(sysfs.join("start")).ok()?;
     text.trim().parse::<u64>().ok()?.checked_mul(SECTOR)
 }
 

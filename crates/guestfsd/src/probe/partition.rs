@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 /// A device's partition number, and the disk that it is on; none if it is not a partition.
 pub fn of_device(partition: &Path) -> Option<(PathBuf, u32)> {
     let stat = rustix::fs::stat(partition).ok()?;
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let sysfs = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+    let sysfs = crate::devices::sysfs_of(stat.st_rdev);
     let number = std::fs::read_to_string(sysfs.join("partition")).ok()?.trim().parse().ok()?;
     // ../../devices/DISK/PARTITION
     let directory = std::fs::read_link(sysfs).ok()?;

@@ -125,10 +125,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
             runs.push_back(Run { kind: "zeroes", daemon: zeroes.clone(), who: "least" });
         }
         let mut shares = measure(setting, runs, options.quick)?;
-        let least = match shares.remove(&("zeroes", "least")) {
-            Some(share) => Some(parse::jobs(&share)?),
-            None => None,
-        };
+        let least = shares.remove(&("zeroes", "least")).map(|s| parse::jobs(&s)).transpose()?;
         let devices: &[u32] =
             if many(setting, options.quick) > 0 { &[1, setting.many] } else { &[1] };
         let mut pairs = Vec::new();
