@@ -1,5 +1,7 @@
 //! Which Debian package every program and file that we use comes from; installing what is missing.
 
+mod apt;
+
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
@@ -114,13 +116,7 @@ pub(crate) fn ensure(uses: &[For]) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("packages are missing; run\n\n    sudo {line}\n");
     }
-    println!("installing: {}", missing.join(" "));
-    let apt = |args: &[String]| {
-        let mut command = Command::new("apt-get");
-        run::run(command.env("DEBIAN_FRONTEND", "noninteractive").args(args))
-    };
-    apt(&["update".into(), "-qq".into()])?;
-    apt(&arguments)?;
+    apt::run(&missing, &arguments)?;
     let still: Vec<String> = NEEDS
         .iter()
         .filter(|(sign, usage, _)| uses.contains(usage) && !sign.is_there())

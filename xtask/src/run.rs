@@ -187,14 +187,43 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 
 /// Builds the daemon as people run it; returns the program.
 pub(crate) fn build_daemon() -> Result<PathBuf> {
-    Ok(build_release(&["tcmu-runner"])?.join("tcmu-runner"))
+    Ok(Build::start("release", &["tcmu-runner"])?.finish()?.join("tcmu-runner"))
 }
 
-/// Builds programs as people run them; returns where they are.
-pub(crate) fn build_release(packages: &[&str]) -> Result<PathBuf> {
-    let packages = packages.iter().flat_map(|package| ["-p", package]);
-    run(&mut cargo(["build", "--release", "--quiet"].into_iter().chain(packages)))?;
-    Ok(target_dir()?.join("release"))
+/// A build that runs beside us. It is killed if nobody waits for it.
+pub(crate) struct Build {
+    cargo: Kept,
+    line: String,
+    programs: PathBuf,
+}
+
+impl Build {
+    /// Starts to build the programs of `packages` with a profile of `Cargo.toml`.
+    pub(crate) fn start(profile: &str, packages: &[&str]) -> Result<Build> {
+        let packages = packages.iter().flat_map(|package| ["-p", package]);
+        let mut command =
+            cargo(["build", "--profile", profile, "--quiet"].into_iter().chain(packages));
+        let line = describe(&command);
+        let programs = target_dir()?.join(profile);
+        let child = command.stdin(Stdio::null()).spawn();
+        let cargo = Kept(child.with_context(|| format!("cannot start {line}"))?);
+        Ok(Build { cargo, line, programs })
+    }
+
+    /// The command, as a person would type it.
+    pub(crate) fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// Waits for the end of the build; returns the directory of the programs.
+    pub(crate) fn finish(mut self) -> Result<PathBuf> {
+        let status = self.cargo.0.wait()?;
+        check_interrupt()?;
+        if !status.success() {
+            bail!("{} failed: {status}", self.line);
+        }
+        Ok(self.programs)
+    }
 }
 
 /// A directory for what may be kept from run to run.

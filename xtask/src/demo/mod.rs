@@ -7,11 +7,16 @@ mod fish;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::install::{self, For};
-use crate::{run, vm};
+use crate::run::{self, Build};
+use crate::vm;
+
+/// The profile of `Cargo.toml` that builds soon, and programs that are nearly as fast.
+const PROFILE: &str = "demo";
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -42,19 +47,24 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
             bail!("{} is not a file", path.display());
         }
     }
+    // The build needs none of the packages: it runs while they are installed.
+    let packages: &[&str] = match &options.daemon {
+        Some(_) => &["guestfsd", "guestfs-novm"],
+        None => &["tcmu-runner", "guestfsd", "guestfs-novm"],
+    };
+    let start = Instant::now();
+    let build = Build::start(PROFILE, packages)?;
+    say("Build", build.line());
     install::ensure(&[For::Vm, For::Luns, For::Files])?;
     let dir = tempfile::Builder::new().prefix("lunette-demo.").tempdir()?;
     let image = match &options.image {
         Some(path) => given(path, dir.path())?,
         None => made(dir.path())?,
     };
-    let daemon = match &options.daemon {
-        Some(command) => command.clone(),
-        None => {
-            say("Build", "cargo build --release -p tcmu-runner");
-            run::build_daemon()?.to_string_lossy().into_owned()
-        }
-    };
+    let programs = build.finish()?;
+    say("", &format!("done after {:.0} s", start.elapsed().as_secs_f64()));
+    let ours = || programs.join("tcmu-runner").to_string_lossy().into_owned();
+    let daemon = options.daemon.clone().unwrap_or_else(ours);
     say("VM", "booting this machine's own kernel in QEMU; without KVM this takes some 10 s");
     let script = run::root().join("xtask/guest/demo.sh");
     let mut words = vec![
@@ -67,7 +77,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let seen = dir.path().join("seen");
     let status = vm::main(vm::Options { share: Some(seen.clone()), ..vm::Options::new(words) })?;
     if status == ExitCode::SUCCESS {
-        files::show(&image, &files::Seen::read(&seen))?;
+        files::show(&image, &files::Seen::read(&seen), &programs)?;
     }
     Ok(status)
 }

@@ -69,7 +69,7 @@ pub(crate) fn main(full: bool) -> Result<Count> {
 /// there is none, some or all.
 pub(crate) fn in_vm(only: &[String], all: bool) -> Result<Count> {
     let stock = stock()?;
-    let daemon = run::build_release(&["guestfsd"])?.join("guestfsd");
+    let daemon = run::Build::start("release", &["guestfsd"])?.finish()?.join("guestfsd");
     let mut scripts = scripts(&run::root().join("tests/guestfs"))?;
     scripts.retain(|script| match only {
         [] => all || IN_VM.iter().any(|name| script.file.file_stem() == Some(name.as_ref())),

@@ -44,16 +44,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
     install::ensure(&[For::Test])?;
     let stock = run::find_program("guestfsd").context("apt-get install guestfsd")?;
-    run::run(&mut run::cargo([
-        "build",
-        "--release",
-        "-q",
-        "-p",
-        "guestfsd",
-        "-p",
-        "guestfs-novm",
-    ]))?;
-    let built = run::target_dir()?.join("release");
+    let built = run::Build::start("release", &["guestfsd", "guestfs-novm"])?.finish()?;
     let ours = built.join("guestfsd");
     let dir = disk::directory()?;
     eprintln!("making the disk in {}", dir.path().display());
