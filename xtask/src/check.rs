@@ -1,4 +1,7 @@
-//! Checks beside the tests: licences and sources of what we depend on, fuzzing, model checking.
+//! Checks beside the tests: the project's own files, licences and origin of what we depend on,
+//! fuzzing, model checking.
+
+pub(crate) mod sources;
 
 use std::process::ExitCode;
 
@@ -13,8 +16,8 @@ pub(crate) struct Options {
     /// Fuzz each target for so long
     #[arg(long, default_value_t = 30, value_name = "S")]
     fuzz_seconds: u32,
-    /// Only this check: deny, fuzz or loom
-    #[arg(value_parser = ["deny", "fuzz", "loom"])]
+    /// Only this check: sources, deny, fuzz or loom
+    #[arg(value_parser = ["sources", "deny", "fuzz", "loom"])]
     only: Option<String>,
 }
 
@@ -22,8 +25,12 @@ pub(crate) struct Options {
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
     let mut total = Count::default();
+    if wanted("sources") {
+        println!("== the project's own files");
+        total.add(sources::main()?);
+    }
     if wanted("deny") {
-        println!("== licences, bans, sources");
+        println!("== licences, bans and origin of dependencies");
         total.add(deny()?);
     }
     if wanted("loom") {
@@ -41,6 +48,10 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
 fn deny() -> Result<Count> {
     need("cargo-deny")?;
     let status = run::status(&mut run::cargo(["deny", "check", "licenses", "bans", "sources"]))?;
+    println!(
+        "note: the advisory database (RustSec) was not asked, since it has to be fetched; ask it \
+         with `cargo deny check advisories`"
+    );
     Ok(Count::of(status.success()))
 }
 

@@ -1,8 +1,9 @@
-//! All tests, in the order in which they are quick to fail: formatting, lints, documentation, unit
+//! All tests, in the order in which they are quick to fail: the project's files, formatting, lints, documentation, unit
 //! tests (among them short runs of what `fuzz/` feeds), the model checks of loom; then the suites of
 //! `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -61,7 +62,8 @@ impl Count {
 
 type Step = (&'static str, fn(&Options) -> Result<Count>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
+    ("sources", |_| check::sources::main()),
     ("fmt", |_| one(&mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", |_| {
         let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -104,6 +106,19 @@ const SUITES: [Suite; 10] = [
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
 ];
+
+/// Scripts of `tests/vm` that are no suite; what they share is none.
+pub(crate) fn unused_suites(files: &BTreeSet<PathBuf>) -> Vec<String> {
+    let scripts = files.iter().filter_map(|path| path.strip_prefix("tests/vm").ok());
+    let used = |script: &&Path| {
+        *script == Path::new("lib.sh")
+            || SUITES.iter().any(|suite| *script == Path::new(suite.script))
+    };
+    scripts
+        .filter(|script| !used(script))
+        .map(|script| format!("tests/vm/{}", script.display()))
+        .collect()
+}
 
 /// The subcommand.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
