@@ -3,6 +3,7 @@
 //! `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -107,9 +108,10 @@ const SUITES: [Suite; 10] = [
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
 ];
 
-/// Scripts of `tests/vm` that are no suite; what they share is none.
+/// Shell scripts of `tests/vm` that are no suite, without what suites share.
 pub(crate) fn unused_suites(files: &BTreeSet<PathBuf>) -> Vec<String> {
     let scripts = files.iter().filter_map(|path| path.strip_prefix("tests/vm").ok());
+    let scripts = scripts.filter(|script| script.extension() == Some(OsStr::new("sh")));
     let used = |script: &&Path| {
         *script == Path::new("lib.sh")
             || SUITES.iter().any(|suite| *script == Path::new(suite.script))

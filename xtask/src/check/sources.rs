@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::run;
@@ -13,10 +13,13 @@ use crate::test::{self, Count};
 
 const LICENCE: &str = "SPDX-License-Identifier: Apache-2.0";
 
-/// Files of these kinds name their licence in one of their first lines.
-const LICENSED: &[&str] = &["rs", "sh"];
+/// The section of README.md that says what is lost when, and which test shows it.
+const GUARANTEES: &str = "What you can rely on\n";
 
-/// Runs the four checks and names what is wrong.
+/// Files of these kinds name their licence in one of their first lines.
+const LICENSED: &[&str] = &["rs", "sh", "py", "fish"];
+
+/// Runs the checks and names what is wrong.
 pub(crate) fn main() -> Result<Count> {
     let files = tracked_files()?;
     let mut count = Count::default();
@@ -24,6 +27,7 @@ pub(crate) fn main() -> Result<Count> {
         ("belongs to no target: no `mod` names it", orphans(&files)?),
         ("is a suite that `cargo xtask test` does not run", test::unused_suites(&files)),
         ("does not say its licence: add a line `SPDX-License-Identifier`", unlicensed(&files)),
+        ("stands in README.md as a test, and is none", promised(&files)?),
         ("needs a newer Rust than `rust-version` in Cargo.toml", too_new()?),
     ] {
         for name in &found {
@@ -177,6 +181,32 @@ fn unlicensed(files: &BTreeSet<PathBuf>) -> Vec<String> {
     of_interest.filter(|path| !says(path)).map(|path| path.display().to_string()).collect()
 }
 
+/// The tests that README.md's table of guarantees names, and that are not there.
+fn promised(files: &BTreeSet<PathBuf>) -> Result<Vec<String>> {
+    let read = |path: &Path| std::fs::read_to_string(run::root().join(path)).unwrap_or_default();
+    let named = named_tests(&read(Path::new("README.md")));
+    if named.is_empty() {
+        bail!("README.md has no table of guarantees that names tests");
+    }
+    let sources: Vec<String> =
+        files.iter().filter(|path| is_rust(path)).map(|path| read(path)).collect();
+    let is_there = |name: &String| {
+        let script = Path::new("tests/vm").join(name);
+        let function = format!("fn {name}(");
+        files.contains(&script) || sources.iter().any(|source| source.contains(&function))
+    };
+    Ok(named.into_iter().filter(|name| !is_there(name)).collect())
+}
+
+/// The names in backticks in the last column of the table.
+fn named_tests(readme: &str) -> BTreeSet<String> {
+    let section = readme.split("\n## ").find(|part| part.starts_with(GUARANTEES));
+    let rows = section.unwrap_or_default().lines().filter(|line| line.starts_with('|'));
+    // What stands between two backticks is every second part.
+    let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    rows.filter_map(|row| row.rsplit('|').nth(1)).flat_map::<Vec<String>, _>(names).collect()
+}
+
 /// Packages of the build for Linux that need a newer compiler than ours say.
 fn too_new() -> Result<Vec<String>> {
     let words = ["metadata", "--format-version=1", "--filter-platform", "x86_64-unknown-linux-gnu"];
@@ -226,6 +256,13 @@ mod tests {
         let mut after = orphans(&files).unwrap();
         after.retain(|name| !before.contains(name));
         assert_eq!(after, ["crates/scsi/src/nobody.rs"]);
+    }
+
+    #[test]
+    fn the_tests_that_the_readme_names_are_found() {
+        let text = "# A\n\n## B\n| `no` |\n\n## What you can rely on\n\n| x | tests |\n\
+                    | `not this` | `a`, `b.sh` |\n| y | `c` |\n\n## C\n| `no` |\n";
+        assert_eq!(named_tests(text), ["a", "b.sh", "c"].map(str::to_owned).into());
     }
 
     #[test]
