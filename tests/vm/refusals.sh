@@ -74,17 +74,58 @@ for kind in file qcow; do
         "mk_dev good $BYTES '$kind/$S/$f;tcmur_cmd_time_out=20;' && lun good 0 && dd if=\$DISK of=/dev/null bs=64k count=4 iflag=direct status=none"
     unlun good 0; rm_dev good
 done
-# A subtype that is not ours may be another daemon's: it gets no answer from us. With no other
-# daemon there, its enable waits until the next daemon starts.
+
+# -- subtypes that are not ours: somebody has to serve them
+foreign_refused() { local t; t=$(now); refused "Operation not supported" $BYTES "$1" && [ $(since $t) -lt 500 ]; }
+for config in nosuch/$S/good.img rbd/pool/image glfs/volume@host/image; do
+    check "a device of the subtype ${config%%/*}, which nobody serves, is refused at once" foreign_refused $config
+done
+check "the log names the subtype" grep -q 'no handler for the subtype \\*"nosuch' $LOG
+
+# listen WRAPPER ARGUMENT...: another program that listens to the kernel; sets LISTENER
+listen() {
+    : >listener.out
+    $1 python3 $REPO/tests/vm/listener.py "${@:2}" >>listener.out 2>&1 & LISTENER=$!
+    within 20 grep -q listening listener.out || { cat listener.out; return 1; }
+}
+gone() { kill $LISTENER && wait $LISTENER; ended $LISTENER; }
+enable_foreign() { (mk_dev foreign $BYTES nosuch/$S/good.img >foreign.out 2>&1) & FOREIGN=$!; within 20 grep -q added listener.out; }
+hears_ours() { grep -q 'write error: Operation not supported' foreign.out || { cat foreign.out; return 1; }; }
+for where in "" "unshare --net"; do
+    place=${where:+, in a network namespace of its own,}
+    must "another program$place listens to the kernel" listen "$where" nosuch
+    must "it hears of a device of its subtype" enable_foreign
+    sleep 3
+    check "while it$place listens, the device gets no answer from us" not ended $FOREIGN
+    check "a device of ours is enabled meanwhile" eval "mk_dev good $BYTES file/$S/good.img && rm_dev good"
+    gone
+    check "when it is gone without an answer, the answer is ours" eval 'within 10 ended $FOREIGN && hears_ours'
+    check "the device can be removed" rm_dev foreign
+done
+must "another program answers the kernel for its subtype" listen "" nosuch 0
+check "its device is enabled" eval "enable_foreign && within 10 ended \$FOREIGN && [ \$(<$(dev foreign)/enable) = 1 ]"
+check "it is told of a change, which it accepts" timeout 20 bash -c "echo -n $((BYTES * 2)) >$(dev foreign)/attrib/dev_size"
+gone
+check "when it is gone, its device cannot be changed" eval 'o=$(timeout 20 bash -c "echo -n '$BYTES' >$(dev foreign)/attrib/dev_size" 2>&1); echo "$o"; grep -q "Operation not supported" <<<"$o"'
+check "and it can be removed" rm_dev foreign
+
+# An external handler, as D-Bus knows it, that does not listen to the kernel yet.
+must "an external handler registers over D-Bus" eval 'python3 -c "
+import dbus, time
+bus = dbus.SystemBus()
+name = \"$BUS_NAME.HandlerManager1\"
+bus.request_name(name + \".nosuch\")
+manager = dbus.Interface(bus.get_object(\"$BUS_NAME\", \"/org/kernel/TCMUService1/HandlerManager1\"), name)
+print(manager.RegisterHandler(\"nosuch\", \"of a test\"), flush=True)
+time.sleep(600)" >ext.out 2>&1 & EXT=$!; within 20 grep -q succeeded ext.out || { cat ext.out; false; }'
 (mk_dev foreign $BYTES nosuch/$S/good.img >foreign.out 2>&1) & FOREIGN=$!
 sleep 3
-check "a device of another daemon's subtype gets no answer" eval 'not ended $FOREIGN && not ended $DAEMON_PID'
-check "a device of ours is enabled meanwhile" eval "mk_dev good $BYTES file/$S/good.img && rm_dev good"
-check "SIGTERM ends the daemon in 5 s" stop 5
-must "it starts again" start "$DAEMON"
-check "which frees the enable that waits" within 20 ended $FOREIGN
-rmdir $(dev foreign) 2>/dev/null
+check "a device of its subtype gets no answer from us" not ended $FOREIGN
+kill $EXT
+check "when the handler drops off the bus, the answer is ours" eval 'within 10 ended $FOREIGN && hears_ours'
+check "the device can be removed" rm_dev foreign
 check "no device is left" eval '! ls /sys/class/uio/uio* 2>/dev/null'
 check "SIGTERM ends the daemon in 5 s" stop 5
 check "no task is stuck in the kernel" no_stuck
+check "no ring was broken" ring_is_whole
 finish

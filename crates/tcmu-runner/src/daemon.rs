@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -15,7 +16,7 @@ use tcmu::{Configfs, Netlink};
 use crate::cli::Cli;
 use crate::config::{self, Config};
 use crate::crit;
-use crate::dbus::{self, Handler};
+use crate::dbus::{self, Handler, Handlers};
 use crate::device::Device;
 use crate::events::{self, Event, Receiver, Sender};
 use crate::lock::{self, Lock};
@@ -86,13 +87,16 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
 
     // The kernel's messages queue up from here on. The name comes next, so that targetcli does not
     // wait for devices; devices come last.
-    let handlers = handlers();
-    let subtypes = handlers.iter().map(|handler| handler.subtype.clone()).collect();
-    start_dbus(handlers);
+    let subtypes = handlers().into_iter().map(|handler| handler.subtype).collect();
+    let handlers = Arc::new(Handlers::new(handlers()));
+    start_dbus(handlers.clone());
     let options = Options {
         sysfs: Sysfs::default(),
         configfs: Configfs::default(),
         subtypes,
+        elsewhere: Box::new(move |netlink, subtype| {
+            Ok(handlers.has_external(subtype) || netlink.has_other_listeners()?)
+        }),
         limits: Limits::default(),
         backend: io_engine::Backend::Auto,
     };
@@ -255,9 +259,9 @@ pub fn handlers() -> Vec<Handler> {
     backstore::SUBTYPES.iter().map(handler).collect()
 }
 
-fn start_dbus(handlers: Vec<Handler>) {
+fn start_dbus(handlers: Arc<Handlers>) {
     let check = |config: &str| backstore::check(config).map_err(|error| error.to_string());
-    let options = dbus::Options { address: None, handlers, check: std::sync::Arc::new(check) };
+    let options = dbus::Options { address: None, handlers, check: Arc::new(check) };
     match dbus::start(options) {
         Ok(ready) if ready.recv_timeout(BUS_TIME).is_err() => {
             tracing::warn!("D-Bus does not answer; going on without waiting for it");

@@ -6,7 +6,7 @@
 //! kernel are dropped. Everything is checked; what is malformed is dropped with a warning.
 //!
 //! Several daemons may listen, each for subtypes of its own: an event for a subtype that is not
-//! ours must get no reply.
+//! ours must get no reply while another one listens ([`Netlink::has_other_listeners`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +23,7 @@ use rustix::net::{
 
 use crate::{DeviceName, Error};
 
+mod members;
 mod membership;
 pub mod wire;
 
@@ -80,6 +81,8 @@ pub enum Incoming {
 pub struct Netlink {
     fd: OwnedFd,
     family: u16,
+    /// The multicast group of events; `None` for a stand-in.
+    group: Option<u32>,
     sequence: u32,
     /// False for a stand-in, whose messages have no netlink address.
     from_kernel_only: bool,
@@ -136,7 +139,7 @@ impl Netlink {
         let Some(group) = config_group else {
             return Err(Error::Netlink(format!("family {} has no group 'config'", wire::FAMILY)));
         };
-        netlink.family = id;
+        (netlink.family, netlink.group) = (id, Some(group));
         Ok((netlink, group))
     }
 
@@ -150,6 +153,7 @@ impl Netlink {
         Netlink {
             fd,
             family,
+            group: None,
             sequence: 0,
             from_kernel_only,
             kernel_waits: true,
@@ -161,6 +165,15 @@ impl Netlink {
     /// Whether the kernel waits for replies.
     pub fn kernel_waits(&self) -> bool {
         self.kernel_waits
+    }
+
+    /// Whether another socket, of whatever program and network namespace, gets the kernel's events
+    /// as well: its owner may be the one who serves what we do not. Groups above 32 are known of our
+    /// own network namespace alone. False for a stand-in.
+    pub fn has_other_listeners(&self) -> Result<bool, Error> {
+        let Some(group) = self.group else { return Ok(false) };
+        let own = rustix::fs::fstat(&self.fd).map_err(Error::channel("look at a socket"))?.st_ino;
+        Ok(members::of_group(group)?.iter().any(|&inode| inode != own))
     }
 
     fn next_sequence(&mut self) -> u32 {

@@ -41,14 +41,32 @@ struct Entry {
 
 /// The table of handlers.
 #[derive(Debug)]
-pub(super) struct Handlers(Mutex<BTreeMap<String, Entry>>);
+pub struct Handlers(Mutex<BTreeMap<String, Entry>>);
 
 impl Handlers {
-    pub(super) fn new(builtin: impl IntoIterator<Item = Handler>) -> Handlers {
+    /// A table with the built-in handlers.
+    pub fn new(builtin: impl IntoIterator<Item = Handler>) -> Handlers {
         let entries = builtin
             .into_iter()
             .map(|h| (h.subtype, Entry { description: h.description, owner: None }));
         Handlers(Mutex::new(entries.collect()))
+    }
+
+    /// Whether a handler in a process of its own has registered for a subtype.
+    pub fn has_external(&self, subtype: &str) -> bool {
+        self.lock().get(subtype).is_some_and(|entry| entry.owner.is_some())
+    }
+
+    /// Forgets all external handlers: the bus that they were on is gone.
+    pub(super) fn forget_external(&self) {
+        self.lock().retain(|_, entry| entry.owner.is_none());
+    }
+
+    /// Those built in.
+    pub(super) fn builtin(&self) -> Vec<Handler> {
+        let mut all = self.all();
+        all.retain(|handler| !self.has_external(&handler.subtype));
+        all
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

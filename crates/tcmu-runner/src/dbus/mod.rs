@@ -27,9 +27,8 @@ use zbus::fdo::NameOwnerChanged;
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
 pub use check::{CheckConfig, TIME_LIMIT};
-pub use handlers::Handler;
+pub use handlers::{Handler, Handlers};
 
-use handlers::Handlers;
 use objects::{HandlerManager, HandlerObject, ObjectManager};
 
 /// The daemon's name on the bus, and the interface of a handler.
@@ -51,8 +50,8 @@ const QUEUE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 pub struct Options {
     /// The bus; `None`: the system bus.
     pub address: Option<String>,
-    /// The built-in handlers.
-    pub handlers: Vec<Handler>,
+    /// The handlers: those built in, to which external ones are added while they are on the bus.
+    pub handlers: Arc<Handlers>,
     /// Checks a configuration string of a built-in handler. May block, and is called from any
     /// thread.
     pub check: CheckConfig,
@@ -78,6 +77,7 @@ fn run(options: &Options, ready: &SyncSender<bool>) {
             told = false;
             let _ = ready.try_send(true);
         }));
+        options.handlers.forget_external();
         match result {
             Ok(()) => tracing::warn!("the D-Bus connection was closed; connecting again"),
             Err(error) if !told => {
@@ -102,7 +102,7 @@ async fn serve(options: &Options, connected: impl FnOnce()) -> zbus::Result<()> 
         Some(address) => connection::Builder::address(address.as_str()),
         None => connection::Builder::system(),
     };
-    let handlers = Arc::new(Handlers::new(options.handlers.iter().cloned()));
+    let handlers = options.handlers.clone();
     let manager = HandlerManager { handlers: handlers.clone() };
     let objects = ObjectManager { handlers: handlers.clone() };
     let connection = builder
@@ -111,7 +111,7 @@ async fn serve(options: &Options, connected: impl FnOnce()) -> zbus::Result<()> 
         .serve_at(PATH, objects)
         .build()
         .await?;
-    for handler in &options.handlers {
+    for handler in handlers.builtin() {
         let object = HandlerObject::builtin(handler.clone(), options.check.clone());
         connection.object_server().at(handler.path(), object).await?;
     }

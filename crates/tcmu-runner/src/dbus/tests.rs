@@ -11,6 +11,7 @@ use zbus::{OwnedObjectPath, OwnedVariant};
 struct Bus {
     daemon: Child,
     address: String,
+    handlers: Arc<Handlers>,
     _dir: tempfile::TempDir,
 }
 
@@ -40,17 +41,18 @@ impl Bus {
             .expect("dbus-daemon cannot be run: install the Debian package dbus");
         let mut address = String::new();
         BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Bus { daemon, address: address.trim().to_owned(), _dir: dir }
-    }
-
-    fn serve(&self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) {
         let handlers = ["file", "qcow"].map(|subtype| Handler {
             subtype: subtype.into(),
             description: format!("about {subtype}"),
         });
+        let handlers = Arc::new(Handlers::new(handlers));
+        Bus { daemon, address: address.trim().to_owned(), handlers, _dir: dir }
+    }
+
+    fn serve(&self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) {
         let options = Options {
             address: Some(self.address.clone()),
-            handlers: handlers.into(),
+            handlers: self.handlers.clone(),
             check: Arc::new(check),
         };
         let ready = start(options).unwrap();
@@ -251,6 +253,7 @@ fn an_external_handler_is_there_while_its_bus_name_is() {
     assert_eq!(register(&ext, "ext", "about ext"), (true, "succeeded".into()));
     assert_eq!(signal(), "InterfacesAdded");
     assert!(objects(&watcher)[0].contains("about ext"));
+    assert!(bus.handlers.has_external("ext") && !bus.handlers.has_external("file"));
     assert_eq!(check(&watcher, "ext", "a"), (false, "external says no to a".into()));
     assert!(register(&ext, "ext", "said anew").0, "registering again is no error");
     assert_eq!(signal(), "InterfacesAdded");
@@ -259,6 +262,7 @@ fn an_external_handler_is_there_while_its_bus_name_is() {
     zbus::block_on(ext.release_name(name.as_str())).unwrap();
     assert_eq!(signal(), "InterfacesRemoved");
     assert_eq!(objects(&watcher).len(), 2);
+    assert!(!bus.handlers.has_external("ext"));
     assert!(check(&watcher, "ext", "a").1.starts_with("ERROR"), "the object is still there");
 
     zbus::block_on(ext.request_name(name.as_str())).unwrap();
@@ -289,7 +293,7 @@ fn without_a_bus_the_caller_is_told_and_a_bus_that_comes_later_is_used() {
     let socket = dir.path().join("bus");
     let options = Options {
         address: Some(format!("unix:path={}", socket.display())),
-        handlers: vec![],
+        handlers: Arc::new(Handlers::new([])),
         check: Arc::new(|_| Ok(())),
     };
     let ready = start(options).unwrap();

@@ -3,8 +3,9 @@
 //! waits: a device that hangs while it opens, changes or closes holds up its own answer alone, and
 //! that not for ever ([`Limits`]).
 //!
-//! Devices of subtypes that are not ours get no answer and are not touched: another daemon serves
-//! them.
+//! Devices of subtypes that are not ours are not touched. Where somebody else may serve them, the
+//! kernel gets no answer from us; else their creator is told at once ([`foreign`]).
+mod foreign;
 mod served;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,10 @@ use tcmu::{Configfs, Netlink, UioDevice};
 
 use crate::device::{Device, DeviceEvent, DeviceKey, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
+use foreign::Foreign;
 use served::{Change, Phase, Served};
+
+pub use foreign::Elsewhere;
 
 /// A device's thread, as the manager knows it.
 pub trait Thread {
@@ -71,6 +75,8 @@ pub struct Options {
     pub configfs: Configfs,
     /// The subtypes that are ours.
     pub subtypes: Vec<String>,
+    /// Whether somebody else may serve a subtype that is not ours.
+    pub elsewhere: Elsewhere,
     /// How long things may take.
     pub limits: Limits,
     /// How the threads do their I/O.
@@ -85,6 +91,7 @@ pub struct Manager {
     start: Start,
     backing_dirs: Option<Vec<PathBuf>>,
     devices: BTreeMap<DeviceKey, Served>,
+    foreign: Foreign,
     next_key: u64,
     next_token: u64,
     ending: Option<Instant>,
@@ -100,6 +107,7 @@ impl Manager {
             start,
             backing_dirs: None,
             devices: BTreeMap::new(),
+            foreign: Foreign::new(),
             next_key: 1,
             next_token: 1,
             ending: None,
@@ -141,7 +149,13 @@ impl Manager {
             served.close(None, deadline);
         }
         for uio in found {
-            if self.is_ours(uio.name.subtype()) && self.live(uio.minor).is_none() {
+            let subtype = uio.name.subtype();
+            if !self.is_ours(subtype) {
+                if matches!((self.options.elsewhere)(&self.netlink, subtype), Ok(false)) {
+                    let (hba, name) = (uio.name.hba, &uio.name.name);
+                    tracing::warn!("user_{hba}/{name}: nobody serves it: {}", self.none(subtype));
+                }
+            } else if self.live(uio.minor).is_none() {
                 self.open(&uio, None);
             }
         }
@@ -149,6 +163,12 @@ impl Manager {
 
     fn is_ours(&self, subtype: &str) -> bool {
         self.options.subtypes.iter().any(|ours| ours == subtype)
+    }
+
+    /// That there is no handler for a subtype, in words.
+    fn none(&self, subtype: &str) -> String {
+        let ours = self.options.subtypes.join(", ");
+        format!("there is no handler for the subtype {subtype:?}; built in are {ours}")
     }
 
     /// The device of a UIO minor, unless it is closing.
@@ -170,8 +190,7 @@ impl Manager {
 
     fn on_event(&mut self, event: Event) {
         if !self.is_ours(event.device.subtype()) {
-            tracing::debug!("{}: not our subtype", event.device.config);
-            return;
+            return self.on_foreign(event);
         }
         if self.ending.is_some() && event.kind != EventKind::Removed {
             return self.reply(&event, libc::ESHUTDOWN);
@@ -192,6 +211,29 @@ impl Manager {
         }
     }
 
+    /// A message about a device of a subtype that is not ours.
+    fn on_foreign(&mut self, event: Event) {
+        match (self.options.elsewhere)(&self.netlink, event.device.subtype()) {
+            Ok(false) => return self.refuse(&event),
+            Ok(true) => tracing::debug!("{}: left to others", event.device.config),
+            Err(error) => tracing::error!(
+                "{}: no answer to the kernel, as others may serve it: {error}",
+                name(&event)
+            ),
+        }
+        self.foreign.leave(event, Instant::now());
+    }
+
+    /// Answers for a device that nobody serves: it can be removed, nothing else.
+    fn refuse(&mut self, event: &Event) {
+        if event.kind == EventKind::Removed {
+            return self.reply(event, 0);
+        }
+        let why = self.none(event.device.subtype());
+        tracing::error!("{}: {} is refused: {why}", name(event), event.device.config);
+        self.reply(event, libc::EOPNOTSUPP);
+    }
+
     /// The kernel dropped messages. Whoever waits for an answer to one would wait for ever, so all
     /// waits are ended; then the devices are compared with those that we know.
     fn on_lost(&mut self) {
@@ -202,6 +244,7 @@ impl Manager {
         for served in self.devices.values_mut() {
             served.forget_events();
         }
+        self.foreign.clear();
         self.scan();
     }
 
@@ -401,11 +444,15 @@ impl Manager {
 
     /// When [`Manager::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.devices.values().filter_map(Served::deadline).chain(self.ending).min()
+        let devices = self.devices.values().filter_map(Served::deadline);
+        devices.chain(self.ending).chain(self.foreign.deadline()).min()
     }
 
     /// Answers for what has taken too long.
     pub fn tick(&mut self, now: Instant) {
+        for event in self.foreign.overdue(now, &self.options, &self.netlink) {
+            self.refuse(&event);
+        }
         let mut replies = Vec::new();
         let mut lost = Vec::new();
         for (&key, served) in &mut self.devices {

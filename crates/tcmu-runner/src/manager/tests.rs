@@ -1,6 +1,6 @@
 //! Life cycles against a kernel made of a socket pair, a folder for sysfs and configfs, and threads
 //! that do what the test says.
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -42,6 +42,8 @@ struct World {
     socket: OwnedFd,
     manager: Manager,
     told: Record,
+    /// Whether somebody else may serve what is not ours.
+    others: Rc<Cell<bool>>,
     _events: Receiver,
 }
 
@@ -53,10 +55,16 @@ impl World {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
                 .unwrap();
         let (sender, receiver) = events::queue().unwrap();
+        let others = Rc::new(Cell::new(false));
+        let elsewhere = {
+            let others = others.clone();
+            Box::new(move |_: &Netlink, _: &str| Ok(others.get()))
+        };
         let options = Options {
             sysfs: Sysfs::new(root.path().join("uio"), "/dev"),
             configfs: Configfs::new(root.path().join("target")),
             subtypes: vec!["file".into(), "qcow".into()],
+            elsewhere,
             limits: Limits::default(),
             backend: io_engine::Backend::Auto,
         };
@@ -71,7 +79,7 @@ impl World {
         });
         let netlink = Netlink::from_stand_in(ours, FAMILY);
         let manager = Manager::new(options, netlink, sender, start);
-        World { root, socket, manager, told, _events: receiver }
+        World { root, socket, manager, told, others, _events: receiver }
     }
 
     /// Makes a device as the kernel shows it: UIO and configfs.
@@ -190,22 +198,80 @@ fn a_device_without_its_uio_device_is_refused() {
     assert_eq!(world.answer(), Some((103, -libc::ENODEV)));
 }
 
+const KINDS: [EventKind; 3] = [
+    EventKind::Added,
+    EventKind::Reconfig { config: None, size: Some(1), write_cache: None },
+    EventKind::Removed,
+];
+
 #[test]
-fn subtypes_of_others_are_met_with_silence() {
+fn a_device_of_an_unknown_subtype_is_refused_at_once_and_can_be_removed() {
     let mut world = World::new();
     world.make(0, "a", "rbd/pool/a");
     world.make(1, "b", "qcow//b");
     world.manager.scan();
     assert_eq!(world.told(), [Told::Start(DeviceKey(1), "qcow//b".into())]);
-    for kind in [
-        EventKind::Added,
-        EventKind::Reconfig { config: None, size: Some(1), write_cache: None },
-        EventKind::Removed,
-    ] {
+    for (kind, status) in KINDS.into_iter().zip([-libc::EOPNOTSUPP, -libc::EOPNOTSUPP, 0]) {
         world.say(kind, 0, "a", "rbd/pool/a");
+        assert_eq!(world.answer(), Some((100, status)));
+    }
+    for config in ["nosuch", "", "/"] {
+        world.say(EventKind::Added, 2, "c", config);
+        assert_eq!(world.answer(), Some((102, -libc::EOPNOTSUPP)), "{config:?}");
+    }
+    assert_eq!(world.manager.deadline(), None);
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn subtypes_that_others_may_serve_are_met_with_silence() {
+    let mut world = World::new();
+    world.others.set(true);
+    world.make(0, "a", "rbd/pool/a");
+    world.manager.scan();
+    for kind in KINDS {
+        world.say(kind, 0, "a", "rbd/pool/a");
+        world.manager.tick(world.manager.deadline().unwrap());
     }
     assert_eq!(world.answer(), None);
     assert!(world.told().is_empty());
+}
+
+#[test]
+fn when_the_last_who_could_answer_is_gone_the_answer_is_ours() {
+    for (kind, status) in KINDS.into_iter().zip([-libc::EOPNOTSUPP, -libc::EOPNOTSUPP, 0]) {
+        let mut world = World::new();
+        world.others.set(true);
+        world.make(0, "a", "rbd/pool/a");
+        world.say(kind, 0, "a", "rbd/pool/a");
+        world.manager.tick(world.manager.deadline().unwrap());
+        assert_eq!(world.answer(), None);
+        world.others.set(false);
+        let due = world.manager.deadline().unwrap();
+        world.manager.tick(due - Duration::from_millis(1));
+        assert_eq!(world.answer(), None);
+        world.manager.tick(due);
+        assert_eq!(world.answer(), Some((100, status)));
+        assert_eq!((world.answer(), world.manager.deadline()), (None, None));
+    }
+}
+
+#[test]
+fn what_others_have_answered_is_not_answered_again() {
+    let mut world = World::new();
+    world.others.set(true);
+    for (minor, name) in [(0, "enabled"), (1, "gone"), (2, "superseded")] {
+        world.make(minor, name, "rbd/pool/a");
+        world.say(EventKind::Added, minor, name, "rbd/pool/a");
+    }
+    let target = world.root.path().join("target/core/user_0");
+    fs::write(target.join("enabled/enable"), "1\n").unwrap();
+    world.unmake(1);
+    world.say(EventKind::Removed, 2, "superseded", "rbd/pool/a");
+    world.others.set(false);
+    world.manager.tick(world.manager.deadline().unwrap());
+    assert_eq!(world.answer(), Some((102, 0)));
+    assert_eq!((world.answer(), world.manager.deadline()), (None, None));
 }
 
 #[test]

@@ -42,7 +42,7 @@ const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
 const CTRL_ATTR_MCAST_GRP_NAME: u16 = 1;
 const CTRL_ATTR_MCAST_GRP_ID: u16 = 2;
 
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_OVERRUN: u16 = 4;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -52,9 +52,9 @@ const ALIGN: usize = 4;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Header {
+pub(super) struct Header {
     len: U32,
-    kind: U16,
+    pub(super) kind: U16,
     flags: U16,
     sequence: U32,
     port: U32,
@@ -135,7 +135,7 @@ pub fn parse(mut datagram: &[u8], family: u16) -> Vec<Message> {
 }
 
 /// The first message's header and body, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
+pub(super) fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let (header, _) = Header::read_from_prefix(bytes).ok()?;
     let len = usize::try_from(header.len.get()).ok()?;
     let body = bytes.get(size_of::<Header>()..len)?;
@@ -290,7 +290,7 @@ fn text(value: &[u8]) -> String {
 }
 
 /// Type and value of each attribute in turn; `None`, and then the end, where they are malformed.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = Option<(u16, &'a [u8])>;
