@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Daemon, LoopDevice, run};
+use common::{Daemon, LoopDevice, run, text};
 use guestfs_api::options::{IsDir, TarIn, TarOut};
 use proptest::prelude::*;
 use std::ffi::OsStr;
@@ -38,6 +38,43 @@ fn listing(dir: &Path) -> String {
     let find = r"find . -printf '%p %y %m %U:%G %l %T@\n' | grep -v ' d ' | sed 's/[.][0-9]*$//' | LC_ALL=C sort;
         find . -type d -printf '%p %m\n' | LC_ALL=C sort; find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
     run(Command::new("bash").args(["-c", find]).current_dir(dir))
+}
+
+#[test]
+fn an_archive_with_attributes_has_times_to_the_nanosecond() {
+    let (_image, mut d) = guest();
+    d.client.touch("/f").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("archive");
+    let all: [(&str, TarOut<'_>); 3] = [
+        ("xattrs", TarOut { xattrs: Some(true), ..Default::default() }),
+        ("acls", TarOut { acls: Some(true), ..Default::default() }),
+        ("selinux", TarOut { selinux: Some(true), ..Default::default() }),
+    ];
+    // Before 1970, too.
+    for (seconds, record) in [(1_000_000, "1000000.123456789"), (-2, "-1.876543211")] {
+        d.client.utimens("/f", seconds, 123_456_789, seconds, 123_456_789).unwrap();
+        for (what, options) in &all {
+            let mut out = std::fs::File::create(&path).unwrap();
+            d.client.tar_out("/", &mut out, options).unwrap();
+            let archive = std::fs::read(&path).unwrap();
+            let record = format!(" mtime={record}\n");
+            assert!(archive.windows(record.len()).any(|w| w == record.as_bytes()), "{what}");
+            if seconds > 0 {
+                // As GNU tar reads it (which shows times before 1970 wrongly).
+                let list = ["--full-time", "-tvf", text(&path), "./f"];
+                let listed = run(Command::new("tar").args(list).env("TZ", "UTC"));
+                assert!(listed.contains("1970-01-12 13:46:40.123456789"), "{what}: {listed}");
+            }
+            // And back.
+            d.client.utimens("/f", 0, 0, 0, 0).unwrap();
+            let mut file = std::fs::File::open(&path).unwrap();
+            d.client.tar_in(&mut file, "/", &TarIn::default()).unwrap();
+            let stat = d.client.statns("/f").unwrap();
+            let time = (stat.st_mtime_sec, stat.st_mtime_nsec);
+            assert_eq!(time, (seconds, 123_456_789), "{what}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Result};
 use crate::glob::Pattern;
+use crate::tar::extra;
 use crate::tar::header::{
     BLOCK, DEVMAJOR, DEVMINOR, GID, GNAME, Header, LINKNAME, MAX_OCTAL_7, MAX_OCTAL_11, MODE,
     MTIME, NAME, PREFIX, SIZE, UID, UNAME,
@@ -11,7 +12,7 @@ use crate::tar::{ACLS, Attributes, SELINUX};
 use crate::transfer::from_io;
 use crate::tree::{Step, Walk};
 use crate::xattr;
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, Timespec};
 use rustix::io::Errno as Raw;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -161,8 +162,8 @@ impl Archive<'_> {
         }
         let size = if content.is_some() { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 };
         self.set_meta(&mut header, &mut pax, stat, size);
-        let wanted = self.options.attributes;
-        if wanted.xattrs || wanted.selinux || wanted.acls {
+        if self.is_extended() {
+            let wanted = self.options.attributes;
             match content {
                 Some(fd) => attributes(&mut pax, fd.as_fd(), wanted).on(shown)?,
                 None => {
@@ -180,18 +181,32 @@ impl Archive<'_> {
         Ok(())
     }
 
+    /// Whether members have pax headers in any case: then these say, too, what a plain header has no room for.
+    fn is_extended(&self) -> bool {
+        let Attributes { xattrs, selinux, acls } = self.options.attributes;
+        xattrs || selinux || acls
+    }
+
     fn set_meta(&self, header: &mut Header, pax: &mut Vec<u8>, stat: &Stat, size: u64) {
         header.set_number(MODE, u64::from(stat.st_mode & 0o7777));
         for (field, key, value, max) in [
-            (UID, "uid", i128::from(stat.st_uid), MAX_OCTAL_7),
-            (GID, "gid", i128::from(stat.st_gid), MAX_OCTAL_7),
-            (SIZE, "size", i128::from(size), MAX_OCTAL_11),
-            (MTIME, "mtime", i128::from(stat.st_mtime), MAX_OCTAL_11),
+            (UID, "uid", u64::from(stat.st_uid), MAX_OCTAL_7),
+            (GID, "gid", u64::from(stat.st_gid), MAX_OCTAL_7),
+            (SIZE, "size", size, MAX_OCTAL_11),
         ] {
-            match u64::try_from(value) {
-                Ok(v) if v <= max => header.set_number(field, v),
+            match value {
+                value if value <= max => header.set_number(field, value),
                 _ => record(pax, key, value.to_string().as_bytes()),
             }
+        }
+        let time = modified(stat);
+        let seconds = u64::try_from(time.tv_sec).ok().filter(|s| *s <= MAX_OCTAL_11);
+        if let Some(seconds) = seconds {
+            header.set_number(MTIME, seconds);
+        }
+        // The header has whole seconds.
+        if seconds.is_none() || (self.is_extended() && time.tv_nsec != 0) {
+            record(pax, "mtime", extra::decimal(time).as_bytes());
         }
         header.set_text(UNAME, self.users.name(stat.st_uid));
         header.set_text(GNAME, self.groups.name(stat.st_gid));
@@ -257,6 +272,11 @@ impl Archive<'_> {
         self.written += bytes.len() as u64;
         self.out.write_all(bytes).map_err(|e| from_io(e, "archive"))
     }
+}
+
+#[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)] // As wide as this machine's are.
+fn modified(stat: &Stat) -> Timespec {
+    Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as i64 }
 }
 
 /// A member's name: whole, in two parts, or in a pax header.

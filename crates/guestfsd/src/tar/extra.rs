@@ -87,6 +87,16 @@ fn set(into: &mut Extra, key: &[u8], value: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// A time as an extended header has it: seconds, and decimals of them where there are any.
+pub(super) fn decimal(time: Timespec) -> String {
+    match (time.tv_sec, time.tv_nsec) {
+        (seconds, 0) => seconds.to_string(),
+        // Before 1970, decimals count towards the past.
+        (seconds @ ..0, n) => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - n),
+        (seconds, n) => format!("{seconds}.{n:09}"),
+    }
+}
+
 /// Seconds, and decimals of them.
 fn time(text: &str) -> Result<Timespec> {
     let wrong = || invalid("time in an extended header");
@@ -113,6 +123,7 @@ fn text(bytes: &[u8]) -> Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn records_say_what_headers_cannot() {
@@ -131,6 +142,14 @@ mod tests {
             [&b"x"[..], b"5 a=b", b"99 path=x\n", b"0 path=x\n", b"4 a=\n", b"7 path=\n", b"3 \n"]
         {
             assert!(records(bytes, &mut Extra::default()).is_err(), "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_are_read_as_they_were_written(tv_sec: i64, tv_nsec in 0..1_000_000_000_i64) {
+            let written = Timespec { tv_sec, tv_nsec };
+            prop_assert_eq!(time(&decimal(written)).unwrap(), written);
         }
     }
 
