@@ -6,6 +6,7 @@
 //! are: where the program takes it, put `--` before them.
 
 mod guest;
+mod reason;
 
 use crate::error::{Context, Error, Result};
 use crate::session::Session;
@@ -35,6 +36,7 @@ pub struct Tool {
     name: OsString,
     command: Command,
     timeout: Option<Duration>,
+    explains: bool,
 }
 
 /// What a program did.
@@ -44,6 +46,7 @@ pub struct Output {
     /// Its exit status; -1 when a signal ended it.
     pub code: i32,
     signal: Option<i32>,
+    explains: bool,
     /// What it wrote to standard output.
     pub stdout: Vec<u8>,
     /// What it wrote to standard error, its last 64 KiB.
@@ -93,7 +96,7 @@ impl Tool {
     fn command(name: &OsStr, program: &OsStr) -> Self {
         let mut command = Command::new(program);
         command.env_clear().process_group(0);
-        Self { name: name.to_owned(), command, timeout: None }
+        Self { name: name.to_owned(), command, timeout: None, explains: false }
     }
 
     /// Adds an argument.
@@ -123,6 +126,12 @@ impl Tool {
     /// Kills it after this time.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// It writes to standard output what goes on and what is wrong, and no result.
+    pub fn explains_on_stdout(mut self) -> Self {
+        self.explains = true;
         self
     }
 
@@ -194,6 +203,7 @@ impl Tool {
             name: self.name,
             code: status.code().unwrap_or(-1),
             signal: status.signal(),
+            explains: self.explains,
             stdout: Vec::new(),
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         })
@@ -208,21 +218,13 @@ impl Output {
 
     /// The error that the program's messages (or else its exit status) make.
     pub fn failure(&self) -> Error {
-        // Some programs say on standard output what is wrong.
-        let stdout = self.stdout.len().saturating_sub(MAX_MESSAGES);
-        let stdout = String::from_utf8_lossy(&self.stdout[stdout..]);
-        let said = match self.stderr.trim() {
-            "" => stdout.trim(),
-            said => said,
-        };
+        let name = self.name.to_string_lossy();
+        let said = reason::of(&name, &self.stdout, &self.stderr, self.explains);
         let text = match (said, self.signal) {
-            ("", Some(signal)) => format!("killed by signal {signal}"),
-            ("", None) => format!("exit status {}", self.code),
-            (said, _) => said.to_owned(),
+            (said, Some(signal)) if said.is_empty() => format!("killed by signal {signal}"),
+            (said, None) if said.is_empty() => format!("exit status {}", self.code),
+            (said, _) => said,
         };
-        // What a program says begins with its own name, as often as not.
-        let prefix = format!("{}: ", self.name.to_string_lossy());
-        let text = text.strip_prefix(&prefix).unwrap_or(&text);
         Error::new(Errno::EIO, text).within(&self.name)
     }
 

@@ -119,7 +119,7 @@ pub(crate) fn get_e2uuid(_: &mut Session, device: Device) -> Result<OsString> {
 
 /// Checks a filesystem of any type; yields the exit status of `fsck`.
 pub(crate) fn fsck(s: &mut Session, fstype: &OsStr, device: Device) -> Result<i32> {
-    let tool = Tool::new("fsck").args(["-a", "-t", type_name(fstype)?]);
+    let tool = Tool::new("fsck").args(["-a", "-t", type_name(fstype)?]).explains_on_stdout();
     let output = tool.arg(device.path()).run()?;
     s.udev().changed();
     match output.code {
@@ -147,7 +147,7 @@ pub(crate) fn e2fsck_f(s: &mut Session, device: Device) -> Result<()> {
 }
 
 fn check(s: &mut Session, device: &Device, mode: &[&str]) -> Result<()> {
-    let tool = Tool::new("e2fsck").arg("-f").args(mode);
+    let tool = Tool::new("e2fsck").arg("-f").args(mode).explains_on_stdout();
     let output = tool.arg(device.path()).run()?;
     s.udev().changed();
     // 1: errors have been corrected; 2: so that the machine should be rebooted, if it is its own.
@@ -185,7 +185,7 @@ fn resize(s: &mut Session, device: &Device, options: &[&str], size: Option<Strin
     if device.open(OFlags::RDONLY | OFlags::EXCL).is_ok() {
         check(s, device, &["-y"])?;
     }
-    let tool = Tool::new("resize2fs").args(options);
+    let tool = Tool::new("resize2fs").args(options).explains_on_stdout();
     change(s, device, tool.arg(device.path()).args(size))
 }
 

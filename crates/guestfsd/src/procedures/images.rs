@@ -97,5 +97,5 @@ fn scratch_file() -> Result<File> {
 
 /// Makes a filesystem as large as its device.
 pub(crate) fn f2fs_expand(s: &mut Session, device: Device) -> Result<()> {
-    change(s, &device, Tool::new("resize.f2fs").arg(device.path()))
+    change(s, &device, Tool::new("resize.f2fs").arg(device.path()).explains_on_stdout())
 }

@@ -131,7 +131,7 @@ fn make(fstype: &OsStr, device: &Device, options: &options::Mkfs<'_>) -> Result<
         let size = positive("sectorsize", size)?;
         args.extend(["-S".to_owned(), size]);
     }
-    let mut tool = Tool::new(&program).args(args);
+    let mut tool = Tool::new(&program).args(args).explains_on_stdout();
     if let Some(features) = options.features {
         if matches!(name, "gfs" | "gfs2") {
             let why = "features cannot be set on gfs filesystems";

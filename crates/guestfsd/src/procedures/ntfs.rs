@@ -28,7 +28,7 @@ pub(crate) fn ntfsresize(
     options: &options::Ntfsresize,
 ) -> Result<()> {
     // -P: no bar that moves.
-    let mut tool = Tool::new("ntfsresize").arg("-P");
+    let mut tool = Tool::new("ntfsresize").arg("-P").explains_on_stdout();
     if let Some(size) = options.size {
         if size <= 0 {
             return Err(Error::argument("size", size.to_string(), "must be larger than zero"));
@@ -50,7 +50,7 @@ pub(crate) fn ntfsresize_size(s: &mut Session, device: Device, size: i64) -> Res
 /// Mends what is commonly wrong, and has Windows check the rest.
 pub(crate) fn ntfsfix(s: &mut Session, device: Device, options: &options::Ntfsfix) -> Result<()> {
     let bad = (options.clearbadsectors == Some(true)).then_some("-b");
-    change(s, &device, Tool::new("ntfsfix").args(bad).arg(device.path()))
+    change(s, &device, Tool::new("ntfsfix").args(bad).arg(device.path()).explains_on_stdout())
 }
 
 /// Sends what is in use of a filesystem, in the format of `ntfsclone`.
