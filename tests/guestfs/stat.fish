@@ -217,3 +217,7 @@ exists /fe
 is-zero /fa
 -is-zero /d
 -is-zero /nonexistent
+# the device that it is on: the first disk of a machine is 8:0
+stat /f | awk '$1 == "dev:" && $2 == 2048 {print "on the first disk"}'
+lstatns /f | awk '$1 == "st_dev:" && $2 == 2048 {print "on the first disk"}'
+lstatlist / f | awk '$1 == "dev:" && $2 == 2048 {print "on the first disk"}'

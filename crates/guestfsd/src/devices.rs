@@ -6,10 +6,13 @@
 //! that holds `/` is not shown. Devices that are no such disks (/dev/mapper/x, /dev/md0, /dev/loop0)
 //! have the same name on both sides.
 
+mod numbers;
+
 use crate::error::{Context, Error, Result, shown};
 use guestfs_api::Errno;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -71,17 +74,20 @@ pub struct Devices {
     translate: bool,
     /// Whole disks in the client's order; none before they were looked for.
     disks: Option<Vec<PathBuf>>,
+    /// The client's numbers of devices, by this machine's.
+    numbers: HashMap<u64, u64>,
 }
 
 impl Devices {
     /// Nothing is known yet.
     pub fn new(translate: bool) -> Self {
-        Self { translate, disks: None }
+        Self { translate, disks: None, numbers: HashMap::new() }
     }
 
     /// Forgets what is known, because devices came or went.
     pub fn forget(&mut self) {
         self.disks = None;
+        self.numbers.clear();
     }
 
     /// Whole disks of this machine in the client's order, without the one that holds `/`.
@@ -129,6 +135,33 @@ impl Devices {
             }
         }
         path.as_os_str().to_owned()
+    }
+
+    /// The client's number for a device of this machine: for what a filesystem is on. It is the same in every
+    /// session that has the disk in the same place. Devices that are no disks of the client's keep theirs.
+    pub fn number_to_client(&mut self, number: u64) -> u64 {
+        // No device at all: an overlay, btrfs.
+        if !self.translate || rustix::fs::major(number) == 0 {
+            return number;
+        }
+        if let Some(known) = self.numbers.get(&number) {
+            return *known;
+        }
+        let found = self.scsi_number(number).unwrap_or(number);
+        self.numbers.insert(number, found);
+        found
+    }
+
+    /// The number that a disk of this machine, or a partition of one, has as a SCSI disk.
+    fn scsi_number(&mut self, number: u64) -> Option<u64> {
+        let kernel = std::fs::canonicalize(sysfs_of(number)).ok()?;
+        let name = self.to_client(&Path::new("/dev").join(kernel.file_name()?));
+        let (disk, partition) = client_name(name.as_bytes())?;
+        let partition = match partition {
+            [] => 0,
+            digits => std::str::from_utf8(digits).ok()?.parse().ok()?,
+        };
+        Some(numbers::of_scsi_disk(disk.try_into().ok()?, partition))
     }
 
     /// The device of this name, if there is one; `argument` is what errors say.
@@ -314,7 +347,8 @@ mod tests {
     use super::*;
 
     fn devices(disks: &[&str]) -> Devices {
-        Devices { translate: true, disks: Some(disks.iter().map(PathBuf::from).collect()) }
+        let disks = Some(disks.iter().map(PathBuf::from).collect());
+        Devices { disks, ..Devices::new(true) }
     }
 
     #[test]

@@ -31,6 +31,12 @@ pub(crate) fn statvfs(s: &mut Session, path: GuestPath<'_>) -> Result<Statvfs> {
     let file = s.open(path, OFlags::PATH)?;
     let found = rustix::fs::fstatvfs(&file).on(path)?;
     let number = u64::cast_signed;
+    // Some filesystems, XFS and FAT among them, are known by the number of their device, which is the client's.
+    let device = rustix::fs::fstat(&file).on(path)?.st_dev;
+    let fsid = match found.f_fsid == device {
+        true => s.devices().number_to_client(device),
+        false => found.f_fsid,
+    };
     // The kernel's own note that the other flags count.
     let flags = found.f_flag.bits() & !ST_VALID;
     Ok(Statvfs {
@@ -42,7 +48,7 @@ pub(crate) fn statvfs(s: &mut Session, path: GuestPath<'_>) -> Result<Statvfs> {
         files: number(found.f_files),
         ffree: number(found.f_ffree),
         favail: number(found.f_favail),
-        fsid: number(found.f_fsid),
+        fsid: number(fsid),
         flag: number(flags),
         namemax: number(found.f_namemax),
     })

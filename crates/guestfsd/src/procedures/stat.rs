@@ -1,5 +1,6 @@
-//! What files are: the stat family.
+//! What files are: the stat family. The number of the device that a file is on is the client's, as its name is.
 
+use crate::devices::Devices;
 use crate::error::{Context, Result};
 use crate::paths::{GuestPath, Root};
 use crate::session::Session;
@@ -97,12 +98,14 @@ pub(crate) fn filesize(s: &mut Session, file: GuestPath<'_>) -> Result<i64> {
 
 /// All that `stat` says, followed.
 pub(crate) fn statns(s: &mut Session, path: GuestPath<'_>) -> Result<structs::Statns> {
-    Ok(to_statns(&stat_of(s.root()?, path, true).on(path)?))
+    let stat = stat_of(s.root()?, path, true).on(path)?;
+    Ok(to_statns(s.devices(), &stat))
 }
 
 /// All that `lstat` says, not followed.
 pub(crate) fn lstatns(s: &mut Session, path: GuestPath<'_>) -> Result<structs::Statns> {
-    Ok(to_statns(&stat_of(s.root()?, path, false).on(path)?))
+    let stat = stat_of(s.root()?, path, false).on(path)?;
+    Ok(to_statns(s.devices(), &stat))
 }
 
 /// What `lstat` says of each name in a directory; of one that is not there, an inode of -1.
@@ -115,7 +118,7 @@ pub(crate) fn internal_lstatnslist(
     Ok(names
         .iter()
         .map(|name| match rustix::fs::statat(&dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => to_statns(&stat),
+            Ok(stat) => to_statns(s.devices(), &stat),
             Err(_) => structs::Statns { st_ino: -1, ..Default::default() },
         })
         .collect())
@@ -123,9 +126,9 @@ pub(crate) fn internal_lstatnslist(
 
 // The protocol's numbers are all signed; the kernel's are what they are on this machine.
 #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast, clippy::cast_lossless)]
-fn to_statns(s: &Stat) -> structs::Statns {
+fn to_statns(devices: &mut Devices, s: &Stat) -> structs::Statns {
     structs::Statns {
-        st_dev: s.st_dev as i64,
+        st_dev: devices.number_to_client(s.st_dev as u64) as i64,
         st_ino: s.st_ino as i64,
         st_mode: s.st_mode as i64,
         st_nlink: s.st_nlink as i64,
