@@ -171,10 +171,11 @@ fn assemble(s: &mut Session, looked: Vec<Looked>) -> Vec<Root> {
         match found {
             Found::Windows(os) => roots.push((name, *os, Vec::new())),
             Found::Unix(unix::Found::Root(os, entries)) => roots.push((name, *os, entries)),
-            Found::Unix(unix::Found::Usr(distro)) => usr.push((name, distro)),
+            Found::Unix(unix::Found::Usr(found)) => usr.push((name, found)),
             Found::Unix(unix::Found::Nothing) => {}
         }
     }
+    let alone = roots.len() == 1;
     let mut out: Vec<Root> = Vec::new();
     for (name, mut os, entries) in roots {
         let mut mountpoints: Vec<(OsString, MountableName)> = Vec::new();
@@ -206,17 +207,28 @@ fn assemble(s: &mut Session, looked: Vec<Looked>) -> Vec<Root> {
         // The last line first: what is mounted below something comes before it.
         mountpoints.reverse();
         filesystems.reverse();
-        let on_usr = mountpoints.iter().find(|(at, _)| at == "/usr").map(|(_, source)| source);
-        if os.distro.is_none()
-            && let Some((_, Some(distro))) =
-                usr.iter().find(|(name, _)| on_usr.is_none_or(|source| source == name))
-        {
-            os.take_distro(distro.clone());
+        if let Some(usr) = usr_of(&mountpoints, &usr, alone) {
+            os.take_usr(usr);
         }
         let drives = windows::drives(s, &os);
         out.push(Root { name, os, mountpoints, filesystems, drives });
     }
     without_copies(out)
+}
+
+/// The filesystem that a root has mounted on /usr. If it does not say which, and is `alone`, it is the only one that
+/// there is.
+fn usr_of<'u>(
+    mountpoints: &[(OsString, MountableName)],
+    found: &'u [(MountableName, unix::Usr)],
+    alone: bool,
+) -> Option<&'u unix::Usr> {
+    let named = mountpoints.iter().find(|(at, _)| at == "/usr").map(|(_, source)| source);
+    match (named, found) {
+        (Some(source), _) => found.iter().find(|(name, _)| name == source).map(|(_, usr)| usr),
+        (None, [(_, only)]) if alone => Some(only),
+        (None, _) => None,
+    }
 }
 
 /// A btrfs root that is found both as the default subvolume and by its name is one.

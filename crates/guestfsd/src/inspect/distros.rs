@@ -125,14 +125,21 @@ const FILES: &[(&str, Reader)] = &[
     ("/etc/pardus-release", Reader::Line(&[("", "pardus")])),
 ];
 
-/// Files with the minor version where os-release has the major one only.
-const MINOR: &[(&str, &str)] = &[
+/// Files of distributions that are more exact than os-release where that has the major version only.
+const EXACT: &[(&str, &str)] = &[
     ("debian", "/etc/debian_version"),
     ("centos", "/etc/centos-release"),
     ("oraclelinux", "/etc/oracle-release"),
     ("scientificlinux", "/etc/redhat-release"),
     ("rocky", "/etc/redhat-release"),
     ("rhel", "/etc/redhat-release"),
+];
+
+/// Files whose name for the product is told in any case: clients know these systems by it.
+const NAMED_BY: &[(&str, &str, Reader)] = &[
+    ("linuxmint", "/etc/lsb-release", Reader::Lsb),
+    ("oraclelinux", "/etc/oracle-release", Reader::Line(&[])),
+    ("scientificlinux", "/etc/redhat-release", Reader::Line(&[])),
 ];
 
 /// What a Linux distribution is.
@@ -153,12 +160,17 @@ pub fn identify(read: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<Distro> {
         let mut distro = reader.read(&text);
         match (&mut unnamed, distro.name) {
             (None, Some(name)) => {
-                complete_version(name, &mut distro.release, read);
+                complete(name, &mut distro.release, read);
                 return Some(distro);
             }
-            // os-release does not name one that we know: another file's name, with what it says of itself.
+            // os-release does not name one that we know: another file does, and what that says with a version is
+            // more exact.
             (Some(first), Some(name)) => {
                 first.name = Some(name);
+                if distro.release.version.is_some() {
+                    first.release.version = distro.release.version;
+                    first.release.product_name = distro.release.product_name;
+                }
                 break;
             }
             (None, None) => unnamed = Some(distro),
@@ -202,12 +214,24 @@ fn by_beginning(lines: &[(&str, &'static str)], text: &[u8]) -> Option<&'static 
     found.map(|(_, distro)| *distro)
 }
 
-/// Takes the version, or the minor one, from another file, if that does not contradict.
-fn complete_version(name: &str, release: &mut Release, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
-    let Some((_, file)) = MINOR.iter().find(|(distro, _)| *distro == name) else { return };
-    let Some(exact) = read(file).and_then(|text| release::one_line(&text).version) else { return };
-    if release.version.is_none_or(|(major, minor)| major == exact.0 && minor == 0) {
-        release.version = Some(exact);
+/// Takes from other files what they say better: the version, if that does not contradict, and the product's name.
+fn complete(name: &str, release: &mut Release, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
+    let exact = EXACT.iter().find(|(distro, _)| *distro == name).filter(|_| !release.has_minor);
+    if let Some(text) = exact.and_then(|(_, file)| read(file)) {
+        let exact = release::one_line(&text);
+        let agrees = match (release.version, exact.version) {
+            (Some((major, _)), Some((exact, _))) => major == exact,
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        if agrees {
+            release.version = exact.version.or(release.version);
+            release.product_name = exact.product_name.or(release.product_name.take());
+        }
+    }
+    let named = NAMED_BY.iter().find(|(distro, ..)| *distro == name);
+    if let Some(named) = named.and_then(|(_, file, reader)| Some(reader.read(&read(file)?))) {
+        release.product_name = named.release.product_name.or(release.product_name.take());
     }
 }
 

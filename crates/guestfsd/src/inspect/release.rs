@@ -21,6 +21,8 @@ pub struct Release {
     pub variant: Option<OsString>,
     /// Its version.
     pub version: Option<Version>,
+    /// Whether the file gives the minor version too: `7.0` does, `7` does not.
+    pub has_minor: bool,
     /// `BUILD_ID`.
     pub build_id: Option<OsString>,
 }
@@ -75,7 +77,10 @@ pub fn os_release(text: &[u8]) -> Release {
             b"PRETTY_NAME" => release.product_name = Some(line(&value)),
             b"VARIANT" => release.variant = Some(line(&value)),
             b"BUILD_ID" => release.build_id = Some(line(&value)),
-            b"VERSION_ID" => release.version = version(&value),
+            b"VERSION_ID" => {
+                release.version = version(&value);
+                release.has_minor = release.version.is_some() && value.contains(&b'.');
+            }
             _ => {}
         }
     }

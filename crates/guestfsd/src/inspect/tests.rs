@@ -154,7 +154,7 @@ fn what_os_release_leaves_out_another_file_says() {
     ])
     .unwrap();
     assert_eq!(os.version, Some((12, 4)));
-    assert_eq!(os.product_name.unwrap(), "Debian GNU/Linux 12");
+    assert_eq!(os.product_name.unwrap(), "12.4");
     assert_eq!(os.build_id.unwrap(), "x");
     assert_eq!(os.hostname.unwrap(), "host.example.com");
     assert_eq!(os.arch, Some("aarch64"));
@@ -236,8 +236,97 @@ fn what_is_no_root_is_none() {
 fn a_separate_usr_tells_the_distribution() {
     let dir =
         guest(&[("bin/", b""), ("share/", b""), ("lib/os-release", b"ID=fedora\nVERSION_ID=38\n")]);
-    let unix::Found::Usr(Some(distro)) = look(dir.path()) else { panic!("not /usr") };
-    assert_eq!(distro.name, Some("fedora"));
+    let unix::Found::Usr(usr) = look(dir.path()) else { panic!("not /usr") };
+    assert_eq!(usr.distro.unwrap().name, Some("fedora"));
+    assert_eq!(usr.arch, None);
+}
+
+#[test]
+fn a_separate_usr_tells_the_architecture_by_the_programs_in_it() {
+    // The second is what /sbin/init of a root whose /sbin is a link to usr/sbin leads to.
+    for file in ["bin/bash", "sbin/init"] {
+        let program = program(62, 2);
+        let dir = guest(&[("bin/", b""), ("share/", b""), ("lib/", b""), (file, &program)]);
+        let unix::Found::Usr(usr) = look(dir.path()) else { panic!("not /usr") };
+        assert_eq!(usr.arch, Some("x86_64"), "{file}");
+        let mut os = Os::default();
+        os.take_usr(&usr);
+        assert_eq!(os.arch, Some("x86_64"), "{file}");
+        let mut os = Os { arch: Some("aarch64"), ..Os::default() };
+        os.take_usr(&usr);
+        assert_eq!(os.arch, Some("aarch64"), "the root's own programs count first");
+    }
+}
+
+#[test]
+fn a_products_name_is_the_one_that_clients_know() {
+    type Files<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: &[(Files<'_>, &str)] = &[
+        (
+            &[(OS, b"ID=debian\nPRETTY_NAME=x\n"), ("etc/debian_version", b"trixie/sid\n")],
+            "trixie/sid",
+        ),
+        (
+            &[
+                (OS, b"ID=centos\nVERSION_ID=7\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"\n"),
+                ("etc/centos-release", b"CentOS Linux release 7.9.2009 (Core)\n"),
+            ],
+            "CentOS Linux release 7.9.2009 (Core)",
+        ),
+        (
+            &[
+                (OS, b"ID=rhel\nVERSION_ID=7.0\nPRETTY_NAME=\"RHEL 7.0\"\n"),
+                (REDHAT, b"Red Hat Enterprise Linux Server release 7.0 (Maipo)\n"),
+            ],
+            "RHEL 7.0",
+        ),
+        (
+            &[
+                (OS, b"ID=debian\nVERSION_ID=12\nPRETTY_NAME=\"Debian 12\"\n"),
+                ("etc/debian_version", b"11.6\n"),
+            ],
+            "Debian 12",
+        ),
+        (
+            &[
+                (OS, b"ID=ol\nVERSION_ID=8.7\nPRETTY_NAME=x\n"),
+                ("etc/oracle-release", b"Oracle Linux Server release 8.7\n"),
+            ],
+            "Oracle Linux Server release 8.7",
+        ),
+        (
+            &[
+                (OS, b"ID=linuxmint\nVERSION_ID=21.1\nPRETTY_NAME=x\n"),
+                (LSB, b"DISTRIB_ID=LinuxMint\nDISTRIB_DESCRIPTION=\"Linux Mint 21.1 Vera\"\n"),
+            ],
+            "Linux Mint 21.1 Vera",
+        ),
+        (
+            &[
+                (OS, b"ID=almalinux\nID_LIKE=rhel\nVERSION_ID=9.1\nPRETTY_NAME=x\n"),
+                (REDHAT, b"AlmaLinux release 9.1 (Lime Lynx)\n"),
+            ],
+            "AlmaLinux release 9.1 (Lime Lynx)",
+        ),
+    ];
+    for (files, name) in cases {
+        let root: Files<'_> = &[("bin/", b""), ("etc/fstab", b"")];
+        let os = os(&[root, *files].concat()).unwrap();
+        assert_eq!(os.product_name.unwrap(), *name);
+    }
+}
+
+#[test]
+fn a_version_in_a_file_of_the_distribution_that_it_is_made_of_is_taken() {
+    let os = os(&[
+        ("bin/", b""),
+        ("etc/fstab", b""),
+        (OS, b"ID=raspbian\nID_LIKE=debian\nVERSION_ID=11\nPRETTY_NAME=Raspbian\n"),
+        ("etc/debian_version", b"11.6\n"),
+    ])
+    .unwrap();
+    assert_eq!((os.distro, os.version), (Some("debian"), Some((11, 6))));
+    assert_eq!(os.product_name.unwrap(), "11.6");
 }
 
 #[test]

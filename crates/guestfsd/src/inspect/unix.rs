@@ -25,10 +25,17 @@ const PROGRAMS: &[&str] = &[
 pub(super) enum Found {
     /// The root of this operating system, with what its fstab says.
     Root(Box<Os>, Vec<fstab::Entry>),
-    /// What is mounted on /usr, with what is known of the distribution.
-    Usr(Option<distros::Distro>),
+    /// What is mounted on /usr.
+    Usr(Usr),
     /// Nothing of the kind.
     Nothing,
+}
+
+/// What the filesystem of /usr says of the system.
+#[derive(Debug, Default)]
+pub(super) struct Usr {
+    pub(super) distro: Option<distros::Distro>,
+    pub(super) arch: Option<&'static str>,
 }
 
 /// How a family is recognized and what is read of it.
@@ -58,9 +65,14 @@ pub(super) fn look(guest: &Guest<'_>) -> Found {
     }
     let usr = ["/bin", "/share", "/lib"].iter().all(|dir| guest.is_dir(dir));
     if usr && !guest.is_dir("/etc") {
-        // Its own paths lack the `/usr`.
+        // Its own paths lack the `/usr`. Programs that are in /bin and /sbin are there as well if these are links
+        // to directories of /usr.
+        let own = |path: &'static str| path.strip_prefix("/usr").unwrap_or(path);
         let read = |path: &str| path.strip_prefix("/usr").and_then(|p| guest.read(p));
-        return Found::Usr(distros::identify(&read));
+        return Found::Usr(Usr {
+            distro: distros::identify(&read),
+            arch: PROGRAMS.iter().find_map(|p| guest.architecture(own(p))),
+        });
     }
     Found::Nothing
 }
@@ -130,6 +142,16 @@ impl Os {
         self.distro = name;
         // The variant of a Linux is not told: the documentation keeps that for later.
         self.take(Release { variant: None, ..release });
+    }
+
+    /// Takes what only the filesystem of /usr says.
+    pub(super) fn take_usr(&mut self, usr: &Usr) {
+        if self.distro.is_none()
+            && let Some(distro) = &usr.distro
+        {
+            self.take_distro(distro.clone());
+        }
+        self.arch = self.arch.or(usr.arch);
     }
 
     fn of(kind: &'static str, distro: Option<&'static str>) -> Self {
