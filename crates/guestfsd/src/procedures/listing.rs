@@ -1,4 +1,5 @@
-//! Listings of directories as ls writes them, for people.
+//! Listings of directories as ls writes them, for people. Owners are numbers: names would be those of the machine
+//! that runs the daemon, not of the guest.
 
 use crate::error::{Context, Result};
 use crate::paths::{GuestPath, proc_path};
@@ -9,12 +10,12 @@ use std::os::fd::AsFd;
 
 /// A directory in the long form.
 pub(crate) fn ll(s: &mut Session, directory: GuestPath<'_>) -> Result<Vec<u8>> {
-    list(s, directory, "-la")
+    list(s, directory, "-lan")
 }
 
 /// A directory in the long form with SELinux labels.
 pub(crate) fn llz(s: &mut Session, directory: GuestPath<'_>) -> Result<Vec<u8>> {
-    list(s, directory, "-laZ")
+    list(s, directory, "-lanZ")
 }
 
 fn list(s: &Session, path: GuestPath<'_>, how: &str) -> Result<Vec<u8>> {
