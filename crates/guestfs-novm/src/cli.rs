@@ -69,9 +69,10 @@ Which mode to trust:
   a VM       What libguestfs does without this program: the safest, for guests
              that are hostile.
 
-Two disks with the same filesystem UUID cannot be mounted at a time (btrfs,
-XFS) in --instant mode, not even with one of the host's. On a host with LVM,
-keep it from activating guests' volume groups: in lvm.conf,
+In --instant mode a btrfs cannot be mounted while another with the same UUID
+is, in any session or on the host, before Linux 6.7; of other filesystems,
+clones can be used at the same time. On a host with LVM, keep it from
+activating guests' volume groups: in lvm.conf,
 global_filter = [ \"r|^/dev/loop|\" ].";
 
 /// The program.

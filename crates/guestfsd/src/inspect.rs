@@ -69,6 +69,14 @@ pub(crate) struct Root {
     pub(crate) drives: Vec<(String, PathBuf)>,
 }
 
+/// What was seen on the disks.
+#[derive(Default)]
+struct Seen {
+    looked: Vec<Looked>,
+    /// Why a filesystem could not be looked at: the first of them.
+    failed: Option<Error>,
+}
+
 /// What the last inspection has found.
 #[derive(Debug, Default)]
 struct State {
@@ -93,10 +101,15 @@ pub(crate) fn inspect(s: &mut Session) -> Result<Vec<MountableName>> {
     }
     s.state::<State>().roots.clear();
     s.unmount_all()?;
-    let looked = look_at_all(s);
+    let seen = look_at_all(s);
     let unmounted = s.unmount_all();
-    let roots = assemble(s, looked?);
+    let Seen { looked, failed } = seen?;
+    let roots = assemble(s, looked);
     unmounted?;
+    // Where nothing was found, what could not be looked at may be why.
+    if let (Some(e), true) = (failed, roots.is_empty()) {
+        return Err(e);
+    }
     let names = roots.iter().map(|r| r.name.clone()).collect();
     s.state::<State>().roots = roots;
     Ok(names)
@@ -121,21 +134,24 @@ pub(crate) fn root<'s>(s: &'s mut Session, root: &Mountable) -> Result<&'s Root>
 }
 
 /// Mounts each filesystem and looks at it.
-fn look_at_all(s: &mut Session) -> Result<Vec<Looked>> {
-    let mut all = Vec::new();
+fn look_at_all(s: &mut Session) -> Result<Seen> {
+    let mut seen = Seen::default();
     for (name, fstype) in procedures::list_filesystems(s)? {
-        if matches!(fstype.as_str(), "swap" | "unknown") {
+        if matches!(fstype.as_str(), "swap" | "swsuspend" | "unknown") {
             continue;
         }
         let client = name.to_client(s.devices());
         let looked = look_at(s, &client, &fstype);
         s.unmount_all()?;
         match looked {
-            Ok(found) => all.push(Looked { name, found }),
-            Err(e) => tracing::info!(filesystem = ?client, error = %e, "not inspected"),
+            Ok(found) => seen.looked.push(Looked { name, found }),
+            Err(e) => {
+                tracing::warn!(filesystem = ?client, error = %e, "not inspected");
+                seen.failed.get_or_insert(e);
+            }
         }
     }
-    Ok(all)
+    Ok(seen)
 }
 
 fn look_at(s: &mut Session, client: &OsStr, fstype: &str) -> Result<Found> {

@@ -1,7 +1,8 @@
 //! What is mounted: the kernel's own table, read and undone.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result, shown};
 use crate::paths::Sysroot;
+use guestfs_api::Errno;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use std::ffi::{OsStr, OsString};
@@ -98,6 +99,38 @@ pub fn unmount_all(sysroot: &Sysroot) -> Result<()> {
     first_error
 }
 
+/// How the kernel takes a second filesystem of a UUID while the first one is mounted, here or in any other namespace:
+/// clones of one image have the same. Most types do not mind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twin {
+    /// Only with this option. It is not given without need: a filesystem that has it does not stand in the way of
+    /// others, which would hide that one disk is attached twice.
+    MountedWith(&'static str),
+    /// Never (before Linux 6.7).
+    Refused,
+}
+
+impl Twin {
+    /// What is so of filesystems of this type.
+    pub(crate) fn of(fstype: &str) -> Option<Self> {
+        match fstype {
+            "xfs" => Some(Self::MountedWith("nouuid")),
+            "btrfs" => Some(Self::Refused),
+            _ => None,
+        }
+    }
+}
+
+/// The error where the kernel refuses a twin.
+pub(crate) fn duplicate_uuid(uuid: Option<&OsStr>) -> Error {
+    let uuid = uuid.map(|uuid| format!(" {}", shown(uuid))).unwrap_or_default();
+    let text = format!(
+        "duplicate UUID: another filesystem with the UUID{uuid} is mounted on this machine, and the kernel mounts \
+         only one of them at a time; end what uses the other, or give this one a UUID of its own (btrfstune -u)"
+    );
+    Error::new(Errno::EEXIST, text)
+}
+
 /// A filesystem that is mounted nowhere that anyone could see, for as long as this value lives.
 #[derive(Debug)]
 pub struct Detached {
@@ -116,6 +149,10 @@ impl Detached {
             Err(rustix::io::Errno::BUSY) => mount(MountFlags::empty()),
             done => done,
         };
+        if mounted == Err(rustix::io::Errno::EXIST) && Twin::of(fstype) == Some(Twin::Refused) {
+            std::fs::remove_dir(&dir).ok();
+            return Err(duplicate_uuid(None).within(device));
+        }
         let root = mounted.and_then(|()| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::open(&dir, flags, Mode::empty());

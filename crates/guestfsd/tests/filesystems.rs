@@ -7,6 +7,7 @@ mod common;
 use common::{Daemon, LoopDevice};
 use guestfs_api::{Errno, options};
 use std::ffi::OsStr;
+use std::os::unix::fs::FileExt;
 
 fn blank(mib: u64) -> LoopDevice {
     LoopDevice::with_filesystem(&["true"], mib)
@@ -31,6 +32,37 @@ fn what_was_made_is_found_with_its_label_and_uuid() {
         let tags = d.client.blkid(device.name()).unwrap();
         assert!(tags.contains(&("UUID".into(), uuid)), "{tags:?}");
     }
+}
+
+#[test]
+fn clones_of_an_xfs_are_mounted_at_the_same_time_and_their_logs_replayed() {
+    let template = LoopDevice::with_filesystem(&["mkfs.xfs", "-q"], 320);
+    let mut first = Daemon::isolated();
+    first.client.mount(template.name(), "/").unwrap();
+    first.client.internal_write("/hello", b"hello").unwrap();
+    first.client.sync().unwrap();
+    // As a machine leaves it whose power fails: the log has not been written back.
+    let clone = template.copy();
+    let mut second = Daemon::isolated();
+    second.client.mount(clone.name(), "/").unwrap();
+    assert_eq!(second.client.filesize("/hello").unwrap(), 5);
+    second.client.internal_write("/hello", b"again!").unwrap();
+    // In one session, too, and with options of the client's.
+    second.client.sync().unwrap();
+    let third = clone.copy();
+    second.client.mkdir("/below").unwrap();
+    second.client.mount_options("noatime", third.name(), "/below").unwrap();
+    second.client.umount_all().unwrap();
+    second.client.mount_ro(third.name(), "/").unwrap();
+    assert_eq!(second.client.filesize("/hello").unwrap(), 6);
+    assert_eq!(first.client.filesize("/hello").unwrap(), 5);
+    // What is really broken is an error as before.
+    second.client.umount_all().unwrap();
+    let device = std::fs::OpenOptions::new().write(true).open(&third.path).unwrap();
+    // All of the superblock's fields after its UUID.
+    device.write_all_at(&[0xff; 400], 48).unwrap();
+    let e = second.client.mount(third.name(), "/").unwrap_err();
+    assert!(e.to_string().contains(third.name()), "{e}");
 }
 
 #[test]

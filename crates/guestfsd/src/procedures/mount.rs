@@ -3,7 +3,7 @@
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
 use crate::mountable::{DevOrPath, Mountable, MountableName};
-use crate::mounts::{self, Mount};
+use crate::mounts::{self, Mount, Twin};
 use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::Tool;
@@ -108,20 +108,38 @@ fn run_mount(
     source: &Path,
     at: &OwnedFd,
 ) -> Result<()> {
-    // The program, not the system call: it finds out the type and knows helpers such as ntfs-3g.
-    let mut tool = Tool::new("mount");
-    if let Some(options) = options.filter(|o| !o.is_empty()) {
-        tool = tool.arg("-o").arg(options);
-    }
-    if let Some(fstype) = fstype.filter(|t| !t.is_empty()) {
-        tool = tool.arg("-t").arg(fstype);
-    }
-    tool = tool.args(mounts::enforced());
-    // The descriptor says where, whatever the guest's directories become meanwhile.
-    let target = proc_path(at.as_fd());
-    let done = tool.arg("--").arg(source).arg(target).ok();
+    let mount = |more: &[&str]| {
+        // The program, not the system call: it finds out the type and knows helpers such as ntfs-3g.
+        let mut tool = Tool::new("mount").args(more);
+        if let Some(options) = options.filter(|o| !o.is_empty()) {
+            tool = tool.arg("-o").arg(options);
+        }
+        if let Some(fstype) = fstype.filter(|t| !t.is_empty()) {
+            tool = tool.arg("-t").arg(fstype);
+        }
+        // The descriptor says where, whatever the guest's directories become meanwhile.
+        let target = proc_path(at.as_fd());
+        tool.args(mounts::enforced()).arg("--").arg(source).arg(target).run()
+    };
+    let mounted = mount(&[]);
     s.release_root();
-    done
+    let failed = match mounted?.success() {
+        Ok(_) => return Ok(()),
+        Err(e) => e,
+    };
+    let contents = crate::probe::contents(source, source.as_os_str()).ok().flatten();
+    let contents = contents.unwrap_or_default();
+    match Twin::of(contents.fstype()) {
+        Some(Twin::MountedWith(option)) if mount(&["-o", option])?.code == 0 => {
+            tracing::info!(?source, option, "mounted beside a filesystem of the same UUID");
+            Ok(())
+        }
+        // The one error of the kernel's that has this reason, in the words of mount(8).
+        Some(Twin::Refused) if failed.message().contains(&Errno::EEXIST.describe()) => {
+            Err(mounts::duplicate_uuid(contents.uuid()).within("mount"))
+        }
+        _ => Err(failed),
+    }
 }
 
 /// Unmounts a filesystem, named by its device or by where it is mounted.

@@ -106,19 +106,35 @@ pub fn need_root() {
 /// An image file on a loop device, which goes with this value.
 pub struct LoopDevice {
     pub path: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl LoopDevice {
+    const IMAGE: &str = "image";
+
     /// A filesystem made by `mkfs` (and its options) on so many MiB.
     pub fn with_filesystem(mkfs: &[&str], mib: u64) -> Self {
         need_root();
         let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
+        let image = dir.path().join(Self::IMAGE);
         std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();
         run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
-        let out = run(Command::new("losetup").args(["--find", "--show"]).arg(&image));
-        Self { path: PathBuf::from(out.trim()), _dir: dir }
+        Self::attach(dir)
+    }
+
+    /// Another one, with a copy of what is on this one now.
+    pub fn copy(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cp = ["--sparse=always", "--"];
+        let from = self.dir.path().join(Self::IMAGE);
+        run(Command::new("cp").args(cp).arg(from).arg(dir.path().join(Self::IMAGE)));
+        Self::attach(dir)
+    }
+
+    fn attach(dir: tempfile::TempDir) -> Self {
+        let image = dir.path().join(Self::IMAGE);
+        let out = run(Command::new("losetup").args(["--find", "--show"]).arg(image));
+        Self { path: PathBuf::from(out.trim()), dir }
     }
 
     /// Whether something is mounted from it, in any namespace, or has it open.
