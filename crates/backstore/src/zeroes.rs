@@ -10,8 +10,7 @@ const CHUNK: u64 = 64 * 1024;
 
 /// Overwrites a range with zeroes.
 pub(crate) async fn write(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let mut buf = vec![0; usize::try_from(len.min(CHUNK)).unwrap_or(0)];
-    let zeroes = Sgl::from_slice(&mut buf);
+    let zeroes = Sgl::zeroed(usize::try_from(len.min(CHUNK)).unwrap_or(0));
     let (mut at, mut left) = (offset, len);
     while left > 0 {
         let n = left.min(CHUNK);

@@ -8,16 +8,19 @@
 //! - Buffered writes are done on the spot while they are fast, see the module `pace`.
 //! - Whatever waits for storage by its nature (`RWF_DSYNC`, fsync, fallocate) always goes to the
 //!   driver.
+//! - What goes to the driver needs memory that outlives every borrow. A list that has an owner
+//!   ([`Sgl::share`]) is used as it is; another is copied, in pieces.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::io::Errno;
 use sgl::Sgl;
 
-use crate::op::{Code, Op, is_unsupported};
+use crate::op::{Code, Op, is_unsupported, now};
 use crate::pace::Pace;
 
 /// How reads are tried on the spot.
@@ -33,7 +36,8 @@ const RAMFS_MAGIC: u64 = 0x8584_58f6;
 /// An open file or block device.
 #[derive(Debug)]
 pub struct File {
-    fd: OwnedFd,
+    /// Shared with the operations that the kernel has.
+    fd: Arc<OwnedFd>,
     reads: AtomicU8,
     pace: Pace,
 }
@@ -48,19 +52,19 @@ impl File {
             kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
         });
         let reads = AtomicU8::new(if in_memory { MEMORY } else { NOWAIT });
-        File { fd, reads, pace: Pace::default() }
+        File { fd: Arc::new(fd), reads, pace: Pace::default() }
     }
 
     /// Reads into all of `data`; returns how many bytes there were, fewer only at the end of the
     /// file.
     pub async fn read_at(&self, data: &Sgl<'_>, offset: u64) -> io::Result<usize> {
-        let fd = self.fd.as_fd();
+        let fd = &self.fd;
         let flags = match self.reads.load(Ordering::Relaxed) {
             NOWAIT => libc::RWF_NOWAIT,
             MEMORY => 0,
             _ => return read_on(fd, data, offset, 0).await,
         };
-        match Op::transfer(fd, Code::Read(flags), data, offset).now() {
+        match now(fd.as_fd(), Code::Read(flags), data, offset) {
             Ok(n) if n == data.len() => Ok(n),
             Ok(0) => Ok(0),
             // A part was in the cache, or the end of the file is near.
@@ -81,14 +85,14 @@ impl File {
     /// # Errors
     /// A part may have been written then.
     pub async fn write_at(&self, data: &Sgl<'_>, offset: u64, dsync: bool) -> io::Result<()> {
-        let fd = self.fd.as_fd();
+        let fd = &self.fd;
         if dsync {
             return write_on(fd, data, offset, 0, libc::RWF_DSYNC).await;
         }
         let Some(begun) = self.pace.begin() else {
             return write_on(fd, data, offset, 0, 0).await;
         };
-        let written = Op::transfer(fd, Code::Write(0), data, offset).now();
+        let written = now(fd.as_fd(), Code::Write(0), data, offset);
         self.pace.end(begun);
         match written? {
             n if n == data.len() => Ok(()),
@@ -99,12 +103,12 @@ impl File {
     /// Brings what was written to stable storage; with `data_only` only as much metadata as is
     /// needed to read it back (fdatasync).
     pub async fn sync(&self, data_only: bool) -> io::Result<()> {
-        Op::control(self.fd.as_fd(), Code::Sync { data_only }, 0).await.map(drop)
+        Op::control(&self.fd, Code::Sync { data_only }, 0).await.map(drop)
     }
 
     /// fallocate(2) of a range in bytes; `mode` is made of `libc::FALLOC_FL_*`.
     pub async fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
-        Op::control(self.fd.as_fd(), Code::Fallocate { mode, len }, offset).await.map(drop)
+        Op::control(&self.fd, Code::Fallocate { mode, len }, offset).await.map(drop)
     }
 }
 
@@ -138,7 +142,7 @@ impl From<std::fs::File> for File {
 
 /// Reads, after the first `done` bytes, through the driver.
 async fn read_on(
-    fd: BorrowedFd<'_>,
+    fd: &Arc<OwnedFd>,
     data: &Sgl<'_>,
     offset: u64,
     mut done: usize,
@@ -161,7 +165,7 @@ async fn read_on(
 
 /// Writes, after the first `done` bytes, through the driver.
 async fn write_on(
-    fd: BorrowedFd<'_>,
+    fd: &Arc<OwnedFd>,
     data: &Sgl<'_>,
     offset: u64,
     mut done: usize,
@@ -202,6 +206,25 @@ mod tests {
                 file.pace.end(Begun::Exactly(0, -1));
                 assert!(is_pending(file.write_at(&data, 0, false)));
                 file.write_at(&data, 0, false).await.unwrap();
+            };
+            Engine::new(backend).unwrap().block_on(work).unwrap();
+        }
+    }
+
+    #[test]
+    fn borrowed_memory_of_any_length_is_transferred_through_the_driver() {
+        for backend in [Backend::IoUring, Backend::Pool] {
+            let work = async {
+                let file = File::from(tempfile::tempfile().unwrap());
+                file.reads.store(NEVER, Ordering::Relaxed);
+                let mut out: Vec<u8> = (0..1_000_001u32).map(|i| (i % 251) as u8).collect();
+                let (a, b) = out.split_at_mut(333_333);
+                file.write_at(&Sgl::from_slices([a, b]), 5, true).await.unwrap();
+                let mut back = vec![0; out.len() + 10];
+                let (a, b) = back.split_at_mut(700_001);
+                let n = file.read_at(&Sgl::from_slices([a, b]), 5).await.unwrap();
+                assert_eq!(n, out.len());
+                assert_eq!(back[..n], out);
             };
             Engine::new(backend).unwrap().block_on(work).unwrap();
         }

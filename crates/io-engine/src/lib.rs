@@ -15,13 +15,15 @@
 //! cached read, 470 a buffered write, 540 a cached read as a task of a [`TaskSet`].
 //!
 //! # Memory under the kernel
-//! The buffers of an operation are borrowed by its future, and the kernel writes to them as long
-//! as the operation runs. So a future that is dropped first cancels its operation and *waits*
-//! until the kernel has let go of the memory; this blocks the thread for as long as the storage
-//! hangs. A caller that must not wait lets the future run to its end instead of dropping it.
-//! A future whose buffers are borrowed must not be leaked (`mem::forget`) once polled and its
-//! buffers then be freed: that is the one rule that the compiler does not check. A leaked future
-//! keeps the engine's ring itself alive.
+//! The kernel reads and writes memory as long as an operation runs, whatever becomes of the future
+//! that awaits it. So an operation that leaves the first poll has a share of its memory and of its
+//! file, not a borrow: where the `Sgl` has an owner (`Sgl::zeroed`, the data area of a ring), the
+//! memory itself; else a copy, at most 256 KiB at a time. A future that is leaked (`mem::forget`)
+//! leaks these shares and the engine's ring; nothing is freed under the kernel.
+//!
+//! A future that is dropped cancels its operation and *waits* until the kernel has ended it, so
+//! that nothing is written later; this blocks the thread for as long as the storage hangs. A
+//! caller that must not wait lets the future run to its end instead.
 mod channel;
 mod core;
 mod engine;

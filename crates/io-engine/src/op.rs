@@ -1,15 +1,19 @@
 //! This module uses `unsafe` to hand buffers to system calls.
 //!
-//! One operation on a descriptor: what is asked of the kernel, done at once or awaited.
+//! One operation on a descriptor: what is asked of the kernel, done at once ([`now`]) or awaited
+//! ([`Op`]).
+//!
+//! What the kernel has for longer than a system call is [`Held`]: the descriptor, and memory that no
+//! borrow can end. A future that is leaked leaks that, too.
 #![allow(unsafe_code)]
 
 use std::future::Future;
 use std::io;
-use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 #[cfg(not(target_env = "gnu"))]
 use libc::{preadv2, pwritev2};
@@ -23,6 +27,9 @@ use crate::core::{self, Core, Driver};
 
 /// Most pieces that one system call takes (IOV_MAX); what is longer becomes a short transfer.
 const MAX_PIECES: usize = 1024;
+/// Most bytes of an operation whose memory is only borrowed, and so copied; what is longer becomes
+/// a short transfer.
+const MAX_COPIED: usize = 256 << 10;
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy)]
@@ -37,7 +44,7 @@ pub(crate) enum Code {
     Fallocate { mode: i32, len: u64 },
 }
 
-/// An operation as the kernel takes it. The pointers are valid as long as the [`Op`] that it was
+/// An operation as the kernel takes it. The pointers are valid as long as the [`Held`] that it was
 /// made for.
 #[derive(Clone, Copy)]
 pub(crate) struct Request {
@@ -48,7 +55,7 @@ pub(crate) struct Request {
     pub(crate) offset: u64,
 }
 
-// SAFETY: the pointers are used by the kernel alone, and `Op` outlives that use.
+// SAFETY: the pointers are used by the kernel alone, and `Held` outlives that use.
 unsafe impl Send for Request {}
 
 impl Request {
@@ -84,38 +91,100 @@ impl Request {
     }
 }
 
-/// An operation to be done at once ([`Op::now`]) or awaited. Dropped while the kernel has it, it
-/// cancels and waits: see the crate's notes on memory.
+/// Reads or writes `data` at `offset` on this thread, as far as one system call goes. It blocks
+/// unless RWF_NOWAIT is among the flags.
+#[inline]
+pub(crate) fn now(
+    fd: BorrowedFd<'_>,
+    code: Code,
+    data: &Sgl<'_>,
+    offset: u64,
+) -> io::Result<usize> {
+    // SAFETY: the descriptor and the memory are borrowed for longer than the call.
+    outcome(unsafe { request(fd.as_raw_fd(), code, data, offset).perform() })
+}
+
+fn request(fd: RawFd, code: Code, data: &Sgl<'_>, offset: u64) -> Request {
+    let pieces = data.iovecs();
+    let count = u32::try_from(pieces.len().min(MAX_PIECES)).unwrap_or(0);
+    Request { fd, code, pieces: pieces.as_ptr(), count, offset }
+}
+
+/// What the kernel uses until an operation has ended. It is in a box, so that it stays where it is.
+struct Held {
+    fd: Arc<OwnedFd>,
+    data: Sgl<'static>,
+}
+
+/// An operation to be awaited. Dropped while the kernel has it, it cancels and waits: see the
+/// crate's notes on memory.
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct Op<'a> {
-    request: Request,
-    /// Where it is registered, once started.
-    started: Option<(Rc<Core>, u32)>,
-    memory: PhantomData<(BorrowedFd<'a>, &'a Sgl<'a>)>,
+    fd: &'a Arc<OwnedFd>,
+    code: Code,
+    data: Option<&'a Sgl<'a>>,
+    offset: u64,
+    started: Option<Started>,
+}
+
+struct Started {
+    core: Rc<Core>,
+    /// Where it is registered.
+    slot: u32,
+    held: Box<Held>,
+    /// What was read goes to `Op::data` at the end.
+    copied: bool,
 }
 
 impl<'a> Op<'a> {
     /// Reads or writes `data` at `offset`, as far as one system call goes.
-    pub(crate) fn transfer(fd: BorrowedFd<'a>, code: Code, data: &'a Sgl<'_>, offset: u64) -> Self {
-        let pieces = data.iovecs();
-        let count = u32::try_from(pieces.len().min(MAX_PIECES)).unwrap_or(0);
-        Self::new(Request { fd: fd.as_raw_fd(), code, pieces: pieces.as_ptr(), count, offset })
+    pub(crate) fn transfer(
+        fd: &'a Arc<OwnedFd>,
+        code: Code,
+        data: &'a Sgl<'a>,
+        offset: u64,
+    ) -> Self {
+        Op { fd, code, data: Some(data), offset, started: None }
     }
 
     /// An operation without data.
-    pub(crate) fn control(fd: BorrowedFd<'a>, code: Code, offset: u64) -> Self {
-        let pieces = std::ptr::null();
-        Self::new(Request { fd: fd.as_raw_fd(), code, pieces, count: 0, offset })
+    pub(crate) fn control(fd: &'a Arc<OwnedFd>, code: Code, offset: u64) -> Self {
+        Op { fd, code, data: None, offset, started: None }
     }
 
-    fn new(request: Request) -> Self {
-        Op { request, started: None, memory: PhantomData }
+    /// Memory that stays, and whether it is a copy.
+    fn memory(&self) -> (Sgl<'static>, bool) {
+        let Some(data) = self.data else { return (Sgl::empty(), false) };
+        if let Some(shared) = data.share() {
+            return (shared, false);
+        }
+        let copy = Sgl::zeroed(data.len().min(MAX_COPIED));
+        if matches!(self.code, Code::Write(_)) {
+            data.copy_to(&copy);
+        }
+        (copy, true)
     }
 
-    /// Does it on this thread, which blocks unless RWF_NOWAIT is among the flags.
-    pub(crate) fn now(self) -> io::Result<usize> {
-        // SAFETY: `'a` keeps the descriptor and the buffers.
-        outcome(unsafe { self.request.perform() })
+    fn start(&self, waker: &Waker) -> io::Result<Started> {
+        let core = core::current_or_error()?;
+        let (data, copied) = self.memory();
+        let held = Box::new(Held { fd: self.fd.clone(), data });
+        let request = request(held.fd.as_raw_fd(), self.code, &held.data, self.offset);
+        let slot = core.reserve(waker);
+        match &core.driver {
+            // SAFETY: `Started` has the box with descriptor and memory. It is dropped after the
+            // completion was taken, or never.
+            Driver::Uring(uring) => match unsafe { uring.start(&request, slot) } {
+                Ok(()) => {}
+                Err(e) => {
+                    core.release(slot);
+                    return Err(e);
+                }
+            },
+            // SAFETY: as above.
+            Driver::Pool(poller) => unsafe { poller.start(core.lane(), request, slot) },
+        }
+        Ok(Started { core, slot, held, copied })
     }
 }
 
@@ -127,35 +196,26 @@ impl Future for Op<'_> {
     type Output = io::Result<usize>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some((core, slot)) = &self.started {
-            let Some(result) = core.result(*slot, Some(cx.waker())) else { return Poll::Pending };
-            core.release(*slot);
-            self.started = None;
-            return Poll::Ready(outcome(result));
+        let Some(started) = &self.started else {
+            let started = self.start(cx.waker())?;
+            self.started = Some(started);
+            return Poll::Pending;
+        };
+        let Started { core, slot, held, copied } = started;
+        let Some(result) = core.result(*slot, Some(cx.waker())) else { return Poll::Pending };
+        core.release(*slot);
+        let result = outcome(result);
+        if *copied && let (Code::Read(_), Some(data), Ok(n)) = (self.code, self.data, &result) {
+            held.data.slice(0..*n).copy_to(data);
         }
-        let core = core::current_or_error()?;
-        let slot = core.reserve(cx.waker());
-        match &core.driver {
-            // SAFETY: descriptor and buffers are borrowed for the life of this `Op`, whose drop
-            // waits for the completion.
-            Driver::Uring(uring) => match unsafe { uring.start(&self.request, slot) } {
-                Ok(()) => {}
-                Err(e) => {
-                    core.release(slot);
-                    return Poll::Ready(Err(e));
-                }
-            },
-            // SAFETY: as above.
-            Driver::Pool(poller) => unsafe { poller.start(core.lane(), self.request, slot) },
-        }
-        self.started = Some((core, slot));
-        Poll::Pending
+        self.started = None;
+        Poll::Ready(result)
     }
 }
 
 impl Drop for Op<'_> {
     fn drop(&mut self) {
-        let Some((core, slot)) = self.started.take() else { return };
+        let Some(Started { core, slot, held, .. }) = self.started.take() else { return };
         if core.result(slot, None).is_none() {
             match &core.driver {
                 Driver::Uring(uring) => uring.cancel(&core, slot),
@@ -163,6 +223,7 @@ impl Drop for Op<'_> {
             }
         }
         core.release(slot);
+        drop(held);
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// A read through the driver, never on the spot.
 async fn driven_read(fd: &impl AsFd, data: &Sgl<'_>, offset: u64) -> std::io::Result<usize> {
-    Op::transfer(fd.as_fd(), Code::Read(0), data, offset).await
+    let fd = Arc::new(fd.as_fd().try_clone_to_owned().unwrap());
+    Op::transfer(&fd, Code::Read(0), data, offset).await
 }
 
 #[test]
@@ -329,7 +331,7 @@ fn engine_is_pool() -> bool {
 
 /// A read of a pipe: offset -1 means the (absent) position.
 async fn driven_stream(fd: &OwnedFd, data: &Sgl<'_>) -> std::io::Result<usize> {
-    Op::transfer(fd.as_fd(), Code::Read(0), data, u64::MAX).await
+    driven_read(fd, data, u64::MAX).await
 }
 
 #[test]
@@ -350,6 +352,57 @@ fn an_operation_that_was_never_begun_is_taken_back() {
         drop(set);
         drop(bufs);
         drop(writer);
+    });
+}
+
+/// Starts an operation, and leaks its future.
+async fn start_and_leak<T>(operation: impl Future<Output = T>) {
+    let mut operation = Box::pin(operation);
+    poll_fn(|cx| {
+        assert!(operation.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    std::mem::forget(operation);
+}
+
+#[test]
+fn a_read_whose_future_is_leaked_never_writes_to_memory_that_was_borrowed() {
+    both(|| async {
+        let (reader, writer) = pipe();
+        let mut buf = vec![0u8; 4];
+        start_and_leak(driven_stream(&reader, &Sgl::from_slice(&mut buf))).await;
+        // From here on nobody but this function has the buffer, says the compiler.
+        buf.fill(1);
+        sleep(Duration::from_millis(5)).await;
+        rustix::io::write(&writer, &[7; 4]).unwrap();
+        while rustix::io::ioctl_fionread(&reader).unwrap() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_millis(5)).await;
+        assert_eq!(buf, [1; 4]);
+    });
+}
+
+#[test]
+fn an_operation_whose_future_is_leaked_keeps_its_memory_and_its_file() {
+    both(|| async {
+        let (reader, writer) = pipe();
+        let memory = Sgl::zeroed(4);
+        {
+            let view = memory.slice(1..4);
+            start_and_leak(driven_stream(&reader, &view)).await;
+        }
+        // Without a reader there would be EPIPE.
+        drop(reader);
+        sleep(Duration::from_millis(5)).await;
+        assert_eq!(rustix::io::write(&writer, &[7; 3]), Ok(3));
+        let mut back = [0; 4];
+        while back[3] == 0 {
+            sleep(Duration::from_millis(1)).await;
+            memory.read_at(0, &mut back);
+        }
+        assert_eq!(back, [0, 7, 7, 7]);
     });
 }
 

@@ -4,15 +4,21 @@
 //! area, or of a buffer of our own, handed from the ring (`tcmu`) through the logical unit (`lun`)
 //! to the backstore and on to system calls. Nothing is copied on that way.
 //!
-//! The bytes behind a list behave like `[Cell<u8>]`: any number of views of them may exist, and
+//! The bytes of a list behave like `[Cell<u8>]`: any number of views of them may exist, and
 //! reads and writes go through raw pointers, never through references to the bytes. A view can
 //! therefore be sliced and written through `&self`; it is neither `Send` nor `Sync`.
+//!
+//! A list borrows its memory, or shares an owner of it, which keeps the memory as long as any view
+//! of it exists ([`Sgl::share`]). Only the second may be given to the kernel for longer than a
+//! system call: a borrow ends when a future is leaked, the kernel's access does not.
 #![allow(unsafe_code)]
 
-use std::io::{IoSlice, IoSliceMut};
+use std::any::Any;
+use std::io::IoSliceMut;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use smallvec::SmallVec;
 
@@ -38,19 +44,75 @@ impl Segment {
             iov_len: len.min(self.len() - start),
         })
     }
+
+    /// Whether all of it is zero. Others may write to it at the same time, so that its bytes are
+    /// read one word after the other and never referred to.
+    fn is_zero(&self) -> bool {
+        /// Words that are read between two looks at what they were.
+        const WORDS: usize = 8;
+        const WORD: usize = size_of::<u64>();
+        let (mut at, mut left) = (self.base().cast_const(), self.len());
+        let bytes = |at: *const u8, count: usize| {
+            // SAFETY: the callers stay inside the segment, which is mapped and readable.
+            (0..count).all(|i| unsafe { at.add(i).read_volatile() } == 0)
+        };
+        let head = at.align_offset(WORD).min(left);
+        if !bytes(at, head) {
+            return false;
+        }
+        at = at.wrapping_add(head);
+        left -= head;
+        while left >= WORDS * WORD {
+            let words = at.cast::<u64>();
+            // SAFETY: so many bytes are left of the segment, and `at` is aligned.
+            let any = (0..WORDS).fold(0, |any, i| any | unsafe { words.add(i).read_volatile() });
+            if any != 0 {
+                return false;
+            }
+            at = at.wrapping_add(WORDS * WORD);
+            left -= WORDS * WORD;
+        }
+        bytes(at, left)
+    }
 }
 
 /// A view of the memory of one command's data, in zero or more pieces; its length is in bytes.
 pub struct Sgl<'a> {
     segments: SmallVec<[Segment; 4]>,
     len: usize,
+    /// Keeps the memory, where it is not borrowed.
+    owner: Option<Rc<dyn Any>>,
     memory: PhantomData<&'a [std::cell::Cell<u8>]>,
+}
+
+/// Memory that was allocated for a list.
+struct Allocation {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: this is the boxed slice that `zeroed` took apart, and no view of it is left.
+        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(self.base.as_ptr(), self.len)) });
+    }
+}
+
+impl Sgl<'static> {
+    /// Zeroed memory of the list's own.
+    pub fn zeroed(len: usize) -> Self {
+        let base = NonNull::from(Box::leak(vec![0u8; len].into_boxed_slice())).cast();
+        let mut list = Sgl::empty();
+        list.push(base.as_ptr(), len);
+        list.owner = Some(Rc::new(Allocation { base, len }));
+        list
+    }
 }
 
 impl<'a> Sgl<'a> {
     /// A list of no bytes.
     pub fn empty() -> Self {
-        Sgl { segments: SmallVec::new(), len: 0, memory: PhantomData }
+        Sgl { segments: SmallVec::new(), len: 0, owner: None, memory: PhantomData }
     }
 
     /// A view of one buffer.
@@ -70,10 +132,14 @@ impl<'a> Sgl<'a> {
     /// A view of raw memory: (base, length in bytes) of each piece.
     ///
     /// # Safety
-    /// Each piece is mapped, readable and writable for `'a`, and no reference to its bytes is
-    /// used while this view or one sliced from it exists.
-    pub unsafe fn from_raw(pieces: impl IntoIterator<Item = (NonNull<u8>, usize)>) -> Self {
+    /// Each piece is mapped, readable and writable for `'a` and as long as `owner`, where there is
+    /// one, exists. No reference to its bytes is used while this view or one made from it exists.
+    pub unsafe fn from_raw(
+        pieces: impl IntoIterator<Item = (NonNull<u8>, usize)>,
+        owner: Option<Rc<dyn Any>>,
+    ) -> Self {
         let mut list = Sgl::empty();
+        list.owner = owner;
         for (base, len) in pieces {
             list.push(base.as_ptr(), len);
         }
@@ -97,9 +163,17 @@ impl<'a> Sgl<'a> {
         self.len == 0
     }
 
+    /// The same memory for as long as the result exists, if the list does not merely borrow it.
+    pub fn share(&self) -> Option<Sgl<'static>> {
+        let owner = self.owner.clone()?;
+        let segments = self.segments.clone();
+        Some(Sgl { segments, len: self.len, owner: Some(owner), memory: PhantomData })
+    }
+
     /// A view of `range`, in bytes; what of it lies past the end is left out.
     pub fn slice(&self, range: Range<usize>) -> Sgl<'a> {
         let mut out = Sgl::empty();
+        out.owner.clone_from(&self.owner);
         self.each(range, |segment| {
             out.push(segment.base(), segment.len());
             true
@@ -133,6 +207,22 @@ impl<'a> Sgl<'a> {
             true
         });
         done
+    }
+
+    /// Copies the bytes to the start of another list, as far as it has room.
+    pub fn copy_to(&self, other: &Sgl<'_>) {
+        let mut done = 0;
+        self.each(0..other.len, |from| {
+            let mut within = 0;
+            other.each(done..done + from.len(), |to| {
+                // SAFETY: `each` yields at most `from.len()` bytes in all, inside mapped memory.
+                unsafe { ptr::copy(from.base().add(within), to.base(), to.len()) };
+                within += to.len();
+                true
+            });
+            done += from.len();
+            true
+        });
     }
 
     /// Sets the bytes of `range` to `byte`; what of it lies past the end is left out.
@@ -169,9 +259,7 @@ impl<'a> Sgl<'a> {
     pub fn is_zero(&self) -> bool {
         let mut zero = true;
         self.each(0..self.len, |segment| {
-            // SAFETY: the segment is mapped; the slice lives for this expression alone.
-            let bytes = unsafe { std::slice::from_raw_parts(segment.base(), segment.len()) };
-            zero = bytes.iter().all(|&b| b == 0);
+            zero = segment.is_zero();
             zero
         });
         zero
@@ -181,17 +269,6 @@ impl<'a> Sgl<'a> {
     pub fn iovecs(&self) -> &[libc::iovec] {
         // SAFETY: `Segment` is a transparent wrapper of `iovec`.
         unsafe { std::slice::from_raw_parts(self.segments.as_ptr().cast(), self.segments.len()) }
-    }
-
-    /// The pieces for a library that reads from slices.
-    ///
-    /// # Safety
-    /// Nobody writes to the bytes while the slices are used.
-    pub unsafe fn io_slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
-        self.segments.iter().map(|s| {
-            // SAFETY: the segment is mapped; the caller keeps writers away.
-            IoSlice::new(unsafe { std::slice::from_raw_parts(s.base(), s.len()) })
-        })
     }
 
     /// The pieces for a library that writes to slices.
@@ -294,5 +371,56 @@ mod tests {
         assert!(Sgl::from_slice(&mut a).is_zero());
         assert!(!Sgl::from_slices([&mut a[..], &mut b[..]]).is_zero());
         assert!(Sgl::empty().is_zero());
+        // One byte at every place of a piece that begins and ends anywhere.
+        for (start, end) in [(0, 200), (1, 199), (7, 72), (9, 17), (3, 5)] {
+            for at in 0..200 {
+                let mut bytes = [0; 200];
+                bytes[at] = 0x80;
+                let zero = !(start..end).contains(&at);
+                assert_eq!(Sgl::from_slice(&mut bytes[start..end]).is_zero(), zero, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn owned_memory_is_kept_by_each_of_its_views() {
+        let owner = Rc::new([9u8; 8]);
+        let base = NonNull::from(&*owner).cast();
+        // SAFETY: nobody refers to the array while the list is used; the owner keeps it. The list
+        // is only read.
+        let list = unsafe { Sgl::from_raw([(base, 8)], Some(owner.clone())) };
+        let shared = list.slice(2..6).share().expect("it has an owner");
+        assert_eq!(Rc::strong_count(&owner), 3);
+        drop(list);
+        assert_eq!(Rc::strong_count(&owner), 2);
+        let mut back = [0; 5];
+        assert_eq!(shared.read_at(0, &mut back), 4);
+        assert_eq!(back, [9, 9, 9, 9, 0]);
+        drop(shared);
+        assert_eq!(Rc::strong_count(&owner), 1);
+        assert!(Sgl::from_slice(&mut [0; 4]).share().is_none());
+
+        let own = Sgl::zeroed(5);
+        let view = own.slice(1..3);
+        drop(own);
+        view.write_at(0, &[1, 2, 3]);
+        let mut back = [0; 3];
+        assert_eq!((view.read_at(0, &mut back), back), (2, [1, 2, 0]));
+        assert!(Sgl::zeroed(0).share().is_some_and(|list| list.is_empty()));
+    }
+
+    #[test]
+    fn a_list_is_copied_to_another_of_other_pieces() {
+        let (mut a, mut b, mut c) = ([1, 2, 3], [4], [5, 6, 7, 8]);
+        let from = three(&mut a, &mut b, &mut c);
+        let (mut d, mut e, mut f) = ([0; 2], [0; 5], [9; 3]);
+        let to = three(&mut d, &mut e, &mut f);
+        from.copy_to(&to);
+        let mut back = [0; 10];
+        to.read_at(0, &mut back);
+        assert_eq!(back, [1, 2, 3, 4, 5, 6, 7, 8, 9, 9]);
+        from.copy_to(&to.slice(8..9));
+        to.read_at(0, &mut back);
+        assert_eq!(back[7..], [8, 1, 9]);
     }
 }

@@ -105,8 +105,7 @@ impl Storage {
     /// Makes a range read as zeroes with data that is written.
     async fn write_zeroes(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
         let size = usize::try_from(len.min(1 << 16)).map_err(io::Error::other)?;
-        let mut zeroes = vec![0; size];
-        let zeroes = Sgl::from_slice(&mut zeroes);
+        let zeroes = Sgl::zeroed(size);
         while len > 0 {
             let n = zeroes.len().min(usize::try_from(len).unwrap_or(usize::MAX));
             self.write(&zeroes.slice(0..n), offset, false).await?;
@@ -146,7 +145,7 @@ impl imago::Storage for Storage {
         });
         // SAFETY: the slices are mapped until the end of this function. Nothing writes through
         // the list: it is only used to write its bytes to the file.
-        let data = unsafe { Sgl::from_raw(pieces) };
+        let data = unsafe { Sgl::from_raw(pieces, None) };
         self.write(&data, offset, false).await
     }
 

@@ -148,5 +148,5 @@ impl Piece {
 pub fn view<'a>(_memory: &'a Memory, pieces: &[Piece]) -> Sgl<'a> {
     // SAFETY: the pieces were checked against the memory, which is mapped as long as it is borrowed;
     // no references to its bytes exist.
-    unsafe { Sgl::from_raw(pieces.iter().map(|p| (p.base, p.len))) }
+    unsafe { Sgl::from_raw(pieces.iter().map(|p| (p.base, p.len)), None) }
 }

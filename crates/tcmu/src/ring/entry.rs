@@ -3,6 +3,7 @@
 //! What comes out of the ring and goes into it: commands, task management notices, responses.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::mem::size_of;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -27,9 +28,8 @@ pub enum Entry {
 pub struct Command {
     id: u16,
     cdb: SmallVec<[u8; 16]>,
+    /// Keeps the mapping that it is in.
     data: Sgl<'static>,
-    // Keeps the memory of `data` mapped.
-    _map: Rc<Mapping>,
 }
 
 impl Command {
@@ -170,8 +170,8 @@ pub(super) fn read_command(
         *first = opcode;
     }
 
-    // SAFETY: the pieces lie in the mapping, which the command keeps; nobody makes references to
-    // its bytes; the view leaves the command only with the command's own lifetime.
-    let data = unsafe { Sgl::from_raw(pieces) };
-    Ok(Command { id, cdb, data, _map: Rc::clone(map) })
+    // SAFETY: the pieces lie in the mapping, which stays as long as the list's owner; nobody makes
+    // references to its bytes.
+    let data = unsafe { Sgl::from_raw(pieces, Some(Rc::clone(map) as Rc<dyn Any>)) };
+    Ok(Command { id, cdb, data })
 }
