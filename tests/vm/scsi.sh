@@ -80,6 +80,13 @@ for n in 6 10 12 16; do
     check "READ $n reads" eval "sg_dd if=$SG of=back bs=512 count=128 cdbsz=$n blk_sgio=1 && cmp -n 65536 back r1m"
     check "WRITE $n writes" eval "sg_dd if=r1m of=$SG bs=512 seek=4096 count=64 cdbsz=$n && rd 4096 64 && cmp -n 32768 back r1m"
 done
+# Page B0h tells 64 KiB; initiators that do not read it send what they like.
+max=$(($(num b0.bin 8 4) * 512)); note "VPD page B0h: at most $max bytes a transfer"
+check "a READ 10 of twice the maximum transfer length reads" eval 'sg_raw -o back -r 131072 $SG 28 00 00 00 00 00 00 01 00 00 && cmp -n 131072 back r1m'
+check "a WRITE 10 of it writes" eval 'sg_raw -s 131072 -i r1m $SG 2a 00 00 00 10 00 00 01 00 00 && reads 4096 256 <(head -c 131072 r1m)'
+check "a READ 16 and a WRITE 16 of 1 MiB do" eval 'sg_raw -s 1048576 -i r1m $SG 8a 00 00 00 00 00 00 00 20 00 00 00 08 00 00 00 && sg_raw -o back -r 1048576 $SG 88 00 00 00 00 00 00 00 20 00 00 00 08 00 00 00 && cmp back r1m'
+check "a WRITE AND VERIFY 10 of 1 MiB does" sg_raw -s 1048576 -i r1m $SG 2e 02 00 00 30 00 00 08 00 00
+check "a VERIFY 10 of 1 MiB finds equal bytes" sg_raw -s 1048576 -i r1m $SG 2f 02 00 00 30 00 00 08 00 00
 check "READ with DPO and FUA reads" eval "sg_raw -o back -r 512 $SG 28 18 00 00 00 00 00 00 01 00 && cmp back r512"
 check "WRITE with FUA writes" eval "sg_raw -s 512 -i s512 $SG 2a 08 00 00 10 00 00 00 01 00 && reads 4096 1 s512"
 check "a READ of no blocks succeeds" sg_raw $SG 28 00 00 00 00 00 00 00 00 00
@@ -139,6 +146,19 @@ printf '\0\026\0\020\0\0\0\0\177\377\377\377\377\377\377\377\0\0\0\001\0\0\0\0' 
 check "UNMAP past the end: LBA OUT OF RANGE" sense "Illegal Request" "Logical block address out of range" -s 24 -i unmap.bin $SG 42 00 00 00 00 00 00 00 18 00
 check "EXTENDED COPY with a list of nonsense is refused" eval 'sense "" "Check Condition" -s 512 -i r512 $SG 83 00 00 00 00 00 00 00 00 00 00 00 02 00 00 00'
 check "COMPARE AND WRITE of too many blocks is refused" sense "Illegal Request" "" -s 65536 -i r1m $SG 89 00 00 00 00 00 00 00 00 00 00 00 00 ff 00 00
+check "COMPARE AND WRITE of less data than it names: INVALID FIELD IN CDB" sense "Illegal Request" "Invalid field in cdb" -s 512 -i r512 $SG 89 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00
+check "COMPARE AND WRITE of more data than it names: INVALID FIELD IN CDB" sense "Illegal Request" "Invalid field in cdb" -s 2048 -i r1m $SG 89 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00
+check "WRITE SAME of two blocks of data: INVALID FIELD IN CDB" sense "Illegal Request" "Invalid field in cdb" -s 1024 -i r1m $SG 93 00 00 00 00 00 00 00 00 01 00 00 00 08 00 00
+check "WRITE SAME without its data: INVALID FIELD IN CDB" sense "Illegal Request" "Invalid field in cdb" $SG 93 00 00 00 00 00 00 00 00 01 00 00 00 08 00 00
+check "VPD page B0h offers no UNMAP of more than 1 Mi blocks" [ $(num b0.bin 20 4) -le 1048576 ]
+check "the status of an EXTENDED COPY that nobody sent: INVALID FIELD IN CDB" sense "Illegal Request" "Invalid field in cdb" -r 12 $SG 84 00 99 00 00 00 00 00 00 00 00 00 00 0c 00 00
+# A list with identifier 9 and one target descriptor, that of the LUN itself; then one segment more.
+{ printf '\11\0\0\40\0\0\0\0\0\0\0\0\0\0\0\0\344\0\0\0\1\3\0\20'; sg_vpd -p 0x83 -r $SG | tail -c +9 | head -c 16; printf '\0\0\0\0\0\0\2\0'; } >copy0
+{ head -c 11 copy0; printf '\34'; tail -c +13 copy0; printf '\2\0\0\30\0\0\0\1\0\0\0\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\10'; } >copy1
+check "EXTENDED COPY with a target and no segment is GOOD" eval '[ $(stat -c %s copy0) = 48 ] && sg_raw -s 48 -i copy0 $SG 83 00 00 00 00 00 00 00 00 00 00 00 00 30 00 00'
+check "and its status is told" eval 'sg_raw -o st -r 12 $SG 84 00 09 00 00 00 00 00 00 00 00 00 00 0c 00 00 && [ $(num st 4 1) = 1 ]'
+check "but once" sense "Illegal Request" "Invalid field in cdb" -r 12 $SG 84 00 09 00 00 00 00 00 00 00 00 00 00 0c 00 00
+check "EXTENDED COPY to a target that is not in the list: COPY ABORTED" sense "Copy Aborted" "Unreachable copy target" -s 76 -i copy1 $SG 83 00 00 00 00 00 00 00 00 00 00 00 00 4c 00 00
 check "nothing of this was written" reads 1 127 <(tail -c +513 r1m | head -c 65024)
 
 # -- reservations, ports, task management

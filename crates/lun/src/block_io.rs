@@ -2,7 +2,9 @@
 //! blocks to reads, writes and flushes of the backstore.
 //!
 //! READ and WRITE are the data path: from the decoded CDB to the backstore they check numbers,
-//! note their range, and allocate nothing.
+//! note their range, and allocate nothing. They are as long as the buffer that comes with them:
+//! VPD page B0h names a maximum transfer length, but not every initiator reads it, and what the
+//! kernel has found room for takes no more memory here.
 use std::ops::Range;
 
 use backstore::Backstore;
@@ -13,7 +15,7 @@ use sgl::Sgl;
 use crate::Lun;
 use crate::failure::{Access, Answer, Failure, failure};
 use crate::range_lock::Guard;
-use crate::scratch::CHUNK;
+use crate::scratch::{Buffer, CHUNK};
 
 impl<B: Backstore> Lun<B> {
     /// The blocks that a command names, if the medium has them.
@@ -30,16 +32,6 @@ impl<B: Backstore> Lun<B> {
     pub(crate) fn extent_to_end(&self, lba: u64, blocks: u64) -> Result<Range<u64>, Failure> {
         let range = self.extent(lba, blocks)?;
         Ok(if blocks == 0 { lba..self.blocks.get() } else { range })
-    }
-
-    /// The blocks of a command that transfers all of them.
-    #[inline]
-    fn transfer(&self, lba: u64, blocks: u64) -> Result<Range<u64>, Failure> {
-        let range = self.extent(lba, blocks)?;
-        if blocks > self.max_blocks {
-            return Err(Sense::INVALID_FIELD_IN_CDB.into());
-        }
-        Ok(range)
     }
 
     /// How much of `blocks` blocks the buffer has room for, in bytes.
@@ -93,7 +85,7 @@ impl<B: Backstore> Lun<B> {
 
     /// READ. What the buffer has no room for is not read.
     pub(crate) async fn read(&self, lba: u64, blocks: u64, data: &Sgl<'_>) -> Answer {
-        let range = self.transfer(lba, blocks)?;
+        let range = self.extent(lba, blocks)?;
         let len = self.fitting(blocks, data);
         if len == 0 {
             return Ok(0);
@@ -112,7 +104,7 @@ impl<B: Backstore> Lun<B> {
 
     /// WRITE. Of a buffer that is too short the whole blocks are written: a block is never torn.
     pub(crate) async fn write(&self, lba: u64, blocks: u64, fua: bool, data: &Sgl<'_>) -> Answer {
-        let range = self.transfer(lba, blocks)?;
+        let range = self.extent(lba, blocks)?;
         self.writable()?;
         let len = self.fitting(blocks, data) & !(self.block_len() - 1);
         if len == 0 {
@@ -166,7 +158,7 @@ impl<B: Backstore> Lun<B> {
         check: ByteCheck,
         data: &Sgl<'_>,
     ) -> Answer {
-        let range = self.transfer(lba, blocks)?;
+        let range = self.extent(lba, blocks)?;
         self.writable()?;
         if check == ByteCheck::One {
             return Err(Sense::INVALID_FIELD_IN_CDB.into());
@@ -175,15 +167,16 @@ impl<B: Backstore> Lun<B> {
         if len == 0 {
             return Ok(0);
         }
-        let mut scratch = self.scratch.get(len as u64).await;
+        let scratch = self.scratch.get(len as u64).await;
         let _alone = self.seize(range).await?;
         let data = data.slice(0..len);
         self.store(&data, lba, true).await?;
-        self.compare(lba, len as u64, check, &data, &mut scratch.bytes).await?;
+        self.compare(lba, len as u64, check, &data, &scratch).await?;
         Ok(0)
     }
 
-    /// VERIFY.
+    /// VERIFY. A buffer that is too short is an error: what it has no bytes for cannot be said to
+    /// be equal.
     pub(crate) async fn verify(
         &self,
         lba: u64,
@@ -191,18 +184,22 @@ impl<B: Backstore> Lun<B> {
         check: ByteCheck,
         data: &Sgl<'_>,
     ) -> Answer {
-        let (range, len) = match check {
-            ByteCheck::Medium => (self.extent(lba, blocks)?, self.bytes(blocks)),
-            ByteCheck::All => (self.transfer(lba, blocks)?, self.fitting(blocks, data) as u64),
-            ByteCheck::One if data.len() < self.block_len() => (self.extent(lba, blocks)?, 0),
-            ByteCheck::One => (self.extent(lba, blocks)?, self.bytes(blocks)),
-        };
+        let range = self.extent(lba, blocks)?;
+        let len = self.bytes(blocks);
         if len == 0 {
             return Ok(0);
         }
-        let mut scratch = self.scratch.get(len).await;
+        let needed = match check {
+            ByteCheck::Medium => 0,
+            ByteCheck::All => len,
+            ByteCheck::One => u64::from(self.block_size()),
+        };
+        if (data.len() as u64) < needed {
+            return Err(Sense::INVALID_FIELD_IN_CDB.into());
+        }
+        let scratch = self.scratch.get(len).await;
         let _shared = self.share(range).await?;
-        self.compare(lba, len, check, data, &mut scratch.bytes).await?;
+        self.compare(lba, len, check, data, &scratch).await?;
         Ok(0)
     }
 
@@ -213,12 +210,12 @@ impl<B: Backstore> Lun<B> {
         len: u64,
         check: ByteCheck,
         data: &Sgl<'_>,
-        scratch: &mut [u8],
+        scratch: &Buffer<'_>,
     ) -> Result<(), Failure> {
         let mut done = 0;
         while done < len {
-            let n = usize::try_from(len - done).unwrap_or(CHUNK).min(scratch.len());
-            let medium = Sgl::from_slice(&mut scratch[..n]);
+            let n = usize::try_from(len - done).unwrap_or(CHUNK).min(scratch.memory.len());
+            let medium = scratch.view(n);
             self.fill(&medium, lba + (done >> self.block_shift)).await?;
             let differs = match check {
                 ByteCheck::Medium => None,

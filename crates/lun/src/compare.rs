@@ -14,8 +14,8 @@ impl<B: Backstore> Lun<B> {
     }
 
     /// The buffer holds what to compare with, then what to write. No other command of this
-    /// logical unit sees or changes the blocks in between. A buffer that is too short is an error:
-    /// half a comparison is none.
+    /// logical unit sees or changes the blocks in between. A buffer of another length is an error:
+    /// its halves would not be what the initiator takes them for.
     pub(crate) async fn compare_and_write(
         &self,
         lba: u64,
@@ -28,16 +28,16 @@ impl<B: Backstore> Lun<B> {
             return Err(Sense::INVALID_FIELD_IN_CDB.into());
         }
         self.writable()?;
+        let len = usize::try_from(self.bytes(blocks)).unwrap_or(usize::MAX);
+        if len.checked_mul(2) != Some(data.len()) {
+            return Err(Sense::INVALID_FIELD_IN_CDB.into());
+        }
         if blocks == 0 {
             return Ok(0);
         }
-        let len = usize::try_from(self.bytes(blocks)).unwrap_or(usize::MAX);
-        if data.len() / 2 < len {
-            return Err(Sense::INVALID_FIELD_IN_CDB.into());
-        }
         let (verify, write) = (data.slice(0..len), data.slice(len..2 * len));
 
-        let mut scratch = self.scratch.get(len as u64).await;
+        let scratch = self.scratch.get(len as u64).await;
         let medium = scratch.view(len);
         let _alone = self.seize(range).await?;
         self.fill(&medium, lba).await?;

@@ -62,7 +62,7 @@ impl<B: Backstore> Lun<B> {
 
     /// SEND DIAGNOSTIC: the self-test reads a block.
     pub(crate) async fn self_test(&self) -> Answer {
-        let mut scratch = self.scratch.get(u64::from(self.block_size())).await;
+        let scratch = self.scratch.get(u64::from(self.block_size())).await;
         let _shared = self.share(0..1).await?;
         self.fill(&scratch.view(self.block_len()), 0).await?;
         Ok(0)

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use backstore::Backstore;
 use scsi::command::CopyService;
-use scsi::copy::{self, CopyStatus, Cscd, Segment};
+use scsi::copy::{self, CopyList, CopyStatus, Cscd, Segment};
 use scsi::sense::Sense;
 use sgl::Sgl;
 
@@ -108,8 +108,11 @@ impl Results {
         results.push_front((list_id, status));
     }
 
-    fn find(&self, list_id: u8) -> Option<CopyStatus> {
-        self.0.borrow().iter().find(|(id, _)| *id == list_id).map(|(_, status)| *status)
+    /// How this copy ended. It is told once; RECEIVE COPY STATUS discards it (SPC-4).
+    fn take(&self, list_id: u8) -> Option<CopyStatus> {
+        let mut results = self.0.borrow_mut();
+        let at = results.iter().position(|(id, _)| *id == list_id)?;
+        results.remove(at).map(|(_, status)| status)
     }
 
     /// Forgets all.
@@ -139,21 +142,14 @@ struct Move {
 }
 
 impl<B: Backstore> Lun<B> {
-    /// EXTENDED COPY (LID1). Everything that can be checked is, before anything is copied.
+    /// EXTENDED COPY (LID1). Everything that can be checked is, before anything is copied; a copy
+    /// that does not begin leaves no status, nor that of an earlier one with its list identifier.
     pub(crate) async fn extended_copy(&self, list_len: usize, data: &Sgl<'_>) -> Answer {
         let list = copy::parse(&parameter_list(data, list_len, copy::MAX_LIST)?)?;
-        let mut parties = Vec::with_capacity(list.cscds.len());
-        for (i, cscd) in list.cscds.iter().enumerate() {
-            parties.push(self.find_party(cscd, 16 + 32 * i).await?);
+        if let Some(list_id) = list.list_id {
+            self.copies.take(list_id);
         }
-        let start = 16 + 32 * list.cscds.len();
-        let moves = list
-            .segments
-            .iter()
-            .enumerate()
-            .map(|(i, segment)| plan(segment, &parties, start + 28 * i))
-            .collect::<Result<Vec<_>, _>>()?;
-
+        let moves = self.plan(&list).await?;
         let mut status = CopyStatus { failed: false, segments: 0, bytes: 0 };
         let result = self.run_copy(&moves, &mut status).await;
         status.failed = result.is_err();
@@ -163,12 +159,44 @@ impl<B: Backstore> Lun<B> {
         result.map(|()| 0)
     }
 
+    /// The ranges of all segments, if they exist and fit each other. Only the CSCDs that segments
+    /// name are looked for.
+    async fn plan(&self, list: &CopyList) -> Result<Vec<Move>, Failure> {
+        let mut parties = vec![None; list.cscds.len()];
+        let start = 16 + 32 * list.cscds.len();
+        let mut moves = Vec::with_capacity(list.segments.len());
+        for (i, segment) in list.segments.iter().enumerate() {
+            let at = start + 28 * i;
+            for (index, field) in [(segment.source, 4), (segment.destination, 6)] {
+                match (list.cscds.get(index), parties.get_mut(index)) {
+                    (Some(cscd), Some(party @ None)) => {
+                        *party = Some(self.find_party(cscd, 16 + 32 * index).await?);
+                    }
+                    (Some(_), Some(Some(_))) => {}
+                    _ => {
+                        let unreachable = Sense::UNREACHABLE_COPY_TARGET;
+                        return Err(unreachable.in_list(at + field, Some(7)).into());
+                    }
+                }
+            }
+            if let (Some(Some(source)), Some(Some(destination))) =
+                (parties.get(segment.source), parties.get(segment.destination))
+            {
+                moves.push(plan_move(segment, source, destination, at)?);
+            }
+        }
+        Ok(moves)
+    }
+
     /// The logical unit that the CSCD descriptor at `at` of the list names.
     async fn find_party(&self, cscd: &Cscd, at: usize) -> Result<Party, Failure> {
         /// Binary, of the logical unit, NAA.
         const NAA: (u8, u8, u8) = (1, 0, 3);
         let unreachable = Sense::COPY_TARGET_DEVICE_NOT_REACHABLE.in_list(at + 4, None);
         let kind = (cscd.code_set, cscd.association, cscd.kind);
+        if cscd.null {
+            return Err(Sense::UNREACHABLE_COPY_TARGET.in_list(at + 1, Some(5)).into());
+        }
         let naa = <[u8; 16]>::try_from(cscd.designator())
             .ok()
             .filter(|_| kind == NAA)
@@ -195,14 +223,11 @@ impl<B: Backstore> Lun<B> {
 
     /// Copies, and counts what was done.
     async fn run_copy(&self, moves: &[Move], status: &mut CopyStatus) -> Result<(), Failure> {
-        let longest = moves.iter().map(|m| m.len).max().unwrap_or(0);
-        if longest == 0 {
-            status.segments = u16::try_from(moves.len()).unwrap_or(u16::MAX);
-            return Ok(());
-        }
-        let mut scratch = self.scratch.get(longest).await;
+        // The buffer travels between threads: it is no `Sgl`.
+        let _slot = self.scratch.slot().await;
+        let mut buffer = Vec::new();
         for segment in moves {
-            self.run_move(segment, &mut scratch.bytes, &mut status.bytes).await?;
+            self.run_move(segment, &mut buffer, &mut status.bytes).await?;
             status.segments += 1;
         }
         Ok(())
@@ -312,7 +337,7 @@ impl<B: Backstore> Lun<B> {
             CopyService::OperatingParameters => {
                 copy::operating_parameters(self.block_size(), CONCURRENT)
             }
-            CopyService::Status => copy::status(&self.copies.find(list_id).ok_or(unknown)?),
+            CopyService::Status => copy::status(&self.copies.take(list_id).ok_or(unknown)?),
             CopyService::FailedSegment => copy::no_failure_details(),
         };
         reply(data, &answer, alloc)
@@ -320,32 +345,33 @@ impl<B: Backstore> Lun<B> {
 }
 
 /// The ranges of the segment descriptor at `at` of the list, if they exist and fit each other.
-fn plan(segment: &Segment, parties: &[Party], at: usize) -> Result<Move, Failure> {
-    let party = |index: usize, field| {
-        parties.get(index).cloned().ok_or_else(|| Sense::list_field(at + field, Some(7)))
-    };
-    let (source, destination) = (party(segment.source, 4)?, party(segment.destination, 6)?);
-    let unit = if segment.destination_blocks { &destination } else { &source };
+fn plan_move(
+    segment: &Segment,
+    source: &Party,
+    destination: &Party,
+    at: usize,
+) -> Result<Move, Failure> {
+    let unit = if segment.destination_blocks { destination } else { source };
     let len = u64::from(segment.blocks) * u64::from(unit.block_size);
     for (party, lba, field) in
-        [(&source, segment.source_lba, 12), (&destination, segment.destination_lba, 20)]
+        [(source, segment.source_lba, 12), (destination, segment.destination_lba, 20)]
     {
         let block_size = u64::from(party.block_size);
         if !len.is_multiple_of(block_size) {
             return Err(Sense::COPY_SEGMENT_GRANULARITY_VIOLATION.in_list(at + 10, Some(7)).into());
         }
         if lba > party.blocks || len / block_size > party.blocks - lba {
-            return Err(Sense::LBA_OUT_OF_RANGE.in_list(at + field, Some(7)).into());
+            return Err(Sense::COPY_ABORTED.in_list(at + field, Some(7)).into());
         }
     }
     if destination.read_only {
-        return Err(Sense::WRITE_PROTECTED.into());
+        return Err(Sense::COPY_DESTINATION_WRITE_PROTECTED.into());
     }
     Ok(Move {
         from: segment.source_lba * u64::from(source.block_size),
         to: segment.destination_lba * u64::from(destination.block_size),
-        source,
-        destination,
+        source: source.clone(),
+        destination: destination.clone(),
         len,
     })
 }

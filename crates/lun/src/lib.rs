@@ -52,7 +52,8 @@ pub struct Config {
     pub name: String,
     /// Block size in bytes: a power of two from 512 to 65536.
     pub block_size: u32,
-    /// The most bytes of one READ or WRITE, for VPD page B0h; at least one block.
+    /// The most bytes of one READ or WRITE that VPD page B0h recommends; at least one block. Longer
+    /// ones are served.
     pub max_transfer: u32,
     /// Whether writes may stay in a volatile cache until a flush (WCE).
     pub write_cache: bool,
@@ -115,7 +116,7 @@ pub struct Lun<B: Backstore> {
     name: String,
     identity: Identity,
     block_shift: u32,
-    /// The most blocks of a READ or WRITE.
+    /// The most blocks of a READ or WRITE that VPD page B0h recommends.
     max_blocks: u64,
     /// As of the opening or the last resize.
     facts: RefCell<Facts>,

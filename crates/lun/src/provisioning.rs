@@ -21,12 +21,14 @@ use crate::{Lun, parameter_list, reply};
 
 /// The most descriptors of one UNMAP command.
 pub(crate) const MAX_UNMAP_DESCRIPTORS: u32 = 256;
-/// The most bytes of one UNMAP.
-const MAX_UNMAP: u64 = 4 << 30;
+/// The most blocks of one UNMAP command, so that it does not hold up the device for minutes where
+/// giving up space is slow.
+const MAX_UNMAP_BLOCKS: u64 = 1 << 20;
 /// The most bytes of one WRITE SAME where zeroes are cheap, and where they are written.
 const MAX_WRITE_SAME: (u64, u64) = (1 << 30, 64 << 20);
-/// The most bytes of an UNMAP parameter list: header and descriptors.
-const MAX_UNMAP_LIST: usize = 8 + 16 * MAX_UNMAP_DESCRIPTORS as usize;
+/// The most bytes of an UNMAP parameter list that a CDB can name; one with too many descriptors is
+/// told so.
+const MAX_UNMAP_LIST: usize = u16::MAX as usize;
 /// Bytes that one call of the backstore discards or zeroes, so that FORMAT UNIT can be aborted.
 const STEP: u64 = 1 << 34;
 /// The most ranges that GET LBA STATUS tells of.
@@ -46,7 +48,7 @@ enum Zeroing {
 impl<B: Backstore> Lun<B> {
     /// The most blocks of one UNMAP command; 0: it is not offered.
     pub(crate) fn max_unmap_blocks(&self) -> u64 {
-        if self.facts.borrow().discard.is_some() { MAX_UNMAP >> self.block_shift } else { 0 }
+        if self.facts.borrow().discard.is_some() { MAX_UNMAP_BLOCKS } else { 0 }
     }
 
     /// The most blocks of one WRITE SAME command.
@@ -99,17 +101,16 @@ impl<B: Backstore> Lun<B> {
             return Err(Sense::cdb_field(1, Some(3)).into());
         }
         self.writable()?;
-        let block = data.slice(0..self.block_len());
-        if !no_data && block.len() < self.block_len() {
+        if data.len() != if no_data { 0 } else { self.block_len() } {
             return Err(Sense::INVALID_FIELD_IN_CDB.into());
         }
         if count == 0 {
             return Ok(0);
         }
-        if no_data || block.is_zero() {
+        if data.is_zero() {
             self.zero(range, unmap).await?;
         } else {
-            self.repeat(range, Some(&block)).await?;
+            self.repeat(range, Some(data)).await?;
         }
         Ok(0)
     }
@@ -150,13 +151,13 @@ impl<B: Backstore> Lun<B> {
 
     /// Writes one block, or zeroes, all over a range.
     async fn repeat(&self, range: Range<u64>, block: Option<&Sgl<'_>>) -> Result<(), Failure> {
-        let mut scratch = self.scratch.get(self.bytes(range.end - range.start)).await;
+        let scratch = self.scratch.get(self.bytes(range.end - range.start)).await;
         if let Some(block) = block {
-            for copy in scratch.bytes.chunks_mut(self.block_len()) {
-                block.read_at(0, copy);
+            for at in (0..scratch.memory.len()).step_by(self.block_len()) {
+                block.copy_to(&scratch.memory.slice(at..at + self.block_len()));
             }
         }
-        let per_write = (scratch.bytes.len() >> self.block_shift) as u64;
+        let per_write = (scratch.memory.len() >> self.block_shift) as u64;
         let _alone = self.seize(range.clone()).await?;
         let mut lba = range.start;
         while lba < range.end {

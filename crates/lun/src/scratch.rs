@@ -24,25 +24,29 @@ pub(crate) struct Scratch {
 
 /// A buffer, until it is dropped.
 pub(crate) struct Buffer<'a> {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) memory: Sgl<'static>,
     _slot: Guard<'a>,
 }
 
 impl Scratch {
-    /// A zeroed buffer of `len` bytes, at most [`CHUNK`].
-    pub(crate) async fn get(&self, len: u64) -> Buffer<'_> {
+    /// The right to a buffer of at most [`CHUNK`] bytes, for who brings its memory.
+    pub(crate) async fn slot(&self) -> Guard<'_> {
         let slot = self.next.get() % SLOTS;
         self.next.set(slot + 1);
-        let guard = self.slots.exclusive(slot..slot + 1).await;
+        self.slots.exclusive(slot..slot + 1).await
+    }
+
+    /// A zeroed buffer of `len` bytes, at most [`CHUNK`].
+    pub(crate) async fn get(&self, len: u64) -> Buffer<'_> {
+        let guard = self.slot().await;
         let len = usize::try_from(len).unwrap_or(CHUNK).min(CHUNK);
-        Buffer { bytes: vec![0; len], _slot: guard }
+        Buffer { memory: Sgl::zeroed(len), _slot: guard }
     }
 }
 
 impl Buffer<'_> {
     /// A view of its first `len` bytes, or of all there are.
-    pub(crate) fn view(&mut self, len: usize) -> Sgl<'_> {
-        let len = len.min(self.bytes.len());
-        Sgl::from_slice(&mut self.bytes[..len])
+    pub(crate) fn view(&self, len: usize) -> Sgl<'static> {
+        self.memory.slice(0..len)
     }
 }

@@ -124,7 +124,6 @@ triples! {
     UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE = 0x5/0x26/0x09 "unsupported segment descriptor type code";
     INLINE_DATA_LENGTH_EXCEEDED = 0x5/0x26/0x0b "inline data length exceeded";
     INVALID_COPY_OPERATION = 0x5/0x26/0x0c "invalid operation for copy source or destination";
-    COPY_SEGMENT_GRANULARITY_VIOLATION = 0x5/0x26/0x0d "copy segment granularity violation";
     COMMAND_SEQUENCE_ERROR = 0x5/0x2c/0x00 "command sequence error";
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x5/0x39/0x00 "saving parameters not supported";
     MEDIUM_REMOVAL_PREVENTED = 0x5/0x53/0x02 "medium removal prevented";
@@ -147,11 +146,12 @@ triples! {
     WRITE_PROTECTED = 0x7/0x27/0x00 "write protected";
     SPACE_ALLOCATION_FAILED_WRITE_PROTECT = 0x7/0x27/0x07 "space allocation failed write protect";
 
+    COPY_ABORTED = 0xa/0x00/0x00 "copy aborted, no additional sense information";
+    UNREACHABLE_COPY_TARGET = 0xa/0x08/0x04 "unreachable copy target";
     COPY_THIRD_PARTY_DEVICE_FAILURE = 0xa/0x0d/0x01 "third party device failure";
     COPY_TARGET_DEVICE_NOT_REACHABLE = 0xa/0x0d/0x02 "copy target device not reachable";
-    COPY_INCORRECT_TARGET_DEVICE_TYPE = 0xa/0x0d/0x03 "incorrect copy target device type";
-    COPY_TARGET_DEVICE_DATA_UNDERRUN = 0xa/0x0d/0x04 "copy target device data underrun";
-    COPY_TARGET_DEVICE_DATA_OVERRUN = 0xa/0x0d/0x05 "copy target device data overrun";
+    COPY_SEGMENT_GRANULARITY_VIOLATION = 0xa/0x26/0x0d "copy segment granularity violation";
+    COPY_DESTINATION_WRITE_PROTECTED = 0xa/0x27/0x00 "write protected";
 
     ABORTED_COMMAND = 0xb/0x00/0x00 "aborted command";
     COMMAND_TIMEOUT_DURING_PROCESSING = 0xb/0x2e/0x02 "command timeout during processing";

@@ -63,17 +63,38 @@ fn a_transfer_of_no_blocks_does_nothing() {
 }
 
 #[test]
-fn a_transfer_over_the_limit_of_page_b0_is_refused() {
-    let lun = lun(Memory::new(1024));
+fn a_transfer_longer_than_page_b0_says_is_served_where_the_buffer_has_it() {
+    const BLOCKS: usize = 6000;
+    let lun = lun(Memory::new(BLOCKS).patterned());
     let page = read_data(&lun, &[0x12, 1, 0xb0, 0, 64, 0], 64);
-    let max = u32::from_be_bytes(page[8..12].try_into().unwrap()) as u16;
-    assert_eq!(usize::from(max) * BS, 64 << 10);
-    let mut data = vec![0; 1024 * BS];
-    for opcode in [READ10, WRITE10, 0x2e] {
-        run(&lun, &cdb10(opcode, 0, 0, max), &mut data);
-        let refused = sense(&lun, &cdb10(opcode, 0, 0, max + 1), &mut data);
-        assert_eq!(triple(refused), (5, 0x24, 0));
+    let max = u32::from_be_bytes(page[8..12].try_into().unwrap()) as usize;
+    assert_eq!(max * BS, 64 << 10);
+    // One block more than the page says, and several of the buffers that VERIFY reads through.
+    for blocks in [max + 1, BLOCKS] {
+        let short = blocks as u16;
+        let old = read_data(&lun, &cdb10(READ10, 0, 0, short), blocks * BS);
+        assert!((0..blocks).all(|i| old[i * BS..][..BS] == *lun.backstore().block(i)));
+        for (opcode, flags) in [(WRITE10, 0), (0x2e, 0), (0x2e, 0x02)] {
+            let mut new: Vec<u8> = (0..blocks * BS).map(|i| (i / 7) as u8 ^ opcode).collect();
+            good(&lun, &cdb10(opcode, flags, 0, short), &mut new);
+            assert_eq!(read_data(&lun, &cdb16(READ16, 0, 0, blocks as u32), new.len()), new);
+            good(&lun, &cdb10(0x2f, 0x02, 0, short), &mut new);
+            let last = new.len() - 1;
+            new[last] ^= 1;
+            let differs = Sense::MISCOMPARE_DURING_VERIFY.with_information(last as u64);
+            assert_eq!(sense(&lun, &cdb10(0x2f, 0x02, 0, short), &mut new), differs);
+        }
     }
+}
+
+#[test]
+fn half_a_comparison_is_none() {
+    let lun = lun(Memory::new(16).patterned());
+    for (flags, len) in [(0x02, 2 * BS - 1), (0x02, 0), (0x06, BS - 1), (0x06, 0)] {
+        let refused = sense(&lun, &cdb10(0x2f, flags, 2, 2), &mut vec![pattern(2); len]);
+        assert_eq!(refused, Sense::INVALID_FIELD_IN_CDB, "{flags:02x} {len}");
+    }
+    assert_eq!(lun.backstore().take_ops(), []);
 }
 
 #[test]

@@ -34,9 +34,13 @@ fn compare_and_write_of_nothing_does_nothing() {
 }
 
 #[test]
-fn compare_and_write_with_half_of_its_data_is_refused() {
+fn compare_and_write_with_less_or_more_data_than_it_names_is_refused() {
     let lun = lun(Memory::new(16));
-    assert_eq!(triple(sense(&lun, &caw(2, 1), &mut [0; 2 * BS - 1])), (5, 0x24, 0));
+    for len in [0, BS, 2 * BS - 1, 2 * BS + 1, 4 * BS] {
+        let refused = sense(&lun, &caw(2, 1), &mut vec![0; len]);
+        assert_eq!(refused, Sense::INVALID_FIELD_IN_CDB, "{len} bytes");
+    }
+    assert_eq!(sense(&lun, &caw(2, 0), &mut [0; BS]), Sense::INVALID_FIELD_IN_CDB);
     assert_eq!(lun.backstore().take_ops(), []);
 }
 

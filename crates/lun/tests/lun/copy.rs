@@ -132,25 +132,93 @@ fn a_list_with_anything_wrong_copies_nothing() {
     let (lun, other) = pair(Memory::new(64).patterned(), Memory::new(64), 4096);
     let (a, b) = (here(&lun), here(&other.lun));
     let cases = [
-        (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 0, 2, 63, 0)]), (5, 0x21, 0)),
-        (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 0, 2, 0, u64::MAX)]), (5, 0x21, 0)),
-        (copy_list(&[a, b], &[(0, 1, 7, 0, 0)]), (5, 0x26, 0x0d)),
-        (copy_list(&[a, b], &[(0, 1, 8, 0, 8)]), (5, 0x21, 0)),
+        (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 0, 2, 63, 0)]), (0xa, 0, 0)),
+        (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 0, 2, 0, u64::MAX)]), (0xa, 0, 0)),
+        (copy_list(&[a, b], &[(0, 1, 7, 0, 0)]), (0xa, 0x26, 0x0d)),
+        (copy_list(&[a, b], &[(0, 1, 8, 0, 8)]), (0xa, 0, 0)),
+        (copy_list(&[a, ([9; 16], 512)], &[(0, 0, 1, 0, 1), (0, 1, 1, 0, 1)]), (0xa, 0x0d, 2)),
+        (copy_list(&[a], &[(0, 0, 1, 0, 1), (0, 1, 1, 0, 1)]), (0xa, 0x08, 4)),
+        (copy_list(&[a], &[(0xffff, 0, 1, 0, 1)]), (0xa, 0x08, 4)),
+        // This one is not read as far as its segments.
         (copy_list(&[(a.0, 4096)], &[(0, 0, 1, 0, 1)]), (5, 0x26, 0)),
-        (copy_list(&[a, ([9; 16], 512)], &[(0, 0, 1, 0, 1)]), (0xa, 0x0d, 2)),
-        (copy_list(&[a], &[(0, 1, 1, 0, 1)]), (5, 0x26, 0)),
     ];
     for (list, expected) in &cases {
         let refused = sense(&lun, &copy_cdb(list), &mut list.clone());
         assert_eq!(triple(refused), *expected);
+        let unknown = sense(&lun, &cdb_results(0x00, 7), &mut [0; 64]);
+        assert_eq!(triple(unknown), (5, 0x24, 0));
     }
     let list = copy_list(&[a], &[(0, 0, 1, 0, 1)]);
     let cut = sense(&lun, &copy_cdb(&list), &mut list[..40].to_vec());
     assert_eq!(cut, Sense::PARAMETER_LIST_LENGTH_ERROR);
     assert_eq!(lun.backstore().take_ops(), []);
     assert_eq!(other.lun.backstore().take_ops(), []);
-    let unknown = sense(&lun, &cdb_results(0x00, 7), &mut [0; 64]);
-    assert_eq!(triple(unknown), (5, 0x24, 0));
+}
+
+#[test]
+fn a_list_without_segments_copies_nothing_and_is_good() {
+    let lun = lun(Memory::new(64).patterned());
+    let parties = [here(&lun), ([9; 16], 512)];
+    for count in 0..=2 {
+        let mut list = copy_list(&parties[..count], &[]);
+        good(&lun, &copy_cdb(&list), &mut list);
+        let status = read_data(&lun, &cdb_results(0x00, 7), 64);
+        assert_eq!(status[4..], [1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    good(&lun, &copy_cdb(&[]), &mut []);
+    assert_eq!(lun.backstore().take_ops(), []);
+}
+
+#[test]
+fn a_null_device_cannot_be_copied_from() {
+    let lun = lun(Memory::new(64).patterned());
+    let mut list = copy_list(&[here(&lun)], &[(0, 0, 1, 0, 1)]);
+    // LU ID TYPE means nothing in an identification descriptor; NUL does.
+    list[17] = 0xc0;
+    good(&lun, &copy_cdb(&list), &mut list);
+    lun.backstore().take_ops();
+    list[17] = 0x20;
+    let refused = sense(&lun, &copy_cdb(&list), &mut list);
+    assert_eq!(refused, Sense::UNREACHABLE_COPY_TARGET.in_list(17, Some(5)));
+    assert_eq!(lun.backstore().take_ops(), []);
+}
+
+#[test]
+fn only_the_logical_units_that_a_segment_names_have_to_be_there() {
+    let lun = lun(Memory::new(64).patterned());
+    let mut list = copy_list(&[([9; 16], 512), here(&lun)], &[(1, 1, 1, 0, 1)]);
+    good(&lun, &copy_cdb(&list), &mut list);
+    assert_eq!(lun.backstore().block(1), [pattern(0); BS]);
+}
+
+#[test]
+fn the_status_of_a_copy_is_told_once_and_never_of_one_that_was_not_asked_for() {
+    let lun = lun(Memory::new(64).patterned());
+    let unknown = |list_id| {
+        let refused = sense(&lun, &cdb_results(0x00, list_id), &mut [0; 64]);
+        assert_eq!(refused, Sense::cdb_field(2, Some(7)));
+    };
+    unknown(7);
+    let mut list = copy_list(&[here(&lun)], &[(0, 0, 1, 0, 1)]);
+    good(&lun, &copy_cdb(&list), &mut list);
+    unknown(6);
+    assert_eq!(read_data(&lun, &cdb_results(0x00, 7), 64)[4], 1);
+    unknown(7);
+}
+
+#[test]
+fn a_list_with_too_many_descriptors_or_bytes_is_refused() {
+    let lun = lun(Memory::new(64).patterned());
+    let too_long = (5, 0x1a, 0);
+    for (parties, segments, expected) in
+        [(17, 1, (5, 0x26, 6)), (1, 257, (5, 0x26, 8)), (16, 257, too_long), (17, 257, too_long)]
+    {
+        let parties = vec![here(&lun); parties];
+        let mut list = copy_list(&parties, &vec![(0, 0, 1, 0, 1); segments]);
+        let refused = sense(&lun, &copy_cdb(&list), &mut list);
+        assert_eq!(triple(refused), expected);
+    }
+    assert_eq!(lun.backstore().take_ops(), []);
 }
 
 #[test]
@@ -180,7 +248,7 @@ fn a_copy_to_a_read_only_logical_unit_is_refused() {
     let there = Memory::new(64).with(|facts| facts.read_only = true);
     let (lun, other) = pair(Memory::new(64), there, 512);
     let mut list = copy_list(&[here(&lun), here(&other.lun)], &[(0, 1, 8, 0, 0)]);
-    assert_eq!(sense(&lun, &copy_cdb(&list), &mut list), Sense::WRITE_PROTECTED);
+    assert_eq!(sense(&lun, &copy_cdb(&list), &mut list), Sense::COPY_DESTINATION_WRITE_PROTECTED);
 }
 
 #[test]

@@ -65,6 +65,24 @@ fn as_many_descriptors_as_page_b0_says_can_be_unmapped() {
 }
 
 #[test]
+fn an_unmap_of_more_descriptors_or_blocks_than_page_b0_says_is_refused() {
+    let lun = lun(Memory::new(3 << 20).with(|facts| facts.size = 3 << 29));
+    let page = read_data(&lun, &[0x12, 1, 0xb0, 0, 64, 0], 64);
+    let field = |at: usize| u32::from_be_bytes(page[at..at + 4].try_into().unwrap());
+    let (blocks, descriptors) = (field(20), field(24));
+    assert_eq!((blocks, descriptors), (1 << 20, 256));
+    let mut most = unmap_list(&[(0, blocks - 1), (1 << 20, 1)]);
+    good(&lun, &unmap_cdb(&most), &mut most);
+    lun.backstore().take_ops();
+    for ranges in [vec![(0, blocks + 1)], vec![(0, blocks), (1 << 20, 1)], vec![(0, 1); 257]] {
+        let mut list = unmap_list(&ranges);
+        let refused = sense(&lun, &unmap_cdb(&list), &mut list);
+        assert_eq!(triple(refused), (5, 0x26, 0), "{} descriptors", ranges.len());
+    }
+    assert_eq!(lun.backstore().take_ops(), []);
+}
+
+#[test]
 fn without_a_write_cache_what_was_unmapped_is_durable() {
     let lun = lun(Memory::new(64));
     lun.set_write_cache(false);
@@ -173,10 +191,13 @@ fn write_same_of_0_blocks_goes_to_the_end() {
 }
 
 #[test]
-fn write_same_without_a_whole_block_is_refused() {
+fn write_same_with_anything_but_one_block_is_refused() {
     let lun = lun(Memory::new(64).patterned());
-    let refused = sense(&lun, &cdb16(WRITE_SAME16, 0, 0, 8), &mut [0; BS - 1]);
-    assert_eq!(triple(refused), (5, 0x24, 0));
+    for (flags, len) in [(0, 0), (0, BS - 1), (0, BS + 1), (0, 8 * BS), (NDOB, 1), (NDOB, BS)] {
+        let cdb = cdb16(WRITE_SAME16, flags, 0, 8);
+        let refused = sense(&lun, &cdb, &mut vec![0; len]);
+        assert_eq!(refused, Sense::INVALID_FIELD_IN_CDB, "{flags} {len}");
+    }
     assert_eq!(lun.backstore().take_ops(), []);
 }
 
