@@ -1,5 +1,3 @@
-//! This module uses `unsafe` for fcntl(2) with F_OFD_SETLK, which no library wraps.
-//!
 //! A file that is read and written at offsets, on the shortest way there is.
 //!
 //! - Reads are first tried on the spot, without waiting (`RWF_NOWAIT`): what the page cache has
@@ -10,16 +8,20 @@
 //!   driver.
 //! - What goes to the driver needs memory that outlives every borrow. A list that has an owner
 //!   ([`Sgl::share`]) is used as it is; another is copied, in pieces.
-#![allow(unsafe_code)]
-
+//!
+//! # When a flush fails
+//! The kernel reports that data could not be written to the storage once; then the pages count as
+//! clean, and the next fsync(2) succeeds although the data is gone. So the first failure stays in
+//! the [`File`]: every later flush fails with the same error until the file is opened anew.
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use rustix::io::Errno;
 use sgl::Sgl;
 
+use crate::ofd;
 use crate::op::{Code, Op, is_unsupported, now};
 use crate::pace::Pace;
 
@@ -40,6 +42,8 @@ pub struct File {
     fd: Arc<OwnedFd>,
     reads: AtomicU8,
     pace: Pace,
+    /// The errno of the first flush that failed; 0 while none has.
+    flush_error: AtomicI32,
 }
 
 impl File {
@@ -52,7 +56,12 @@ impl File {
             kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
         });
         let reads = AtomicU8::new(if in_memory { MEMORY } else { NOWAIT });
-        File { fd: Arc::new(fd), reads, pace: Pace::default() }
+        File {
+            fd: Arc::new(fd),
+            reads,
+            pace: Pace::default(),
+            flush_error: AtomicI32::new(0),
+        }
     }
 
     /// Reads into all of `data`; returns how many bytes there were, fewer only at the end of the
@@ -83,11 +92,11 @@ impl File {
     /// Writes all of `data`. With `dsync` it is on stable storage on return.
     ///
     /// # Errors
-    /// A part may have been written then.
+    /// A part may have been written then. With `dsync` also when a flush failed earlier.
     pub async fn write_at(&self, data: &Sgl<'_>, offset: u64, dsync: bool) -> io::Result<()> {
         let fd = &self.fd;
         if dsync {
-            return write_on(fd, data, offset, 0, libc::RWF_DSYNC).await;
+            return self.write_durably(data, offset).await;
         }
         let Some(begun) = self.pace.begin() else {
             return write_on(fd, data, offset, 0, 0).await;
@@ -100,10 +109,55 @@ impl File {
         }
     }
 
+    /// Writes all of `data` to stable storage.
+    async fn write_durably(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+        self.check_flushed()?;
+        let fd = &self.fd;
+        match write_on(fd, data, offset, 0, libc::RWF_DSYNC).await {
+            Ok(()) => self.check_flushed(),
+            Err(e) if keeps_data(&e) => Err(e),
+            // The write itself or its flush failed (ENOSPC may be either): a write that is refused
+            // without flushing, too, has lost nothing.
+            Err(e) => match write_on(fd, data, offset, 0, 0).await {
+                Ok(()) => Err(self.flush_failed(e)),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
     /// Brings what was written to stable storage; with `data_only` only as much metadata as is
     /// needed to read it back (fdatasync).
+    ///
+    /// # Errors
+    /// Also when a flush failed earlier.
     pub async fn sync(&self, data_only: bool) -> io::Result<()> {
-        Op::control(&self.fd, Code::Sync { data_only }, 0).await.map(drop)
+        self.check_flushed()?;
+        match Op::control(&self.fd, Code::Sync { data_only }, 0).await {
+            // One that ran beside this one may have been told of our data.
+            Ok(_) => self.check_flushed(),
+            Err(e) => Err(self.flush_failed(e)),
+        }
+    }
+
+    /// The error of the first flush that failed.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn check_flushed(&self) -> io::Result<()> {
+        match self.flush_error.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Takes the error of a flush, and keeps it where data may be lost.
+    fn flush_failed(&self, e: io::Error) -> io::Error {
+        if !keeps_data(&e) {
+            let errno = e.raw_os_error().unwrap_or(libc::EIO);
+            let _ =
+                self.flush_error.compare_exchange(0, errno, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        e
     }
 
     /// fallocate(2) of a range in bytes; `mode` is made of `libc::FALLOC_FL_*`.
@@ -117,14 +171,8 @@ impl Drop for File {
     /// it for some 5 s more: that long a worker of io_uring sleeps before it puts away what it held
     /// last (seen on 6.18), and whoever opens the image next would find it in use.
     fn drop(&mut self) {
-        // SAFETY: `flock` is plain numbers; zero is a value of each. A length of 0 is all of it.
-        let mut all: libc::flock = unsafe { std::mem::zeroed() };
-        // The constant is 2 on every platform; the field's type differs from the constant's.
-        #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)]
-        let kind = libc::F_UNLCK as libc::c_short;
-        all.l_type = kind;
-        // SAFETY: the kernel reads a `flock`. Without locks it does nothing.
-        unsafe { libc::fcntl(self.fd.as_raw_fd(), libc::F_OFD_SETLK, &all) };
+        // Without locks it does nothing; an error leaves it to closing.
+        let _ = ofd::unlock_all(self.fd.as_fd());
     }
 }
 
@@ -138,6 +186,12 @@ impl From<std::fs::File> for File {
     fn from(file: std::fs::File) -> Self {
         File::new(file.into())
     }
+}
+
+/// Whether the error of a flush only says that it was not done: dirty pages stay dirty.
+fn keeps_data(e: &io::Error) -> bool {
+    let not_done = [Errno::INTR, Errno::AGAIN, Errno::CANCELED, Errno::BADF];
+    is_unsupported(e) || Errno::from_io_error(e).is_some_and(|errno| not_done.contains(&errno))
 }
 
 /// Reads, after the first `done` bytes, through the driver.
@@ -228,6 +282,50 @@ mod tests {
             };
             Engine::new(backend).unwrap().block_on(work).unwrap();
         }
+    }
+
+    /// `tests/vm/faults.sh` has a device that really fails.
+    #[test]
+    fn a_flush_that_failed_fails_until_the_file_is_opened_anew() {
+        let work = async {
+            let temp = tempfile::NamedTempFile::new().unwrap();
+            let file = File::from(temp.reopen().unwrap());
+            file.sync(true).await.unwrap();
+            for harmless in [libc::EINTR, libc::EINVAL, libc::EOPNOTSUPP] {
+                let e = file.flush_failed(io::Error::from_raw_os_error(harmless));
+                assert_eq!(e.raw_os_error(), Some(harmless));
+                file.sync(true).await.unwrap();
+            }
+            for (errno, kept) in [(libc::EIO, libc::EIO), (libc::ENOSPC, libc::EIO)] {
+                let _ = file.flush_failed(io::Error::from_raw_os_error(errno));
+                let mut buf = [1; 512];
+                let data = Sgl::from_slice(&mut buf);
+                for result in [
+                    file.sync(true).await,
+                    file.sync(false).await,
+                    file.write_at(&data, 0, true).await,
+                ] {
+                    assert_eq!(result.unwrap_err().raw_os_error(), Some(kept));
+                }
+                file.write_at(&data, 0, false).await.unwrap();
+            }
+            File::from(temp.reopen().unwrap()).sync(true).await.unwrap();
+        };
+        Engine::new(Backend::Auto).unwrap().block_on(work).unwrap();
+    }
+
+    /// As on a full disk, which is no reason to fail what comes when there is space again.
+    #[test]
+    fn a_durable_write_that_is_refused_is_no_failed_flush() {
+        let work = async {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let file = File::from(full);
+            let mut buf = [1; 512];
+            let e = file.write_at(&Sgl::from_slice(&mut buf), 0, true).await.unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::ENOSPC));
+            file.check_flushed().unwrap();
+        };
+        Engine::new(Backend::Auto).unwrap().block_on(work).unwrap();
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod engine;
 mod file;
 mod meter;
 mod notify;
+pub mod ofd;
 mod op;
 mod pace;
 mod poller;
