@@ -29,6 +29,7 @@ impl Error {
             ErrorKind::Io(e) => e.raw_os_error(),
             ErrorKind::ReadOnly => Some(libc::EROFS),
             ErrorKind::Unsupported(_) => Some(libc::EOPNOTSUPP),
+            ErrorKind::InUse => Some(libc::EBUSY),
             ErrorKind::Invalid(_) => Some(libc::EINVAL),
         }
     }

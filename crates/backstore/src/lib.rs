@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use sgl::Sgl;
 
 pub use config::Config;
-pub use file::{FileStore, lock_image};
+pub use file::{FileStore, Held, Locks, lock_image};
 pub use null::NullStore;
 pub use qcow::QcowStore;
 pub use registry::{AnyBackstore, OpenOptions, SUBTYPES, Subtype, check, open};
@@ -78,7 +78,8 @@ pub trait Backstore {
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error>;
     /// Changes the capacity.
     async fn resize(&self, size: u64) -> Result<(), Error>;
-    /// Flushes, marks an image clean and lets go of it. Nothing is called afterwards.
+    /// Brings everything that is in memory to the files and to stable storage, so that they can be
+    /// opened by another backstore. If that fails to open, this one can be used on.
     async fn close(&self) -> Result<(), Error>;
 }
 
@@ -106,6 +107,12 @@ pub enum ErrorKind {
     /// The operation is not there for this backstore.
     #[error("{0}")]
     Unsupported(String),
+    /// Somebody else has the image.
+    #[error(
+        "it is in use: another device of this daemon, or another program (QEMU, qemu-img, a \
+         mounted file system), has it open"
+    )]
+    InUse,
     /// The image is damaged or of a kind that may not be used; the text says what to run.
     #[error("{0}")]
     Invalid(String),

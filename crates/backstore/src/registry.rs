@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use sgl::Sgl;
 
 use crate::{
-    Backstore, Config, Error, Facts, FileStore, NullStore, Provisioning, QcowStore, file, null,
-    qcow, ram,
+    Backstore, Config, Error, Facts, FileStore, Held, NullStore, Provisioning, QcowStore, file,
+    null, qcow, ram,
 };
 
 /// How a backstore is opened.
@@ -21,6 +21,13 @@ pub struct OpenOptions {
     pub size: Option<u64>,
     /// Directories in which backing files of an image may be; `None`: anywhere.
     pub allowed_backing_dirs: Option<Vec<PathBuf>>,
+    /// Neither the image nor its backing files are locked, and other programs' locks do not count:
+    /// for looking at an image that a running VM writes.
+    pub unlocked: bool,
+    /// The files of the backstore whose place this one takes, see [`AnyBackstore::held`]. An image
+    /// that somebody else has is refused at once then. `None`: there was none before, and such an
+    /// image is asked for during some seconds.
+    pub predecessor: Option<Held>,
 }
 
 /// A kind of backstore.
@@ -110,6 +117,17 @@ pub enum AnyBackstore {
     Null(NullStore),
     /// `qcow`.
     Qcow(QcowStore),
+}
+
+impl AnyBackstore {
+    /// The files that it has open, for [`OpenOptions::predecessor`].
+    pub fn held(&self) -> Held {
+        match self {
+            AnyBackstore::File(store) => store.held(),
+            AnyBackstore::Null(_) => Held::default(),
+            AnyBackstore::Qcow(store) => store.held(),
+        }
+    }
 }
 
 /// `$call` on the backstore that `$any` is.

@@ -100,6 +100,7 @@ fn errno(error: &backstore::Error) -> i32 {
         ErrorKind::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
         ErrorKind::ReadOnly => libc::EROFS,
         ErrorKind::Unsupported(_) => libc::EOPNOTSUPP,
+        ErrorKind::InUse => libc::EBUSY,
         ErrorKind::Invalid(_) => libc::EIO,
     }
 }

@@ -6,6 +6,7 @@
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
 use crate::qemu::Drive;
+use backstore::Locks;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -78,7 +79,8 @@ impl Image {
     /// that lock images as QEMU does.
     pub fn open_locked(&self) -> Result<File> {
         let file = open(&self.path, self.read_only)?;
-        match backstore::lock_image(file.as_fd(), self.read_only) {
+        let locks = if self.read_only { Locks::Shared } else { Locks::Exclusive };
+        match backstore::lock_image(file.as_fd(), locks) {
             Ok(true) => Ok(file),
             Ok(false) => Err(Error::image(
                 &self.path,

@@ -101,6 +101,7 @@ fn classify(kind: &ErrorKind) -> Class {
         }
         ErrorKind::ReadOnly => Class::Protected,
         ErrorKind::Unsupported(_) => Class::Internal,
+        ErrorKind::InUse => Class::Shortage,
         ErrorKind::Invalid(_) => Class::Medium,
     }
 }

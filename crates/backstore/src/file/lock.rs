@@ -1,48 +1,113 @@
 //! Locks that keep an image from being written twice, in QEMU's language: so qemu-img and QEMU
-//! refuse an image that is being served, and we one that they have open.
+//! refuse an image that is being served, and we refuse one that they have open.
 //!
-//! There is a byte for each thing that one may do to an image. Who does it holds a shared lock on
-//! byte 100 + n; who cannot stand that others do it holds one on byte 200 + n. Everybody locks
-//! first and then looks whether somebody else's lock is in contradiction; of two that come
-//! together both may fail. The locks belong to the open file description: they end with it, also
-//! when the process is killed.
+//! There is a byte for each thing that a program may do to an image. A program that does it holds
+//! a shared lock on byte 100 + n; one that needs others not to do it holds a lock on byte 200 + n.
+//! Everybody locks first and then looks for a lock that contradicts; of two that come at the same
+//! time both may fail. The locks belong to the open file description.
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::sys;
+use io_engine::ofd;
 
 const DOING: i64 = 100;
 const REFUSING: i64 = 200;
 
-/// The numbers of the things that one may do.
+/// The numbers of the things that a program may do.
 const READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
 
-/// Locks an image for us; false: somebody else has it.
+/// How an image is shared with other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locks {
+    /// We write: nobody else writes, or reads something that must not change.
+    Exclusive,
+    /// We read, and so may others, but nobody writes.
+    Shared,
+    /// No locks are taken or respected: we read beside whoever writes, and are in nobody's way.
+    None,
+}
+
+impl Locks {
+    /// What is right for an image that is opened `read_only` or not, if it is to be locked at all.
+    pub(crate) fn of(read_only: bool, unlocked: bool) -> Self {
+        match (unlocked, read_only) {
+            (true, _) => Locks::None,
+            (false, true) => Locks::Shared,
+            (false, false) => Locks::Exclusive,
+        }
+    }
+
+    fn doing(self) -> &'static [i64] {
+        match self {
+            Locks::Exclusive => &[READ, WRITE, RESIZE],
+            Locks::Shared => &[READ],
+            Locks::None => &[],
+        }
+    }
+
+    fn refusing(self) -> &'static [i64] {
+        match self {
+            Locks::Exclusive | Locks::Shared => &[WRITE, RESIZE],
+            Locks::None => &[],
+        }
+    }
+}
+
+/// Locks an image; false: another program's locks contradict. Those taken then stay until the
+/// descriptor is closed.
 ///
 /// # Errors
 /// Of the system; some file systems have no locks (EINVAL, ENOLCK, EOPNOTSUPP).
-pub fn lock(fd: BorrowedFd<'_>, read_only: bool) -> io::Result<bool> {
-    let doing: &[i64] = if read_only { &[READ] } else { &[READ, WRITE, RESIZE] };
-    // Two that only read do not disturb each other.
-    let refusing = [WRITE, RESIZE];
-    for (base, things) in [(DOING, doing), (REFUSING, &refusing[..])] {
+pub fn lock(fd: BorrowedFd<'_>, locks: Locks) -> io::Result<bool> {
+    if !announce(fd, locks)? {
+        return Ok(false);
+    }
+    for (base, things) in [(REFUSING, locks.doing()), (DOING, locks.refusing())] {
         for thing in things {
-            match sys::lock_shared(fd, base + thing) {
+            if ofd::is_locked(fd, base + thing)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Locks an image that `old`, another open file of ours, has locked already; false: another
+/// program's locks contradict. Nobody can take the image in between: it is locked by `old`, and
+/// that stays as it is.
+pub(crate) fn take_over(
+    fd: BorrowedFd<'_>,
+    locks: Locks,
+    (old, old_locks): (BorrowedFd<'_>, Locks),
+) -> io::Result<bool> {
+    match (locks, old_locks) {
+        (_, Locks::None) => lock(fd, locks),
+        // `old` does not see its own locks, so it has to ask.
+        (Locks::Exclusive, Locks::Shared) => {
+            let free = lock(old, locks).and_then(|free| Ok(free && announce(fd, locks)?));
+            for thing in locks.doing().iter().filter(|thing| !old_locks.doing().contains(thing)) {
+                ofd::unlock(old, DOING + thing)?;
+            }
+            free
+        }
+        // Whatever would contradict contradicts `old`, too.
+        _ => announce(fd, locks),
+    }
+}
+
+/// Takes the locks and does not look for others; false: somebody locks exclusively, which QEMU
+/// does not.
+fn announce(fd: BorrowedFd<'_>, locks: Locks) -> io::Result<bool> {
+    for (base, things) in [(DOING, locks.doing()), (REFUSING, locks.refusing())] {
+        for thing in things {
+            match ofd::lock_shared(fd, base + thing) {
                 Ok(()) => {}
-                // Somebody locks exclusively, which QEMU does not.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
                     return Ok(false);
                 }
                 Err(e) => return Err(e),
-            }
-        }
-    }
-    for (base, things) in [(REFUSING, doing), (DOING, &refusing[..])] {
-        for thing in things {
-            if sys::is_locked(fd, base + thing)? {
-                return Ok(false);
             }
         }
     }

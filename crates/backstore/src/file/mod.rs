@@ -24,15 +24,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use io_engine::{File, unblock};
-use rustix::fs::{FileType, SeekFrom, fstat, fstatvfs, ftruncate, seek};
+use rustix::fs::{SeekFrom, fstat, fstatvfs, ftruncate, seek};
 use rustix::io::Errno;
 use sgl::Sgl;
 
 use crate::{
     Backstore, Config, Discard, Error, ErrorKind, Facts, OpenOptions, Provisioning, zeroes,
 };
-pub use lock::lock as lock_image;
-pub(crate) use open::{Image, check as check_image, open as open_image};
+pub use lock::{Locks, lock as lock_image};
+pub use open::Held;
+pub(crate) use open::{Identity, Image, Place, open as open_image};
 
 const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
@@ -40,6 +41,7 @@ const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 /// A file or block device, or memory that looks like a file.
 #[derive(Debug)]
 pub struct FileStore {
+    image: Image,
     file: Arc<File>,
     path: PathBuf,
     size: Cell<u64>,
@@ -60,39 +62,45 @@ struct BlockDevice {
 }
 
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
-    check_image(config.path()?)
+    Place::find(config.path()?).map(drop)
 }
 
 pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<FileStore, Error> {
-    let path = config.path()?;
-    let image = open_image(path, options.read_only).await?;
-    FileStore::from_image(image, path, options)
+    let place = Place::find(config.path()?)?;
+    let image = open_image(&place, options.read_only, options).await?;
+    FileStore::from_image(image, place.path(), options)
 }
 
 impl FileStore {
     /// Takes an open file; `path` is for messages.
     pub(crate) fn from_fd(fd: OwnedFd, path: &Path, options: &OpenOptions) -> Result<Self, Error> {
-        let failed = |e: Errno| Error::new(e, "find its size", path);
-        let is_block_device =
-            FileType::from_raw_mode(fstat(&fd).map_err(failed)?.st_mode) == FileType::BlockDevice;
-        let size = seek(&fd, SeekFrom::End(0)).map_err(failed)?;
-        Self::from_image(Image { fd, size, is_block_device }, path, options)
+        let image = seek(&fd, SeekFrom::End(0))
+            .and_then(|size| Image::new(fd, size, options.read_only))
+            .map_err(|e| Error::new(e, "find its size", path))?;
+        Self::from_image(image, path, options)
+    }
+
+    /// What its successor takes over.
+    pub(crate) fn held(&self) -> Held {
+        Held::new(vec![self.image.clone()])
     }
 
     fn from_image(image: Image, path: &Path, options: &OpenOptions) -> Result<Self, Error> {
-        let Image { fd, size, is_block_device } = image;
+        let size = image.size;
         let size = match options.size {
             None => size,
             Some(wanted) if wanted <= size => wanted,
             Some(wanted) => return Err(too_small(wanted, size, path)),
         };
         let failed = |e: Errno| Error::new(e, "find its properties", path);
-        let stat = fstat(&fd).map_err(failed)?;
-        let device = is_block_device.then(|| BlockDevice::from_sysfs(stat.st_rdev));
+        let file = image.file.clone();
+        let stat = fstat(&*file).map_err(failed)?;
+        let device = image.is_block_device().then(|| BlockDevice::from_sysfs(stat.st_rdev));
         let best = u32::try_from(stat.st_blksize).unwrap_or(4096).clamp(512, 1 << 20);
-        let punch = device.is_none() && !options.read_only && can_punch(&fd, size);
+        let punch = device.is_none() && !options.read_only && can_punch(&file, size);
         Ok(FileStore {
-            file: Arc::new(File::new(fd)),
+            image,
+            file,
             path: path.to_owned(),
             size: Cell::new(size),
             read_only: options.read_only,
@@ -162,6 +170,17 @@ impl FileStore {
     }
 }
 
+/// What fails when a flush fails, for the message.
+pub(crate) fn flush_operation(file: &File) -> &'static str {
+    match file.check_flushed() {
+        Ok(()) => "flush",
+        Err(_) => {
+            "flush (what was written may be lost: flushes fail until the image is closed and \
+             opened again)"
+        }
+    }
+}
+
 fn too_small(wanted: u64, size: u64, path: &Path) -> Error {
     let text = format!(
         "it has {size} bytes, which is less than the {wanted} bytes of the device; enlarge it \
@@ -176,11 +195,11 @@ fn is_unsupported(e: &io::Error) -> bool {
 
 /// Whether the file system can punch holes: it is asked to punch one behind the end, where there
 /// is nothing.
-fn can_punch(fd: &OwnedFd, size: u64) -> bool {
+fn can_punch(file: &File, size: u64) -> bool {
     use rustix::fs::FallocateFlags;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let behind = size.next_multiple_of(1 << 20);
-    rustix::fs::fallocate(fd, flags, behind, 4096).is_ok()
+    rustix::fs::fallocate(file, flags, behind, 4096).is_ok()
 }
 
 impl BlockDevice {
@@ -244,7 +263,7 @@ impl Backstore for FileStore {
     }
 
     async fn flush(&self) -> Result<(), Error> {
-        self.file.sync(true).await.map_err(|e| self.error(e, "flush"))
+        self.file.sync(true).await.map_err(|e| self.error(e, flush_operation(&self.file)))
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
@@ -295,7 +314,10 @@ impl Backstore for FileStore {
         if size > there {
             self.writable(&what)?;
             if self.device.is_some() {
-                let text = format!("the block device has {there} bytes");
+                let text = format!(
+                    "the block device has {there} bytes; enlarge it first, or make the size at \
+                     most {there}"
+                );
                 return Err(self.error(ErrorKind::Invalid(text), what));
             }
             ftruncate(&*self.file, size).map_err(failed)?;

@@ -1,10 +1,11 @@
 //! Behaviour of `file` and `ram`, with both backends of the engine.
 use std::future::Future;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::process::Command;
 
-use io_engine::{Backend, Engine, Started, TaskSet};
+use io_engine::{Backend, Engine, Started, TaskSet, ofd};
 use proptest::prelude::*;
+use rustix::fs::FileType;
 
 use super::*;
 use crate::{AnyBackstore, registry};
@@ -210,7 +211,8 @@ fn an_image_has_one_writer_and_is_free_again_when_that_goes() {
         let store = open_default(image.path()).await;
         for options in [OpenOptions::default(), read_only.clone()] {
             let e = open_path(image.path(), options).await.unwrap_err();
-            assert!(e.to_string().contains("lock: it is in use: another device, QEMU"), "{e}");
+            assert!(e.to_string().contains("lock: it is in use: another device of this"), "{e}");
+            assert_eq!(e.errno(), Some(libc::EBUSY));
         }
         drop(store);
         // Two readers are fine, a writer beside them is not.
@@ -230,16 +232,103 @@ fn an_image_that_is_soon_given_up_is_waited_for() {
         let image = image(4 * K);
         let store = open_default(image.path()).await;
         let holder = std::thread::spawn({
-            let AnyBackstore::File(FileStore { file, .. }) = store else { panic!() };
+            let AnyBackstore::File(FileStore { file, image, .. }) = store else { panic!() };
             move || {
                 std::thread::sleep(std::time::Duration::from_millis(300));
-                drop(file);
+                drop((file, image));
             }
         });
         open_default(image.path()).await;
         holder.join().unwrap();
     };
     engine.block_on(wait).unwrap();
+}
+
+/// The options of the one that takes the place of `store`.
+fn after(store: &AnyBackstore) -> OpenOptions {
+    OpenOptions { predecessor: Some(store.held()), ..OpenOptions::default() }
+}
+
+/// Whether another program could write the image; takes no lock.
+fn is_free(image: &Path) -> bool {
+    let file = std::fs::File::open(image).unwrap();
+    ![100, 101, 103, 201, 203].iter().any(|&at| ofd::is_locked(file.as_fd(), at).unwrap())
+}
+
+#[test]
+fn an_image_is_handed_to_its_successor_by_whatever_name() {
+    both(|| async {
+        let image = image(64 * K);
+        let dir = tempfile::tempdir_in(image.path().parent().unwrap()).unwrap();
+        let (soft, hard) = (dir.path().join("soft"), dir.path().join("hard"));
+        std::os::unix::fs::symlink(image.path(), &soft).unwrap();
+        std::fs::hard_link(image.path(), &hard).unwrap();
+        let mut store = open_default(image.path()).await;
+        for (round, path) in [image.path(), &soft, &hard, image.path()].into_iter().enumerate() {
+            let byte = u8::try_from(round).unwrap() + 1;
+            fill(&store, 0, 512, byte).await.unwrap();
+            let successor = open_path(path, after(&store)).await.unwrap();
+            assert!(successor.held().overlaps(&store.held()));
+            store = successor;
+            assert!(!is_free(image.path()));
+            assert_eq!(bytes(&store, 0, 512).await, [byte; 512]);
+        }
+        // From writing to reading and back.
+        let reading =
+            |predecessor| OpenOptions { read_only: true, predecessor, ..OpenOptions::default() };
+        store = open_path(image.path(), reading(Some(store.held()))).await.unwrap();
+        let beside = open_path(image.path(), reading(None)).await.unwrap();
+        let e = open_path(image.path(), after(&store)).await.unwrap_err();
+        assert_eq!(e.errno(), Some(libc::EBUSY), "{e}");
+        drop(beside);
+        open_path(image.path(), reading(None)).await.expect("what was refused left no locks");
+        store = open_path(image.path(), after(&store)).await.unwrap();
+        fill(&store, 0, 512, 9).await.unwrap();
+        drop(store);
+        assert!(is_free(image.path()));
+    });
+}
+
+#[test]
+fn a_successor_that_does_not_open_leaves_the_image_locked() {
+    both(|| async {
+        let image = image(64 * K);
+        for read_only in [false, true] {
+            let options = OpenOptions { read_only, ..OpenOptions::default() };
+            let store = open_path(image.path(), options).await.unwrap();
+            let too_large = OpenOptions { size: Some(128 * K), ..after(&store) };
+            open_path(image.path(), too_large).await.unwrap_err();
+            assert!(!is_free(image.path()));
+            assert_eq!(bytes(&store, 0, 512).await, [0; 512]);
+        }
+    });
+}
+
+#[test]
+fn a_successor_does_not_wait_for_an_image_that_another_has() {
+    both(|| async {
+        let (mine, other) = (image(64 * K), image(64 * K));
+        let (store, _other) = (open_default(mine.path()).await, open_default(other.path()).await);
+        let began = std::time::Instant::now();
+        let e = open_path(other.path(), after(&store)).await.unwrap_err();
+        assert_eq!(e.errno(), Some(libc::EBUSY), "{e}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn an_image_can_be_read_beside_its_writer_without_locks() {
+    both(|| async {
+        let image = image(64 * K);
+        let writer = open_default(image.path()).await;
+        let unlocked = OpenOptions { read_only: true, unlocked: true, ..OpenOptions::default() };
+        let reader = open_path(image.path(), unlocked.clone()).await.unwrap();
+        fill(&writer, 0, 512, 3).await.unwrap();
+        assert_eq!(bytes(&reader, 0, 512).await, [3; 512]);
+        drop(writer);
+        assert!(is_free(image.path()));
+        open_default(image.path()).await;
+    });
 }
 
 #[test]
@@ -271,7 +360,7 @@ fn errors_say_what_was_done_to_which_file() {
     both(|| async {
         let store = |path: &str| {
             let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
-            let image = Image { fd: file.into(), size: 1 << 20, is_block_device: false };
+            let image = Image::new(file.into(), 1 << 20, false).unwrap();
             FileStore::from_image(image, Path::new(path), &OpenOptions::default()).unwrap()
         };
         let e = fill(&store("/dev/full"), 8, 16, 0).await.unwrap_err();
@@ -404,6 +493,20 @@ fn a_block_device_is_served_as_a_file_is() {
         assert!(e.to_string().contains("the block device has 1048576 bytes"), "{e}");
         let e = open_path(Path::new(&device), OpenOptions::default()).await.unwrap_err();
         assert!(e.to_string().contains("it is in use"), "{e}");
+        // The claim of a block device passes to a successor, and back after its end.
+        let successor = open_path(Path::new(&device), after(&store)).await.unwrap();
+        drop(store);
+        fill(&successor, 0, 512, 6).await.unwrap();
+        successor.flush().await.unwrap();
+        let beside = std::fs::File::options();
+        let excl = |mut options: std::fs::OpenOptions| {
+            options.read(true).write(true).custom_flags(libc::O_EXCL).open(&device)
+        };
+        assert_eq!(excl(beside).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        let other = open_path(image.path(), after(&successor)).await.unwrap();
+        drop(successor);
+        let store = open_path(Path::new(&device), after(&other)).await.unwrap();
+        assert_eq!(bytes(&store, 0, 512).await, [6; 512]);
         drop(store);
         losetup(&["--detach", &device]);
     });
@@ -493,7 +596,8 @@ fn an_image_that_was_closed_can_be_opened_at_once() {
             fill(&store, 0, 4096, 1).await.unwrap();
             store.flush().await.unwrap();
             drop(store);
-            let first = super::open::open_once(image.path(), false).unwrap();
+            let place = Place::find(image.path()).unwrap();
+            let first = super::open::open_once(&place, false, &OpenOptions::default()).unwrap();
             assert!(first.is_some(), "round {round}, {:?} after it began", began.elapsed());
         }
     });

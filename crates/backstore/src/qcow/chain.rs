@@ -8,12 +8,15 @@
 //! file is raw and a guest could write to it: the guest may have written a qcow2 header there.
 //! `qemu-img rebase -u -F raw -b BACKING IMAGE` names the format once and for all.
 use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2, stat};
+use rustix::io::Errno;
 
 use super::header::{self, Header};
 use super::qcow1;
 use crate::Error;
+use crate::file::{Identity, Place};
 
 /// How many files a chain may have.
 const MAX_DEPTH: usize = 64;
@@ -53,29 +56,28 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Chain<'a> {
     layers: Vec<Layer>,
-    /// Device and inode of each file.
-    seen: Vec<(u64, u64)>,
+    seen: Vec<Identity>,
     next: Option<Next>,
     allowed: Option<&'a [PathBuf]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Next {
-    path: PathBuf,
+    place: Place,
     format: Option<String>,
 }
 
 impl<'a> Chain<'a> {
-    /// A chain that begins with `path`. Backing files have to be in one of the directories
+    /// A chain that begins with the image at `place`. Backing files have to be in one of the directories
     /// `allowed`; `None` means anywhere.
-    pub(super) fn new(path: &Path, allowed: Option<&'a [PathBuf]>) -> Self {
-        let next = Some(Next { path: path.to_owned(), format: None });
+    pub(super) fn new(place: Place, allowed: Option<&'a [PathBuf]>) -> Self {
+        let next = Some(Next { place, format: None });
         Chain { layers: Vec::new(), seen: Vec::new(), next, allowed }
     }
 
     /// The next file to open; only the first one is ever to be written.
-    pub(super) fn next(&self) -> Option<&Path> {
-        self.next.as_ref().map(|next| next.path.as_path())
+    pub(super) fn next(&self) -> Option<&Place> {
+        self.next.as_ref().map(|next| &next.place)
     }
 
     /// Takes the file that [`Chain::next`] named; `len` is its length in bytes.
@@ -83,15 +85,10 @@ impl<'a> Chain<'a> {
     /// # Errors
     /// When it is of a kind that may not be used, or names something that may not.
     pub(super) fn add(&mut self, file: File, len: u64) -> Result<(), Error> {
-        let Some(Next { path, format }) = self.next.take() else {
+        let Some(Next { place, format }) = self.next.take() else {
             return Ok(());
         };
-        let metadata = file.metadata().map_err(|e| Error::new(e, OPERATION, &path))?;
-        let identity = if metadata.file_type().is_block_device() {
-            (u64::MAX, metadata.rdev())
-        } else {
-            (metadata.dev(), metadata.ino())
-        };
+        let (path, identity) = (place.path().to_owned(), place.identity());
         if self.seen.contains(&identity) {
             let text = "its chain of backing files comes back to it";
             return Err(Error::invalid(text, OPERATION, path));
@@ -110,7 +107,7 @@ impl<'a> Chain<'a> {
                 return Err(Error::invalid(text, OPERATION, path));
             }
             let below = resolve(&path, &backing.name, self.allowed)?;
-            self.next = Some(Next { path: below, format: backing.format.clone() });
+            self.next = Some(Next { place: below, format: backing.format.clone() });
         }
         // `imago` has no driver for version 1, and takes no foreign ones.
         if let (Some(above), Kind::Qcow1(_)) = (self.layers.last(), &kind)
@@ -170,8 +167,8 @@ fn identify(
     kind.map_err(|kind| Error::new(kind, OPERATION, path))
 }
 
-/// The path of a backing file that `image` names, if it is allowed.
-fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<PathBuf, Error> {
+/// The backing file that `image` names, if it is allowed.
+fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<Place, Error> {
     let refuse = |why: String| {
         let text = format!("its backing file \"{}\" {why}", name.escape_debug());
         Error::invalid(text, OPERATION, image)
@@ -183,18 +180,42 @@ fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<Path
     }
     let joined = image.parent().unwrap_or(Path::new("")).join(local);
     let Some(allowed) = allowed else {
-        return Ok(joined);
+        return Place::find(&joined);
     };
-    let path = joined.canonicalize().map_err(|e| Error::new(e, OPERATION, &joined))?;
-    // A directory that is not there allows nothing.
-    let mut dirs = allowed.iter().filter_map(|dir| dir.canonicalize().ok());
-    if dirs.any(|dir| path.starts_with(dir)) {
-        return Ok(path);
+    if let Some(place) = beneath(allowed, &joined)? {
+        return Ok(place);
     }
     let dirs: Vec<_> = allowed.iter().map(|dir| dir.display().to_string()).collect();
     Err(refuse(format!(
         "is {}, which is in none of the directories that the configuration allows ({})",
-        path.display(),
+        joined.canonicalize().unwrap_or(joined).display(),
         dirs.join(", ")
     )))
+}
+
+/// What `path` names, if it is in one of these directories.
+///
+/// Names only say where to look: the file is opened beneath the descriptor of the directory, and the
+/// kernel refuses whatever leads out of it, also when a link is put in its way meanwhile.
+fn beneath(dirs: &[PathBuf], path: &Path) -> Result<Option<Place>, Error> {
+    let path = path.canonicalize().map_err(|e| Error::new(e, "look up", path))?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    for dir in dirs {
+        // A directory that is not there allows nothing.
+        let Ok(dir) = open(dir, flags | OFlags::DIRECTORY, Mode::empty()) else { continue };
+        let same = |above: &Path| match (fstat(&dir), stat(above)) {
+            (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+            _ => false,
+        };
+        let Some(above) = path.ancestors().skip(1).find(|above| same(above)) else { continue };
+        let Ok(below) = path.strip_prefix(above) else { continue };
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&dir, below, flags, Mode::empty(), how) {
+            Ok(fd) => return Place::new(fd, &path).map(Some),
+            // A link was exchanged and leads out.
+            Err(Errno::XDEV | Errno::LOOP | Errno::AGAIN) => {}
+            Err(e) => return Err(Error::new(e, "look up", path)),
+        }
+    }
+    Ok(None)
 }

@@ -458,7 +458,7 @@ impl Qcow2 {
     pub(super) async fn flush(&self) -> Result<(), Error> {
         let committed = self.committed.get();
         let result = self.storage.sync_data().await;
-        result.map_err(|e| self.error(e, "flush".into()))?;
+        result.map_err(|e| self.error(e, self.storage.sync_operation().into()))?;
         self.synced.set(self.synced.get().max(committed));
         Ok(())
     }

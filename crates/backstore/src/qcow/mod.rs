@@ -22,11 +22,12 @@ mod storage;
 
 use std::cell::Cell;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use sgl::Sgl;
 
-use crate::file::{check_image, open_image};
+use crate::file::{Held, Place, open_image};
 use crate::{Backstore, Config, Error, ErrorKind, Facts, OpenOptions, Provisioning};
 use chain::{Chain, Kind, Layer};
 use counting::Counting;
@@ -37,7 +38,10 @@ use storage::Storage;
 
 /// A qcow image of any version.
 #[derive(Debug)]
-pub struct QcowStore(Box<Version>);
+pub struct QcowStore {
+    version: Box<Version>,
+    held: Held,
+}
 
 #[derive(Debug)]
 enum Version {
@@ -47,38 +51,32 @@ enum Version {
 
 /// Whether the image of a configuration string could be opened. Takes no lock. Blocks.
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
-    let mut chain = Chain::new(config.path()?, None);
-    while let Some(path) = chain.next() {
-        // A FIFO would block.
-        check_image(path)?;
-        let (file, len) = open_for_check(path).map_err(|e| Error::new(e, "open", path))?;
+    let mut chain = Chain::new(Place::find(config.path()?)?, None);
+    while let Some(place) = chain.next() {
+        let (file, len) = place.open_to_look()?;
         chain.add(file, len)?;
     }
     Ok(())
 }
 
-fn open_for_check(path: &Path) -> std::io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    let len = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
-    Ok((file, len))
-}
-
 /// Opens the image of a configuration string, in the engine that runs on this thread.
 pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<QcowStore, Error> {
     let path = config.path()?;
-    check_image(path)?;
-    let version = File::open(path).and_then(|file| header::probe(&file));
+    let place = Place::find(path)?;
+    let version = place.open_to_look().map(|(file, _)| header::probe(&file))?;
     let version = version.map_err(|e| Error::new(e, "open", path))?;
     if version == Some(1) && !options.read_only {
         tracing::warn!("{}: qcow version 1: it can only be read", path.display());
     }
     let read_only = options.read_only || version == Some(1);
-    let mut chain = Chain::new(path, options.allowed_backing_dirs.as_deref());
-    let mut top = true;
-    while let Some(next) = chain.next() {
-        let image = open_image(next, read_only || !top).await?;
-        top = false;
-        chain.add(File::from(image.fd), image.size)?;
+    let mut chain = Chain::new(place, options.allowed_backing_dirs.as_deref());
+    let mut images = Vec::new();
+    while let Some(place) = chain.next() {
+        let image = open_image(place, read_only || !images.is_empty(), options).await?;
+        let file = image.file.as_fd().try_clone_to_owned();
+        let file = file.map_err(|e| Error::new(e, "open", place.path()))?;
+        chain.add(File::from(file), image.size)?;
+        images.push(image);
     }
     let mut layers = chain.into_layers();
     if let Some(Layer { path, file, len, kind: Kind::Qcow2(header) }) = layers.first_mut()
@@ -89,51 +87,55 @@ pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<Q
             .and_then(|()| Ok(header.clear_autoclear(file, path)?))
             .map_err(|kind| Error::new(kind, "open for writing", &*path))?;
     }
-    let parts: Result<Vec<Part>, Error> = layers
+    let parts = layers
         .into_iter()
+        .zip(&images)
         .enumerate()
-        .map(|(depth, layer)| {
+        .map(|(depth, (layer, image))| {
             let counting = match &layer.kind {
                 Kind::Qcow2(header) if depth == 0 && !read_only => Some(Counting::new(header)),
                 _ => None,
             };
-            let storage = Storage::new(layer.file, &layer.path, counting);
-            let storage = storage.map_err(|e| Error::new(e, "open", layer.path))?;
-            Ok(Part { storage, kind: layer.kind })
+            let storage = Storage::new(image, &layer.path, counting);
+            Part { storage, kind: layer.kind }
         })
         .collect();
-    QcowStore::build(parts?, path, read_only, options.size).await
+    let version = build(parts, path, read_only, options.size).await?;
+    Ok(QcowStore { version: Box::new(version), held: Held::new(images) })
 }
 
 impl QcowStore {
-    async fn build(
-        parts: Vec<Part>,
-        path: &Path,
-        read_only: bool,
-        wanted: Option<u64>,
-    ) -> Result<Self, Error> {
-        let failed = |e| Error::new(image::kind_of(e, path), "open", path);
-        let (version, size) = match parts.first() {
-            Some(Part { kind: Kind::Qcow2(header), storage }) => {
-                let (header, storage) = (header.clone(), storage.clone());
-                let size = header.size;
-                let imago = Imago::build(parts, !read_only).await.map_err(failed)?;
-                let size = size_of_unit(size, wanted, path)?;
-                (Version::Two(Qcow2::new(imago, &header, storage, path, read_only, size)), size)
-            }
-            _ => match Source::build(parts).await.map_err(failed)? {
-                Source::Qcow1(image) => {
-                    let size = size_of_unit(image.size(), wanted, path)?;
-                    let version =
-                        Version::One { image: *image, path: path.into(), size: size.into() };
-                    (version, size)
-                }
-                _ => return Err(Error::invalid("it is not a qcow image", "open", path)),
-            },
-        };
-        tracing::debug!("{}: {size} bytes", path.display());
-        Ok(QcowStore(Box::new(version)))
+    /// What its successor takes over.
+    pub(crate) fn held(&self) -> Held {
+        self.held.clone()
     }
+}
+
+async fn build(
+    parts: Vec<Part>,
+    path: &Path,
+    read_only: bool,
+    wanted: Option<u64>,
+) -> Result<Version, Error> {
+    let failed = |e| Error::new(image::kind_of(e, path), "open", path);
+    let (version, size) = match parts.first() {
+        Some(Part { kind: Kind::Qcow2(header), storage }) => {
+            let (header, storage) = (header.clone(), storage.clone());
+            let size = header.size;
+            let imago = Imago::build(parts, !read_only).await.map_err(failed)?;
+            let size = size_of_unit(size, wanted, path)?;
+            (Version::Two(Qcow2::new(imago, &header, storage, path, read_only, size)), size)
+        }
+        _ => match Source::build(parts).await.map_err(failed)? {
+            Source::Qcow1(image) => {
+                let size = size_of_unit(image.size(), wanted, path)?;
+                (Version::One { image: *image, path: path.into(), size: size.into() }, size)
+            }
+            _ => return Err(Error::invalid("it is not a qcow image", "open", path)),
+        },
+    };
+    tracing::debug!("{}: {size} bytes", path.display());
+    Ok(version)
 }
 
 /// How many bytes the logical unit has, of an image with `size` bytes.
@@ -159,7 +161,7 @@ fn read_only(path: &Path, operation: &str) -> Error {
 
 impl Backstore for QcowStore {
     fn facts(&self) -> Facts {
-        match &*self.0 {
+        match &*self.version {
             Version::One { image, size, .. } => Facts {
                 size: size.get(),
                 read_only: true,
@@ -172,7 +174,7 @@ impl Backstore for QcowStore {
     }
 
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { image, path, .. } => image.read(data, offset).await.map_err(|e| {
                 let operation = format!("read {} bytes at {offset}", data.len());
                 Error::new(e, operation, path)
@@ -182,35 +184,35 @@ impl Backstore for QcowStore {
     }
 
     async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { path, .. } => Err(read_only(path, "write")),
             Version::Two(image) => image.write(data, offset, fua).await,
         }
     }
 
     async fn flush(&self) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { .. } => Ok(()),
             Version::Two(image) => image.flush().await,
         }
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { path, .. } => Err(read_only(path, "discard")),
             Version::Two(image) => image.discard(offset, len).await,
         }
     }
 
     async fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { path, .. } => Err(read_only(path, "write zeroes")),
             Version::Two(image) => image.write_zeroes(offset, len, may_unmap).await,
         }
     }
 
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { image, path, .. } => {
                 let mapped = image.is_mapped(offset).await;
                 let failed = |e| Error::new(e, format!("look for data at {offset}"), path);
@@ -223,7 +225,7 @@ impl Backstore for QcowStore {
     }
 
     async fn resize(&self, wanted: u64) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { image, path, size } => {
                 if wanted > image.size() {
                     return Err(read_only(path, "resize"));
@@ -236,7 +238,7 @@ impl Backstore for QcowStore {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.version {
             Version::One { .. } => Ok(()),
             Version::Two(image) => image.close().await,
         }

@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -16,10 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::storage::drivers::CommonStorageHelper;
-use rustix::fs::{SeekFrom, seek};
 use sgl::Sgl;
 
 use super::counting::Counting;
+use crate::file::{Image, flush_operation};
 
 /// Up to so many bytes, zeroes are written; a fallocate(2) costs more.
 const WRITTEN_ZEROES: u64 = 16 << 10;
@@ -29,7 +28,7 @@ const WRITTEN_ZEROES: u64 = 16 << 10;
 pub(super) struct Storage(Arc<Inner>);
 
 struct Inner {
-    file: io_engine::File,
+    file: Arc<io_engine::File>,
     path: PathBuf,
     helper: CommonStorageHelper,
     /// Nothing was ever written at or after this offset: it reads as zeroes.
@@ -41,17 +40,16 @@ struct Inner {
 }
 
 impl Storage {
-    /// Takes an open file or block device, with `counting` where `imago` writes to it.
-    pub(super) fn new(file: File, path: &Path, counting: Option<Counting>) -> io::Result<Self> {
-        let end = seek(&file, SeekFrom::End(0))?;
-        Ok(Storage(Arc::new(Inner {
-            file: file.into(),
+    /// Takes an open image, with `counting` where `imago` writes to it.
+    pub(super) fn new(image: &Image, path: &Path, counting: Option<Counting>) -> Self {
+        Storage(Arc::new(Inner {
+            file: image.file.clone(),
             path: path.to_owned(),
             helper: CommonStorageHelper::default(),
-            end: end.into(),
+            end: image.size.into(),
             counting,
             loaded: 0.into(),
-        })))
+        }))
     }
 
     /// Fills all of `data`; what lies past the end of the file is zero.
@@ -72,6 +70,11 @@ impl Storage {
     /// fdatasync(2).
     pub(super) async fn sync_data(&self) -> io::Result<()> {
         self.0.file.sync(true).await
+    }
+
+    /// What fails when [`Storage::sync_data`] fails, for the message.
+    pub(super) fn sync_operation(&self) -> &'static str {
+        flush_operation(&self.0.file)
     }
 
     /// Gives the space of a range back; it reads as zeroes then. No error where the file system

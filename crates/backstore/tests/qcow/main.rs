@@ -7,5 +7,6 @@ mod chain;
 mod common;
 mod crash;
 mod features;
+mod handover;
 mod hostile;
 mod twin;

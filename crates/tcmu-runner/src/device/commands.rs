@@ -94,6 +94,11 @@ impl<F: Future<Output = Done>> Commands<F> {
         self.set.is_empty()
     }
 
+    /// Lets commands count as overdue after another time.
+    pub(super) fn set_deadline(&mut self, deadline: Option<Duration>) {
+        self.deadline = deadline;
+    }
+
     /// How many are under way.
     pub(super) fn len(&self) -> usize {
         self.set.len()

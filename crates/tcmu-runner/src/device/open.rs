@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use backstore::{AnyBackstore, ErrorKind, OpenOptions};
+use backstore::{AnyBackstore, Held, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
 use tcmu::Ring;
@@ -27,16 +27,17 @@ impl OpenError {
     pub(super) fn new(errno: i32, reason: impl ToString) -> Self {
         OpenError { errno, reason: reason.to_string() }
     }
+
+    /// For the answer to a request: the errno alone, the story going to the log.
+    pub(super) fn log(self, device: &str) -> io::Error {
+        tracing::error!("{device}: {}", self.reason);
+        io::Error::from_raw_os_error(self.errno)
+    }
 }
 
 impl From<backstore::Error> for OpenError {
     fn from(error: backstore::Error) -> Self {
-        let errno = match &error.kind {
-            ErrorKind::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
-            ErrorKind::ReadOnly => libc::EROFS,
-            ErrorKind::Unsupported(_) => libc::EOPNOTSUPP,
-            ErrorKind::Invalid(_) => libc::EINVAL,
-        };
+        let errno = error.errno().unwrap_or(libc::EIO);
         OpenError::new(errno, error)
     }
 }
@@ -57,23 +58,19 @@ impl From<tcmu::Error> for OpenError {
     }
 }
 
-impl From<OpenError> for io::Error {
-    /// For the answer to a request: the errno alone, the story being in the log.
-    fn from(error: OpenError) -> Self {
-        tracing::error!("{}", error.reason);
-        io::Error::from_raw_os_error(error.errno)
-    }
-}
-
-/// Opens the image that `config` names and makes a logical unit of it.
+/// Opens the image that `config` names and makes a logical unit of it. It takes over what the
+/// `predecessor` holds, if it has one.
 pub(super) async fn open_lun(
     spec: &DeviceSpec,
     config: &str,
+    predecessor: Option<Held>,
 ) -> Result<Lun<AnyBackstore>, OpenError> {
     let options = OpenOptions {
         read_only: false,
         size: Some(spec.size),
         allowed_backing_dirs: spec.backing_dirs.clone(),
+        unlocked: false,
+        predecessor,
     };
     let backstore = backstore::open(config, &options).await?;
     let lun_config = lun::Config {
@@ -96,7 +93,7 @@ pub(super) async fn open<'a>(
     events: &'a Sender,
 ) -> Result<Server<'a>, OpenError> {
     let configfs = &spec.configfs;
-    let lun = open_lun(spec, &spec.config).await?;
+    let lun = open_lun(spec, &spec.config, None).await?;
     let mut ring = Ring::open(&spec.uio)?;
     if configfs.can_reset_ring() {
         if ring.has_leftovers() {

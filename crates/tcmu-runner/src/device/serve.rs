@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use backstore::{AnyBackstore, Backstore};
+use backstore::{AnyBackstore, Backstore, Config};
 use io_engine::{Readiness, Receiver, Sleep, TaskSet, sleep_until, timeout};
 use lun::Lun;
 use scsi::opcodes::Opcode;
@@ -22,7 +22,7 @@ use scsi::sense::Status;
 use tcmu::{Command, Entry, Response, Ring};
 
 use super::commands::{Aborted, Commands, Done, execute, resets_lun};
-use super::open::open_lun;
+use super::open::{OpenError, open_lun};
 use super::peers;
 use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
@@ -33,9 +33,15 @@ const BATCH: usize = 32;
 
 pub(super) type DiskLun = Rc<Lun<AnyBackstore>>;
 
-/// A change of the device under way. It yields the logical unit that takes the place of the old
-/// one, if one does.
-type Change = Pin<Box<dyn Future<Output = io::Result<Option<DiskLun>>>>>;
+/// A change of the device under way. It yields what takes the place of the old image, if something
+/// does.
+type Change = Pin<Box<dyn Future<Output = io::Result<Option<Successor>>>>>;
+
+/// What a new configuration string makes of a device.
+struct Successor {
+    lun: DiskLun,
+    cmd_time_out: Option<Duration>,
+}
 
 /// An open device.
 pub(super) struct Server<'a> {
@@ -257,9 +263,10 @@ where
                 let token = *token;
                 let Poll::Ready(result) = change.as_mut().poll(cx) else { return };
                 self.change = None;
-                let result = result.map(|lun| {
-                    if let Some(lun) = lun {
+                let result = result.map(|successor| {
+                    if let Some(Successor { lun, cmd_time_out }) = successor {
                         self.server.lun = lun;
+                        self.commands.set_deadline(cmd_time_out);
                     }
                 });
                 let device = self.server.spec.key;
@@ -314,15 +321,17 @@ async fn close(lun: DiskLun) -> Result<(), lun::Error> {
 /// The future of a change of the device.
 fn change(server: &Server<'_>, request: Request) -> Change {
     let lun = server.lun.clone();
+    let name = server.spec.name.clone();
+    let failed = move |e: OpenError| e.log(&name);
     match request {
         Request::Resize(size) => Box::pin(async move {
-            lun.resize(size).await.map_err(io::Error::other)?;
+            lun.resize(size).await.map_err(|e| failed(e.into()))?;
             Ok(None)
         }),
         Request::SetWriteCache(on) => Box::pin(async move {
             lun.set_write_cache(on);
             if !on {
-                lun.flush().await.map_err(io::Error::other)?;
+                lun.flush().await.map_err(|e| failed(e.into()))?;
             }
             Ok(None)
         }),
@@ -331,13 +340,32 @@ fn change(server: &Server<'_>, request: Request) -> Change {
             let write_cache = lun.write_cache();
             let spec = DeviceSpec { size, write_cache, ..server.spec.clone() };
             Box::pin(async move {
-                // First the new one: if it cannot be had, the old one goes on.
-                let new = open_lun(&spec, &config).await?;
-                if let Err(e) = close(lun).await {
-                    tracing::error!("{}: closing the former image: {e}", spec.name);
-                }
-                Ok(Some(Rc::new(new)))
+                let new = succeed(&lun, &spec, &config).await.map_err(failed)?;
+                let cmd_time_out = Config::parse(&config).ok().and_then(|c| c.command_timeout);
+                Ok(Some(Successor { lun: Rc::new(new), cmd_time_out }))
             })
         }
     }
+}
+
+/// Opens the image that `config` names in the place of that of `lun`, which stays as it is, with
+/// its locks, until it is dropped.
+async fn succeed(
+    lun: &DiskLun,
+    spec: &DeviceSpec,
+    config: &str,
+) -> Result<Lun<AnyBackstore>, OpenError> {
+    let held = lun.backstore().held();
+    // Both may be the same file, or one the other's backing file: so everything that the old one
+    // has in memory is in its files before the new one reads them.
+    let closed = close(lun.clone()).await;
+    let new = open_lun(spec, config, Some(held.clone())).await?;
+    if let Err(e) = closed {
+        // What could not be written would be missing in the new image, too, and nobody be told.
+        if new.backstore().held().overlaps(&held) {
+            return Err(e.into());
+        }
+        tracing::error!("{}: closing the former image: {e}", spec.name);
+    }
+    Ok(new)
 }

@@ -1,5 +1,6 @@
 //! A device whose ring is that of the simulated kernel.
 use std::future::{Future, poll_fn};
+use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -99,7 +100,7 @@ fn serve<F: Future<Output = ()>>(config: &str, test: impl FnOnce(World) -> F) ->
     let engine = Engine::new(Backend::Auto).unwrap();
     engine
         .block_on(async {
-            let lun = open_lun(&spec, config).await.unwrap();
+            let lun = open_lun(&spec, config, None).await.unwrap();
             let server =
                 Server { spec: &spec, lun: lun.into(), ring, control: receiver, events: &sender };
             let mut serving = pin!(server.run());
@@ -186,6 +187,64 @@ fn another_image_that_does_not_open_leaves_the_device_as_it_is() {
         let refused = world.request(Request::Reconfigure("file//no/such/image".into())).await;
         assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ENOENT));
         assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.data, data);
+    });
+}
+
+/// A qcow2 image of [`SIZE`] bytes; on `below`, where there is one.
+fn qcow2(path: &Path, below: Option<&Path>) {
+    let mut command = std::process::Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2"]);
+    if let Some(below) = below {
+        command.args(["-u", "-F", "qcow2", "-b"]).arg(below);
+    }
+    let status = command.arg(path).arg(SIZE.to_string()).status();
+    assert!(status.expect("install qemu-utils: this test runs qemu-img").success());
+}
+
+#[test]
+fn a_device_takes_an_overlay_on_its_image_and_the_image_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (s0, s1) = (dir.path().join("s0"), dir.path().join("s1"));
+    qcow2(&s0, None);
+    qcow2(&s1, Some(&s0));
+    let config = |image: &Path| format!("qcow/{}", image.display());
+    let (c0, c1) = (config(&s0), config(&s1));
+    let stop = serve(&c0.clone(), |mut world| async move {
+        let (old, new) = ([1; 512], [2; 512]);
+        assert_eq!(world.execute(&write_10(0, 1), Data::Out(&old)).await.status, 0);
+        world.request(Request::Reconfigure(c1)).await.unwrap();
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.data, old);
+        assert_eq!(world.execute(&write_10(0, 1), Data::Out(&new)).await.status, 0);
+        world.request(Request::Reconfigure(c0.clone())).await.unwrap();
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.data, old);
+        let timeout = format!("{c0};tcmur_cmd_time_out=5");
+        world.request(Request::Reconfigure(timeout)).await.unwrap();
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.data, old);
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn an_image_that_another_device_has_is_busy_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mine, other) = (dir.path().join("mine"), dir.path().join("other"));
+    for image in [&mine, &other] {
+        std::fs::File::create(image).unwrap().set_len(SIZE).unwrap();
+    }
+    let config = |image: &Path| format!("file/{}", image.display());
+    let (mine, other) = (config(&mine), config(&other));
+    serve(&other.clone(), |_other_world| async move {
+        // On a thread of its own, as devices are.
+        let served = std::thread::spawn(move || {
+            serve(&mine, |mut world| async move {
+                let began = Instant::now();
+                let refused = world.request(Request::Reconfigure(other)).await.unwrap_err();
+                assert_eq!(refused.raw_os_error(), Some(libc::EBUSY));
+                assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+                assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.status, 0);
+            })
+        });
+        assert_eq!(served.join().unwrap(), Stop::Asked);
     });
 }
 
