@@ -4,7 +4,7 @@
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1
 export DM_DISABLE_UDEV=1
-modprobe -a loop dm_mod
+modprobe -a loop dm_mod dm_flakey
 must "the daemon starts" start "$DAEMON"
 head -c 65536 /dev/urandom >r64k
 truncate -s 64M /scratch/good.img
@@ -48,6 +48,43 @@ check "WRITE with FUA to the bad spot is a MEDIUM ERROR" sense "Medium Error" "w
 check "the blocks before and behind it work" eval 'sg_raw -s 4096 -i r64k $SG 2a 00 00 00 ff f8 00 00 08 00 && sg_raw -r 4096 $SG 28 00 00 01 00 08 00 00 08 00'
 check "the other LUN works" good_works
 check "it is removed" eval 'unlun bad 1 && rm_dev bad && dmsetup remove bad && losetup -d $BACK'
+
+# -- a flush that fails: what could not be written is gone, and no later flush may hide it
+for kind in file qcow; do
+    truncate -s 96M frail.img && BACK=$(losetup -f --show frail.img)
+    good() { echo 0 $(blockdev --getsz $BACK) linear $BACK 0; }
+    failing() { echo 0 $(blockdev --getsz $BACK) flakey $BACK 0 0 100 1 error_writes; }
+    # table FUNCTION: another table for what is mounted
+    table() { dmsetup suspend --noflush --nolockfs frail && $1 | dmsetup load frail && dmsetup resume frail; }
+    must "$kind: an image on a disk that will fail" eval 'good | dmsetup create frail && mkfs.ext4 -q -F -O ^has_journal /dev/mapper/frail && mkdir -p /mnt/frail && mount /dev/mapper/frail /mnt/frail && image $kind /mnt/frail/f.img 32'
+    must "$kind: a LUN on it" eval 'mk_dev frail 33554432 $kind//mnt/frail/f.img && lun frail 1'
+    check "$kind: it is written and flushed" eval 'sg_raw -s 65536 -i r64k $SG 2a 00 00 00 00 00 00 00 80 00 && sg_sync $SG'
+    must "$kind: its disk fails" table failing
+    check "$kind: a write goes to the cache" sg_raw -s 65536 -i r64k $SG 2a 00 00 00 00 00 00 00 80 00
+    check "$kind: SYNCHRONIZE CACHE is a MEDIUM ERROR" sense "Medium Error" "write error" $SG 35 00 00 00 00 00 00 00 00 00
+    must "$kind: its disk works again" table good
+    check "$kind: the next SYNCHRONIZE CACHE fails, too" sense "Medium Error" "write error" $SG 35 00 00 00 00 00 00 00 00 00
+    check "$kind: and the one after another write" eval 'sg_raw -s 65536 -i r64k $SG 2a 00 00 00 00 80 00 00 80 00; sense "Medium Error" "write error" $SG 35 00 00 00 00 00 00 00 00 00'
+    check "$kind: so does a WRITE with FUA" sense "Medium Error" "write error" -s 4096 -i r64k $SG 2a 08 00 00 01 00 00 00 08 00
+    check "$kind: and what a program writes with dd and fsync" not dd if=r64k of=$DISK bs=64k count=1 conv=fsync status=none
+    check "$kind: the log says what to do" eval 'tail -20 /var/log/tcmu-runner.log | grep "closed and opened again"'
+    check "$kind: no snapshot is taken of it" eval '! echo -n "$kind//mnt/frail/f.img;tcmur_cmd_time_out=9" >$(dev frail)/attrib/dev_config'
+    check "$kind: the other LUN works" good_works
+    must "$kind: opened anew" eval 'unlun frail 1 && rm_dev frail && mk_dev frail 33554432 $kind//mnt/frail/f.img && lun frail 1'
+    check "$kind: it takes writes and flushes" eval 'sg_raw -s 65536 -i r64k $SG 2a 08 00 00 00 00 00 00 80 00 && sg_sync $SG && dd if=r64k of=$DISK bs=64k count=1 conv=fsync status=none'
+    check "$kind: it is removed" eval 'unlun frail 1 && rm_dev frail && umount /mnt/frail && dmsetup remove frail && losetup -d $BACK'
+done
+
+# -- a block device changes its configuration and stays ours
+truncate -s 64M own.img && BACK=$(losetup -f --show own.img)
+must "a LUN on a block device" eval 'mk_dev own 67108864 file/$BACK && lun own 1'
+mknod /dev/same b $((16#$(stat -c %t $BACK))) $((16#$(stat -c %T $BACK)))
+check "its configuration names it in another way" eval 'echo -n file//dev/same >$(dev own)/attrib/dev_config'
+check "nobody else may have it" eval '! wipefs -a $BACK 2>&1 | tee wipe.out; grep -i busy wipe.out'
+check "it works" dd if=r64k of=$DISK bs=64k count=1 oflag=direct status=none
+check "a size beyond it is an invalid argument" eval '! echo -n 134217728 >$(dev own)/attrib/dev_size 2>size.out; cat size.out; grep "Invalid argument" size.out'
+check "the log says how large it is" eval 'tail -5 /var/log/tcmu-runner.log | grep "has 67108864 bytes"'
+check "it is removed" eval 'unlun own 1 && rm_dev own && rm /dev/same && losetup -d $BACK'
 
 # -- I/O that hangs: a frozen file system
 truncate -s 96M ice.img && mkfs.ext4 -q -F ice.img

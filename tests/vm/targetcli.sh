@@ -28,6 +28,11 @@ modprobe sd_mod sg
 check "the disk is there" within 20 eval 'grep -l TCMU /sys/block/sd*/device/vendor /sys/block/sd*/device/model | grep -q . || ls /sys/block/sda'
 D=/dev/$(basename "$(ls -d /sys/block/sd* | head -1)")
 check "it is written and read" eval 'head -c 65536 /dev/urandom >r && dd if=r of=$D bs=64k oflag=direct status=none && dd if=$D of=back bs=64k count=1 iflag=direct status=none && cmp r back'
+check "targetcli takes a snapshot: the device gets an overlay on its image" eval \
+    'qemu-img create -q -u -f qcow2 -F qcow2 -b $S/t.qcow2 $S/t1.qcow2 64M && targetcli /backstores/user:qcow/q0 set attribute dev_config=qcow/$S/t1.qcow2'
+check "the disk is what it was, and is written" eval 'dd if=$D of=back bs=64k count=1 iflag=direct status=none && cmp r back && dd if=/dev/zero of=$D bs=64k count=1 oflag=direct status=none'
+check "targetcli goes back to the image" targetcli /backstores/user:qcow/q0 set attribute dev_config=qcow/$S/t.qcow2
+check "the disk is what it was at the snapshot" eval 'dd if=$D of=back bs=64k count=1 iflag=direct status=none && cmp r back'
 check "targetcli saves the configuration" targetcli saveconfig $S/save.json
 check "targetcli resizes file" targetcli /backstores/user:file/f0 set attribute dev_size=$((96 << 20))
 check "the device has the new size" grep -q $((96 << 20)) $CFG/core/user_*/f0/attrib/dev_size

@@ -19,7 +19,7 @@ pub use config::Config;
 pub use file::{FileStore, Held, Locks, lock_image};
 pub use null::NullStore;
 pub use qcow::QcowStore;
-pub use registry::{AnyBackstore, OpenOptions, SUBTYPES, Subtype, check, open};
+pub use registry::{AnyBackstore, Locking, OpenOptions, SUBTYPES, Subtype, check, open};
 
 /// What a backstore is and can do; asked for once after opening, and again after a resize.
 #[derive(Clone, Debug, PartialEq, Eq)]

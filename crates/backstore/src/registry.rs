@@ -21,13 +21,25 @@ pub struct OpenOptions {
     pub size: Option<u64>,
     /// Directories in which backing files of an image may be; `None`: anywhere.
     pub allowed_backing_dirs: Option<Vec<PathBuf>>,
-    /// Neither the image nor its backing files are locked, and other programs' locks do not count:
-    /// for looking at an image that a running VM writes.
-    pub unlocked: bool,
+    /// Which files are locked.
+    pub locking: Locking,
     /// The files of the backstore whose place this one takes, see [`AnyBackstore::held`]. An image
     /// that somebody else has is refused at once then. `None`: there was none before, and such an
     /// image is asked for during some seconds.
     pub predecessor: Option<Held>,
+}
+
+/// Which files of an image are locked, against writers or, if they are written, against all others.
+/// A file that is not locked is read beside whoever writes it, and is in nobody's way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// The image and its backing files.
+    #[default]
+    All,
+    /// The image; its backing files may be those of a running VM.
+    Image,
+    /// None.
+    None,
 }
 
 /// A kind of backstore.

@@ -27,7 +27,11 @@ impl Disk {
         let path = image.path.to_str();
         let path = path.ok_or_else(|| Error::image(&image.path, "its name is not UTF-8"))?;
         let subtype = if image.kind == Kind::Qcow { "qcow" } else { "file" };
-        let options = OpenOptions { read_only: image.read_only, ..OpenOptions::default() };
+        let options = OpenOptions {
+            read_only: image.read_only,
+            locking: image.locking,
+            ..OpenOptions::default()
+        };
         let store = backstore::open(&format!("{subtype}/{path}"), &options).await;
         let store = store.map_err(|e| Error::Usage(e.to_string()))?;
         let size = store.facts().size.checked_next_multiple_of(SECTOR);

@@ -6,7 +6,7 @@
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
 use crate::qemu::Drive;
-use backstore::Locks;
+use backstore::{Locking, Locks};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -39,6 +39,8 @@ pub struct Image {
     pub kind: Kind,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// Which of its files are locked.
+    pub locking: Locking,
 }
 
 /// How an image is served.
@@ -72,14 +74,14 @@ impl Image {
         }
         let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
         let kind = if ragged { Kind::Ragged } else { kind };
-        Ok(Self { path, kind, read_only: drive.read_only })
+        Ok(Self { path, kind, read_only: drive.read_only, locking: drive.locking })
     }
 
-    /// Opens a raw image and locks it, for as long as the file is open anywhere, against programs
-    /// that lock images as QEMU does.
+    /// Opens a raw image and locks it, if it is to be locked, for as long as the file is open
+    /// anywhere, against programs that lock images as QEMU does.
     pub fn open_locked(&self) -> Result<File> {
         let file = open(&self.path, self.read_only)?;
-        let locks = if self.read_only { Locks::Shared } else { Locks::Exclusive };
+        let locks = Locks::of(self.read_only, self.locking != Locking::None);
         match backstore::lock_image(file.as_fd(), locks) {
             Ok(true) => Ok(file),
             Ok(false) => Err(Error::image(

@@ -85,7 +85,8 @@ impl Probe {
                     let result = match command["execute"].as_str() {
                         // Enabled, or libguestfs warns that it will be slow.
                         Some("query-kvm") => json!({"enabled": true, "present": true}),
-                        Some("query-qmp-schema" | "query-commands") => json!([]),
+                        Some("query-qmp-schema") => schema(),
+                        Some("query-commands") => json!([]),
                         _ => json!({}),
                     };
                     writeln!(stdout, "{}", json!({"return": result}))?;
@@ -100,6 +101,19 @@ impl Probe {
         }
         stdout.flush()
     }
+}
+
+/// What libguestfs looks for in QEMU's schema: that files can be opened without locks. It asks for
+/// that on the command line then, where it only reads.
+fn schema() -> Value {
+    json!([
+        {"name": "OnOffAuto", "meta-type": "enum", "values": ["auto", "on", "off"]},
+        {"name": "BlockdevOptionsFile", "meta-type": "object", "members": [
+            {"name": "filename", "type": "str"},
+            {"name": "locking", "type": "OnOffAuto", "default": null},
+        ]},
+        {"name": "str", "meta-type": "builtin", "json-type": "string"},
+    ])
 }
 
 #[cfg(test)]
@@ -159,6 +173,18 @@ mod tests {
         let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(lines.len(), 5);
         assert_eq!(lines[2]["return"]["enabled"], true);
+    }
+
+    #[test]
+    fn the_schema_says_that_files_can_be_opened_without_locks() {
+        let commands = r#"{ "execute": "qmp_capabilities" } { "execute": "query-qmp-schema" }"#;
+        let text = answer("-qmp stdio", commands);
+        let schema: Value = serde_json::from_str(text.lines().nth(2).unwrap()).unwrap();
+        let types = schema["return"].as_array().unwrap();
+        let locking = types.iter().filter(|entry| entry["meta-type"] == "object").any(|entry| {
+            entry["members"].as_array().unwrap().iter().any(|member| member["name"] == "locking")
+        });
+        assert!(locking, "{schema}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! other nodes), and becomes a disk by the `-device` that names it. All else is skipped.
 
 use crate::error::{Error, Result};
+use backstore::Locking;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -49,6 +50,8 @@ pub struct Drive {
     pub serial: Option<String>,
     /// Bytes of a sector, if not 512.
     pub sector: Option<u32>,
+    /// Which of its files are locked; the client asks for less beside a running VM.
+    pub locking: Locking,
 }
 
 /// Options of one kind: `format=raw,file.driver=file`.
@@ -167,6 +170,15 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
     let mut level = node.clone();
     for _ in 0..MAX_DEPTH {
         found.read_only |= is_on(&level, "read-only") || is_on(&level, "readonly");
+        // Locking is a property of a file; what is below a backing file follows it.
+        if is_off(&level, "locking") || is_off(&level, "file.locking") {
+            found.locking = Locking::None;
+        } else if found.locking == Locking::All
+            && let Some(backing) = child(&level, "backing", nodes)?
+            && is_unlocked(&backing, nodes)?
+        {
+            found.locking = Locking::Image;
+        }
         if let Some(format) = level.get("format") {
             found.format = Some(format.clone());
         }
@@ -187,28 +199,51 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
             found.file = path_of(name).map_err(|e| refused(&e))?;
             return Ok(found);
         }
-        if let Some(text) = level.get("file") {
-            if let Some(next) = nodes.get(text) {
-                level = next.clone();
-                continue;
-            }
-            if let Some(json) = text.strip_prefix("json:") {
-                level = options(json, "")?;
-                continue;
-            }
-            found.file = path_of(text).map_err(|e| refused(&e))?;
-            return Ok(found);
+        if let Some(below) = child(&level, "file", nodes)? {
+            level = below;
+            continue;
         }
-        let below: Options = level
-            .iter()
-            .filter_map(|(k, v)| Some((k.strip_prefix("file.")?.to_owned(), v.clone())))
-            .collect();
-        if below.is_empty() {
-            return Err(refused("it has no file"));
-        }
-        level = below;
+        let text = level.get("file").ok_or_else(|| refused("it has no file"))?;
+        found.file = path_of(text).map_err(|e| refused(&e))?;
+        return Ok(found);
     }
     Err(refused("its nodes are nested too deeply"))
+}
+
+/// The node below this one that is called `name`: described in place, or a node of that name.
+fn child(
+    level: &Options,
+    name: &str,
+    nodes: &BTreeMap<String, Options>,
+) -> Result<Option<Options>> {
+    if let Some(text) = level.get(name) {
+        return match text.strip_prefix("json:") {
+            Some(json) if !nodes.contains_key(text) => options(json, "").map(Some),
+            _ => Ok(nodes.get(text).cloned()),
+        };
+    }
+    let below: Options = level
+        .iter()
+        .filter_map(|(k, v)| Some((k.strip_prefix(name)?.strip_prefix('.')?.to_owned(), v.clone())))
+        .collect();
+    Ok((!below.is_empty()).then_some(below))
+}
+
+/// Whether the file of a backing node is not to be locked.
+fn is_unlocked(backing: &Options, nodes: &BTreeMap<String, Options>) -> Result<bool> {
+    let mut level = backing.clone();
+    for _ in 0..MAX_DEPTH {
+        if is_off(&level, "locking") {
+            return Ok(true);
+        }
+        let Some(below) = child(&level, "file", nodes)? else { break };
+        level = below;
+    }
+    Ok(false)
+}
+
+fn is_off(options: &Options, name: &str) -> bool {
+    options.get(name).is_some_and(|v| matches!(v.as_str(), "off" | "false" | "no"))
 }
 
 fn is_on(options: &Options, name: &str) -> bool {
@@ -375,6 +410,44 @@ mod tests {
         ] {
             let want = Drive { read_only: true, ..drive_of("/x", "qcow2") };
             assert_eq!(one(&format!("{nodes}|-device|scsi-hd,drive=hd0")), want, "{nodes}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_locked_unless_the_client_says_otherwise() {
+        for (nodes, locking) in [
+            ("-drive|file=/x,format=raw,id=hd0,if=none", Locking::All),
+            ("-drive|file=/x,file.locking=auto,id=hd0", Locking::All),
+            ("-drive|file=/x,format=raw,file.locking=off,id=hd0", Locking::None),
+            ("-drive|file.filename=/x,file.locking=off,format=raw,id=hd0,if=none", Locking::None),
+            (
+                "-drive|file.file.filename=/x,file.driver=qcow2,file.backing.file.locking=off,\
+                 cache=unsafe,id=hd0,if=none",
+                Locking::Image,
+            ),
+            (
+                r#"-blockdev|{"node-name":"hd0","driver":"qcow2","file":{"driver":"file","filename":"/x"},"backing":{"driver":"raw","file":{"driver":"file","filename":"/y","locking":"off"}}}"#,
+                Locking::Image,
+            ),
+            (
+                r#"-blockdev|{"node-name":"hd0","driver":"raw","file":{"driver":"file","filename":"/x","locking":"off"}}"#,
+                Locking::None,
+            ),
+            (
+                "-blockdev|file,node-name=y,filename=/y,locking=off|\
+                 -blockdev|qcow2,node-name=b,file=y|\
+                 -blockdev|file,node-name=x,filename=/x|\
+                 -blockdev|qcow2,node-name=hd0,file=x,backing=b",
+                Locking::Image,
+            ),
+            (
+                "-blockdev|file,node-name=x,filename=/x,locking=off|\
+                 -blockdev|qcow2,node-name=hd0,file=x,backing=hd0",
+                Locking::None,
+            ),
+        ] {
+            let drive = one(&format!("{nodes}|-device|scsi-hd,drive=hd0"));
+            assert_eq!((drive.file, drive.locking), ("/x".into(), locking), "{nodes}");
         }
     }
 

@@ -120,6 +120,11 @@ fn an_image_that_cannot_be_served_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_disk_is_looked_at_beside_a_running_vm_and_keeps_none_from_starting() {
+    common::a_look_is_in_no_vms_way(&host());
+}
+
+#[test]
 fn an_image_in_use_is_refused() {
     let host = host();
     let disk = host.ext4("a.img");

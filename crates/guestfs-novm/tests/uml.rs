@@ -44,6 +44,11 @@ fn disks_of_every_kind_are_served_and_nothing_is_left() {
 }
 
 #[test]
+fn a_disk_is_looked_at_beside_a_running_vm_and_keeps_none_from_starting() {
+    common::a_look_is_in_no_vms_way(&host());
+}
+
+#[test]
 fn nothing_is_left_when_the_program_is_killed() {
     let host = host();
     let disk = host.ext4("a.img");

@@ -30,12 +30,12 @@ pub enum Locks {
 }
 
 impl Locks {
-    /// What is right for an image that is opened `read_only` or not, if it is to be locked at all.
-    pub(crate) fn of(read_only: bool, unlocked: bool) -> Self {
-        match (unlocked, read_only) {
-            (true, _) => Locks::None,
-            (false, true) => Locks::Shared,
-            (false, false) => Locks::Exclusive,
+    /// Those of an image that is opened `read_only` or not, if it is to be locked.
+    pub fn of(read_only: bool, locked: bool) -> Self {
+        match (locked, read_only) {
+            (false, _) => Locks::None,
+            (true, true) => Locks::Shared,
+            (true, false) => Locks::Exclusive,
         }
     }
 

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use sgl::Sgl;
 
 use crate::{
-    Backstore, Config, Discard, Error, ErrorKind, Facts, OpenOptions, Provisioning, zeroes,
+    Backstore, Config, Discard, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning, zeroes,
 };
 pub use lock::{Locks, lock as lock_image};
 pub use open::Held;
@@ -67,7 +67,8 @@ pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
 
 pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<FileStore, Error> {
     let place = Place::find(config.path()?)?;
-    let image = open_image(&place, options.read_only, options).await?;
+    let locked = options.locking != Locking::None;
+    let image = open_image(&place, options.read_only, locked, options.predecessor.as_ref()).await?;
     FileStore::from_image(image, place.path(), options)
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, open as open_fd, seek}
 use rustix::io::Errno;
 
 use super::lock::{self, Locks};
-use crate::{Error, ErrorKind, OpenOptions};
+use crate::{Error, ErrorKind};
 
 /// How long an image that is in use is asked for. A process that was killed holds its files until
 /// its last I/O has ended, and its successor is quick.
@@ -161,15 +161,16 @@ impl Held {
 /// Opens and locks an image.
 ///
 /// # Errors
-/// An image that may not be written is refused unless `read_only`: a logical unit that silently
+/// [`ErrorKind::InUse`] when somebody else has it. An image that may not be written is refused unless `read_only`: a logical unit that silently
 /// is read-only is found out too late.
 pub(crate) async fn open(
     place: &Place,
     read_only: bool,
-    options: &OpenOptions,
+    locked: bool,
+    predecessor: Option<&Held>,
 ) -> Result<Image, Error> {
     let path = place.path();
-    let patience = match (place.identity, &options.predecessor) {
+    let patience = match (place.identity, predecessor) {
         (Identity::Device(_), None) => DEVICE_PATIENCE,
         (Identity::File(..), None) => PATIENCE,
         (device, Some(_)) if was_closed_recently(device) => DEVICE_PATIENCE,
@@ -177,7 +178,7 @@ pub(crate) async fn open(
     };
     let mut waited = Duration::ZERO;
     loop {
-        let image = open_once(place, read_only, options);
+        let image = open_once(place, read_only, locked, predecessor);
         match image {
             Ok(Some(image)) => return Ok(image),
             Ok(None) if waited < patience => {}
@@ -198,9 +199,10 @@ pub(crate) async fn open(
 pub(super) fn open_once(
     place: &Place,
     read_only: bool,
-    options: &OpenOptions,
+    locked: bool,
+    predecessor: Option<&Held>,
 ) -> Result<Option<Image>, Errno> {
-    let old = options.predecessor.as_ref().and_then(|held| held.find(place.identity));
+    let old = predecessor.and_then(|held| held.find(place.identity));
     // A block device can only be claimed anew when the old claim has ended.
     if let Some(old) = old
         && old.writable != read_only
@@ -218,7 +220,7 @@ pub(super) fn open_once(
         Err(Errno::BUSY) if claims => return Ok(None),
         Err(e) => return Err(e),
     };
-    let mut locks = Locks::of(read_only, options.unlocked);
+    let mut locks = Locks::of(read_only, locked);
     let locked = match old {
         Some(old) => lock::take_over(fd.as_fd(), locks, (old.file.as_fd(), old.locks)),
         None => lock::lock(fd.as_fd(), locks),

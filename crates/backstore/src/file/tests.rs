@@ -321,7 +321,8 @@ fn an_image_can_be_read_beside_its_writer_without_locks() {
     both(|| async {
         let image = image(64 * K);
         let writer = open_default(image.path()).await;
-        let unlocked = OpenOptions { read_only: true, unlocked: true, ..OpenOptions::default() };
+        let unlocked =
+            OpenOptions { read_only: true, locking: Locking::None, ..OpenOptions::default() };
         let reader = open_path(image.path(), unlocked.clone()).await.unwrap();
         fill(&writer, 0, 512, 3).await.unwrap();
         assert_eq!(bytes(&reader, 0, 512).await, [3; 512]);
@@ -597,7 +598,7 @@ fn an_image_that_was_closed_can_be_opened_at_once() {
             store.flush().await.unwrap();
             drop(store);
             let place = Place::find(image.path()).unwrap();
-            let first = super::open::open_once(&place, false, &OpenOptions::default()).unwrap();
+            let first = super::open::open_once(&place, false, true, None).unwrap();
             assert!(first.is_some(), "round {round}, {:?} after it began", began.elapsed());
         }
     });

@@ -10,7 +10,7 @@
 //! - `qcow1`: version 1.
 //!
 //! An image is refused that is dirty, corrupt, encrypted, or needs a feature that is not there.
-//! It is locked as QEMU does, and so are its backing files (for reading).
+//! It is locked as QEMU does, and so are its backing files (for reading), if that is asked for.
 mod chain;
 mod counting;
 mod extents;
@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use sgl::Sgl;
 
 use crate::file::{Held, Place, open_image};
-use crate::{Backstore, Config, Error, ErrorKind, Facts, OpenOptions, Provisioning};
+use crate::{Backstore, Config, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning};
 use chain::{Chain, Kind, Layer};
 use counting::Counting;
 use image::Qcow2;
@@ -72,7 +72,14 @@ pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<Q
     let mut chain = Chain::new(place, options.allowed_backing_dirs.as_deref());
     let mut images = Vec::new();
     while let Some(place) = chain.next() {
-        let image = open_image(place, read_only || !images.is_empty(), options).await?;
+        let top = images.is_empty();
+        let locked = match options.locking {
+            Locking::All => true,
+            Locking::Image => top,
+            Locking::None => false,
+        };
+        let old = options.predecessor.as_ref();
+        let image = open_image(place, read_only || !top, locked, old).await?;
         let file = image.file.as_fd().try_clone_to_owned();
         let file = file.map_err(|e| Error::new(e, "open", place.path()))?;
         chain.add(File::from(file), image.size)?;

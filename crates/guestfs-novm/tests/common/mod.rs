@@ -200,6 +200,64 @@ impl Running<'_> {
     }
 }
 
+/// A program that holds an image as a VM does that writes it.
+pub(crate) struct Vm {
+    nbd: Child,
+    socket: PathBuf,
+}
+
+impl Vm {
+    pub(crate) fn start(image: &Path, format: &str) -> Self {
+        let socket = image.with_extension("socket");
+        let nbd = Command::new("/usr/bin/qemu-nbd")
+            .args(["-t", "-f", format, "-k"])
+            .args([&socket, image])
+            .spawn()
+            .expect("qemu-nbd is needed (Debian package qemu-utils)");
+        let mut vm = Vm { nbd, socket };
+        wait_until("qemu-nbd serves the image", || {
+            assert!(vm.nbd.try_wait().unwrap().is_none(), "qemu-nbd has ended: is it locked?");
+            vm.socket.exists()
+        });
+        vm
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.nbd.kill().ok();
+        self.nbd.wait().ok();
+        fs::remove_file(&self.socket).ok();
+    }
+}
+
+/// Looks into the disks of a running VM, and starts a VM on a disk that is looked at; in the way in
+/// which `host` is served.
+pub(crate) fn a_look_is_in_no_vms_way(host: &Host) {
+    let raw = host.ext4("a.img");
+    let qcow2 = host.path("a.qcow2");
+    let (from, to) = (raw.to_str().unwrap(), qcow2.to_str().unwrap());
+    run("/usr/bin/qemu-img", "qemu-utils", &["convert", "-O", "qcow2", from, to]);
+    let overlay = host.qcow2("top.qcow2", &qcow2, "qcow2");
+    for (image, format) in [(&raw, "raw"), (&qcow2, "qcow2"), (&overlay, "qcow2")] {
+        let add = format!("add {} format:{format}", image.display());
+        {
+            let _vm = Vm::start(image, format);
+            for add in [format!("add-ro {}", image.display()), format!("{add} readonly:true")] {
+                let script = "run\nmount-ro /dev/sda /\ncat /hello\n";
+                assert_eq!(host.prints(&format!("{add}\n{script}")), "from the host\n\n", "{add}");
+            }
+            let output = host.session(&format!("{add}\nrun\n"));
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && stderr.contains("in use"), "{stderr}");
+        }
+        let running = host.running(&format!("{add} readonly:true"));
+        drop(Vm::start(image, format));
+        let daemon = running.hypervisor();
+        running.kill(daemon, rustix::process::Signal::TERM);
+    }
+}
+
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use backstore::{AnyBackstore, Held, OpenOptions};
+use backstore::{AnyBackstore, Held, Locking, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
 use tcmu::Ring;
@@ -69,7 +69,7 @@ pub(super) async fn open_lun(
         read_only: false,
         size: Some(spec.size),
         allowed_backing_dirs: spec.backing_dirs.clone(),
-        unlocked: false,
+        locking: Locking::All,
         predecessor,
     };
     let backstore = backstore::open(config, &options).await?;
