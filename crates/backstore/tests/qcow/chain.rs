@@ -60,6 +60,81 @@ fn a_backing_file_outside_of_the_allowed_directories_is_refused() {
 }
 
 #[test]
+fn a_backing_file_in_an_allowed_directory_is_found_by_every_name() {
+    let (dir, other) = (Dir::new(), Dir::new());
+    let below = dir.path("below");
+    std::fs::write(&below, vec![7; 65536]).unwrap();
+    std::fs::create_dir(dir.path("sub")).unwrap();
+    let link = |target: &Path, link: &Path| std::os::unix::fs::symlink(target, link).unwrap();
+    link(&dir.path("below"), &dir.path("sub/link"));
+    // Another name of the directory itself, and a link into it from outside.
+    link(&dir.path("."), &other.path("same"));
+    link(&below, &other.path("in"));
+    let absolute = [
+        below.clone(),
+        dir.path("sub/../below"),
+        dir.path("sub/link"),
+        other.path("same/below"),
+        other.path("in"),
+    ];
+    let names = absolute.iter().map(|path| path.to_str().unwrap().to_owned());
+    let relative = ["below", "sub/link", "sub/../below"].map(str::to_owned);
+    for name in names.chain(relative) {
+        let image = on_backing(&dir, "image", &name);
+        for allowed in [dir.path(""), other.path("same"), dir.path("sub/..")] {
+            on_engine(async {
+                let store = open(&config(&image), &allow(&[&allowed])).await.unwrap();
+                assert_eq!(read(&store, 0, 512).await.unwrap(), vec![7; 512], "{name}");
+                store.close().await.unwrap();
+            });
+        }
+        let text = refusal(&image, &allow(&[&dir.path("sub")]));
+        assert!(text.contains("which is in none of the directories"), "{name}: {text}");
+    }
+}
+
+/// Whoever may write to the directory exchanges a link, or a directory, as often as he can.
+#[test]
+fn a_link_that_is_exchanged_meanwhile_leads_nowhere_else() {
+    let (dir, other) = (Dir::new(), Dir::new());
+    for (sub, byte) in [(dir.path("sub"), 1), (other.path("sub"), 2)] {
+        std::fs::create_dir(&sub).unwrap();
+        std::fs::write(sub.join("below"), vec![byte; 65536]).unwrap();
+    }
+    let link = |target: &Path, link: &Path| std::os::unix::fs::symlink(target, link).unwrap();
+    link(&dir.path("sub/below"), &dir.path("file"));
+    link(&other.path("sub/below"), &dir.path("file-out"));
+    link(&other.path("sub"), &dir.path("sub-out"));
+    for (name, exchanged) in [("file", ["file", "file-out"]), ("sub/below", ["sub", "sub-out"])] {
+        let image = on_backing(&dir, "image", name);
+        let [a, b] = exchanged.map(|name| dir.path(name));
+        let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let until = end.clone();
+        let attacker = std::thread::spawn(move || {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !until.load(std::sync::atomic::Ordering::Relaxed) {
+                renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let (mut opened, mut refused) = (0, 0);
+        let options = allow(&[&dir.path("")]);
+        on_engine(async {
+            while opened < 200 || refused < 200 {
+                match open(&config(&image), &options).await {
+                    Ok(store) => {
+                        assert_eq!(read(&store, 0, 512).await.unwrap(), vec![1; 512], "{name}");
+                        opened += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        });
+        end.store(true, std::sync::atomic::Ordering::Relaxed);
+        attacker.join().unwrap();
+    }
+}
+
+#[test]
 fn a_chain_that_comes_back_to_an_image_is_refused() {
     let dir = Dir::new();
     let a = dir.create("a", "", MIB);
