@@ -56,12 +56,7 @@ impl File {
             kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
         });
         let reads = AtomicU8::new(if in_memory { MEMORY } else { NOWAIT });
-        File {
-            fd: Arc::new(fd),
-            reads,
-            pace: Pace::default(),
-            flush_error: AtomicI32::new(0),
-        }
+        File { fd: Arc::new(fd), reads, pace: Pace::default(), flush_error: AtomicI32::new(0) }
     }
 
     /// Reads into all of `data`; returns how many bytes there were, fewer only at the end of the

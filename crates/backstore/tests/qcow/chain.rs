@@ -122,7 +122,10 @@ fn a_link_that_is_exchanged_meanwhile_leads_nowhere_else() {
             while opened < 200 || refused < 200 {
                 match open(&config(&image), &options).await {
                     Ok(store) => {
-                        assert!(read(&store, 0, 512).await.unwrap() == [1; 512], "{name}: a file outside");
+                        assert!(
+                            read(&store, 0, 512).await.unwrap() == [1; 512],
+                            "{name}: a file outside"
+                        );
                         opened += 1;
                     }
                     Err(_) => refused += 1,
