@@ -1,16 +1,18 @@
 //! `ram//SIZE`: memory, taken as it is written to and gone when the device goes. A memfd, served
-//! as a file: the data never is in this process's address space.
+//! as a file: the data is never in the address space of this process.
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 
+use crate::file::Image;
 use crate::{Config, Error, FileStore, OpenOptions};
 
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
     config.size().map(drop)
 }
 
-/// Makes a memory of the size that the string says, or else of the logical unit's.
+/// Takes memory of the size that the string says, or else of the logical unit's. The memory of a
+/// predecessor is kept, with its content; it grows where that is asked for.
 pub(crate) fn open(config: &Config<'_>, options: &OpenOptions) -> Result<FileStore, Error> {
     let name = format!("{}/{}", config.subtype, config.rest);
     let Some(size) = config.size()?.or(options.size) else {
@@ -18,7 +20,21 @@ pub(crate) fn open(config: &Config<'_>, options: &OpenOptions) -> Result<FileSto
         return Err(Error::invalid(text, "configuration string", name));
     };
     let failed = |e| Error::new(e, format!("take {size} bytes of memory"), &name);
-    let fd = memfd_create("tcmu-ram", MemfdFlags::CLOEXEC).map_err(failed)?;
-    ftruncate(&fd, size).map_err(failed)?;
-    FileStore::from_fd(fd, Path::new(&name), options)
+    let image = match options.predecessor.as_ref().and_then(|held| held.memory()) {
+        Some(old) => {
+            let mut image = old.clone();
+            image.size = seek(&*old.file, SeekFrom::End(0)).map_err(failed)?;
+            if size > image.size {
+                ftruncate(&*old.file, size).map_err(failed)?;
+                image.size = size;
+            }
+            image
+        }
+        None => {
+            let fd = memfd_create("tcmu-ram", MemfdFlags::CLOEXEC).map_err(failed)?;
+            ftruncate(&fd, size).map_err(failed)?;
+            Image::memory(fd, size)
+        }
+    };
+    FileStore::from_image(image, Path::new(&name), options)
 }

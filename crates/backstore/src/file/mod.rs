@@ -19,7 +19,7 @@ mod sys;
 use std::cell::Cell;
 use std::fmt::Display;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,20 +73,17 @@ pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<F
 }
 
 impl FileStore {
-    /// Takes an open file; `path` is for messages.
-    pub(crate) fn from_fd(fd: OwnedFd, path: &Path, options: &OpenOptions) -> Result<Self, Error> {
-        let image = seek(&fd, SeekFrom::End(0))
-            .and_then(|size| Image::new(fd, size, options.read_only))
-            .map_err(|e| Error::new(e, "find its size", path))?;
-        Self::from_image(image, path, options)
-    }
-
     /// What its successor takes over.
     pub(crate) fn held(&self) -> Held {
         Held::new(vec![self.image.clone()])
     }
 
-    fn from_image(image: Image, path: &Path, options: &OpenOptions) -> Result<Self, Error> {
+    /// Takes an open image; `path` is for messages.
+    pub(crate) fn from_image(
+        image: Image,
+        path: &Path,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
         let size = image.size;
         let size = match options.size {
             None => size,
@@ -171,15 +168,15 @@ impl FileStore {
     }
 }
 
-/// What fails when a flush fails, for the message.
-pub(crate) fn flush_operation(file: &File) -> &'static str {
-    match file.check_flushed() {
-        Ok(()) => "flush",
+/// An operation that ends on stable storage, for the message of its error.
+pub(crate) fn durable(operation: impl Display, file: &File) -> String {
+    let hint = match file.check_flushed() {
+        Ok(()) => "",
         Err(_) => {
-            "flush (what was written may be lost: flushes fail until the image is closed and \
-             opened again)"
+            " (what was written may be lost: flushes fail until the image is closed and opened again)"
         }
-    }
+    };
+    format!("{operation}{hint}")
 }
 
 fn too_small(wanted: u64, size: u64, path: &Path) -> Error {
@@ -259,12 +256,15 @@ impl Backstore for FileStore {
         self.writable("write")?;
         match self.file.write_at(data, offset, fua).await {
             Ok(()) => Ok(()),
-            Err(e) => self.range(Err(e), "write", data.len() as u64, offset),
+            Err(e) => {
+                let what = if fua { durable("write", &self.file) } else { "write".into() };
+                self.range(Err(e), &what, data.len() as u64, offset)
+            }
         }
     }
 
     async fn flush(&self) -> Result<(), Error> {
-        self.file.sync(true).await.map_err(|e| self.error(e, flush_operation(&self.file)))
+        self.file.sync(true).await.map_err(|e| self.error(e, durable("flush", &self.file)))
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {

@@ -34,6 +34,8 @@ pub(crate) enum Identity {
     File(u64, u64),
     /// Number of the block device.
     Device(u64),
+    /// The memory of this device, which has no name.
+    Memory,
 }
 
 /// An image that has been looked up, but not opened. What it is cannot be exchanged any more.
@@ -122,15 +124,14 @@ fn was_closed_recently(device: Identity) -> bool {
 }
 
 impl Image {
-    /// Takes an open file of `size` bytes that needs no locks.
-    pub(crate) fn new(fd: OwnedFd, size: u64, read_only: bool) -> Result<Self, Errno> {
-        let stat = fstat(&fd)?;
-        let identity = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::BlockDevice => Identity::Device(stat.st_rdev),
-            _ => Identity::File(stat.st_dev, stat.st_ino),
-        };
-        let file = Arc::new(File::new(fd));
-        Ok(Image { file, size, identity, writable: !read_only, locks: Locks::None, _claim: None })
+    fn new(file: File, size: u64, identity: Identity, writable: bool) -> Self {
+        let file = Arc::new(file);
+        Image { file, size, identity, writable, locks: Locks::None, _claim: None }
+    }
+
+    /// Takes memory of `size` bytes that looks like a file.
+    pub(crate) fn memory(fd: OwnedFd, size: u64) -> Self {
+        Image::new(File::new(fd), size, Identity::Memory, true)
     }
 
     pub(crate) fn is_block_device(&self) -> bool {
@@ -153,6 +154,11 @@ impl Held {
         self.0.iter().any(|image| other.find(image.identity).is_some())
     }
 
+    /// The memory among them.
+    pub(crate) fn memory(&self) -> Option<&Image> {
+        self.find(Identity::Memory)
+    }
+
     fn find(&self, identity: Identity) -> Option<&Image> {
         self.0.iter().find(|image| image.identity == identity)
     }
@@ -172,7 +178,7 @@ pub(crate) async fn open(
     let path = place.path();
     let patience = match (place.identity, predecessor) {
         (Identity::Device(_), None) => DEVICE_PATIENCE,
-        (Identity::File(..), None) => PATIENCE,
+        (_, None) => PATIENCE,
         (device, Some(_)) if was_closed_recently(device) => DEVICE_PATIENCE,
         (_, Some(_)) => SHORT_PATIENCE,
     };
@@ -235,5 +241,6 @@ pub(super) fn open_once(
     }
     let _claim = claims.then(|| Arc::new(Claim(place.identity)));
     let size = seek(&fd, SeekFrom::End(0))?;
-    Ok(Some(Image { locks, _claim, ..Image::new(fd, size, read_only)? }))
+    let image = Image::new(File::new(fd), size, place.identity, !read_only);
+    Ok(Some(Image { locks, _claim, ..image }))
 }

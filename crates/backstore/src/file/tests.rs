@@ -361,7 +361,7 @@ fn errors_say_what_was_done_to_which_file() {
     both(|| async {
         let store = |path: &str| {
             let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
-            let image = Image::new(file.into(), 1 << 20, false).unwrap();
+            let image = Image::memory(file.into(), 1 << 20);
             FileStore::from_image(image, Path::new(path), &OpenOptions::default()).unwrap()
         };
         let e = fill(&store("/dev/full"), 8, 16, 0).await.unwrap_err();
@@ -458,6 +458,19 @@ fn ram_has_the_size_of_its_string_and_none_of_its_content_at_first() {
         let small = OpenOptions { size: Some(2 * K), ..none };
         assert_eq!(registry::open("ram//4K", &small).await.unwrap().facts().size, 2 * K);
         registry::open("ram//1K", &small).await.unwrap_err();
+    });
+}
+
+#[test]
+fn memory_keeps_its_content_when_its_configuration_changes() {
+    both(|| async {
+        let mut store = registry::open("ram//4K", &OpenOptions::default()).await.unwrap();
+        fill(&store, 1024, 512, 7).await.unwrap();
+        for (config, size) in [("ram//4K;tcmur_cmd_time_out=3", 4 * K), ("ram//8K", 8 * K)] {
+            store = registry::open(config, &after(&store)).await.unwrap();
+            assert_eq!((store.facts().size, bytes(&store, 1024, 512).await), (size, vec![7; 512]));
+        }
+        assert_eq!(bytes(&store, 7 * K, 512).await, [0; 512]);
     });
 }
 

@@ -321,6 +321,9 @@ impl Qcow2 {
             } else {
                 self.storage.write(&data.slice(done..done + n), host, dsync).await
             };
+            if result.is_err() && dsync {
+                return self.range(result, &self.storage.durable("write"), len, offset);
+            }
             self.range(result, "write", len, offset)?;
             done += n;
         }
@@ -458,7 +461,7 @@ impl Qcow2 {
     pub(super) async fn flush(&self) -> Result<(), Error> {
         let committed = self.committed.get();
         let result = self.storage.sync_data().await;
-        result.map_err(|e| self.error(e, self.storage.sync_operation().into()))?;
+        result.map_err(|e| self.error(e, self.storage.durable("flush")))?;
         self.synced.set(self.synced.get().max(committed));
         Ok(())
     }

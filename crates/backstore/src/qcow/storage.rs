@@ -18,7 +18,7 @@ use imago::storage::drivers::CommonStorageHelper;
 use sgl::Sgl;
 
 use super::counting::Counting;
-use crate::file::{Image, flush_operation};
+use crate::file::{Image, durable};
 
 /// Up to so many bytes, zeroes are written; a fallocate(2) costs more.
 const WRITTEN_ZEROES: u64 = 16 << 10;
@@ -72,9 +72,9 @@ impl Storage {
         self.0.file.sync(true).await
     }
 
-    /// What fails when [`Storage::sync_data`] fails, for the message.
-    pub(super) fn sync_operation(&self) -> &'static str {
-        flush_operation(&self.0.file)
+    /// An operation that ends on stable storage, for the message of its error.
+    pub(super) fn durable(&self, operation: &str) -> String {
+        durable(operation, &self.0.file)
     }
 
     /// Gives the space of a range back; it reads as zeroes then. No error where the file system
