@@ -88,6 +88,16 @@ set-trace true
 -debug setenv ""
 -debug setenv LUNETTE_TEST
 -debug unsetenv ""
+-debug error 0
+-debug error 20
+-debug error x
+-debug error ""
+set-trace false
+debug binaries "" | grep -c '^/usr/bin/ls$'
+debug ldd /bin/ls | grep -c libc.so
+set-trace true
+-debug ldd /nonesuch
+-debug ldd ""
 debug print "a message"
 -debug print ""
 set-trace false

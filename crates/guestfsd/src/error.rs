@@ -89,6 +89,18 @@ impl<T> Context<T> for rustix::io::Result<T> {
     }
 }
 
+/// Names the system call that went wrong, before all else: where clients know the error by it.
+pub trait Calling<T> {
+    /// The error becomes `open: /x: No such file or directory`.
+    fn calling(self, call: &str) -> Result<T>;
+}
+
+impl<T> Calling<T> for Result<T> {
+    fn calling(self, call: &str) -> Result<T> {
+        self.map_err(|e| e.within(call))
+    }
+}
+
 /// A name from the guest as text for people.
 pub fn shown(name: &OsStr) -> Cow<'_, str> {
     name.to_string_lossy()

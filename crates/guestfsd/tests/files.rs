@@ -34,6 +34,45 @@ fn a_fifo_of_the_guest_holds_nobody_up() {
 }
 
 #[test]
+fn errors_have_the_texts_that_clients_know() {
+    let (_image, mut d) = mounted();
+    let c = &mut d.client;
+    c.touch("/test").unwrap();
+    let none = "No such file or directory";
+    for (done, text) in [
+        (c.truncate_size("/test", i64::MAX), "ftruncate: /test: File too large".to_owned()),
+        (c.truncate_size("/none", 1), format!("open: /none: {none}")),
+        (c.truncate("/"), "open: /: Is a directory".to_owned()),
+        (c.touch("/none/x"), format!("open: /none/x: {none}")),
+        (c.internal_write("/none/x", b"x"), format!("open: /none/x: {none}")),
+        (c.internal_write_append("/none/x", b"x"), format!("open: /none/x: {none}")),
+        (c.fill(1, 1, "/none/x"), format!("open: /none/x: {none}")),
+        (c.pread("/none", 1, 0).map(drop), format!("open: /none: {none}")),
+        (c.pread("/", 1, 0).map(drop), "pread: /: Is a directory".to_owned()),
+        (c.pwrite("/none", b"x", 0).map(drop), format!("open: /none: {none}")),
+        (c.readdir("/test").map(drop), "opendir: /test: Not a directory".to_owned()),
+        (c.readlink("/test").map(drop), "readlink: /test: Invalid argument".to_owned()),
+        (c.realpath("/none").map(drop), format!("realpath: /none: {none}")),
+        (c.utimens("/none", 0, 0, 0, 0), format!("utimensat: /none: {none}")),
+        (c.ln("/none", "/y"), format!("link: /none: /y: {none}")),
+        (c.rename("/none", "/y"), format!("rename: /none: /y: {none}")),
+    ] {
+        let e = done.unwrap_err();
+        assert!(e.to_string().ends_with(&text), "{e}, not {text}");
+    }
+    // A message of any length, and the errno that clients' tests expect with it.
+    for len in [0, 1, 20, 70_000] {
+        let e = c.debug("error", &[&len.to_string()]).unwrap_err();
+        assert_eq!(e.errno(), Some(Errno::EROFS));
+        // Of one that is longer than the protocol allows, what it allows.
+        assert!(e.to_string().ends_with(&"a".repeat(len.min(60_000))), "{len}");
+    }
+    for wrong in ["x", "-1", ""] {
+        assert_eq!(c.debug("error", &[wrong]).unwrap_err().errno(), Some(Errno::EINVAL), "{wrong}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_into_a_reply_is_an_error_that_says_so() {
     let (_image, mut d) = mounted();
     let c = &mut d.client;

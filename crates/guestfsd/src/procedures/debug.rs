@@ -10,7 +10,11 @@ use guestfs_api::frame::MAX_MESSAGE;
 use rustix::fs::OFlags;
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 type Subcommand = fn(&mut Session, &[&OsStr], &mut Progress<'_>) -> Result<Vec<u8>>;
@@ -18,10 +22,12 @@ type Subcommand = fn(&mut Session, &[&OsStr], &mut Progress<'_>) -> Result<Vec<u
 /// Subcommands, what they take, and what does them.
 const SUBCOMMANDS: &[(&str, &str, Subcommand)] = &[
     ("help", "", help),
+    ("binaries", "", binaries),
     ("device_speed", "<device> <r|w> <secs>", device_speed),
     ("env", "", env),
     ("error", "<length of the message>", error),
     ("fds", "", fds),
+    ("ldd", "<path>", ldd),
     ("ls", "<path> ...", ls),
     ("ll", "<path> ...", ll),
     ("print", "<text> ...", print),
@@ -128,14 +134,55 @@ fn env(s: &mut Session, _: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Fails with a message of this length.
+/// Fails with a message of this length, and the errno by which clients' tests know it.
 fn error(_: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
-    let len = number("error", args.first(), MAX_MESSAGE as u64 / 2)?;
-    let letters = (b'a'..=b'z').cycle().map(char::from);
-    Err(Error::new(
-        Errno::EINVAL,
-        letters.take(usize::try_from(len).unwrap_or(0)).collect::<String>(),
-    ))
+    let len = args.first().and_then(|len| len.to_str()?.parse::<usize>().ok());
+    let len = len.filter(|len| *len <= MAX_MESSAGE / 2).ok_or_else(|| usage("error"))?;
+    Err(Error::new(Errno::EROFS, "a".repeat(len)))
+}
+
+/// Programs and libraries of the machine that runs the daemon, one a line: tests of an appliance look whether all of
+/// them can be loaded (`ldd`).
+fn binaries(_: &mut Session, _: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
+    const DIRS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib64", "/usr"];
+    let mut text = Vec::new();
+    let mut todo: Vec<PathBuf> = DIRS.iter().rev().map(PathBuf::from).collect();
+    // Where they are links into /usr, they are listed there.
+    todo.retain(|dir| std::fs::symlink_metadata(dir).is_ok_and(|m| m.is_dir()));
+    while let Some(dir) = todo.pop() {
+        // What cannot be read cannot be loaded either.
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+            if metadata.is_dir() {
+                todo.push(path);
+            } else if metadata.is_file() && metadata.mode() & 0o111 != 0 && is_elf(&path) {
+                text.extend([path.as_os_str().as_bytes(), b"\n"].concat());
+            }
+            if text.len() > MAX_MESSAGE / 2 {
+                return Err(Error::new(Errno::EFBIG, "more names than a reply has room for"));
+            }
+        }
+        if crate::signals::ending() {
+            return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
+        }
+    }
+    Ok(text)
+}
+
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && &magic == b"\x7fELF"
+}
+
+/// The libraries that a program of the machine that runs the daemon loads.
+fn ldd(_: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
+    let [path] = args else { return Err(usage("ldd")) };
+    // As `ldd` does, which is a script: relocations show symbols that no library has.
+    let mut output = Tool::new("ldd").args(["-r", "--"]).arg(path).run()?.success()?;
+    output.stdout.extend_from_slice(output.stderr.as_bytes());
+    Ok(output.stdout)
 }
 
 /// Open descriptors and what they lead to.

@@ -1,6 +1,6 @@
 //! What is in directories.
 
-use crate::error::{Context, Result};
+use crate::error::{Calling, Context, Result};
 use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::transfer::{FileOut, from_io};
@@ -61,7 +61,8 @@ pub(crate) fn internal_readdir(
 }
 
 fn read(s: &Session, dir: GuestPath<'_>) -> Result<Dir> {
-    Dir::new(s.open(dir, OFlags::RDONLY | OFlags::DIRECTORY)?).on(dir)
+    let open = s.open(dir, OFlags::RDONLY | OFlags::DIRECTORY);
+    open.and_then(|open| Dir::new(open).on(dir)).calling("opendir")
 }
 
 #[allow(clippy::cast_possible_wrap)] // The protocol's inode numbers are signed.

@@ -1,6 +1,6 @@
 //! Making, changing and removing files.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Calling, Context, Error, Result};
 use crate::paths::{Entry, GuestPath};
 use crate::session::Session;
 use guestfs_api::Errno;
@@ -15,7 +15,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Makes a file, or sets its times to now. What is no regular file is refused: links too.
 pub(crate) fn touch(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
-    let there = match s.entry(path)?.lstat() {
+    let there = match s.entry(path).calling("open")?.lstat() {
         Err(Raw::NOENT) => None,
         stat => Some(FileType::from_raw_mode(stat.on(path)?.st_mode)),
     };
@@ -23,7 +23,8 @@ pub(crate) fn touch(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
         let why = "touch can only be used on a regular files"; // as clients know it
         return Err(Error::new(Errno::EINVAL, why).within(path));
     }
-    set_now(&s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW)?, path)
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW;
+    set_now(&s.open(path, flags).calling("open")?, path)
 }
 
 fn set_now(file: &File, path: GuestPath<'_>) -> Result<()> {
@@ -35,8 +36,8 @@ fn set_now(file: &File, path: GuestPath<'_>) -> Result<()> {
 pub(crate) fn internal_write(s: &mut Session, path: GuestPath<'_>, content: &[u8]) -> Result<()> {
     // What is there is written over, and cut afterwards: filesystems give a file's blocks back and look for
     // new ones at a higher price than the writing is.
-    let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE)?;
-    let written = file.write_all(content).on(path);
+    let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE).calling("open")?;
+    let written = file.write_all(content).on(path).calling("write");
     let metadata = file.metadata().on(path)?;
     let end = match &written {
         Ok(()) => content.len() as u64,
@@ -54,8 +55,9 @@ pub(crate) fn internal_write_append(
     path: GuestPath<'_>,
     content: &[u8],
 ) -> Result<()> {
-    let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND)?;
-    file.write_all(content).on(path)
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
+    let mut file = s.open(path, flags).calling("open")?;
+    file.write_all(content).on(path).calling("write")
 }
 
 /// Replaces a file's content by the first `size` bytes of `content`, or by all of it if that is 0.
@@ -242,7 +244,10 @@ pub(crate) fn ln_f(s: &mut Session, target: &OsStr, linkname: GuestPath<'_>) -> 
 fn link(s: &Session, target: &OsStr, linkname: GuestPath<'_>) -> Result<()> {
     let from = s.entry(GuestPath::new("target", target)?)?;
     let to = s.entry(linkname)?;
-    rustix::fs::linkat(&from.dir, &*from.name, &to.dir, &*to.name, AtFlags::empty()).on(linkname)
+    rustix::fs::linkat(&from.dir, &*from.name, &to.dir, &*to.name, AtFlags::empty())
+        .on(linkname)
+        .map_err(|e| e.within(target))
+        .calling("link")
 }
 
 /// Makes a symbolic link; in a directory under the target's name, if `linkname` is one.
@@ -276,7 +281,7 @@ fn link_entry(s: &Session, target: &OsStr, linkname: GuestPath<'_>) -> Result<En
 /// What a symbolic link says.
 pub(crate) fn readlink(s: &mut Session, path: GuestPath<'_>) -> Result<OsString> {
     let entry = s.entry(path)?;
-    read_link(&entry.dir, &entry.name).on(path)
+    read_link(&entry.dir, &entry.name).on(path).calling("readlink")
 }
 
 /// What the links of these names in a directory say; nothing for what is none.
@@ -303,7 +308,9 @@ pub(crate) fn rename(
     let from = s.entry(oldpath)?;
     let to = s.entry(newpath)?;
     rustix::fs::renameat_with(&from.dir, &*from.name, &to.dir, &*to.name, RenameFlags::empty())
-        .on(oldpath)
+        .on(newpath)
+        .map_err(|e| e.within(oldpath))
+        .calling("rename")
 }
 
 /// Makes a file empty.
@@ -314,8 +321,8 @@ pub(crate) fn truncate(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
 /// Makes a file this long.
 pub(crate) fn truncate_size(s: &mut Session, path: GuestPath<'_>, size: i64) -> Result<()> {
     let size = super::transfer::not_negative("size", size)?;
-    let file = s.open(path, OFlags::WRONLY)?;
-    rustix::fs::ftruncate(&file, size).on(path)
+    let file = s.open(path, OFlags::WRONLY).calling("open")?;
+    rustix::fs::ftruncate(&file, size).on(path).calling("ftruncate")
 }
 
 /// Makes a file of this many bytes that have their place on the disk.
@@ -354,7 +361,9 @@ pub(crate) fn utimens(
         Timestamps { last_access: time(atsecs, atnsecs), last_modification: time(mtsecs, mtnsecs) };
     // Not followed, and opened for nothing else: works on links, FIFOs and files of others.
     let entry = s.entry(path)?;
-    rustix::fs::utimensat(&entry.dir, &*entry.name, &times, AtFlags::SYMLINK_NOFOLLOW).on(path)
+    rustix::fs::utimensat(&entry.dir, &*entry.name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .on(path)
+        .calling("utimensat")
 }
 
 /// Whether a file has nothing but zeroes in it.

@@ -1,7 +1,7 @@
 //! Filling files and directories, and names that nobody has yet.
 
 use super::transfer::not_negative;
-use crate::error::{Context, Error, Result};
+use crate::error::{Calling, Context, Error, Result};
 use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::transfer::Progress;
@@ -51,12 +51,13 @@ fn repeat(
     progress: &mut Progress<'_>,
 ) -> Result<()> {
     let len = not_negative("len", len.into())?;
-    let mut file = s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+    let mut file = s.open(path, flags).calling("open")?;
     let piece = pattern.repeat(PIECE.div_ceil(pattern.len()));
     let mut done = 0;
     while done < len {
         let n = usize::try_from(len - done).unwrap_or(usize::MAX).min(piece.len());
-        file.write_all(&piece[..n]).on(path)?;
+        file.write_all(&piece[..n]).on(path).calling("write")?;
         done += n as u64;
         progress.at(done, len);
     }

@@ -1,6 +1,6 @@
 //! Paths: what they really are, and which ones match.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Calling, Context, Error, Result};
 use crate::glob::Pattern;
 use crate::mounts::client_path;
 use crate::paths::{GuestPath, path_of};
@@ -14,7 +14,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A path without links, `.` and `..` in it.
 pub(crate) fn realpath(s: &mut Session, path: GuestPath<'_>) -> Result<OsString> {
-    let file = s.open(path, OFlags::PATH)?;
+    let file = s.open(path, OFlags::PATH).calling("realpath")?;
     Ok(client_path(s.sysroot(), &path_of(&file).on(path)?))
 }
 

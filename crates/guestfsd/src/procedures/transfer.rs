@@ -1,7 +1,7 @@
 //! Files and devices to and from the client, whole or in part.
 
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
+use crate::error::{Calling, Context, Error, Result};
 use crate::mountable::DevOrPath;
 use crate::paths::GuestPath;
 use crate::session::Session;
@@ -102,7 +102,7 @@ pub(crate) fn pread(
     count: i32,
     offset: i64,
 ) -> Result<Vec<u8>> {
-    let file = s.open(path, OFlags::RDONLY)?;
+    let file = s.open(path, OFlags::RDONLY).calling("open")?;
     pread_from(&file, count, offset, path)
 }
 
@@ -126,7 +126,7 @@ fn pread_from(file: &File, count: i32, offset: i64, name: impl AsRef<OsStr>) -> 
         return Err(Error::argument("count", count.to_string(), why));
     }
     let mut data = vec![0; count];
-    let n = rustix::io::pread(file, &mut data[..], offset).on(name)?;
+    let n = rustix::io::pread(file, &mut data[..], offset).on(name).calling("pread")?;
     data.truncate(n);
     Ok(data)
 }
@@ -138,7 +138,7 @@ pub(crate) fn pwrite(
     content: &[u8],
     offset: i64,
 ) -> Result<i32> {
-    let file = s.open(path, OFlags::WRONLY)?;
+    let file = s.open(path, OFlags::WRONLY).calling("open")?;
     pwrite_to(&file, content, offset, path)
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn pwrite_device(
 
 fn pwrite_to(file: &File, content: &[u8], offset: i64, name: impl AsRef<OsStr>) -> Result<i32> {
     let offset = not_negative("offset", offset)?;
-    let n = rustix::io::pwrite(file, content, offset).on(name)?;
+    let n = rustix::io::pwrite(file, content, offset).on(name).calling("pwrite")?;
     i32::try_from(n).map_err(|_| Error::argument("content", n.to_string(), "too long"))
 }
 
