@@ -1,7 +1,7 @@
 //! Copies of files and trees of the guest, made by descriptor: as cp(1) makes them, but no link of the guest leads
 //! out of it, wherever it lies in source or target.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::mounts::client_path;
 use crate::paths::{Entry, Root, Sysroot, path_of};
 use crate::tree::{Step, Walk, Way};
@@ -26,10 +26,79 @@ const READ: OFlags = OFlags::RDONLY
 /// Access control lists: what a file has inherited goes where the copied one has none.
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
+/// What is copied to where, as the client names it: for errors.
+#[derive(Debug)]
+pub(crate) struct Names {
+    pub(crate) source: OsString,
+    pub(crate) target: OsString,
+}
+
+/// On which side something went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Source,
+    Target,
+    /// The kernel does not say, or it takes two.
+    Both,
+}
+
+/// What went wrong with one file, whose name is not in the text yet.
+#[derive(Debug)]
+struct Fault {
+    side: Side,
+    error: Error,
+}
+
+type Copied<T> = std::result::Result<T, Fault>;
+
+impl Fault {
+    fn new(side: Side, errno: Errno, text: &str) -> Self {
+        Self { side, error: Error::new(errno, text) }
+    }
+}
+
+/// Says on which side a system call went wrong.
+trait At<T> {
+    fn at(self, side: Side) -> Copied<T>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, side: Side) -> Copied<T> {
+        self.map_err(|e| {
+            let errno = Errno::from_raw(e.raw_os_error());
+            Fault { side, error: Error::new(errno, errno.describe()) }
+        })
+    }
+}
+
+impl Names {
+    /// The error that names the file: the path below what is copied, empty for that itself.
+    fn name(&self, fault: Fault, path: &[u8]) -> Error {
+        let join = |top: &OsStr| {
+            let mut whole = top.as_bytes().to_vec();
+            if !path.is_empty() {
+                while whole.last() == Some(&b'/') {
+                    whole.pop();
+                }
+                whole.push(b'/');
+                whole.extend_from_slice(path);
+            }
+            shown(OsStr::from_bytes(&whole)).into_owned()
+        };
+        let (source, target) = (join(&self.source), join(&self.target));
+        match fault.side {
+            Side::Source => fault.error.within(source),
+            Side::Target => fault.error.within(target),
+            Side::Both => fault.error.within(format!("{source} to {target}")),
+        }
+    }
+}
+
 /// Where names of files that are copied are looked up, and how they are copied.
 pub(crate) struct Copier<'s> {
     root: &'s Root,
     sysroot: &'s Sysroot,
+    names: Names,
     /// Owners, modes, times, links and attributes too.
     preserve: bool,
     /// Path in the target of each file with several names that has been copied.
@@ -56,76 +125,84 @@ struct Level {
 
 impl<'s> Copier<'s> {
     /// Copies in this sysroot.
-    pub(crate) fn new(root: &'s Root, sysroot: &'s Sysroot, preserve: bool) -> Self {
-        Self { root, sysroot, preserve, links: HashMap::new(), failed: None }
+    pub(crate) fn new(root: &'s Root, sysroot: &'s Sysroot, names: Names, preserve: bool) -> Self {
+        Self { root, sysroot, names, preserve, links: HashMap::new(), failed: None }
     }
 
     /// Copies what is at `from`, with all below it, to `to`.
     pub(crate) fn tree(mut self, from: &Entry, to: &Entry) -> Result<()> {
-        let stat = from.lstat().on(&from.name)?;
+        let done = self.tree_or_fault(from, to).map_err(|fault| self.names.name(fault, b""));
+        done.and(self.failed.map_or(Ok(()), Err))
+    }
+
+    fn tree_or_fault(&mut self, from: &Entry, to: &Entry) -> Copied<()> {
+        let stat = from.lstat().at(Side::Source)?;
         let (name, target) = (from.name.as_os_str(), to.name.as_os_str());
         if !FileType::from_raw_mode(stat.st_mode).is_dir() {
-            self.leaf(from.dir.as_fd(), name, &stat, to.dir.as_fd(), target, target.as_bytes())?;
-            return self.failed.map_or(Ok(()), Err);
+            let to = to.dir.as_fd();
+            return self.leaf(from.dir.as_fd(), name, &stat, to, target, target.as_bytes());
         }
         self.refuse_into_itself(&stat, to)?;
         let source = rustix::fs::openat(&from.dir, name, READ | OFlags::DIRECTORY, Mode::empty());
-        let mut walk = Walk::new(&source.on(name)?).on(name)?;
-        let (top, level) = self.directory(to.dir.as_fd(), target, stat).on(target)?;
-        let way = Way::new(rustix::io::fcntl_dupfd_cloexec(&top, 0).on(target)?);
+        let mut walk = Walk::new(&source.at(Side::Source)?).at(Side::Source)?;
+        let (top, level) = self.directory(to.dir.as_fd(), target, stat).at(Side::Target)?;
+        let way = Way::new(rustix::io::fcntl_dupfd_cloexec(&top, 0).at(Side::Target)?);
         let mut copy = Target { top, way, levels: vec![level] };
-        while let Some(step) = walk.step().on(name)? {
-            let shown = OsStr::from_bytes(walk.path()).to_owned();
+        while let Some(step) = walk.step().at(Side::Source)? {
+            let path = walk.path().to_vec();
             let done = match step {
                 Step::Left => {
-                    let done = self.leave(&mut copy, walk.dir().on(name)?, walk.name());
-                    copy.way.up().on(&shown)?;
+                    let done = match walk.dir().at(Side::Source) {
+                        Ok(above) => self.leave(&mut copy, above, walk.name()),
+                        Err(fault) => Err(fault),
+                    };
+                    copy.way.up().at(Side::Target)?;
                     done
                 }
                 Step::Found => self.found(&mut walk, &mut copy),
             };
-            if let Err(e) = done {
-                self.failed.get_or_insert(e.within(shown));
+            if let Err(fault) = done {
+                let e = self.names.name(fault, &path);
+                self.failed.get_or_insert(e);
             }
             if crate::signals::ending() {
-                return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
+                return Err(Fault::new(Side::Both, Errno::EINTR, "the daemon was told to end"));
             }
         }
-        self.leave(&mut copy, from.dir.as_fd(), name)?;
-        self.failed.map_or(Ok(()), Err)
+        self.leave(&mut copy, from.dir.as_fd(), name)
     }
 
-    fn found(&mut self, walk: &mut Walk, copy: &mut Target) -> Result<()> {
-        let target = copy.way.here().on("")?;
-        let stat = walk.stat().on("")?;
+    fn found(&mut self, walk: &mut Walk, copy: &mut Target) -> Copied<()> {
+        let target = copy.way.here().at(Side::Target)?;
+        let stat = walk.stat().at(Side::Source)?;
         let name = walk.name().to_owned();
         if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            let (next, level) = self.directory(target, &name, stat).on("")?;
-            walk.enter().on("")?;
+            let (next, level) = self.directory(target, &name, stat).at(Side::Target)?;
+            walk.enter().at(Side::Source)?;
             copy.way.down(next, |_, _| true);
             copy.levels.push(level);
             return Ok(());
         }
         let path = walk.path().to_vec();
         let several = self.preserve && stat.st_nlink > 1;
-        if several && self.link(&stat, copy.top.as_fd(), target, &name).on("")? {
+        if several && self.link(&stat, copy.top.as_fd(), target, &name).at(Side::Target)? {
             return Ok(());
         }
-        self.leaf(walk.dir().on("")?, &name, &stat, target, &name, &path)
+        self.leaf(walk.dir().at(Side::Source)?, &name, &stat, target, &name, &path)
     }
 
     /// A directory is complete: now its own attributes.
-    fn leave(&mut self, copy: &mut Target, above: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    fn leave(&mut self, copy: &mut Target, above: BorrowedFd<'_>, name: &OsStr) -> Copied<()> {
         let Some(level) = copy.levels.pop() else { return Ok(()) };
-        let fd = copy.way.here().on("")?;
+        let fd = copy.way.here().at(Side::Target)?;
         if self.preserve {
-            let source = rustix::fs::openat(above, name, PLACE, Mode::empty()).on("")?;
-            attributes(source.as_fd(), fd, &level.stat).on("")?;
-            return rustix::fs::futimens(fd, &times(&level.stat)).on("");
+            let source = rustix::fs::openat(above, name, PLACE, Mode::empty()).at(Side::Source)?;
+            attributes(source.as_fd(), fd, &level.stat)?;
+            return rustix::fs::futimens(fd, &times(&level.stat)).at(Side::Target);
         }
         if level.made {
             let mode = Mode::from_raw_mode(level.stat.st_mode & 0o777 & !umask());
-            rustix::fs::fchmod(fd, mode).on("")?;
+            rustix::fs::fchmod(fd, mode).at(Side::Target)?;
         }
         Ok(())
     }
@@ -160,76 +237,82 @@ impl<'s> Copier<'s> {
         to: BorrowedFd<'_>,
         target: &OsStr,
         path: &[u8],
-    ) -> Result<()> {
+    ) -> Copied<()> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if self.preserve && stat.st_nlink > 1 {
             self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
         }
         if kind.is_file() {
-            let source = File::from(rustix::fs::openat(from, name, READ, Mode::empty()).on("")?);
-            return self.file(&source, to, target);
+            let source = rustix::fs::openat(from, name, READ, Mode::empty()).at(Side::Source)?;
+            return self.open_file(&File::from(source), to, target);
         }
         self.refuse_same(stat, to, target)?;
         let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
         match kind {
             FileType::Symlink => {
-                let text = rustix::fs::readlinkat(from, name, Vec::new()).on("")?;
-                replacing(to, target, || rustix::fs::symlinkat(&text, to, target)).on("")?;
+                let text = rustix::fs::readlinkat(from, name, Vec::new()).at(Side::Source)?;
+                replacing(to, target, || rustix::fs::symlinkat(&text, to, target))
+                    .at(Side::Target)?;
             }
             kind => {
                 let make = || rustix::fs::mknodat(to, target, kind, mode, stat.st_rdev);
-                replacing(to, target, make).on("")?;
+                replacing(to, target, make).at(Side::Target)?;
             }
         }
         if self.preserve {
-            let source = rustix::fs::openat(from, name, PLACE, Mode::empty()).on("")?;
-            let copy = rustix::fs::openat(to, target, PLACE, Mode::empty()).on("")?;
-            attributes(source.as_fd(), copy.as_fd(), stat).on("")?;
+            let source = rustix::fs::openat(from, name, PLACE, Mode::empty()).at(Side::Source)?;
+            let copy = rustix::fs::openat(to, target, PLACE, Mode::empty()).at(Side::Target)?;
+            attributes(source.as_fd(), copy.as_fd(), stat)?;
             let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::utimensat(to, target, &times(stat), nofollow).on("")?;
+            rustix::fs::utimensat(to, target, &times(stat), nofollow).at(Side::Target)?;
         }
         Ok(())
     }
 
     /// Copies a file that is open, or what is left to read of a device.
     pub(crate) fn file(&self, source: &File, to: BorrowedFd<'_>, target: &OsStr) -> Result<()> {
-        let stat = rustix::fs::fstat(source).on("")?;
+        self.open_file(source, to, target).map_err(|fault| self.names.name(fault, b""))
+    }
+
+    fn open_file(&self, source: &File, to: BorrowedFd<'_>, target: &OsStr) -> Copied<()> {
+        let stat = rustix::fs::fstat(source).at(Side::Source)?;
         let copy = self.create(&stat, to, target)?;
-        contents(source, &copy, &stat).on("")?;
+        contents(source, &copy, &stat)?;
         if self.preserve {
-            attributes(source.as_fd(), copy.as_fd(), &stat).on("")?;
-            rustix::fs::futimens(&copy, &times(&stat)).on("")?;
+            attributes(source.as_fd(), copy.as_fd(), &stat)?;
+            rustix::fs::futimens(&copy, &times(&stat)).at(Side::Target)?;
         }
         Ok(())
     }
 
     /// Opens the target: one that is made, or what is there, through a link if it is one.
-    fn create(&self, stat: &Stat, to: BorrowedFd<'_>, target: &OsStr) -> Result<File> {
+    fn create(&self, stat: &Stat, to: BorrowedFd<'_>, target: &OsStr) -> Copied<File> {
         let bits = if self.preserve { 0o600 } else { stat.st_mode & 0o777 };
         let write = OFlags::WRONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let new = write | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         match rustix::fs::openat(to, target, new, Mode::from_raw_mode(bits)) {
             Ok(fd) => return Ok(File::from(fd)),
             Err(Raw::EXIST) => {}
-            Err(e) => return Err(e).on(""),
+            Err(e) => return Err(e).at(Side::Target),
         }
         self.refuse_same(stat, to, target)?;
         let copy = match rustix::fs::openat(to, target, write | OFlags::NOFOLLOW, Mode::empty()) {
             // Where the link leads inside the sysroot; what is not there is not made.
             Err(Raw::LOOP) => {
-                let mut path = client_path(self.sysroot, &path_of(to).on("")?);
+                let here = path_of(to).at(Side::Target)?;
+                let mut path = client_path(self.sysroot, &here);
                 path.push("/");
                 path.push(target);
-                self.root.open(&path, write, Mode::empty()).on("link")?
+                self.root.open(&path, write, Mode::empty()).at(Side::Target)?
             }
-            copy => copy.on("")?,
+            copy => copy.at(Side::Target)?,
         };
-        let there = rustix::fs::fstat(&copy).on("")?;
+        let there = rustix::fs::fstat(&copy).at(Side::Target)?;
         if same(stat, &there) {
             return Err(same_file());
         }
         if FileType::from_raw_mode(there.st_mode).is_file() {
-            rustix::fs::ftruncate(&copy, 0).on("")?;
+            rustix::fs::ftruncate(&copy, 0).at(Side::Target)?;
         }
         Ok(File::from(copy))
     }
@@ -256,30 +339,30 @@ impl<'s> Copier<'s> {
         Ok(false)
     }
 
-    fn refuse_same(&self, stat: &Stat, to: BorrowedFd<'_>, target: &OsStr) -> Result<()> {
+    fn refuse_same(&self, stat: &Stat, to: BorrowedFd<'_>, target: &OsStr) -> Copied<()> {
         match rustix::fs::statat(to, target, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(there) if same(stat, &there) => Err(same_file()),
             Ok(there) if FileType::from_raw_mode(there.st_mode).is_dir() => {
                 let why = "a directory is not overwritten with a file";
-                Err(Error::new(Errno::EISDIR, why))
+                Err(Fault::new(Side::Target, Errno::EISDIR, why))
             }
             _ => Ok(()),
         }
     }
 
     /// A directory is not copied into itself: that would have no end.
-    fn refuse_into_itself(&self, stat: &Stat, to: &Entry) -> Result<()> {
-        let top = rustix::fs::fstat(self.root).on("/")?;
-        let mut dir = rustix::io::fcntl_dupfd_cloexec(&to.dir, 0).on(&to.name)?;
+    fn refuse_into_itself(&self, stat: &Stat, to: &Entry) -> Copied<()> {
+        let top = rustix::fs::fstat(self.root).at(Side::Target)?;
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(&to.dir, 0).at(Side::Target)?;
         loop {
-            let here = rustix::fs::fstat(&dir).on(&to.name)?;
+            let here = rustix::fs::fstat(&dir).at(Side::Target)?;
             if same(stat, &here) {
                 let why = "a directory cannot be copied into itself";
-                return Err(Error::new(Errno::EINVAL, why));
+                return Err(Fault::new(Side::Both, Errno::EINVAL, why));
             }
             let flags = PLACE | OFlags::DIRECTORY;
-            let above = rustix::fs::openat(&dir, "..", flags, Mode::empty()).on(&to.name)?;
-            if same(&here, &top) || same(&here, &rustix::fs::fstat(&above).on(&to.name)?) {
+            let above = rustix::fs::openat(&dir, "..", flags, Mode::empty()).at(Side::Target)?;
+            if same(&here, &top) || same(&here, &rustix::fs::fstat(&above).at(Side::Target)?) {
                 return Ok(());
             }
             dir = above;
@@ -291,8 +374,8 @@ fn same(a: &Stat, b: &Stat) -> bool {
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
 }
 
-fn same_file() -> Error {
-    Error::new(Errno::EINVAL, "source and destination are the same file")
+fn same_file() -> Fault {
+    Fault::new(Side::Both, Errno::EINVAL, "source and destination are the same file")
 }
 
 fn umask() -> u32 {
@@ -317,7 +400,7 @@ fn replacing(
 }
 
 /// Copies content: shared where the filesystem can, else only what is no hole.
-fn contents(source: &File, copy: &File, stat: &Stat) -> rustix::io::Result<()> {
+fn contents(source: &File, copy: &File, stat: &Stat) -> Copied<()> {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if !FileType::from_raw_mode(stat.st_mode).is_file() || size == 0 {
         // Devices, and files of /proc, which say that they are empty.
@@ -345,9 +428,9 @@ fn contents(source: &File, copy: &File, stat: &Stat) -> rustix::io::Result<()> {
         at = end;
     }
     // A file that has shrunk meanwhile has not become longer for that.
-    match rustix::fs::fstat(copy)?.st_size {
+    match rustix::fs::fstat(copy).at(Side::Target)?.st_size {
         len if sparse && u64::try_from(len).unwrap_or(0) < size => {
-            rustix::fs::ftruncate(copy, size)
+            rustix::fs::ftruncate(copy, size).at(Side::Target)
         }
         _ => Ok(()),
     }
@@ -361,7 +444,7 @@ fn extent(file: &File, at: u64) -> rustix::io::Result<(u64, u64)> {
 }
 
 /// Copies a range, in the kernel where it can.
-fn range(source: &File, copy: &File, begin: u64, end: u64) -> rustix::io::Result<()> {
+fn range(source: &File, copy: &File, begin: u64, end: u64) -> Copied<()> {
     /// So much at once that it is often enough looked whether to end.
     const PIECE: u64 = 64 << 20;
     let (mut from, mut to) = (begin, begin);
@@ -373,21 +456,23 @@ fn range(source: &File, copy: &File, begin: u64, end: u64) -> rustix::io::Result
             Err(Raw::INTR) => {}
             Err(Raw::XDEV | Raw::INVAL | Raw::OPNOTSUPP | Raw::NOSYS | Raw::PERM) => {
                 use rustix::fs::{SeekFrom, seek};
-                seek(source, SeekFrom::Start(from))?;
-                seek(copy, SeekFrom::Start(to))?;
+                seek(source, SeekFrom::Start(from)).at(Side::Source)?;
+                seek(copy, SeekFrom::Start(to)).at(Side::Target)?;
                 return pump(source, copy, Some(end - from));
             }
-            Err(e) => return Err(e),
+            // Only what is written needs room.
+            Err(e @ (Raw::NOSPC | Raw::DQUOT | Raw::FBIG)) => return Err(e).at(Side::Target),
+            Err(e) => return Err(e).at(Side::Both),
         }
         if crate::signals::ending() {
-            return Err(Raw::INTR);
+            return Err(Raw::INTR).at(Side::Both);
         }
     }
     Ok(())
 }
 
 /// Copies by reading and writing, to the end or so many bytes.
-fn pump(source: &File, copy: &File, limit: Option<u64>) -> rustix::io::Result<()> {
+fn pump(source: &File, copy: &File, limit: Option<u64>) -> Copied<()> {
     let mut buffer = vec![0; 256 << 10];
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
@@ -396,14 +481,14 @@ fn pump(source: &File, copy: &File, limit: Option<u64>) -> rustix::io::Result<()
             Ok(0) => break,
             Ok(n) => n,
             Err(Raw::INTR) if !crate::signals::ending() => continue,
-            Err(e) => return Err(e),
+            Err(e) => return Err(e).at(Side::Source),
         };
         let mut rest = &buffer[..n];
         while !rest.is_empty() {
             match rustix::io::write(copy, rest) {
                 Ok(n) => rest = &rest[n..],
                 Err(Raw::INTR) if !crate::signals::ending() => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(e).at(Side::Target),
             }
         }
         left -= n as u64;
@@ -411,26 +496,47 @@ fn pump(source: &File, copy: &File, limit: Option<u64>) -> rustix::io::Result<()
     Ok(())
 }
 
-/// Gives a copy its owner, extended attributes and mode.
-fn attributes(source: BorrowedFd<'_>, copy: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> {
+/// Gives a copy its owner, extended attributes and mode; what goes wrong does not keep the rest from it.
+fn attributes(source: BorrowedFd<'_>, copy: BorrowedFd<'_>, stat: &Stat) -> Copied<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     let owned = rustix::fs::chownat(copy, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
-    // What the target's filesystem cannot keep is not kept; capabilities go when the owner changes, so
-    // they are set after that.
-    let names: Vec<OsString> = xattr::names(source).unwrap_or_default();
+    // Capabilities go when the owner changes, so they are set after that.
+    let kept = extended_attributes(source, copy);
+    if !FileType::from_raw_mode(stat.st_mode).is_symlink() {
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        rustix::fs::chmod(crate::paths::proc_path(copy), mode).at(Side::Target)?;
+    }
+    owned.at(Side::Target).and(kept)
+}
+
+/// Gives a copy its extended attributes. Those of a kind that its filesystem does not have are left out; one that there
+/// is no room for, or that cannot be read, is an error.
+fn extended_attributes(source: BorrowedFd<'_>, copy: BorrowedFd<'_>) -> Copied<()> {
+    let names = match xattr::names(source) {
+        Err(Raw::OPNOTSUPP) => Vec::new(),
+        names => names.at(Side::Source)?,
+    };
     for acl in ACLS.iter().filter(|acl| !names.iter().any(|n| n == *acl)) {
         xattr::remove(copy, acl).ok();
     }
+    let mut done = Ok(());
     for name in &names {
-        if let Ok(value) = xattr::get(source, name) {
-            xattr::set(copy, name, &value).ok();
-        }
+        let this = match xattr::get(source, name) {
+            // Removed meanwhile.
+            Err(Raw::NODATA) => Ok(()),
+            Err(e) => Err(e).at(Side::Source),
+            Ok(value) => match xattr::set(copy, name, &value) {
+                Err(Raw::OPNOTSUPP | Raw::PERM | Raw::INVAL) => Ok(()),
+                set => set.at(Side::Target),
+            },
+        };
+        let named = this.map_err(|fault| {
+            let what = format!("extended attribute {}", shown(name));
+            Fault { error: fault.error.within(what), ..fault }
+        });
+        done = done.and(named);
     }
-    if !FileType::from_raw_mode(stat.st_mode).is_symlink() {
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-        rustix::fs::chmod(crate::paths::proc_path(copy), mode)?;
-    }
-    owned
+    done
 }
 
 #[allow(clippy::cast_possible_wrap, clippy::unnecessary_cast)] // As wide as this machine's are.

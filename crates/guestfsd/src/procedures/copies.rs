@@ -1,7 +1,7 @@
 //! Copying, moving and removing files and trees.
 
-use crate::copy::Copier;
-use crate::error::{Context, Error, Result};
+use crate::copy::{Copier, Names};
+use crate::error::{Context, Error, Result, shown};
 use crate::paths::{Entry, GuestPath};
 use crate::remove;
 use crate::session::Session;
@@ -36,12 +36,11 @@ pub(crate) fn cp(s: &mut Session, src: GuestPath<'_>, dest: GuestPath<'_>) -> Re
         let why = "is a directory, which cp_a and cp_r copy";
         return Err(Error::new(Errno::EISDIR, format!("src: {why}")).within(src));
     }
-    let to = target(s, &s.entry(src)?.name, dest)?;
+    let (to, names) = target(s, &s.entry(src)?.name, src, dest)?;
     if dest.bytes().ends_with(b"/") && to.lstat().is_err() && !is_directory(s, dest) {
         return Err(Error::new(Errno::ENOTDIR, Errno::ENOTDIR.describe()).within(dest));
     }
-    let copier = Copier::new(s.root()?, s.sysroot(), false);
-    copier.file(&source, to.dir.as_fd(), &to.name).map_err(|e| about(e, src, dest))
+    Copier::new(s.root()?, s.sysroot(), names, false).file(&source, to.dir.as_fd(), &to.name)
 }
 
 /// Copies a file or tree with owners, modes, times, links and attributes.
@@ -57,16 +56,15 @@ pub(crate) fn cp_r(s: &mut Session, src: GuestPath<'_>, dest: GuestPath<'_>) -> 
 fn copy_tree(s: &Session, src: GuestPath<'_>, dest: GuestPath<'_>, preserve: bool) -> Result<()> {
     let from = s.entry(src)?;
     from.lstat().on(src)?;
-    let to = target(s, &from.name, dest)?;
-    let copier = Copier::new(s.root()?, s.sysroot(), preserve);
-    copier.tree(&from, &to).map_err(|e| about(e, src, dest))
+    let (to, names) = target(s, &from.name, src, dest)?;
+    Copier::new(s.root()?, s.sysroot(), names, preserve).tree(&from, &to)
 }
 
 /// Moves a file or tree, to another filesystem too.
 pub(crate) fn mv(s: &mut Session, src: GuestPath<'_>, dest: GuestPath<'_>) -> Result<()> {
     let from = s.entry(src)?;
     let stat = from.lstat().on(src)?;
-    let to = target(s, &from.name, dest)?;
+    let (to, names) = target(s, &from.name, src, dest)?;
     if let Ok(there) = to.lstat()
         && (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)
     {
@@ -74,14 +72,14 @@ pub(crate) fn mv(s: &mut Session, src: GuestPath<'_>, dest: GuestPath<'_>) -> Re
             (rustix::fs::fstat(&from.dir).on(src)?, rustix::fs::fstat(&to.dir).on(dest)?);
         if from.name == to.name && (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino) {
             let e = Error::new(Errno::EINVAL, "source and destination are the same file");
-            return Err(about(e, src, dest));
+            return Err(e.within(both(src, dest)));
         }
         // Two names of one file: renaming one to the other would leave both.
         return rustix::fs::unlinkat(&from.dir, &*from.name, AtFlags::empty()).on(src);
     }
     match rustix::fs::renameat(&from.dir, &*from.name, &to.dir, &*to.name) {
         Err(Raw::XDEV) => {}
-        done => return done.on("rename").map_err(|e| about(e, src, dest)),
+        done => return done.on(both(src, dest)),
     }
     // Another filesystem. What is in its place goes first, as it would have gone by renaming.
     let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
@@ -90,25 +88,39 @@ pub(crate) fn mv(s: &mut Session, src: GuestPath<'_>, dest: GuestPath<'_>) -> Re
         Err(Raw::NOENT) => {}
         done => done.on(dest)?,
     }
-    let copier = Copier::new(s.root()?, s.sysroot(), true);
-    copier.tree(&from, &to).map_err(|e| about(e, src, dest))?;
+    Copier::new(s.root()?, s.sysroot(), names, true).tree(&from, &to)?;
     remove::tree(from.dir.as_fd(), &from.name).on(src)
 }
 
-fn about(e: Error, src: GuestPath<'_>, dest: GuestPath<'_>) -> Error {
-    e.within(dest).within(src)
+/// What an error is about that takes two names.
+fn both(src: GuestPath<'_>, dest: GuestPath<'_>) -> String {
+    format!("{} to {}", shown(src.as_os_str()), shown(dest.as_os_str()))
 }
 
 fn is_directory(s: &Session, path: GuestPath<'_>) -> bool {
     s.open(path, OFlags::PATH | OFlags::DIRECTORY).is_ok()
 }
 
-/// Where a copy goes: into `dest` under its own name if that is a directory, else it is `dest`.
-fn target(s: &Session, name: &OsStr, dest: GuestPath<'_>) -> Result<Entry> {
+/// Where a copy goes: into `dest` under its own name if that is a directory, else it is `dest`. With what is copied
+/// and to where, for errors.
+fn target(
+    s: &Session,
+    name: &OsStr,
+    src: GuestPath<'_>,
+    dest: GuestPath<'_>,
+) -> Result<(Entry, Names)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let mut names =
+        Names { source: src.as_os_str().to_owned(), target: dest.as_os_str().to_owned() };
     match s.root()?.open(dest.as_os_str(), flags, Mode::empty()) {
-        Ok(dir) => Ok(Entry { dir, name: name.to_owned() }),
-        Err(Raw::NOENT | Raw::NOTDIR) => s.entry(dest),
+        Ok(dir) => {
+            if !dest.bytes().ends_with(b"/") {
+                names.target.push("/");
+            }
+            names.target.push(name);
+            Ok((Entry { dir, name: name.to_owned() }, names))
+        }
+        Err(Raw::NOENT | Raw::NOTDIR) => Ok((s.entry(dest)?, names)),
         Err(e) => Err(e).on(dest),
     }
 }
