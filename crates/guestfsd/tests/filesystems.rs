@@ -35,6 +35,22 @@ fn what_was_made_is_found_with_its_label_and_uuid() {
 }
 
 #[test]
+fn errors_of_programs_say_what_was_wrong_and_not_how_to_call_them() {
+    let device = blank(16);
+    let mut d = Daemon::isolated();
+    let e = d.client.mkfs("xfs", device.name(), &options::Mkfs::default()).unwrap_err();
+    let text = e.to_string();
+    assert!(text.ends_with("mkfs.xfs: Filesystem must be larger than 300MB."), "{text}");
+    mkfs(&mut d, "ext4", &device);
+    d.client.mount(device.name(), "/").unwrap();
+    let e = d.client.e2fsck(device.name(), &options::E2fsck::default()).unwrap_err();
+    let text = e.to_string();
+    let expected =
+        format!("e2fsck: {} is mounted.\ne2fsck: Cannot continue, aborting.", device.name());
+    assert!(text.ends_with(&expected), "{text}");
+}
+
+#[test]
 fn clones_of_an_xfs_are_mounted_at_the_same_time_and_their_logs_replayed() {
     let template = LoopDevice::with_filesystem(&["mkfs.xfs", "-q"], 320);
     let mut first = Daemon::isolated();
