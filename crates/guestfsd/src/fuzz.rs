@@ -75,7 +75,6 @@ pub fn texts(input: &[u8]) {
         }
         _ => {
             architecture::of_head(text);
-            architecture::decompressor(text);
         }
     }
 }
@@ -139,10 +138,9 @@ pub fn cpio(input: &[u8]) {
     }
     all.and_then(|()| reader.finish()).ok();
     assert!(sink.0 <= archive.len(), "contents are of the archive");
-    let mut archive_of_programs = architecture::Archive::default();
-    for piece in archive.chunks(length) {
-        archive_of_programs.feed(piece);
-    }
+    let mut first = architecture::FirstProgram::default();
+    let mut reader = Reader::new(&mut first);
+    archive.chunks(length).find(|piece| reader.push(piece).is_err());
 }
 
 /// A tar archive that comes in pieces, whose length the first two bytes say; it is unpacked in this directory.

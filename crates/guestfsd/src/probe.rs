@@ -23,6 +23,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use uuid::Uuid;
 
 /// What was found on a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,19 +168,10 @@ fn text(bytes: &[u8]) -> &[u8] {
     bytes[..end].trim_ascii_end()
 }
 
-/// A UUID as text; none if it is all zeros.
+/// A UUID as text; empty if it is all zeros.
 fn uuid(bytes: &[u8]) -> String {
-    if bytes.iter().all(|&b| b == 0) {
-        return String::new();
-    }
-    let mut out = String::with_capacity(36);
-    for (i, b) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        out.push_str(&format!("{b:02x}"));
-    }
-    out
+    let uuid = Uuid::from_slice(bytes).unwrap_or_default();
+    if uuid.is_nil() { String::new() } else { uuid.to_string() }
 }
 
 /// UTF-16, little endian, up to its first NUL, as UTF-8.

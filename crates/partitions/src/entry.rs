@@ -62,7 +62,7 @@ impl Entry {
     pub fn uuid(&self) -> String {
         match self {
             Self::Mbr { disk, partition } => format!("{disk:08x}-{:02x}", partition.number),
-            Self::Gpt(partition) => partition.guid.to_string().to_ascii_lowercase(),
+            Self::Gpt(partition) => partition.guid.0.to_string(),
         }
     }
 

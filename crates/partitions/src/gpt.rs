@@ -178,7 +178,7 @@ fn header_crc(header: &[u8]) -> Option<u32> {
 impl Table {
     /// Identifies the disk.
     pub fn disk_guid(&self) -> Guid {
-        Guid::at(&self.header[DISK_GUID])
+        guid(&self.header[DISK_GUID])
     }
 
     /// Partitions, by place on the disk.
@@ -203,7 +203,7 @@ impl Table {
 
     /// Identifies the disk anew.
     pub fn set_disk_guid(&mut self, guid: Guid) {
-        self.header[DISK_GUID].copy_from_slice(&guid.0);
+        self.header[DISK_GUID].copy_from_slice(&guid.to_disk());
     }
 
     /// Changes a field of a partition; false if there is no such partition.
@@ -215,8 +215,8 @@ impl Table {
             return false;
         }
         match field {
-            Field::Type(guid) => entry[TYPE].copy_from_slice(&guid.0),
-            Field::Unique(guid) => entry[UNIQUE].copy_from_slice(&guid.0),
+            Field::Type(guid) => entry[TYPE].copy_from_slice(&guid.to_disk()),
+            Field::Unique(guid) => entry[UNIQUE].copy_from_slice(&guid.to_disk()),
             Field::Attributes(bits) => entry[ATTRIBUTES].copy_from_slice(&bits.to_le_bytes()),
             Field::Name(name) => {
                 entry[NAME].fill(0);
@@ -264,7 +264,7 @@ impl Table {
 }
 
 fn partition(number: u32, entry: &[u8]) -> Option<Partition> {
-    let type_guid = Guid::at(&entry[TYPE]);
+    let type_guid = guid(&entry[TYPE]);
     if type_guid == Guid::default() {
         return None;
     }
@@ -273,7 +273,7 @@ fn partition(number: u32, entry: &[u8]) -> Option<Partition> {
     Some(Partition {
         number,
         type_guid,
-        guid: Guid::at(&entry[UNIQUE]),
+        guid: guid(&entry[UNIQUE]),
         first: le(&entry[FIRST]),
         last: le(&entry[LAST]),
         attributes: le(&entry[ATTRIBUTES]),
@@ -290,4 +290,9 @@ fn write_at(disk: &mut (impl Write + Seek), offset: u64, bytes: &[u8]) -> io::Re
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     let sum = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, bytes);
     u32::try_from(sum).unwrap_or(u32::MAX)
+}
+
+/// The GUID in a field of a header or an entry.
+fn guid(field: &[u8]) -> Guid {
+    field.first_chunk().copied().map(Guid::from_disk).unwrap_or_default()
 }

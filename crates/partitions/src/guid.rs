@@ -1,48 +1,34 @@
-//! GUIDs as GPT has them: the first three groups are little-endian.
+//! GUIDs as GPT has them: UUIDs whose first three groups are little-endian on disk, and which are shown in capitals.
 
 use std::fmt;
+use uuid::Uuid;
 
-/// A GUID as on disk.
+/// A GUID of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Guid(pub [u8; 16]);
+pub struct Guid(pub Uuid);
 
-/// Where the bytes of the text are on disk; groups end after the 4th, 6th, 8th and 10th.
-const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+/// Characters of a UUID with its dashes: other ways to write one are not taken.
+const LEN: usize = 36;
 
 impl Guid {
     /// From its text, in upper or lower case.
     pub fn parse(text: &str) -> Option<Self> {
-        let groups: Vec<&str> = text.split('-').collect();
-        if groups.iter().map(|g| g.len()).ne([8, 4, 4, 4, 12]) {
-            return None;
-        }
-        let digits = groups.concat();
-        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut bytes = [0; 16];
-        for (at, pair) in ORDER.iter().zip(digits.as_bytes().chunks(2)) {
-            bytes[*at] = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(bytes))
+        (text.len() == LEN).then(|| Uuid::try_parse(text).ok().map(Self)).flatten()
     }
 
     /// From a table.
-    pub(crate) fn at(bytes: &[u8]) -> Self {
-        let mut guid = [0; 16];
-        guid.copy_from_slice(&bytes[..16]);
-        Self(guid)
+    pub fn from_disk(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes_le(bytes))
+    }
+
+    /// As it is in a table.
+    pub fn to_disk(self) -> [u8; 16] {
+        self.0.to_bytes_le()
     }
 }
 
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, at) in ORDER.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{:02X}", self.0[*at])?;
-        }
-        Ok(())
+        write!(f, "{:X}", self.0.hyphenated())
     }
 }

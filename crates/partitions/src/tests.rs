@@ -279,9 +279,11 @@ fn a_gpt_whose_copy_has_no_place_is_not_written() {
 fn guids_are_read_as_they_are_shown() {
     let text = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B";
     let guid = Guid::parse(text).unwrap();
-    assert_eq!(guid.0[..4], [0x28, 0x73, 0x2a, 0xc1]);
+    assert_eq!(guid.to_disk()[..4], [0x28, 0x73, 0x2a, 0xc1]);
     assert_eq!(guid.to_string(), text);
-    for wrong in ["", "C12A7328", "C12A7328F81F-11D2-BA4B-00A0C93EC93B", &text.replace('C', "G")] {
+    let others = [text.replace('-', ""), format!("{{{text}}}"), format!("urn:uuid:{text}")];
+    let wrong = ["", "C12A7328", "C12A7328F81F-11D2-BA4B-00A0C93EC93B", &text.replace('C', "G")];
+    for wrong in wrong.into_iter().chain(others.iter().map(String::as_str)) {
         assert_eq!(Guid::parse(wrong), None, "{wrong}");
     }
 }

@@ -1,4 +1,4 @@
-//! Taking initramfs images apart, fed piece by piece: archives one after the other, with zeroes in between.
+//! Taking archives apart that come piece by piece: one after the other, with zeroes in between.
 
 use crate::cpio::{ALIGN, FIELDS, HEADER, MAGIC_CRC, MAGIC_NEWC, TRAILER};
 use crate::error::{Error, Result};
@@ -230,15 +230,7 @@ mod tests {
     }
 
     fn member(name: &str, content: &[u8]) -> Vec<u8> {
-        let mut out = MAGIC_NEWC.to_vec();
-        let fields = [1, 0o100_644, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
-        fields.iter().for_each(|f| out.extend_from_slice(format!("{f:08X}").as_bytes()));
-        out.extend_from_slice(name.as_bytes());
-        out.push(0);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out.extend_from_slice(content);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
+        crate::cpio::member(name, 0o100_644, content)
     }
 
     fn read(pieces: &[&[u8]]) -> Result<Vec<(String, Vec<u8>)>> {

@@ -1,6 +1,11 @@
 //! The architecture that a program, library, kernel module, kernel or initrd is for: from its first bytes, or
 //! from those of the first program in it.
 
+use crate::cpio::read::{Member, Sink};
+use crate::error::{Error, Result};
+use guestfs_api::Errno;
+use rustix::fs::FileType;
+
 /// Bytes at a file's beginning that say what it is.
 pub const HEAD: usize = 4096;
 
@@ -79,146 +84,61 @@ fn pe(head: &[u8]) -> Option<&'static str> {
     PE.iter().find(|(number, _)| *number == machine).map(|(_, name)| *name)
 }
 
-/// How a file is compressed, as the program that undoes that.
-pub fn decompressor(head: &[u8]) -> Option<&'static str> {
-    const MAGIC: &[(&[u8], &str)] = &[
-        (b"\x1f\x8b", "gzip"),
-        (b"BZh", "bzip2"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x5d\0\0", "xz"),
-        (b"\x28\xb5\x2f\xfd", "zstd"),
-        (b"\x02\x21\x4c\x18", "lz4"),
-        (b"\x04\x22\x4d\x18", "lz4"),
-        (b"\x89LZO\0", "lzop"),
-    ];
-    MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, program)| *program)
-}
-
-/// Whether a file begins as a cpio archive of the kind that the kernel takes.
-pub fn is_cpio(head: &[u8]) -> bool {
-    head.starts_with(b"070701") || head.starts_with(b"070702")
-}
-
-/// Bytes of an entry's header.
-const ENTRY: usize = 110;
-/// Longest name of an entry.
-const MAX_NAME: u64 = 4096;
-
-/// Looks for the first program in a cpio archive that comes in pieces of any size.
+/// Looks for the first program in archives, and stops reading there.
 #[derive(Debug, Default)]
-pub struct Archive {
-    /// What has come and is not yet understood.
-    pending: Vec<u8>,
-    /// Bytes to be passed over.
-    skip: u64,
-    /// At the end; yields how far into the stream.
-    ended: bool,
-    /// Bytes that have been consumed.
-    position: u64,
+pub struct FirstProgram {
+    /// The beginning of a file.
+    head: Vec<u8>,
+    /// How long that is to be; 0 where it does not matter.
+    wanted: usize,
+    found: Option<&'static str>,
 }
 
-/// What a piece of an archive has led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// More is needed.
-    More,
-    /// A program of this architecture.
-    Found(&'static str),
-    /// The archive ended at this position of the stream.
-    Ended(u64),
-    /// It is not an archive, or is no longer.
-    Nonsense,
-}
-
-impl Archive {
-    /// Takes the next piece.
-    pub fn feed(&mut self, mut piece: &[u8]) -> Progress {
-        while !self.ended {
-            if self.skip > 0 {
-                let n = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
-                piece = &piece[n..];
-                self.skip -= n as u64;
-                self.position += n as u64;
-                if self.skip > 0 {
-                    return Progress::More;
-                }
-            }
-            // Never more than a header, a name and a program's first bytes.
-            let need = match self.needed() {
-                Ok(need) => need,
-                Err(progress) => return progress,
-            };
-            let n = need.saturating_sub(self.pending.len()).min(piece.len());
-            self.pending.extend_from_slice(&piece[..n]);
-            piece = &piece[n..];
-            if self.pending.len() < need {
-                return Progress::More;
-            }
-            if let Some(progress) = self.entry(need) {
-                return progress;
-            }
-        }
-        Progress::Ended(self.position)
-    }
-
-    /// Bytes that have to be there before the next step, as far as is known yet.
-    fn needed(&self) -> Result<usize, Progress> {
-        if self.pending.len() < ENTRY {
-            return Ok(ENTRY);
-        }
-        let (_, size, name) = header(&self.pending).ok_or(Progress::Nonsense)?;
-        let head = size.min(HEAD as u64);
-        usize::try_from((ENTRY as u64 + name).next_multiple_of(4) + head)
-            .map_err(|_| Progress::Nonsense)
-    }
-
-    /// Takes an entry whose `need` bytes are there; none if it is passed over.
-    fn entry(&mut self, need: usize) -> Option<Progress> {
-        let Some((mode, size, name)) = header(&self.pending) else {
-            return Some(Progress::Nonsense);
-        };
-        let begin = usize::try_from((ENTRY as u64 + name).next_multiple_of(4)).ok()?;
-        let whole = (begin as u64 + size).next_multiple_of(4);
-        if need < begin || (need as u64) < begin as u64 + size.min(HEAD as u64) {
-            // Only the header was there.
-            return None;
-        }
-        let is_end = self.pending[ENTRY..].starts_with(b"TRAILER!!!\0");
-        let head = self.pending.get(begin..need).unwrap_or_default();
-        // Regular files only: others have no contents of their own.
-        if mode & 0o170_000 == 0o100_000
-            && let Some(found) = elf(head)
-        {
-            return Some(Progress::Found(found));
-        }
-        let taken = self.pending.len() as u64;
-        self.position += taken;
-        self.pending.clear();
-        if is_end {
-            self.ended = true;
-            return Some(Progress::Ended(self.position));
-        }
-        self.skip = whole.saturating_sub(taken);
-        None
+impl FirstProgram {
+    /// The architecture that it is for.
+    pub fn architecture(&self) -> Option<&'static str> {
+        self.found
     }
 }
 
-/// Mode, size and length of the name in an entry's header.
-fn header(bytes: &[u8]) -> Option<(u32, u64, u64)> {
-    if !is_cpio(bytes) {
-        return None;
+impl Sink for FirstProgram {
+    fn member(&mut self, member: Member) -> Result<()> {
+        self.head.clear();
+        // Others have no content of their own.
+        let is_file = FileType::from_raw_mode(member.mode).is_file();
+        let most = usize::try_from(member.size).unwrap_or(HEAD).min(HEAD);
+        self.wanted = if is_file { most } else { 0 };
+        Ok(())
     }
-    let field = |n: usize| {
-        let hex = std::str::from_utf8(bytes.get(6 + 8 * n..14 + 8 * n)?).ok()?;
-        u32::from_str_radix(hex, 16).ok()
-    };
-    let (mode, size, name) = (field(1)?, u64::from(field(6)?), u64::from(field(11)?));
-    (1..=MAX_NAME).contains(&name).then_some((mode, size, name))
+
+    fn content(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.wanted == 0 {
+            return Ok(());
+        }
+        let room = self.wanted - self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        if self.head.len() < self.wanted {
+            return Ok(());
+        }
+        self.wanted = 0;
+        self.found = elf(&self.head);
+        match self.found {
+            Some(_) => Err(enough()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Ends reading, because what is looked for was seen.
+pub(crate) fn enough() -> Error {
+    Error::new(Errno::ECANCELED, "enough was seen")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpio::member;
+    use crate::cpio::read::Reader;
     use proptest::prelude::*;
 
     /// The beginning of an ELF file.
@@ -228,18 +148,6 @@ mod tests {
         out.resize(18, 0);
         out.extend(if data == 1 { machine.to_le_bytes() } else { machine.to_be_bytes() });
         out.resize(64, 0);
-        out
-    }
-
-    fn entry(name: &str, mode: u32, data: &[u8]) -> Vec<u8> {
-        let len = |n: usize| u32::try_from(n).unwrap();
-        let (size, name_size) = (len(data.len()), len(name.len() + 1));
-        let fields = [1, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
-        let fields = fields.map(|f| format!("{f:08x}"));
-        let mut out = format!("070701{}{name}\0", fields.concat()).into_bytes();
-        out.resize(out.len().next_multiple_of(4), 0);
-        out.extend_from_slice(data);
-        out.resize(out.len().next_multiple_of(4), 0);
         out
     }
 
@@ -281,34 +189,27 @@ mod tests {
 
     #[test]
     fn the_first_program_of_an_archive_is_found_however_it_comes() {
-        let mut archive = entry("bin", 0o40755, b"");
-        archive.extend(entry("bin/script", 0o100_755, b"#!/bin/sh\n"));
-        archive.extend(entry("bin/ls", 0o100_755, &program(183, 2, 1)));
+        let archive = [
+            member("bin", 0o40755, b""),
+            member("bin/script", 0o100_755, b"#!/bin/sh\n"),
+            member("bin/link", 0o120_777, &program(62, 2, 1)),
+            member("bin/ls", 0o100_755, &program(183, 2, 1)),
+            member("bin/other", 0o100_755, &program(62, 2, 1)),
+        ]
+        .concat();
         for step in [1, 7, 110, 4096] {
-            let mut reader = Archive::default();
-            let found = archive.chunks(step).map(|c| reader.feed(c));
-            let found = found.into_iter().find(|p| *p != Progress::More);
-            assert_eq!(found, Some(Progress::Found("aarch64")), "{step}");
+            let mut first = FirstProgram::default();
+            let mut reader = Reader::new(&mut first);
+            let stopped = archive.chunks(step).find_map(|piece| reader.push(piece).err());
+            assert_eq!(stopped.map(|e| e.errno()), Some(Errno::ECANCELED), "{step}");
+            assert_eq!(first.architecture(), Some("aarch64"), "{step}");
         }
-    }
-
-    #[test]
-    fn the_end_of_an_archive_says_where_it_is() {
-        let mut archive = entry("kernel/x86", 0o40755, b"");
-        archive.extend(entry("TRAILER!!!", 0, b""));
-        let len = archive.len() as u64;
-        archive.extend(b"more");
-        assert_eq!(Archive::default().feed(&archive), Progress::Ended(len));
     }
 
     proptest! {
         #[test]
-        fn bytes_of_any_kind_do_no_harm(pieces: Vec<Vec<u8>>) {
-            let mut archive = Archive::default();
-            for piece in &pieces {
-                of_head(piece);
-                archive.feed(piece);
-            }
+        fn bytes_of_any_kind_do_no_harm(bytes: Vec<u8>) {
+            of_head(&bytes);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Looking at the filesystem that is mounted on the sysroot: what is not there, or cannot be read, is none.
 
 use super::architecture;
+use crate::casefold;
 use crate::paths::Root;
 use crate::session::Session;
 use rustix::fs::{Dir, FileType, Mode, OFlags};
@@ -82,28 +83,12 @@ impl<'s> Guest<'s> {
         let mut found = Vec::new();
         for name in path.split('/').filter(|n| !n.is_empty()) {
             let dir = if found.is_empty() { OsStr::new("/") } else { OsStr::from_bytes(&found) };
-            let name = self.entry(dir, name.as_bytes())?;
+            let open =
+                self.root.open(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).ok()?;
+            let name = casefold::find(Dir::new(open).ok()?, name.as_bytes()).ok()??;
             found.push(b'/');
             found.extend(name);
         }
         Some(OsString::from_vec(found))
-    }
-
-    /// The name in a directory that is this one but for case; the same is taken before another.
-    fn entry(&self, dir: &OsStr, name: &[u8]) -> Option<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let open = self.root.open(dir, flags, Mode::empty()).ok()?;
-        let mut like = None;
-        for entry in Dir::new(open).ok()? {
-            let entry = entry.ok()?;
-            let this = entry.file_name().to_bytes();
-            if this == name {
-                return Some(this.to_vec());
-            }
-            if this.eq_ignore_ascii_case(name) {
-                like = Some(this.to_vec());
-            }
-        }
-        like
     }
 }

@@ -4,6 +4,7 @@
 //! cells are read one at a time and only up to a limit, and no list is followed deeper than the format has
 //! it. Nothing is written and no log is replayed.
 
+use crate::casefold;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -105,7 +106,7 @@ impl<S: Source> Hive<S> {
     pub fn child(&self, key: Key, name: &str) -> Option<Key> {
         let mut found = None;
         self.for_each_subkey(key, &mut |key, this| {
-            let same = this.chars().flat_map(char::to_lowercase).eq(name.to_lowercase().chars());
+            let same = casefold::same(this.as_bytes(), name.as_bytes());
             if same {
                 found = Some(key);
             }
@@ -126,7 +127,7 @@ impl<S: Source> Hive<S> {
 
     /// The value of this name; case does not matter.
     pub fn value(&self, key: Key, name: &str) -> Option<Value> {
-        self.values(key).find(|v| v.name.eq_ignore_ascii_case(name))
+        self.values(key).find(|v| casefold::same(v.name.as_bytes(), name.as_bytes()))
     }
 
     /// The values of a key, as far as they make sense.

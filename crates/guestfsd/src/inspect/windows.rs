@@ -7,6 +7,7 @@ use crate::devices::by_version;
 use crate::probe::partition;
 use crate::procedures;
 use crate::session::Session;
+use partitions::guid::Guid;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -142,13 +143,8 @@ fn letter(name: &str) -> Option<String> {
 /// What the data of such a value names: signature and offset, or `DMIO:ID:` and a GUID.
 fn target(data: &[u8]) -> Option<Target> {
     if let Some(guid) = data.strip_prefix(b"DMIO:ID:") {
-        let guid: [u8; 16] = guid.try_into().ok()?;
-        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        // The first three parts are little-endian numbers.
-        let [a, b, c, d, e, f, g, h, rest @ ..] = guid;
-        let (first, node) = rest.split_at(2);
-        let parts = [&[d, c, b, a][..], &[f, e], &[h, g], first, node].map(hex);
-        return Some(Target::Gpt { uuid: parts.join("-") });
+        let guid = Guid::from_disk(guid.try_into().ok()?);
+        return Some(Target::Gpt { uuid: guid.0.to_string() });
     }
     let (signature, start) = data.split_first_chunk::<4>()?;
     let start: [u8; 8] = start.try_into().ok()?;

@@ -1,18 +1,13 @@
 //! Questions about operating systems: inspecting, and asking what was found.
 
 use crate::error::{Error, Result};
-use crate::inspect::{self, Os, architecture};
+use crate::inspect::{self, Os};
 use crate::mountable::{Mountable, MountableName};
-use crate::paths::GuestPath;
 use crate::rpm;
 use crate::session::Session;
 use crate::tool::Tool;
-use crate::transfer::from_io;
 use guestfs_api::{Errno, structs};
-use rustix::fs::OFlags;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 /// What is told where something could not be found out.
@@ -207,118 +202,5 @@ pub(crate) fn internal_list_rpm_applications(
         // The process cannot say more than that it failed.
         _ if text.starts_with("librpm ") => Err(Error::not_supported(text)),
         _ => Err(Error::new(Errno::EIO, text)),
-    }
-}
-
-/// The architecture that a file is for.
-pub(crate) fn file_architecture(s: &mut Session, filename: GuestPath<'_>) -> Result<&'static str> {
-    let path = s.open(filename, OFlags::PATH)?;
-    let stat = rustix::fs::fstat(&path).map_err(|e| Error::new(crate::paths::errno(e), "stat"))?;
-    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
-        return Err(Error::argument("filename", filename, "not a regular file"));
-    }
-    let mut file = s.open(filename, OFlags::RDONLY | OFlags::NONBLOCK)?;
-    let found = architecture_of(&mut file, 0, MAX_ARCHIVES).map_err(|e| e.within(filename))?;
-    found.ok_or_else(|| {
-        let why =
-            "not a file whose architecture is known: not a program, library, module or initrd";
-        Error::argument("filename", filename, why)
-    })
-}
-
-/// Most archives of one initrd, one after the other.
-const MAX_ARCHIVES: u32 = 8;
-
-/// The architecture of what begins at this offset of a file; so many archives may follow each other.
-fn architecture_of(file: &mut File, offset: u64, left: u32) -> Result<Option<&'static str>> {
-    file.seek(SeekFrom::Start(offset)).map_err(|e| from_io(e, "seek"))?;
-    let mut head = Vec::new();
-    let mut start = (&mut *file).take(architecture::HEAD as u64);
-    start.read_to_end(&mut head).map_err(|e| from_io(e, "read"))?;
-    if let Some(found) = architecture::of_head(&head) {
-        return Ok(Some(found));
-    }
-    file.seek(SeekFrom::Start(offset)).map_err(|e| from_io(e, "seek"))?;
-    if architecture::is_cpio(&head) {
-        return if left == 0 { Ok(None) } else { in_archive(file, offset, left - 1) };
-    }
-    let Some(program) = architecture::decompressor(&head) else { return Ok(None) };
-    let mut search = Search::default();
-    let tool = Tool::new(program).arg("-dc");
-    let streamed = tool.stream(file, &mut |piece| search.take(piece));
-    match (search.found, streamed) {
-        (Some(found), _) => Ok(Some(found)),
-        // What follows an archive's end is of no interest; whether the program is, is.
-        (None, Ok(output)) if output.code == 0 || search.over => Ok(None),
-        (None, Ok(output)) => Err(output.failure()),
-        (None, Err(e)) if e.errno() == Errno::ECANCELED => Ok(None),
-        (None, Err(e)) => Err(e),
-    }
-}
-
-/// An archive that is not compressed: the processor's microcode, before the archive that matters.
-fn in_archive(file: &mut File, offset: u64, left: u32) -> Result<Option<&'static str>> {
-    let mut archive = architecture::Archive::default();
-    let mut piece = vec![0; 64 << 10];
-    loop {
-        let n = file.read(&mut piece).map_err(|e| from_io(e, "read"))?;
-        if n == 0 {
-            return Ok(None);
-        }
-        match archive.feed(&piece[..n]) {
-            architecture::Progress::More => {}
-            architecture::Progress::Found(found) => return Ok(Some(found)),
-            architecture::Progress::Nonsense => return Ok(None),
-            architecture::Progress::Ended(len) => {
-                let next = next_archive(file, offset.saturating_add(len))?;
-                return next.map_or(Ok(None), |next| architecture_of(file, next, left));
-            }
-        }
-    }
-}
-
-/// Where the zeros after an archive end.
-fn next_archive(file: &mut File, offset: u64) -> Result<Option<u64>> {
-    /// Padding is to a block, as a rule.
-    const MOST: u64 = 1 << 20;
-    file.seek(SeekFrom::Start(offset)).map_err(|e| from_io(e, "seek"))?;
-    let mut padding = Vec::new();
-    file.take(MOST).read_to_end(&mut padding).map_err(|e| from_io(e, "read"))?;
-    Ok(padding.iter().position(|&b| b != 0).map(|at| offset + at as u64))
-}
-
-/// Looks for a program in what comes out of a decompressor.
-#[derive(Default)]
-struct Search {
-    head: Vec<u8>,
-    archive: architecture::Archive,
-    bytes: u64,
-    found: Option<&'static str>,
-    over: bool,
-}
-
-impl Search {
-    /// Most bytes that are looked through: what is compressed may be without end.
-    const MOST: u64 = 2 << 30;
-
-    fn take(&mut self, piece: &[u8]) -> Result<()> {
-        let stop = || Error::new(Errno::ECANCELED, "enough was seen");
-        self.bytes += piece.len() as u64;
-        let room = architecture::HEAD.saturating_sub(self.head.len());
-        self.head.extend_from_slice(&piece[..piece.len().min(room)]);
-        self.found = architecture::of_head(&self.head);
-        if self.found.is_none() {
-            let progress = self.archive.feed(piece);
-            // A single file is not an archive from its first bytes on.
-            let plain = self.head.len() < architecture::HEAD && !architecture::is_cpio(&self.head);
-            match progress {
-                architecture::Progress::Found(found) => self.found = Some(found),
-                architecture::Progress::More => {}
-                architecture::Progress::Nonsense if plain => {}
-                _ => self.over = true,
-            }
-        }
-        self.over |= self.found.is_some() || self.bytes > Self::MOST;
-        if self.over { Err(stop()) } else { Ok(()) }
     }
 }

@@ -4,6 +4,7 @@
 //! generated dispatch is an error: a function without a procedure.
 #![deny(dead_code)]
 
+mod architecture;
 mod archives;
 mod augeas;
 mod blkid;
@@ -46,6 +47,7 @@ mod transfer;
 mod xattrs;
 mod xfs;
 
+pub(crate) use architecture::*;
 pub(crate) use archives::*;
 pub(crate) use augeas::*;
 pub(crate) use blkid::*;

@@ -1,5 +1,6 @@
 //! Paths: what they really are, and which ones match.
 
+use crate::casefold;
 use crate::error::{Calling, Context, Error, Result};
 use crate::glob::Pattern;
 use crate::mounts::client_path;
@@ -31,7 +32,7 @@ pub(crate) fn case_sensitive_path(s: &mut Session, path: GuestPath<'_>) -> Resul
             OsStr::from_bytes(if found.is_empty() { b"/" } else { &found }),
         )?;
         let open = s.open(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let real = real_name(Dir::new(open).on(dir)?, name).on(dir)?;
+        let real = casefold::find(Dir::new(open).on(dir)?, name).on(dir)?;
         found.push(b'/');
         match real {
             Some(real) => found.extend_from_slice(&real),
@@ -46,25 +47,6 @@ pub(crate) fn case_sensitive_path(s: &mut Session, path: GuestPath<'_>) -> Resul
         found.push(b'/');
     }
     Ok(OsString::from_vec(found))
-}
-
-/// The name in a directory that is this one, if need be in other capitals.
-fn real_name(dir: Dir, name: &[u8]) -> rustix::io::Result<Option<Vec<u8>>> {
-    let lower = std::str::from_utf8(name).map(str::to_lowercase);
-    let mut found = None;
-    for entry in dir {
-        let entry = entry?;
-        let here = entry.file_name().to_bytes();
-        if here == name {
-            return Ok(Some(name.to_vec()));
-        }
-        let same = here.eq_ignore_ascii_case(name)
-            || matches!((&lower, std::str::from_utf8(here)), (Ok(a), Ok(b)) if *a == b.to_lowercase());
-        if same {
-            found = Some(here.to_vec());
-        }
-    }
-    Ok(found)
 }
 
 /// Paths that match a pattern of the shell; of directories with a slash behind them unless that is turned off.

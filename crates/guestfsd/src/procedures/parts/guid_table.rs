@@ -150,7 +150,11 @@ pub(crate) fn part_get_gpt_attributes(
 /// Sets which one a disk is.
 pub(crate) fn part_set_disk_guid(s: &mut Session, device: Device, text: &OsStr) -> Result<()> {
     let disk = guid(text)?;
-    edit_gpt(s, &device, |table| {
+    set_disk_guid(s, &device, disk)
+}
+
+fn set_disk_guid(s: &mut Session, device: &Device, disk: Guid) -> Result<()> {
+    edit_gpt(s, device, |table| {
         table.set_disk_guid(disk);
         Ok(())
     })
@@ -163,9 +167,7 @@ pub(crate) fn part_get_disk_guid(_: &mut Session, device: Device) -> Result<Stri
 
 /// Makes a disk one of its own.
 pub(crate) fn part_set_disk_guid_random(s: &mut Session, device: Device) -> Result<()> {
-    const UUID: &str = "/proc/sys/kernel/random/uuid";
-    let text = std::fs::read_to_string(UUID).on(UUID)?;
-    part_set_disk_guid(s, device, OsStr::new(text.trim()))
+    set_disk_guid(s, &device, Guid(uuid::Uuid::new_v4()))
 }
 
 /// Moves the copy of a GPT to the end of a disk that has grown.
