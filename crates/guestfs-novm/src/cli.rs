@@ -53,15 +53,23 @@ pub struct Options {
 pub const TRUST: &str = "\
 Which mode to trust:
   --instant  The host's own kernel parses the guest's filesystems and
-             partitions: a guest that is hostile can attack it. Programs of the
-             guest (the calls command, sh and others) run as root of the host,
-             kept in only by namespaces: do not run those of a guest that you
-             do not trust. The daemon sees the host's programs and /etc,
-             read-only, and no other file or device of it; device nodes in a
-             guest's filesystems do not work. Only root can use it: to other
-             users the kernel gives neither loop devices nor mounts of disk
-             filesystems, user namespaces or not. What the host's kernel lacks
-             is missing: often LVM, LUKS, RAID, or FAT.
+             partitions: a guest that is hostile can attack it. So can it
+             attack the daemon and the host's programs that read its disks
+             (mount, fsck, parted): they run as root of the host, kept in by
+             namespaces alone, and one that is taken over has the host.
+             Programs of the guest (the calls command, sh and others) run as
+             root without the rights to mount, to load modules, to trace or to
+             use the host's devices. Of devices they see the session's own
+             disks; all that they can write to is mounted nodev; /proc, /sys
+             and /dev are read-only to them. With the network switched on they
+             have the host's network, services on localhost and abstract
+             sockets included. The daemon sees the host's programs and /etc,
+             read-only, and no other file of it; nodes in /dev are those of
+             disks and loop devices that this session attached, for as long as
+             they are attached. Only root can use it: to other users the kernel
+             gives neither loop devices nor mounts of disk filesystems, user
+             namespaces or not. What the host's kernel lacks is missing: often
+             LVM, LUKS, RAID, or FAT.
   --uml      A kernel that is a process of this user, without any rights,
              parses the guest's filesystems. A guest that takes it over has
              what this user has on the host: reading its files, writing its

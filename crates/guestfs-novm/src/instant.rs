@@ -9,7 +9,8 @@
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
 use crate::image::{Image, Kind};
-use crate::loopdev::Loop;
+use crate::loopdev::{Control, Loop};
+use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
 use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
@@ -55,7 +56,7 @@ pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
         channel: channel.into(),
         verbose: machine.verbose,
         network: machine.network,
-        own_kernel: false,
+        kernel: Kernel::Hosts,
     };
     let child = match fork_into_pid_namespace()? {
         Fork::Child => {
@@ -99,7 +100,7 @@ fn child(daemon: &Path, options: Daemon, told: impl Read, uevents: &Uevents) -> 
     if !options.network {
         sys::loopback_up().on("the loopback interface")?;
     }
-    let root = Root::make(daemon)?;
+    let root = Root::make(daemon, Kernel::Hosts)?;
     let disks = move || {
         let mut message = String::new();
         told.take(MAX_MESSAGE).read_to_string(&mut message).on("pipe")?;
@@ -130,15 +131,17 @@ struct Session {
 impl Session {
     /// Makes the images loop devices and tells the child.
     fn attach(&mut self, machine: &Machine, images: &[Image], mut tell: impl Write) -> Result<()> {
+        let control = Control::open()?;
         let mut message = String::new();
         for (drive, image) in machine.drives.iter().zip(images) {
             let sector = drive.sector.unwrap_or(0);
             let attached = if image.kind == Kind::Raw {
                 let file = image.open_locked()?;
-                Loop::attach(&file, &image.path, image.read_only, sector)?
+                control.attach(&file, &image.path, image.read_only, sector)?
             } else {
                 let export = Export::start(image)?;
-                let attached = Loop::attach(export.file(), &image.path, image.read_only, sector)?;
+                let attached =
+                    control.attach(export.file(), &image.path, image.read_only, sector)?;
                 self.exports.push(export);
                 attached
             };

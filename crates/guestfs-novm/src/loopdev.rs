@@ -3,39 +3,60 @@
 use crate::error::{Context, Error, Result};
 use crate::sys;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev, mknodat, unlinkat};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+const CONTROL: &str = "/dev/loop-control";
+/// Loop devices, in linux/major.h.
+pub const MAJOR: u32 = 7;
+/// Flags, in linux/loop.h.
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
 const PARTSCAN: u32 = 8;
 /// How often another process may be faster to take a device.
 const ATTEMPTS: u32 = 100;
-/// How long a device may take to appear in /dev, and to go once nobody has it open.
+/// How long a device may take to go once nobody has it open.
 const PATIENCE: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(2);
 
-/// An attached loop device. It detaches itself when its last user is gone: this value, whoever has
-/// mounted it, and what may have opened it meanwhile.
+/// Where loop devices come from: the kernel's control device, and a directory that nobody else sees for the
+/// nodes that opening one takes. So it depends on nobody who makes nodes in /dev, and leaves none there.
 #[derive(Debug)]
-pub struct Loop {
-    number: u32,
-    /// Open, or the device would detach itself.
-    _device: OwnedFd,
+pub struct Control {
+    control: OwnedFd,
+    /// A tmpfs that is mounted nowhere.
+    nodes: OwnedFd,
 }
 
-impl Loop {
-    /// Attaches a file; `name` is what losetup(8) shows.
-    pub fn attach(file: impl AsFd, name: &Path, read_only: bool, sector: u32) -> Result<Self> {
-        let control = open("/dev/loop-control".as_ref()).map_err(|e| {
+impl Control {
+    /// Opens the host's control device.
+    pub fn open() -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let control = rustix::fs::open(CONTROL, flags, Mode::empty()).map_err(|e| {
             Error::Missing(format!(
-                "/dev/loop-control: {e}: disks become loop devices here; load the module loop (in a \
-                 container: give it /dev/loop-control and /dev/loop*), be root, or use --uml"
+                "{CONTROL}: {e}: disks become loop devices here; load the module loop (in a \
+                 container: give it {CONTROL} and block devices of major 7), be root, or use --uml"
             ))
         })?;
+        let nodes = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
+            fsconfig_create(context.as_fd())?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        });
+        Ok(Self { control, nodes: nodes.on("a tmpfs for nodes of loop devices")? })
+    }
+
+    /// Attaches a file to a free device; `name` is what losetup(8) shows.
+    pub fn attach(
+        &self,
+        file: impl AsFd,
+        name: &Path,
+        read_only: bool,
+        sector: u32,
+    ) -> Result<Loop> {
         let flags = AUTOCLEAR | PARTSCAN | if read_only { READ_ONLY } else { 0 };
         let config = sys::LoopConfig {
             file: file.as_fd(),
@@ -45,17 +66,45 @@ impl Loop {
         };
         let mut attempts = 0;
         loop {
-            let number = sys::loop_get_free(&control).on("a free loop device")?;
-            let device = open_node(number)?;
+            let number = sys::loop_get_free(&self.control).on("a free loop device")?;
+            let device = self.device(number).on(format_args!("/dev/loop{number}"))?;
             attempts += 1;
             match sys::loop_configure(&device, &config) {
-                Ok(()) => return Ok(Self { number, _device: device }),
+                Ok(()) => return Ok(Loop { number, device }),
                 Err(e) if e.raw_os_error() == Some(libc::EBUSY) && attempts < ATTEMPTS => {}
                 Err(e) => {
                     return Err(e).on(format_args!("{}: /dev/loop{number}", name.display()));
                 }
             }
         }
+    }
+
+    /// Opens a device.
+    fn device(&self, number: u32) -> rustix::io::Result<OwnedFd> {
+        let name = number.to_string();
+        let mode = Mode::RUSR | Mode::WUSR;
+        let kind = FileType::BlockDevice;
+        mknodat(&self.nodes, &name, kind, mode, makedev(MAJOR, number))?;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.nodes, &name, flags, Mode::empty());
+        unlinkat(&self.nodes, &name, AtFlags::empty())?;
+        opened
+    }
+}
+
+/// An attached loop device. It detaches itself when its last user is gone: this value, whoever has
+/// mounted it, and what may have opened it meanwhile.
+#[derive(Debug)]
+pub struct Loop {
+    number: u32,
+    /// Open, or the device would detach itself.
+    device: OwnedFd,
+}
+
+impl Loop {
+    /// Its number.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// Its name in /sys/block.
@@ -67,7 +116,11 @@ impl Loop {
     /// by whom, as far as the kernel says.
     pub fn detach(loops: Vec<Self>) -> Vec<String> {
         let numbers: Vec<u32> = loops.iter().map(|l| l.number).collect();
-        drop(loops);
+        for device in loops {
+            // Whoever may write to a device can have it stay attached (LOOP_SET_STATUS64): a program of
+            // the guest, too. What is not attached any more needs nothing.
+            sys::loop_clear(&device.device).ok();
+        }
         let deadline = Instant::now() + PATIENCE;
         let mut left = Vec::new();
         for number in numbers {
@@ -95,31 +148,5 @@ fn in_use(dir: &Path, number: u32) -> String {
         format!("/dev/loop{number} is still open in another process (see losetup, fuser)")
     } else {
         format!("/dev/loop{number} is held by {} (see dmsetup, mdadm)", holders.join(", "))
-    }
-}
-
-fn open(path: &Path) -> std::result::Result<OwnedFd, Errno> {
-    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Opens a device that the kernel may just have made, and waits for who makes nodes. Where nobody does
-/// (containers), it is made.
-fn open_node(number: u32) -> Result<OwnedFd> {
-    let path = PathBuf::from(format!("/dev/loop{number}"));
-    let deadline = Instant::now() + PATIENCE / 30;
-    loop {
-        match open(&path) {
-            Err(Errno::NOENT) if Instant::now() < deadline => std::thread::sleep(TICK),
-            Err(Errno::NOENT) => {
-                let device = rustix::fs::makedev(7, number);
-                let kind = rustix::fs::FileType::BlockDevice;
-                let mode = Mode::RUSR | Mode::WUSR;
-                match rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, device) {
-                    Ok(()) | Err(Errno::EXIST) => return open(&path).on(path.display()),
-                    Err(e) => return Err(e).on(path.display()),
-                }
-            }
-            opened => return opened.on(path.display()),
-        }
     }
 }

@@ -184,6 +184,12 @@ pub fn loop_configure(device: impl AsFd, config: &LoopConfig<'_>) -> io::Result<
     check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), 0x4C0A, raw.as_ptr()) }).map(drop)
 }
 
+/// `LOOP_CLR_FD`: detaches a loop device, if need be when its last user closes it.
+pub fn loop_clear(device: impl AsFd) -> io::Result<()> {
+    // SAFETY: the ioctl has no argument.
+    check(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), 0x4C01) }).map(drop)
+}
+
 /// Tells the kernel of a partition: `BLKPG_ADD_PARTITION`, in bytes.
 pub fn add_partition(disk: impl AsFd, number: u32, start: u64, length: u64) -> io::Result<()> {
     #[repr(C)]

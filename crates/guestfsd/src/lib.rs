@@ -90,6 +90,7 @@ pub mod inspect;
 pub mod iso9660;
 mod library;
 mod listen;
+mod loops;
 pub mod mountable;
 pub mod mounts;
 pub mod paths;

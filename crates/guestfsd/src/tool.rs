@@ -5,6 +5,7 @@
 //! told to end and when its caller gives up. Names of files and devices are given to it as arguments, as they
 //! are: where the program takes it, put `--` before them.
 
+mod confine;
 mod guest;
 mod reason;
 

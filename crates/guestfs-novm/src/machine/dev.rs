@@ -1,5 +1,5 @@
-//! /dev: a few character devices, and (by [`super::view`]) free loop devices and the client's disks. No
-//! other device of the host's.
+//! /dev: a few character devices, and (by [`super::view`] and [`super::loops`]) the client's disks and what is
+//! attached for them. No other device of the host's.
 
 use crate::error::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -9,6 +9,15 @@ use std::ffi::CStr;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
+/// For whom a /dev is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The daemon and the host's programs that it runs.
+    Daemon,
+    /// Programs of the guest.
+    Guest,
+}
+
 /// Devices that are the same everywhere.
 const CHARACTER: &[(&str, u32, u32, u32)] = &[
     ("null", 0o666, 1, 3),
@@ -16,36 +25,39 @@ const CHARACTER: &[(&str, u32, u32, u32)] = &[
     ("full", 0o666, 1, 7),
     ("random", 0o666, 1, 8),
     ("urandom", 0o666, 1, 9),
-    ("kmsg", 0o600, 1, 11),
     ("tty", 0o666, 5, 0),
 ];
-/// Devices whose numbers, or being there at all, depend on the kernel.
-const FROM_HOST: &[&str] = &["loop-control", "fuse", "btrfs-control", "mapper/control"];
+/// The kernel's log.
+const KMSG: (&str, u32, u32, u32) = ("kmsg", 0o600, 1, 11);
+/// Devices whose numbers, or being there at all, depend on the kernel; for the daemon.
+const FROM_HOST: &[&str] = &["fuse", "btrfs-control", "mapper/control"];
 const LINKS: &[(&str, &str)] = &[
     ("fd", "/proc/self/fd"),
     ("stdin", "fd/0"),
     ("stdout", "fd/1"),
     ("stderr", "fd/2"),
     ("ptmx", "pts/ptmx"),
-    ("core", "/proc/kcore"),
 ];
 const DIRECTORIES: &[&str] = &["pts", "shm", "disk", "mapper"];
 /// Bytes of files in /dev, which are none.
 const SIZE: &CStr = c"mode=755,size=64k,nr_inodes=16384";
 
 /// Makes /dev at this directory, which is empty.
-pub fn make(dev: &Path) -> Result<()> {
+pub fn make(dev: &Path, audience: Audience) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("guestfs-novm", dev, "tmpfs", flags, SIZE).on(dev.display())?;
     for dir in DIRECTORIES {
         std::fs::create_dir(dev.join(dir)).on(dir)?;
     }
-    for &(name, mode, major, minor) in CHARACTER {
+    let log = (audience == Audience::Daemon).then_some(&KMSG);
+    for &(name, mode, major, minor) in CHARACTER.iter().chain(log) {
         node(&dev.join(name), FileType::CharacterDevice, mode, makedev(major, minor))?;
     }
-    for name in FROM_HOST {
-        if let Ok(found) = std::fs::metadata(Path::new("/dev").join(name)) {
-            node(&dev.join(name), FileType::CharacterDevice, 0o660, found.rdev())?;
+    if audience == Audience::Daemon {
+        for name in FROM_HOST {
+            if let Ok(found) = std::fs::metadata(Path::new("/dev").join(name)) {
+                node(&dev.join(name), FileType::CharacterDevice, 0o660, found.rdev())?;
+            }
         }
     }
     for (name, target) in LINKS {

@@ -2,11 +2,14 @@
 //! up to date until the daemon ends.
 
 use super::assemble::assemble;
+use super::loops::{self, Loops};
 use super::root::{DAEMON, Root};
 use super::settle::{self, Settle};
 use super::uevents::Uevents;
 use super::view::{Disk, View};
+use super::{Kernel, confine};
 use crate::error::{Context, Result};
+use crate::loopdev::Control;
 use crate::sys::{self, Signals};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -24,6 +27,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     // Nobody but libdevmapper makes nodes.
     ("DM_DISABLE_UDEV", "1"),
     (settle::VARIABLE, settle::SOCKET),
+    loops::VARIABLE,
     // A device node in a guest's filesystem would be one of the host's devices.
     ("GUESTFSD_NODEV", "1"),
 ];
@@ -37,8 +41,8 @@ pub struct Daemon {
     pub verbose: bool,
     /// Programs may use the network.
     pub network: bool,
-    /// The kernel is the session's own: RAID arrays and volume groups are set up.
-    pub own_kernel: bool,
+    /// In its own kernel, RAID arrays and volume groups are set up.
+    pub kernel: Kernel,
 }
 
 /// Runs a daemon to its end, with these disks; yields its exit status.
@@ -48,12 +52,17 @@ pub fn run(
     daemon: Daemon,
     uevents: &Uevents,
 ) -> Result<i32> {
+    let control = Control::open();
     root.enter()?;
     let settle = Settle::listen()?;
-    let mut view = View::new(disks()?)?;
-    forgo()?;
+    let mut loops = Loops::listen(control)?;
+    let mut view = View::new(disks()?, daemon.kernel)?;
+    if daemon.kernel == Kernel::Hosts {
+        confine::make()?;
+        drop_capabilities()?;
+    }
     sys::unblock_all().on("signals")?;
-    if daemon.own_kernel && assemble(&view.devices(), ENVIRONMENT) {
+    if daemon.kernel == Kernel::Own && assemble(&view.devices(), ENVIRONMENT) {
         view.sync()?;
     }
     let pid = start(daemon)?;
@@ -63,11 +72,12 @@ pub fn run(
         if let Some(status) = reap(pid) {
             return Ok(status);
         }
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(uevents, PollFlags::IN),
             PollFd::new(&settle, PollFlags::IN),
         ];
+        fds.extend(loops.poll_fds());
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).on("poll"),
@@ -78,27 +88,38 @@ pub fn run(
         if changed && let Err(e) = view.sync() {
             tracing::error!("devices: {e}");
         }
+        if let Err(e) = loops.serve() {
+            tracing::error!("loop devices: {e}");
+        }
     }
 }
 
-/// Gives up for good what neither the daemon nor the guest's programs need, and the whole machine would
-/// feel: booting, setting the clock, access to its ports.
-fn forgo() -> Result<()> {
+/// Gives up for good what neither the daemon nor the programs that it runs need, and the whole host would
+/// feel: booting, loading modules, setting the clock, access to its ports, programs in its kernel.
+fn drop_capabilities() -> Result<()> {
     let capabilities = [
         CapabilitySet::SYS_BOOT,
+        CapabilitySet::SYS_MODULE,
         CapabilitySet::SYS_TIME,
         CapabilitySet::SYS_RAWIO,
         CapabilitySet::WAKE_ALARM,
+        CapabilitySet::BLOCK_SUSPEND,
+        CapabilitySet::PERFMON,
+        CapabilitySet::BPF,
     ];
     for capability in capabilities {
-        remove_capability_from_bounding_set(capability).on("capabilities")?;
+        match remove_capability_from_bounding_set(capability) {
+            // An older kernel does not have it.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(e) => return Err(e).on("capabilities"),
+        }
     }
     Ok(())
 }
 
 /// Starts the daemon. Its channel is closed here, so that its end is seen at the other one.
 fn start(daemon: Daemon) -> Result<Pid> {
-    let Daemon { channel, verbose, network, .. } = daemon;
+    let Daemon { channel, verbose, network, kernel } = daemon;
     rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::empty()).on("the channel")?;
     let mut command = Command::new(DAEMON);
     command.arg("--channel").arg(format!("fd:{}", channel.as_raw_fd()));
@@ -113,6 +134,9 @@ fn start(daemon: Daemon) -> Result<Pid> {
         name.to_str().is_some_and(|n| PASSED.iter().any(|p| n.starts_with(p)))
     }));
     command.envs(ENVIRONMENT.iter().copied());
+    if kernel == Kernel::Hosts {
+        command.envs([confine::VARIABLE]);
+    }
     let child = command.spawn().on(DAEMON)?;
     // It is process 1 that waits, for all processes alike.
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

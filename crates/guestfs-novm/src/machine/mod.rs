@@ -1,14 +1,25 @@
 //! The machine that the daemon believes to be in: a root, devices, and a process 1.
 //!
 //! The same for namespaces on this host and for User-Mode Linux. [`root`] makes a root directory of the
-//! host's programs and nothing else of it, [`dev`] its /dev, [`view`] shows disks under the names
+//! host's programs and nothing else of it, [`dev`] its /dev, [`confine`] what programs of the guest see, [`view`] shows disks under the names
 //! that the client gives them (/dev/sda, in /sys and /proc/partitions too), and [`init`] starts the
 //! daemon and keeps all that up to date.
 
 mod assemble;
+mod confine;
 pub mod dev;
 pub mod init;
+mod loops;
 pub mod root;
 pub mod settle;
 pub mod uevents;
 pub mod view;
+
+/// Whose kernel it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The host's: what is done to it outlives the session, and programs of the guest are confined.
+    Hosts,
+    /// The session's own.
+    Own,
+}

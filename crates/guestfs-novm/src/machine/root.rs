@@ -3,7 +3,8 @@
 //! Nothing else of the host's files is there: no /home, /root, /var, /srv, /boot, and no device that
 //! they are on. After [`Root::enter`] the host's root is out of reach.
 
-use super::dev;
+use super::dev::{self, Audience};
+use super::{Kernel, confine};
 use crate::error::{Context, Result};
 use crate::sys;
 use rustix::fd::OwnedFd;
@@ -61,7 +62,7 @@ pub struct Root {
 
 impl Root {
     /// Makes a root in this mount namespace, which has to be the caller's own.
-    pub fn make(daemon: &Path) -> Result<Self> {
+    pub fn make(daemon: &Path, kernel: Kernel) -> Result<Self> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .on("a private mount namespace")?;
         // Both may be below the directory that is about to be covered.
@@ -69,7 +70,8 @@ impl Root {
         let (daemon, own) = (tree(daemon, false)?, tree(&own, false)?);
         let at = PLACES.iter().map(Path::new).find(|p| p.is_dir()).unwrap_or("/".as_ref());
         let root = Self { at: at.to_owned() };
-        mount("guestfs-novm", at, "tmpfs", MountFlags::NOSUID, c"mode=755").on(at.display())?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("guestfs-novm", at, "tmpfs", flags, c"mode=755").on(at.display())?;
         for &(name, mode) in DIRECTORIES {
             let dir = root.path(name);
             std::fs::create_dir(&dir).on(name)?;
@@ -90,7 +92,10 @@ impl Root {
         }
         std::fs::write(root.path("tmp/lvm/lvm.conf"), LVM_CONF).on("lvm.conf")?;
         root.kernel_files()?;
-        dev::make(&root.path("dev"))?;
+        dev::make(&root.path("dev"), Audience::Daemon)?;
+        if kernel == Kernel::Hosts {
+            confine::make_dev(&root.at)?;
+        }
         Ok(root)
     }
 
@@ -142,7 +147,8 @@ impl Root {
         let kept = self.path(&aside);
         std::fs::create_dir(&kept).on(&aside)?;
         place(&tree(&covered, true)?, &kept)?;
-        mount("guestfs-novm", &covered, "tmpfs", MountFlags::NOSUID, c"mode=755").on(parent)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("guestfs-novm", &covered, "tmpfs", flags, c"mode=755").on(parent)?;
         for entry in std::fs::read_dir(&kept).on(&aside)?.flatten() {
             let target = Path::new(&aside).join(entry.file_name());
             symlink(target, covered.join(entry.file_name())).on(parent)?;
@@ -192,7 +198,7 @@ impl Root {
 }
 
 /// A copy of the mount at a path, read-only, that is nowhere yet.
-fn tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
+pub(super) fn tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     let copy = open_tree(CWD, path, flags).on(path.display())?;
@@ -207,7 +213,7 @@ fn tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
 }
 
 /// Puts a copy of a mount somewhere.
-fn place(copy: &OwnedFd, target: &Path) -> Result<()> {
+pub(super) fn place(copy: &OwnedFd, target: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(copy, "", CWD, target, flags).on(target.display())
 }

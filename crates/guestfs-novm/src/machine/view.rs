@@ -8,7 +8,7 @@
 //! Devices that are made of them and nothing else (device mapper, md) are shown as the kernel calls
 //! them. The host's are not: one that has a foreign device below it stays unseen.
 
-use super::dev;
+use super::{Kernel, confine, dev};
 use crate::error::{Context, Result};
 use crate::sys;
 use partitions::Geometry;
@@ -23,10 +23,11 @@ use std::path::{Path, PathBuf};
 
 /// Directories of /sys that name block devices.
 const SYS: &[&str] = &["/sys/block", "/sys/class/block", "/sys/dev/block"];
-/// Where the kernel has loop devices, and what is made of disks.
+/// Where the kernel has what is made of disks.
 const VIRTUAL: &str = "/sys/devices/virtual/block";
-/// Loop devices, in linux/major.h.
-const LOOP_MAJOR: u32 = 7;
+/// Directories of /dev with the disks in the client's order, and by label.
+const BY_PATH: &str = "disk/by-path";
+const BY_LABEL: &str = "disk/guestfs";
 /// What /proc/partitions shows.
 const PARTITIONS: &str = "/run/partitions";
 /// Most partitions of a disk that Linux has minors for.
@@ -66,13 +67,24 @@ pub struct View {
     /// Each with its directory in sysfs.
     disks: Vec<(Disk, PathBuf)>,
     shown: BTreeMap<String, Device>,
-    /// Loop devices that were free once, for files in the guest.
-    loops: BTreeSet<u32>,
+    /// Where nodes are made. Programs of the guest see the client's disks alone, and not what is made of
+    /// them: that comes and goes, and its numbers may be the host's next.
+    dev: &'static [(&'static str, Shown)],
 }
+
+/// What a directory of nodes has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    All,
+    Disks,
+}
+
+const DEV: &[(&str, Shown)] = &[("/dev", Shown::All)];
+const DEV_CONFINED: &[(&str, Shown)] = &[("/dev", Shown::All), (confine::DEV, Shown::Disks)];
 
 impl View {
     /// Begins to show these disks. From here on the kernel's names are out of sight.
-    pub fn new(disks: Vec<Disk>) -> Result<Self> {
+    pub fn new(disks: Vec<Disk>, kernel: Kernel) -> Result<Self> {
         let mut found = Vec::with_capacity(disks.len());
         for disk in disks {
             let link = Path::new("/sys/class/block").join(&disk.kernel);
@@ -83,12 +95,15 @@ impl View {
         for dir in SYS {
             mount("guestfs-novm", *dir, "tmpfs", flags, c"mode=755").on(dir)?;
         }
-        for dir in ["/dev/disk/by-path", "/dev/disk/guestfs"] {
-            fs::create_dir_all(dir).on(dir)?;
+        let dev = if kernel == Kernel::Hosts { DEV_CONFINED } else { DEV };
+        for (dev, _) in dev {
+            for dir in [BY_PATH, BY_LABEL] {
+                fs::create_dir_all(Path::new(dev).join(dir)).on(dir)?;
+            }
         }
         fs::write(PARTITIONS, "").on(PARTITIONS)?;
         mount_bind(PARTITIONS, "/proc/partitions").on("/proc/partitions")?;
-        let mut view = Self { disks: found, shown: BTreeMap::new(), loops: BTreeSet::new() };
+        let mut view = Self { disks: found, shown: BTreeMap::new(), dev };
         view.sync()?;
         Ok(view)
     }
@@ -100,33 +115,9 @@ impl View {
 
     /// Shows what the kernel has now.
     pub fn sync(&mut self) -> Result<()> {
-        self.show_loops()?;
         self.show(self.scan())?;
         if self.add_partitions() {
             self.show(self.scan())?;
-        }
-        Ok(())
-    }
-
-    /// Shows loop devices that nobody uses now: other sessions, and the host, begin and cease to at any time. Those
-    /// that the kernel could make have no nodes: it makes them when somebody opens one.
-    fn show_loops(&mut self) -> Result<()> {
-        for name in entries(VIRTUAL.as_ref()) {
-            let number = name.to_str().and_then(|name| name.strip_prefix("loop")?.parse().ok());
-            let used = || Path::new(VIRTUAL).join(&name).join("loop").exists();
-            let Some(number) = number.filter(|n| !self.loops.contains(n) && !used()) else {
-                continue;
-            };
-            self.loops.insert(number);
-            let node = format!("/dev/loop{number}");
-            let kind = FileType::BlockDevice;
-            dev::node(node.as_ref(), kind, 0o660, makedev(LOOP_MAJOR, number))?;
-            let link = format!("/sys/dev/block/{LOOP_MAJOR}:{number}");
-            // One that is a disk of ours has its link.
-            if fs::symlink_metadata(&link).is_err() {
-                let target = format!("../../devices/virtual/block/loop{number}");
-                symlink(target, &link).on(link)?;
-            }
         }
         Ok(())
     }
@@ -139,20 +130,23 @@ impl View {
         for (name, device) in &before {
             if now.get(name).is_none_or(|d| d.number() != device.number() || d.real != device.real)
             {
-                device.hide(name);
+                device.hide(name, self.dev);
             }
         }
         for (name, device) in &now {
             let same = |d: &Device| d.number() == device.number() && d.real == device.real;
             if !before.get(name).is_some_and(same) {
-                device.show(name)?;
+                device.show(name, self.dev)?;
             }
         }
         self.shown = now;
-        self.link("/dev/disk/by-path", "-part", |index, _| {
-            Some(format!("pci-0000:00:02.0-scsi-0:0:{index}:0"))
-        })?;
-        self.link("/dev/disk/guestfs", "", |_, disk| disk.serial.clone())?;
+        for (dev, _) in self.dev {
+            let dev = Path::new(dev);
+            self.link(&dev.join(BY_PATH), "-part", |index, _| {
+                Some(format!("pci-0000:00:02.0-scsi-0:0:{index}:0"))
+            })?;
+            self.link(&dev.join(BY_LABEL), "", |_, disk| disk.serial.clone())?;
+        }
         let mut text = String::from("major minor  #blocks  name\n\n");
         for (name, d) in &self.shown {
             // A text in memory takes whatever is written.
@@ -239,7 +233,7 @@ impl View {
     /// Makes the links of a directory of /dev/disk: for each disk that has a name there.
     fn link(
         &self,
-        dir: &str,
+        dir: &Path,
         separator: &str,
         name: impl Fn(usize, &Disk) -> Option<String>,
     ) -> Result<()> {
@@ -257,13 +251,13 @@ impl View {
             };
             wanted.insert(link, format!("../../{shown}"));
         }
-        for old in entries(dir.as_ref()) {
+        for old in entries(dir) {
             if !old.to_str().is_some_and(|o| wanted.contains_key(o)) {
-                fs::remove_file(Path::new(dir).join(&old)).ok();
+                fs::remove_file(dir.join(&old)).ok();
             }
         }
         for (link, target) in wanted {
-            let path = Path::new(dir).join(link);
+            let path = dir.join(link);
             if fs::read_link(&path).is_ok_and(|there| there == Path::new(&target)) {
                 continue;
             }
@@ -311,10 +305,17 @@ impl Device {
         ]
     }
 
-    fn show(&self, name: &str) -> Result<()> {
+    fn nodes(&self, name: &str, dev: &[(&str, Shown)]) -> impl Iterator<Item = PathBuf> {
+        dev.iter()
+            .filter(|(_, shown)| *shown == Shown::All || self.disk.is_some())
+            .map(move |(dev, _)| Path::new(dev).join(name))
+    }
+
+    fn show(&self, name: &str, dev: &[(&str, Shown)]) -> Result<()> {
         let (major, minor) = self.number();
-        let node = Path::new("/dev").join(name);
-        dev::node(&node, FileType::BlockDevice, 0o660, makedev(major, minor))?;
+        for node in self.nodes(name, dev) {
+            dev::node(&node, FileType::BlockDevice, 0o660, makedev(major, minor))?;
+        }
         let dir = self.directory(name);
         if self.disk.is_some() {
             self.describe(name, &dir)?;
@@ -354,9 +355,11 @@ impl Device {
         fs::write(dir.join("uevent"), uevent).on(dir.display())
     }
 
-    fn hide(&self, name: &str) {
+    fn hide(&self, name: &str, dev: &[(&str, Shown)]) {
         // What is not there any more need not be removed.
-        fs::remove_file(Path::new("/dev").join(name)).ok();
+        for node in self.nodes(name, dev) {
+            fs::remove_file(node).ok();
+        }
         for link in self.links(name) {
             fs::remove_file(link).ok();
         }

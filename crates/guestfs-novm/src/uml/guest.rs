@@ -2,6 +2,7 @@
 
 use super::modules;
 use crate::error::{Context, Error, Result};
+use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
 use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
@@ -63,10 +64,10 @@ fn run(args: &[OsString]) -> Result<i32> {
     let channel = port()?;
     let uevents = Uevents::listen()?;
     sys::loopback_up().on("the loopback interface")?;
-    let root = Root::make(&daemon)?;
+    let root = Root::make(&daemon, Kernel::Own)?;
     root.show_at(&modules, "usr/lib/modules")?;
     let verbose = verbosity == "verbose";
-    let daemon = Daemon { channel, verbose, network: false, own_kernel: true };
+    let daemon = Daemon { channel, verbose, network: false, kernel: Kernel::Own };
     init::run(root, disks, daemon, &uevents)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::devices::Device;
 use crate::error::{Context, Error, Result};
+use crate::loops::Attached;
 use crate::mountable::{DevOrPath, Mountable, MountableName};
 use crate::mounts::{self, Mount, Twin};
 use crate::paths::{GuestPath, proc_path};
@@ -52,6 +53,17 @@ pub(crate) fn mount_loop(
     file: GuestPath<'_>,
     mountpoint: GuestPath<'_>,
 ) -> Result<()> {
+    if let Some(broker) = crate::loops::broker() {
+        let (image, read_only) = match s.open(file, OFlags::RDWR) {
+            Err(e) if e.errno() == Errno::EROFS => (s.open(file, OFlags::RDONLY)?, true),
+            opened => (opened?, false),
+        };
+        let at = mount_target(s, mountpoint.as_os_str())?;
+        let attached = Attached::new(&broker, &image, read_only).map_err(|e| e.within(file))?;
+        // Should it be unmounted, it is gone before the next call that names devices.
+        s.udev().changed();
+        return run_mount(s, None, None, attached.device(), &at).map_err(|e| e.within(file));
+    }
     let image = s.open(file, OFlags::PATH)?;
     let at = mount_target(s, mountpoint.as_os_str())?;
     run_mount(s, Some(OsStr::new("loop")), None, &proc_path(image.as_fd()), &at)
@@ -156,6 +168,8 @@ pub(crate) fn umount(
         }
     };
     s.release_root();
+    // A loop device goes with the last mount of it.
+    s.udev().changed();
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::FORCE, options.force == Some(true));
     flags.set(UnmountFlags::DETACH, options.lazyunmount == Some(true));

@@ -1,21 +1,29 @@
 #![allow(unsafe_code)] // What a child does between fork and exec cannot be said in safe Rust.
 //! Entering the guest: what a child does before it becomes a program of the guest.
+//!
+//! Where the kernel is the host's (guestfs-novm), `GUESTFSD_CONFINE` names a directory with what such a program
+//! sees of this machine, and it gets no rights with which it could reach more: see [`confine`].
 
+use super::confine;
 use crate::error::{Error, Result};
 use crate::session::Session;
 use guestfs_api::Errno;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno as Raw;
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_bind_recursive, mount_change};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
-/// Directories of this machine that programs of the guest see, and where in the guest.
-const BOUND: [(&CStr, &CStr); 3] = [(c"/dev", c"dev"), (c"/proc", c"proc"), (c"/sys", c"sys")];
+/// Directories of this machine that programs of the guest see.
+const BOUND: [&CStr; 3] = [c"dev", c"proc", c"sys"];
+
+/// The variable that names a directory to take them from in place of `/`.
+const CONFINE: &str = "GUESTFSD_CONFINE";
 
 /// The name servers that this machine asks.
 const RESOLVER: &CStr = c"/etc/resolv.conf";
@@ -30,6 +38,15 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
     let sysroot = CString::new(session.sysroot().path().as_os_str().as_bytes())
         .map_err(|_| Error::new(Errno::EINVAL, "sysroot: a path with a NUL byte"))?;
     let network = session.config().network;
+    let confined = std::env::var_os(CONFINE);
+    let machine = confined.as_deref().map_or("/".as_ref(), Path::new);
+    let confined = confined.is_some();
+    let source = |name: &CStr| {
+        let name = OsStr::from_bytes(name.to_bytes());
+        CString::new(machine.join(name).into_os_string().into_vec())
+            .map_err(|_| Error::new(Errno::EINVAL, "a directory with a NUL byte"))
+    };
+    let sources = [source(BOUND[0])?, source(BOUND[1])?, source(BOUND[2])?];
     let before_exec = move || -> io::Result<()> {
         // SAFETY: this process has one thread, and shares nothing with its parent.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)? };
@@ -39,26 +56,30 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
         // Descriptors from before are of the other namespace: resolve anew.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&*sysroot, flags, Mode::empty())?;
-        for (source, target) in BOUND {
+        for (source, name) in sources.iter().zip(BOUND) {
             let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            let found = match rustix::fs::openat2(&root, target, flags, Mode::empty(), inside) {
+            let found = match rustix::fs::openat2(&root, name, flags, Mode::empty(), inside) {
                 Err(Raw::NOSYS) => {
-                    rustix::fs::openat(&root, target, flags | OFlags::NOFOLLOW, Mode::empty())
+                    rustix::fs::openat(&root, name, flags | OFlags::NOFOLLOW, Mode::empty())
                 }
                 found => found,
             };
             // A guest without such a directory goes without.
             let Ok(dir) = found else { continue };
             rustix::process::fchdir(&dir)?;
-            mount_bind_recursive(source, c".")?;
+            mount_bind_recursive(&**source, c".")?;
         }
         if network {
             // A guest without such a file goes without.
             bind_resolver(&root).ok();
         }
+        if confined {
+            confine::cover()?;
+        }
         rustix::process::fchdir(&root)?;
         rustix::process::chroot(c".")?;
-        Ok(rustix::process::chdir(c"/")?)
+        rustix::process::chdir(c"/")?;
+        if confined { confine::give_up() } else { Ok(()) }
     };
     // SAFETY: `before_exec` makes system calls on what was prepared here and does not allocate.
     unsafe { command.pre_exec(before_exec) };
