@@ -69,9 +69,6 @@ impl Image {
         if !device && !metadata.is_file() {
             return Err(Error::image(path, "neither a file nor a block device"));
         }
-        if !device && metadata.len() == 0 {
-            return Err(Error::image(path, "it is empty"));
-        }
         let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
         let kind = if ragged { Kind::Ragged } else { kind };
         Ok(Self { path, kind, read_only: drive.read_only, locking: drive.locking })
@@ -154,6 +151,7 @@ mod tests {
         assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), None).unwrap(), Kind::Qcow);
         assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), Some("raw")).unwrap(), Kind::Raw);
         assert_eq!(find(b"short", None).unwrap(), Kind::Ragged);
+        assert_eq!(find(b"", None).unwrap(), Kind::Raw);
     }
 
     #[test]
@@ -168,7 +166,6 @@ mod tests {
 
     #[test]
     fn what_is_no_disk_is_refused() {
-        assert!(find(b"", Some("raw")).unwrap_err().to_string().ends_with("it is empty"));
         for path in ["/dev/null", "/", "/nonexistent/x"] {
             let drive = Drive { file: path.into(), ..Drive::default() };
             assert!(Image::find(&drive).unwrap_err().to_string().starts_with(path), "{path}");
