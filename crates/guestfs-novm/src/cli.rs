@@ -5,12 +5,14 @@
 use crate::error::{Context, Result};
 use crate::mode::Mode;
 use crate::probe::Probe;
-use crate::qemu::Machine;
+use crate::qemu::{self, Machine};
 use crate::report::{self, report};
-use crate::{client, daemon, instant, machine::settle, requirements, uml};
+use crate::sys::{ENDING, Signals};
+use crate::{client, daemon, instant, machine::settle, refusal, requirements, uml};
 use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -125,11 +127,11 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
         return Ok(0);
     }
     let machine = Machine::parse(args);
-    if !machine.as_ref().is_ok_and(|m| m.verbose) {
+    let verbose = machine.as_ref().is_ok_and(|m| m.verbose);
+    if !verbose {
         report::to_parent_too();
     }
-    let machine = machine?;
-    let level = if machine.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
+    let level = if verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(false)
@@ -137,10 +139,26 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
         .with_writer(io::stderr)
         .finish();
     tracing::subscriber::set_global_default(subscriber).ok();
+    let path = qemu::channel(args)?;
+    let channel = UnixStream::connect(&path).on(path.display())?;
+    match machine.and_then(|machine| start(&machine, &channel)) {
+        Err(reason) => {
+            report::to_log(&reason);
+            let signals = Signals::block(ENDING).on("signals")?;
+            refusal::refuse(&channel, &signals, &reason).on("the channel")?;
+            Ok(0)
+        }
+        ended => ended,
+    }
+}
+
+/// Runs a session to its end. Errors are those before the daemon has begun to serve.
+fn start(machine: &Machine, channel: &UnixStream) -> Result<i32> {
     let daemon = daemon::find()?;
+    let channel = channel.try_clone().on("the channel")?;
     match Mode::from_environment()? {
-        Mode::Instant => instant::run(&machine, &daemon),
-        Mode::Uml => uml::run(&machine, &daemon),
+        Mode::Instant => instant::run(machine, &daemon, channel),
+        Mode::Uml => uml::run(machine, &daemon, channel),
     }
 }
 

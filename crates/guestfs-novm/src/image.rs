@@ -108,8 +108,8 @@ fn kind_of(format: &str, path: &Path) -> Result<Kind> {
         other => Err(Error::image(
             path,
             format!(
-                "images of format {other} cannot be served without a VM; raw, qcow2 and qcow can: \
-                 qemu-img convert -O qcow2 makes one"
+                "images of format {other} cannot be served; raw, qcow2 and qcow can: qemu-img convert -O \
+                 qcow2 makes one"
             ),
         )),
     }

@@ -17,7 +17,7 @@ use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
 use crate::report::report;
-use crate::sys::{self, Fork, Signals};
+use crate::sys::{self, ENDING, Fork, Signals};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -28,15 +28,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Signals that end the session.
-const ENDING: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// How long the daemon may go on with what it does when the client is gone.
 const GRACE: Duration = Duration::from_secs(2);
 /// Most bytes of the message that tells the child of its disks.
 const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Runs a session to its end; yields the exit status.
-pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
+pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Missing(
             "instant mode needs root: to others the kernel gives neither loop devices nor mounts of \
@@ -48,7 +46,6 @@ pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
     let images: Vec<Image> = machine.drives.iter().map(Image::find).collect::<Result<_>>()?;
     // Before the namespaces: announcements are not for every one of them.
     let uevents = Uevents::listen()?;
-    let channel = UnixStream::connect(&machine.channel).on(machine.channel.display())?;
     let watched: OwnedFd = channel.try_clone().on("the channel")?.into();
     let (told, tell) = io::pipe().on("pipe")?;
 
@@ -74,7 +71,11 @@ pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
     drop((told, daemon_options, uevents));
     let mut session = Session { child: Some(child), loops: Vec::new(), exports: Vec::new() };
     session.attach(machine, &images, tell)?;
-    session.wait(&signals, watched)
+    // From here on the daemon has the channel.
+    Ok(session.wait(&signals, watched).unwrap_or_else(|e| {
+        report(&e);
+        1
+    }))
 }
 
 /// Forks a child that is process 1 of a new namespace. Later children are not in it.

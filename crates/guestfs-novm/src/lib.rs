@@ -9,6 +9,8 @@
 //! made, with the disks under the client's names ([`machine`]), and there the daemon serves the
 //! socket ([`instant`]).
 //!
+//! What cannot be served is refused where the client hears it ([`refusal`]).
+//!
 //! In the other mode ([`uml`]) the same root and devices are made in User-Mode Linux, by this program
 //! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
 //!
@@ -28,6 +30,7 @@ pub mod machine;
 pub mod mode;
 pub mod probe;
 pub mod qemu;
+mod refusal;
 mod report;
 pub mod requirements;
 pub mod sys;

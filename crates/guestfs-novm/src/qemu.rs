@@ -25,8 +25,6 @@ const APPLIANCE: &str = "appliance";
 pub struct Machine {
     /// Disks in the client's order.
     pub drives: Vec<Drive>,
-    /// The socket at which the client waits for the daemon.
-    pub channel: PathBuf,
     /// The daemon is to say what it does.
     pub verbose: bool,
     /// Programs may use the network.
@@ -64,8 +62,6 @@ impl Machine {
         let mut nodes: BTreeMap<String, Options> = BTreeMap::new();
         let mut words = args.iter().map(|a| a.to_string_lossy());
         let mut devices = Vec::new();
-        let mut chardevs: BTreeMap<String, PathBuf> = BTreeMap::new();
-        let mut channel = None;
         while let Some(option) = words.next() {
             let mut value = || -> Result<String> {
                 let text = words.next().unwrap_or_default().into_owned();
@@ -97,16 +93,8 @@ impl Machine {
                 }
                 "-device" => {
                     let device = options(&value()?, "driver")?;
-                    if device.get("driver").is_some_and(|d| d == "virtserialport") {
-                        channel = device.get("chardev").cloned();
-                    } else if device.contains_key("drive") {
+                    if device.contains_key("drive") {
                         devices.push(device);
-                    }
-                }
-                "-chardev" => {
-                    let chardev = options(&value()?, "backend")?;
-                    if let (Some(id), Some(path)) = (chardev.get("id"), chardev.get("path")) {
-                        chardevs.insert(id.clone(), path.into());
                     }
                 }
                 "-append" => machine.append = value()?,
@@ -133,19 +121,24 @@ impl Machine {
             let Some(id) = device.get("drive").filter(|id| *id != APPLIANCE) else { continue };
             machine.drives.push(drive(id, &nodes, &device)?);
         }
-        machine.channel = channel
-            .and_then(|id| chardevs.remove(&id))
-            .or_else(|| chardevs.into_values().next())
-            .ok_or_else(|| {
-                Error::Usage(
-                    "no -chardev socket,path=...: this is started by libguestfs, see --help".into(),
-                )
-            })?;
         let flag = |name: &str| machine.append.split_whitespace().any(|w| w == name);
         machine.verbose = flag("guestfs_verbose=1");
         machine.network |= flag("guestfs_network=1");
         Ok(machine)
     }
+}
+
+/// The socket at which the client waits for the daemon, whatever else the command line says.
+pub fn channel(args: &[OsString]) -> Result<PathBuf> {
+    let chardevs = args.windows(2).filter(|pair| pair[0] == "-chardev");
+    let mut paths = chardevs.filter_map(|pair| {
+        options(&pair[1].to_string_lossy(), "backend").ok()?.remove("path").map(PathBuf::from)
+    });
+    paths.next().ok_or_else(|| {
+        Error::Usage(
+            "no -chardev socket,path=...: this is started by libguestfs, see --help".into(),
+        )
+    })
 }
 
 /// The disk that a device shows.
@@ -357,7 +350,7 @@ mod tests {
     #[test]
     fn channel_and_flags_are_found() {
         let machine = parse("-drive|file=/x,id=hd0,if=none|-device|scsi-hd,drive=hd0").unwrap();
-        assert_eq!(machine.channel, PathBuf::from("/tmp/g/guestfsd.sock"));
+        assert_eq!(channel(&line("")).unwrap(), PathBuf::from("/tmp/g/guestfsd.sock"));
         assert_eq!((machine.verbose, machine.network, machine.memory), (true, false, 1280));
     }
 
@@ -476,7 +469,7 @@ mod tests {
             let e = parse(&format!("{drives}|-device|scsi-hd,drive=hd0")).unwrap_err().to_string();
             assert!(e.starts_with(text), "{drives}: {e}");
         }
-        assert!(Machine::parse(&[]).unwrap_err().to_string().contains("started by libguestfs"));
+        assert!(channel(&[]).unwrap_err().to_string().contains("started by libguestfs"));
     }
 
     proptest! {

@@ -1,5 +1,6 @@
-//! Where errors go: to standard error, which libguestfs takes for the console of its appliance and
-//! throws away unless it is verbose; so the one that ends a launch goes to the client's own, too.
+//! Where errors go that no call can be answered with ([`crate::refusal`]): to standard error, which
+//! libguestfs takes for the console of its appliance and throws away unless it is verbose; and so to the
+//! client's own, too.
 
 use crate::error::Error;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,16 +30,24 @@ pub(crate) fn to_parent_too() {
     }
 }
 
+/// Says it to whoever reads the log.
+pub(crate) fn to_log(error: &Error) {
+    io::stderr().write_all(line(error).as_bytes()).ok();
+}
+
 /// Says it.
 pub(crate) fn report(error: &Error) {
-    let line = format!("guestfs-novm: {error}\n");
-    io::stderr().write_all(line.as_bytes()).ok();
+    to_log(error);
     // Not waiting for whoever should read a pipe or look at a terminal.
     let takes = |file: &&File| {
         let mut fds = [PollFd::new(*file, PollFlags::OUT)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n == 1)
     };
     if let Some(mut client) = CLIENT.get().filter(takes) {
-        client.write_all(line.as_bytes()).ok();
+        client.write_all(line(error).as_bytes()).ok();
     }
+}
+
+fn line(error: &Error) -> String {
+    format!("guestfs-novm: {error}\n")
 }

@@ -55,6 +55,9 @@ pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(Into::into)
 }
 
+/// Signals that end a session.
+pub const ENDING: &[libc::c_int] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
 /// Signals as something to be read; they are blocked for what is else their effect.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);

@@ -155,7 +155,10 @@ fn identify(
         }
         (Some(other), _) => {
             let other = other.escape_debug();
-            let text = format!("backing files of format \"{other}\" are not supported");
+            let text = format!(
+                "images of format {other} cannot be served; raw, qcow2 and qcow can: qemu-img convert -O \
+                 qcow2 makes one"
+            );
             return Err(Error::invalid(text, OPERATION, path));
         }
     };

@@ -11,7 +11,7 @@ mod store;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
-use crate::sys::{self, Fork, Signals};
+use crate::sys::{self, ENDING, Fork, Signals};
 use fuser::{Config, Session, SessionACL};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -122,7 +122,7 @@ fn serve(image: &Image, fuse: OwnedFd, mut parent: PipeWriter) -> Result<()> {
     // Whatever else the parent has open is to end with the parent.
     sys::close_all_but(&[0, 1, 2, fuse.as_raw_fd(), parent.as_raw_fd()]).on("descriptors")?;
     rustix::process::setsid().on("setsid")?;
-    let _unheard = Signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]).on("signals")?;
+    let _unheard = Signals::block(ENDING).on("signals")?;
     let served = store::open_and_serve(image, |size, requests| {
         let files = fuse::Files::new(size, requests);
         let session = Session::from_fd(files, fuse, SessionACL::All, Config::default());

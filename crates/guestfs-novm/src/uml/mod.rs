@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::Image;
 use crate::qemu::Machine;
 use crate::report::report;
-use crate::sys::{self, Fork, Signals};
+use crate::sys::{self, ENDING, Fork, Signals};
 use crate::vhost;
 use crate::vhost::block::Block;
 use crate::vhost::console::Console;
@@ -47,8 +47,6 @@ const MAX_COMMAND_LINE: usize = 2000;
 const PLACES: &[&str] = &["/media", "/srv", "/mnt"];
 /// Preloaded into the kernel: see its first lines.
 pub const XSTATE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xstate.so"));
-/// Signals that end the session.
-const ENDING: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// The kernel of User-Mode Linux.
 pub fn kernel() -> Result<PathBuf> {
@@ -72,10 +70,9 @@ pub fn modules_dir() -> PathBuf {
 }
 
 /// Runs a session to its end; yields the exit status.
-pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
+pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32> {
     let kernel = kernel()?;
     let images: Vec<Image> = machine.drives.iter().map(Image::find).collect::<Result<_>>()?;
-    let channel = UnixStream::connect(&machine.channel).on(machine.channel.display())?;
     let signals = Signals::block(&[ENDING, &[libc::SIGCHLD]].concat()).on("signals")?;
     let own = std::env::current_exe().on("this program")?;
     let daemon = std::fs::canonicalize(daemon).on(daemon.display())?;
@@ -117,16 +114,21 @@ pub fn run(machine: &Machine, daemon: &Path) -> Result<i32> {
     };
     let mut session = Session { child: Some(child), threads: Vec::new(), _work: work };
     let mut devices = devices.into_iter();
-    if let Some(listener) = devices.next() {
+    let console = devices.next();
+    for ((listener, image), drive) in devices.zip(images).zip(&machine.drives) {
+        session.threads.push(disk(listener, image, drive.sector, drive.serial.clone())?);
+    }
+    // From here on the daemon has the channel.
+    if let Some(listener) = console {
         let mut console = Console::new(channel).on("the channel")?;
         // Ends with UML, or else with this process.
         let thread = std::thread::Builder::new().name("console".into());
         thread.spawn(move || vhost::run(&listener, &mut console)).on("a thread")?;
     }
-    for ((listener, image), drive) in devices.zip(images).zip(&machine.drives) {
-        session.threads.push(disk(listener, image, drive.sector, drive.serial.clone())?);
-    }
-    session.wait(&signals)
+    Ok(session.wait(&signals).unwrap_or_else(|e| {
+        report(&e);
+        1
+    }))
 }
 
 /// Arguments of the kernel, without its devices.
