@@ -1,5 +1,6 @@
 //! The daemon from its start to its end: sets everything up in an order in which nobody can ask for
 //! what is not there yet, then runs the main loop.
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -107,7 +108,9 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     tracing::info!("ready, with {} devices", manager.len());
 
     let watch = watch.ok();
-    let mut main = Main { settings, log, configuration, manager, signals, receiver, watch };
+    // Images that are not there yet are tried again without it, too.
+    let mounts = File::open("/proc/self/mountinfo").ok();
+    let mut main = Main { settings, log, configuration, manager, signals, receiver, watch, mounts };
     main.run().map_err(|error| error.to_string())
 }
 
@@ -120,18 +123,23 @@ struct Main<'a> {
     signals: Signals,
     receiver: Receiver,
     watch: Option<Watch>,
+    /// The mount table.
+    mounts: Option<File>,
 }
 
 impl Main<'_> {
     fn run(&mut self) -> io::Result<()> {
         let mut ending = false;
         while !(ending && self.manager.is_empty()) {
-            self.wait()?;
+            if self.wait()? {
+                self.manager.retry();
+            }
             while let Some(signal) = self.signals.next() {
                 match signal {
                     Signal::Reopen => {
                         self.log.reopen();
                         tracing::info!("SIGHUP: the log file is open anew");
+                        self.manager.retry();
                     }
                     Signal::Stop if ending => {}
                     Signal::Stop => {
@@ -156,17 +164,24 @@ impl Main<'_> {
         Ok(())
     }
 
-    /// Waits until something is to be done.
-    fn wait(&self) -> io::Result<()> {
+    /// Waits until something is to be done; whether something was mounted.
+    fn wait(&self) -> io::Result<bool> {
         let netlink = self.manager.netlink();
         let fds = [self.signals.as_fd(), netlink, self.receiver.as_fd()];
         let fds = fds.into_iter().chain(self.watch.as_ref().map(AsFd::as_fd));
         let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        // The kernel tells of a change of the mount table once, as an exception (proc_pid_mounts(5)).
+        let mounts = self.mounts.iter();
+        fds.extend(mounts.map(|mounts| PollFd::new(mounts, PollFlags::PRI)));
         let left = |at: Instant| at.saturating_duration_since(Instant::now());
         let timeout = self.manager.deadline().map(|at| left(at) + Duration::from_millis(1));
         let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => {
+                let mounts = fds.last().filter(|_| self.mounts.is_some());
+                Ok(mounts.is_some_and(|fd| fd.revents().contains(PollFlags::PRI)))
+            }
+            Err(rustix::io::Errno::INTR) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 pub enum Signal {
     /// SIGTERM, SIGINT: flush, close, end.
     Stop,
-    /// SIGHUP: reopen the log file.
+    /// SIGHUP: reopen the log file, and try images again that were not there.
     Reopen,
 }
 

@@ -8,10 +8,12 @@ use std::{fmt, io};
 
 use crate::events::Sender;
 
+mod absent;
 mod alua;
 mod commands;
 mod open;
 mod peers;
+mod respond;
 mod serve;
 mod thread;
 
@@ -50,6 +52,9 @@ pub struct DeviceSpec {
     pub serial: String,
     /// After this a command counts as stuck; `None`: never.
     pub cmd_time_out: Option<Duration>,
+    /// For how long a command may wait for an image that cannot be opened yet; `None`: not being
+    /// able to open it is an error, which whoever enabled the device gets.
+    pub hold: Option<Duration>,
     /// Directories that a backing file may lie in; `None`: any.
     pub backing_dirs: Option<Vec<PathBuf>>,
     /// The most bytes of one READ or WRITE that the kernel sends.
@@ -86,6 +91,17 @@ pub enum DeviceEvent {
         errno: i32,
         /// The whole story, for the log.
         reason: String,
+    },
+    /// Its image cannot be opened yet; it is tried again, until [`DeviceEvent::Opened`].
+    Absent {
+        /// The opening concerned.
+        device: DeviceKey,
+        /// As in [`DeviceEvent::OpenFailed`].
+        errno: i32,
+        /// The whole story, for the log; sent when it changes.
+        reason: String,
+        /// For how long a command waits.
+        hold: Duration,
     },
     /// The answer to a request.
     Reply {
@@ -144,6 +160,8 @@ impl fmt::Display for Stop {
 pub(crate) enum Control {
     /// From the manager.
     Request(Request, Token),
+    /// An image that could not be opened may be there now.
+    Retry,
     /// From another device, for a copy.
     Job(peers::Job),
     /// Finish what is under way within this time, close, end.
@@ -176,6 +194,11 @@ impl Device {
     /// from a thread that has ended: [`DeviceEvent::Stopped`] tells of that.
     pub fn request(&self, request: Request, token: Token) {
         let _ = self.control.send(Control::Request(request, token));
+    }
+
+    /// Has a device whose image could not be opened try again.
+    pub fn retry(&self) {
+        let _ = self.control.send(Control::Retry);
     }
 
     /// Asks the thread to finish what is under way within `deadline`, flush, close and end.

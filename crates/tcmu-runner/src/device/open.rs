@@ -8,6 +8,7 @@ use io_engine::Receiver;
 use lun::Lun;
 use tcmu::Ring;
 
+use super::absent::{self, Opening};
 use super::alua::ConfigfsAlua;
 use super::peers::Peers;
 use super::serve::Server;
@@ -85,15 +86,29 @@ pub(super) async fn open_lun(
     Ok(lun.with_alua(Box::new(alua)).with_peers(Rc::new(Peers)))
 }
 
-/// Opens everything of a device. A ring in which a predecessor left commands is reset, if the
-/// kernel can do that: the initiators send them again.
+/// Opens everything of a device, or, where it may take its time ([`DeviceSpec::hold`]), waits until
+/// its image can be opened.
 pub(super) async fn open<'a>(
     spec: &'a DeviceSpec,
     control: Receiver<Control>,
     events: &'a Sender,
-) -> Result<Server<'a>, OpenError> {
+) -> Result<Opening<'a>, OpenError> {
+    match (open_lun(spec, &spec.config, None).await, spec.hold) {
+        (Err(why), Some(hold)) => {
+            let ring = open_ring(spec)?;
+            Ok(absent::wait(spec, why, hold, ring, control, events).await)
+        }
+        (lun, _) => {
+            let (lun, ring) = (Rc::new(lun?), open_ring(spec)?);
+            Ok(Opening::Open(Server { spec, lun, ring, control, events, held: Vec::new() }))
+        }
+    }
+}
+
+/// Opens the ring. One in which a predecessor left commands is reset, if the kernel can do that:
+/// the initiators send them again.
+fn open_ring(spec: &DeviceSpec) -> Result<Ring, OpenError> {
     let configfs = &spec.configfs;
-    let lun = open_lun(spec, &spec.config, None).await?;
     let mut ring = Ring::open(&spec.uio)?;
     if configfs.can_reset_ring() {
         if ring.has_leftovers() {
@@ -108,5 +123,5 @@ pub(super) async fn open<'a>(
     if let Err(e) = configfs.enable_tmr_notification() {
         tracing::warn!("{}: aborted commands run to their end: {e}", spec.name);
     }
-    Ok(Server { spec, lun: Rc::new(lun), ring, control, events })
+    Ok(ring)
 }

@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 use backstore::{AnyBackstore, Backstore, Config};
 use io_engine::{Readiness, Receiver, Sleep, TaskSet, sleep_until, timeout};
 use lun::Lun;
-use scsi::opcodes::Opcode;
-use scsi::sense::Status;
-use tcmu::{Command, Entry, Response, Ring};
+use tcmu::{Command, Entry, Ring};
 
 use super::commands::{Aborted, Commands, Done, execute, resets_lun};
 use super::open::{OpenError, open_lun};
 use super::peers;
+use super::respond::respond;
 use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
 
@@ -50,11 +49,14 @@ pub(super) struct Server<'a> {
     pub(super) ring: Ring,
     pub(super) control: Receiver<Control>,
     pub(super) events: &'a Sender,
+    /// Commands that have come out of the ring already.
+    pub(super) held: Vec<Command>,
 }
 
 impl Server<'_> {
     /// Serves until told to stop, or until the device is gone.
-    pub(super) async fn run(self) -> Stop {
+    pub(super) async fn run(mut self) -> Stop {
+        let held = mem::take(&mut self.held);
         let doorbell = self.ring.as_fd().try_clone_to_owned().and_then(Readiness::new);
         let doorbell = match doorbell {
             Ok(doorbell) => doorbell,
@@ -71,6 +73,11 @@ impl Server<'_> {
             broken: false,
             deadline: None,
         };
+        for command in held {
+            if let Err(e) = serving.take(Entry::Command(command)) {
+                return Stop::Failed(e.to_string());
+            }
+        }
         match poll_fn(|cx| serving.poll(cx)).await {
             End::Drained(until) => serving.close(until).await,
             End::Stuck => {
@@ -165,6 +172,7 @@ where
                     let job = peers::serve(self.server.lun.clone(), job);
                     let _ = self.jobs.push(Box::pin(job));
                 }
+                Control::Retry => {}
                 Control::Stop(within) => {
                     let until = Instant::now() + within.min(Duration::from_secs(3600));
                     self.deadline = Some((until, Box::pin(sleep_until(until))));
@@ -234,26 +242,7 @@ where
     /// Hands the kernel the outcome of a command.
     #[inline]
     fn complete(&mut self, done: &Done) -> Result<(), tcmu::Error> {
-        let id = done.command.id();
-        let Some(outcome) = &done.outcome else {
-            let aborted =
-                Response { status: Status::TaskAborted as u8, sense: &[], read_len: None };
-            return self.server.ring.complete(id, &aborted);
-        };
-        let status = outcome.status as u8;
-        let Some(sense) = outcome.sense else {
-            let data = done.command.data();
-            let read_len = u32::try_from(outcome.read_len).unwrap_or(u32::MAX);
-            // Zero means "all" to the kernel; so where there is no answer, none of what earlier
-            // commands left in the data area may look like one.
-            let read_len = (0 < read_len && outcome.read_len < data.len()).then_some(read_len);
-            if outcome.read_len == 0 && !data.is_empty() && !writes(done.command.cdb()) {
-                data.fill(0..data.len(), 0);
-            }
-            return self.server.ring.complete(id, &Response { status, sense: &[], read_len });
-        };
-        let sense = sense.fixed();
-        self.server.ring.complete(id, &Response { status, sense: &sense, read_len: None })
+        respond(&mut self.server.ring, done)
     }
 
     /// Starts the changes that can start, one at a time, and answers those that are done.
@@ -308,12 +297,8 @@ where
     }
 }
 
-/// Whether a command sends its data to the medium.
-fn writes(cdb: &[u8]) -> bool {
-    Opcode::of(cdb).is_ok_and(|row| row.writes)
-}
-
-async fn close(lun: DiskLun) -> Result<(), lun::Error> {
+/// Flushes and closes a backstore.
+pub(super) async fn close(lun: DiskLun) -> Result<(), lun::Error> {
     lun.flush().await?;
     Ok(lun.backstore().close().await?)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use io_engine::{Backend, Engine};
 use tcmu_sim::{Completion, Data, Kernel, Options, Tree};
 
+use super::absent::{self, Opening};
 use super::open::open_lun;
 use super::serve::Server;
 use super::*;
@@ -73,6 +74,15 @@ impl World {
 /// Serves a device of [`SIZE`] bytes with this configuration string while `test` runs, then stops
 /// it; why it ended.
 fn serve<F: Future<Output = ()>>(config: &str, test: impl FnOnce(World) -> F) -> Stop {
+    run(config, None, test)
+}
+
+/// As [`serve`], where commands wait for `hold` for an image that is not there.
+fn run<F: Future<Output = ()>>(
+    config: &str,
+    hold: Option<Duration>,
+    test: impl FnOnce(World) -> F,
+) -> Stop {
     let tree = Tree::new().unwrap();
     let name = tcmu::DeviceName { hba: 0, name: "a".into(), config: config.into() };
     tree.add_device(0, &name, SIZE).unwrap();
@@ -87,6 +97,7 @@ fn serve<F: Future<Output = ()>>(config: &str, test: impl FnOnce(World) -> F) ->
         write_cache: true,
         serial: String::new(),
         cmd_time_out: None,
+        hold,
         backing_dirs: None,
         max_transfer: 1 << 20,
         backend: Backend::Auto,
@@ -94,16 +105,33 @@ fn serve<F: Future<Output = ()>>(config: &str, test: impl FnOnce(World) -> F) ->
     let (kernel, parts) = Kernel::new(&Options::default()).unwrap();
     let mut ring = parts.ring().unwrap();
     assert!(ring.set_out_of_order(true));
-    let (control, receiver) = io_engine::channel();
+    let (control, control_end) = io_engine::channel();
     let (sender, events) = events::queue().unwrap();
     let world = World { kernel, control: control.clone(), events };
     let engine = Engine::new(Backend::Auto).unwrap();
     engine
         .block_on(async {
-            let lun = open_lun(&spec, config, None).await.unwrap();
-            let server =
-                Server { spec: &spec, lun: lun.into(), ring, control: receiver, events: &sender };
-            let mut serving = pin!(server.run());
+            let serving = async {
+                let lun = open_lun(&spec, config, None).await;
+                let opening = match (lun, hold) {
+                    (Err(why), Some(hold)) => {
+                        absent::wait(&spec, why, hold, ring, control_end, &sender).await
+                    }
+                    (lun, _) => Opening::Open(Server {
+                        spec: &spec,
+                        lun: lun.unwrap().into(),
+                        ring,
+                        control: control_end,
+                        events: &sender,
+                        held: Vec::new(),
+                    }),
+                };
+                match opening {
+                    Opening::Open(server) => server.run().await,
+                    Opening::Stopped(stop) => stop,
+                }
+            };
+            let mut serving = pin!(serving);
             let mut test = pin!(test(world));
             let mut tested = false;
             poll_fn(|cx| {
@@ -267,4 +295,101 @@ fn a_buffer_that_is_shorter_than_the_transfer_length_is_a_residual() {
         let short = world.execute(&read_10(0, 8), Data::In(512)).await;
         assert_eq!((short.status, short.data), (0, vec![1; 512]));
     });
+}
+
+const NOT_READY: [u8; 3] = [0x02, 0x04, 0x01];
+
+/// Key, code and qualifier of the sense that a command ended with.
+fn sense(completion: &Completion) -> [u8; 3] {
+    let sense = &completion.sense;
+    [sense[2] & 0x0f, sense[12], sense[13]]
+}
+
+#[test]
+fn commands_wait_for_an_image_that_is_not_there_and_go_on_when_it_appears() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("later/disk.img");
+    let config = format!("file/{}", image.display());
+    let hold = Some(Duration::from_secs(60));
+    let stop = run(&config, hold, |mut world| async move {
+        world.kernel.send(&write_10(0, 1), Data::Out(&[7; 512])).unwrap();
+        world.kernel.notify();
+        io_engine::sleep(Duration::from_millis(300)).await;
+        assert_eq!(world.kernel.take_completions().unwrap().len(), 0, "it waits");
+        let start = Instant::now();
+        // In steps, each of which is one change of the nearest directory that there is.
+        std::fs::create_dir(image.parent().unwrap()).unwrap();
+        io_engine::sleep(Duration::from_millis(1200)).await;
+        std::fs::write(dir.path().join("new"), vec![0; SIZE as usize]).unwrap();
+        std::fs::rename(dir.path().join("new"), &image).unwrap();
+        assert_eq!(world.completions(1).await[0].status, 0);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert_eq!(std::fs::read(&image).unwrap()[..512], [7; 512]);
+        let read = world.execute(&read_10(0, 1), Data::In(512)).await;
+        assert_eq!((read.status, &read.data[..]), (0, &[7; 512][..]));
+        drop(dir);
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn a_command_that_has_waited_for_too_long_is_to_be_sent_again_and_the_change_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("disk.img");
+    let config = format!("file/{}", image.display());
+    let hold = Duration::from_millis(700);
+    let stop = run(&config, Some(hold), |mut world| async move {
+        let start = Instant::now();
+        let late = world.execute(&read_10(0, 1), Data::In(512)).await;
+        assert!(start.elapsed() >= hold, "{:?}", start.elapsed());
+        assert_eq!((late.status, sense(&late)), (2, NOT_READY));
+        std::fs::write(&image, vec![0; SIZE as usize]).unwrap();
+        assert!(world.control.send(Control::Retry).is_ok());
+        let told = world.execute(&read_10(0, 1), Data::In(512)).await;
+        assert_eq!((told.status, sense(&told)), (2, [0x06, 0x28, 0x00]));
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.status, 0);
+        drop(dir);
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn a_device_without_its_image_says_who_it_is_and_that_it_is_not_ready_at_once() {
+    let hold = Some(Duration::from_secs(60));
+    let stop = run("file//no/such/image", hold, |mut world| async move {
+        let start = Instant::now();
+        let ready = world.execute(&[0; 6], Data::None).await;
+        assert_eq!((ready.status, sense(&ready)), (2, NOT_READY));
+        let inquiry = world.execute(&[0x12, 0, 0, 0, 96, 0], Data::In(96)).await;
+        assert_eq!((inquiry.status, inquiry.data[0]), (0, 0), "a disk");
+        let serial = world.execute(&[0x12, 1, 0x80, 0, 96, 0], Data::In(96)).await;
+        assert_eq!((serial.status, serial.data[1]), (0, 0x80));
+        assert!(start.elapsed() < Duration::from_secs(5));
+        // What depends on the image waits; then the device is stopped.
+        world.kernel.send(&[0x12, 1, 0xb0, 0, 96, 0], Data::In(96)).unwrap();
+        world.kernel.notify();
+        io_engine::sleep(Duration::from_millis(300)).await;
+        assert_eq!(world.kernel.take_completions().unwrap().len(), 0);
+        // The command is given back at the stop: the kernel has to be there until then.
+        std::mem::forget(world);
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn a_device_without_its_image_takes_another_one_and_refuses_other_changes() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(SIZE).unwrap();
+    let there = format!("file/{}", file.path().display());
+    let hold = Some(Duration::from_secs(60));
+    let stop = run("file//no/such/image", hold, |mut world| async move {
+        let errno = |result: io::Result<()>| result.unwrap_err().raw_os_error();
+        let resized = world.request(Request::Resize(SIZE * 2)).await;
+        assert_eq!(errno(resized), Some(libc::ENODEV));
+        let missing = world.request(Request::Reconfigure("file//nor/this".into())).await;
+        assert_eq!(errno(missing), Some(libc::ENOENT));
+        world.request(Request::Reconfigure(there)).await.unwrap();
+        assert_eq!(world.execute(&read_10(0, 1), Data::In(512)).await.status, 0);
+    });
+    assert_eq!(stop, Stop::Asked);
 }

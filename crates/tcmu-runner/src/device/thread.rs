@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use io_engine::{Engine, Receiver};
 
+use super::absent::Opening;
 use super::open::{OpenError, open};
 use super::peers::Listing;
 use super::{Control, DeviceEvent, DeviceSpec, Stop};
@@ -24,7 +25,10 @@ pub(super) fn run(
         let engine = Engine::new(spec.backend);
         let engine = engine.map_err(|e| OpenError::new(libc::ENOMEM, format!("no I/O: {e}")))?;
         let end = engine.block_on(async {
-            let server = open(spec, control, events).await?;
+            let server = match open(spec, control, events).await? {
+                Opening::Open(server) => server,
+                Opening::Stopped(why) => return Ok(why),
+            };
             let _listing = Listing::new(server.lun.identity().naa(), own);
             events.send(DeviceEvent::Opened(device));
             Ok(server.run().await)

@@ -29,6 +29,8 @@ pub use foreign::Elsewhere;
 pub trait Thread {
     /// See [`Device::request`].
     fn request(&self, request: Request, token: Token);
+    /// See [`Device::retry`].
+    fn retry(&self);
     /// See [`Device::stop`].
     fn stop(&self, deadline: Duration);
 }
@@ -36,6 +38,10 @@ pub trait Thread {
 impl Thread for Device {
     fn request(&self, request: Request, token: Token) {
         Device::request(self, request, token);
+    }
+
+    fn retry(&self) {
+        Device::retry(self);
     }
 
     fn stop(&self, deadline: Duration) {
@@ -255,19 +261,23 @@ impl Manager {
     }
 
     fn added(&mut self, event: Event) {
+        let close_until = Instant::now() + self.options.limits.close;
         if let Some((_, served)) = self.live(event.minor) {
             if served.is(event.minor, &event.device) {
                 match &mut served.phase {
                     // Found by a scan before its message was read.
                     Phase::Opening { added, .. } => *added = Some(event),
+                    &mut Phase::Absent { errno } => {
+                        served.close(None, close_until);
+                        self.reply(&event, errno);
+                    }
                     _ => self.reply(&event, 0),
                 }
                 return;
             }
             tracing::warn!("{}: gone without a word from the kernel", served.label);
-            let deadline = Instant::now() + self.options.limits.close;
             if let Some((_, served)) = self.live(event.minor) {
-                served.close(None, deadline);
+                served.close(None, close_until);
             }
         }
         match self.options.sysfs.device(event.minor) {
@@ -334,7 +344,8 @@ impl Manager {
     fn next_change(&mut self, key: DeviceKey) {
         loop {
             let Some(served) = self.devices.get_mut(&key) else { return };
-            if !matches!(served.phase, Phase::Serving) || served.change.is_some() {
+            let takes_changes = matches!(served.phase, Phase::Serving | Phase::Absent { .. });
+            if !takes_changes || served.change.is_some() {
                 return;
             }
             let Some(event) = served.waiting.pop_front() else { return };
@@ -370,6 +381,9 @@ impl Manager {
                 let errno = if errno == 0 { libc::EIO } else { errno };
                 self.ended(device, errno, &format!("cannot be opened: {reason}"));
             }
+            DeviceEvent::Absent { device, errno, reason, hold } => {
+                self.absent(device, errno, &reason, hold);
+            }
             DeviceEvent::Reply { device, token, result } => self.answered(device, token, result),
             DeviceEvent::Stopped { device, why } => match why {
                 Stop::Asked => self.ended(device, 0, ""),
@@ -390,14 +404,47 @@ impl Manager {
 
     fn opened(&mut self, key: DeviceKey) {
         let Some(served) = self.devices.get_mut(&key) else { return };
-        if let Phase::Opening { added, .. } = &mut served.phase {
-            let added = added.take();
-            served.phase = Phase::Serving;
-            tracing::info!("{}: serving {}", served.label, served.config);
-            if let Some(event) = added {
-                self.reply(&event, 0);
-            }
-            self.next_change(key);
+        let added = match &mut served.phase {
+            Phase::Opening { added, .. } => added.take(),
+            Phase::Absent { .. } => None,
+            Phase::Serving | Phase::Closing { .. } => return,
+        };
+        served.phase = Phase::Serving;
+        tracing::info!("{}: serving {}", served.label, served.config);
+        if let Some(event) = added {
+            self.reply(&event, 0);
+        }
+        self.next_change(key);
+    }
+
+    /// A device's image cannot be opened yet.
+    fn absent(&mut self, key: DeviceKey, errno: i32, reason: &str, hold: Duration) {
+        let Some(served) = self.devices.get_mut(&key) else { return };
+        let added = match &mut served.phase {
+            Phase::Opening { added, .. } => added.take(),
+            Phase::Absent { .. } => None,
+            Phase::Serving | Phase::Closing { .. } => return,
+        };
+        if let Some(event) = added {
+            tracing::error!("{}: cannot be opened: {reason}", served.label);
+            served.close(None, Instant::now() + self.options.limits.close);
+            return self.reply(&event, errno);
+        }
+        tracing::error!(
+            "{}: cannot be opened yet: {reason}. It is tried again: every 30 s, when something \
+             changes in the image's directory or is mounted, and at SIGHUP. Meanwhile its commands \
+             wait for {} s and are then answered \"becoming ready\"",
+            served.label,
+            hold.as_secs()
+        );
+        served.phase = Phase::Absent { errno };
+        self.next_change(key);
+    }
+
+    /// Has devices whose image could not be opened try again.
+    pub fn retry(&self) {
+        for served in self.devices.values().filter(|served| served.is_absent()) {
+            served.thread.iter().for_each(|thread| thread.retry());
         }
     }
 
@@ -430,7 +477,9 @@ impl Manager {
         match (&served.phase, reason) {
             (Phase::Closing { .. }, "") => tracing::info!("{}: closed", served.label),
             (Phase::Closing { .. }, why) => tracing::warn!("{}: {why}", served.label),
-            (Phase::Opening { .. }, why) => tracing::error!("{}: {why}", served.label),
+            (Phase::Opening { .. } | Phase::Absent { .. }, why) => {
+                tracing::error!("{}: {why}", served.label)
+            }
             (Phase::Serving, why) => tracing::error!(
                 "{}: {why}. Its initiators wait; start the daemon again, or remove the device",
                 served.label

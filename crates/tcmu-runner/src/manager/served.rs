@@ -1,7 +1,7 @@
 //! What the manager keeps of one device: the phase of its life, and who waits for what.
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use backstore::Config;
 use tcmu::netlink::{Event, EventKind};
@@ -12,6 +12,8 @@ use crate::device::{DeviceKey, DeviceSpec, Request, Token};
 
 /// The most blocks of one command where the kernel does not tell: its default.
 const MAX_SECTORS: u32 = 128;
+/// What Linux gives a disk's command before it aborts it; other systems give it as much or more.
+const INITIATOR_TIME_OUT: Duration = Duration::from_secs(30);
 
 /// Where a device is in its life.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) enum Phase {
         /// When whoever waits is told that it failed.
         until: Option<Instant>,
     },
+    /// Its thread waits until its image can be opened; the errno with which that failed.
+    Absent { errno: i32 },
     /// Its thread serves commands.
     Serving,
     /// Its thread flushes and ends.
@@ -60,7 +64,8 @@ pub(super) struct Served {
     write_cache: Option<bool>,
 }
 
-/// What the thread needs to know of a device. A `new` one gets a write cache.
+/// What the thread needs to know of a device. A `new` one gets a write cache, and whoever enables it
+/// is told when its image cannot be opened; of one that was there before, the image is waited for.
 pub(super) fn spec(
     key: DeviceKey,
     uio: &UioDevice,
@@ -75,6 +80,10 @@ pub(super) fn spec(
     let config = config.trim_end_matches('\n').to_owned();
     let block_size = configfs.hw_block_size()?.unwrap_or(512);
     let max_sectors = configfs.hw_max_sectors()?.unwrap_or(MAX_SECTORS);
+    let cmd_time_out = Config::parse(&config).ok().and_then(|config| config.command_timeout);
+    let kernel = configfs.cmd_time_out()?.filter(|&seconds| seconds > 0);
+    let kernel = kernel.map(|seconds| Duration::from_secs(seconds.into()));
+    let patience = [cmd_time_out, kernel].into_iter().flatten().fold(INITIATOR_TIME_OUT, Ord::min);
     Ok(DeviceSpec {
         key,
         name: format!("user_{}/{}", uio.name.hba, uio.name.name),
@@ -84,7 +93,8 @@ pub(super) fn spec(
         size: configfs.dev_size()?.unwrap_or(0),
         write_cache: write_cache(&configfs, new)?,
         serial: configfs.unit_serial()?.unwrap_or_default(),
-        cmd_time_out: Config::parse(&config).ok().and_then(|config| config.command_timeout),
+        cmd_time_out,
+        hold: (!new).then_some(patience * 2 / 3),
         backing_dirs,
         backend: options.backend,
         configfs,
@@ -130,6 +140,10 @@ impl Served {
         self.minor == minor && self.name.hba == name.hba && self.name.name == name.name
     }
 
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.phase, Phase::Absent { .. })
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. })
     }
@@ -169,6 +183,11 @@ impl Served {
             }
             return Ok(Some(Request::Reconfigure(config.to_owned())));
         }
+        if let Phase::Absent { errno } = self.phase
+            && (size.is_some() || write_cache.is_some())
+        {
+            return Err((errno, "it cannot be changed while its image cannot be opened".into()));
+        }
         if let Some(size) = size.filter(|&size| self.size != Some(size)) {
             return Ok(Some(Request::Resize(size)));
         }
@@ -200,14 +219,14 @@ impl Served {
         match &mut self.phase {
             Phase::Opening { added, .. } => *added = None,
             Phase::Closing { events, .. } => events.clear(),
-            Phase::Serving => {}
+            Phase::Absent { .. } | Phase::Serving => {}
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Opening { until, .. } => until,
-            Phase::Serving => None,
+            Phase::Absent { .. } | Phase::Serving => None,
             Phase::Closing { until, .. } => Some(until),
         };
         phase.into_iter().chain(self.change.as_ref().map(|change| change.until)).min()
@@ -220,7 +239,7 @@ impl Served {
         match self.phase {
             Phase::Opening { added, .. } => all.extend(added.map(|event| (event, false))),
             Phase::Closing { events, .. } => all.extend(events),
-            Phase::Serving => {}
+            Phase::Absent { .. } | Phase::Serving => {}
         }
         all
     }

@@ -19,6 +19,7 @@ const FAMILY: u16 = 0x21;
 enum Told {
     Start(DeviceKey, String),
     Request(Request, Token),
+    Retry,
     Stop,
 }
 
@@ -29,6 +30,10 @@ struct FakeThread(Record);
 impl Thread for FakeThread {
     fn request(&self, request: Request, token: Token) {
         self.0.borrow_mut().push(Told::Request(request, token));
+    }
+
+    fn retry(&self) {
+        self.0.borrow_mut().push(Told::Retry);
     }
 
     fn stop(&self, _: Duration) {
@@ -379,6 +384,76 @@ fn unchanged_values_succeed_without_asking_the_device() {
         assert_eq!(world.answer(), Some((100, 0)));
     }
     assert!(world.told().is_empty());
+}
+
+/// The image of a device cannot be opened yet.
+fn absent(device: DeviceKey) -> DeviceEvent {
+    let hold = Duration::from_secs(20);
+    DeviceEvent::Absent { device, errno: libc::ENOENT, reason: "no such file".into(), hold }
+}
+
+#[test]
+fn a_device_of_before_waits_for_its_image_and_is_tried_again() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.manager.scan();
+    world.serving(1, "b", "file//b");
+    world.told();
+    world.manager.on_device(absent(DeviceKey(1)));
+    assert_eq!(world.manager.deadline(), None, "however long it takes");
+    world.manager.retry();
+    assert_eq!(world.told(), [Told::Retry], "only the one that waits");
+    // Another image may be asked for, nothing else.
+    world.reconfig(None, Some(1), None);
+    assert_eq!(world.answer(), Some((100, -libc::ENOENT)));
+    world.reconfig(Some("file//there"), None, None);
+    let (request, token) = world.token();
+    assert_eq!(request, Request::Reconfigure("file//there".into()));
+    world.manager.on_device(DeviceEvent::Reply { device: DeviceKey(1), token, result: Ok(()) });
+    world.manager.on_device(DeviceEvent::Opened(DeviceKey(1)));
+    assert_eq!(world.answer(), Some((100, 0)));
+    world.manager.retry();
+    assert!(world.told().is_empty());
+}
+
+#[test]
+fn whoever_enables_a_device_is_told_that_its_image_is_not_there() {
+    // The scan found it first; then its message is read, before or after the open has failed.
+    for read_first in [true, false] {
+        let mut world = World::new();
+        world.make(0, "a", "file//a");
+        world.manager.scan();
+        if read_first {
+            world.say(EventKind::Added, 0, "a", "file//a");
+            world.manager.on_device(absent(DeviceKey(1)));
+        } else {
+            world.manager.on_device(absent(DeviceKey(1)));
+            world.say(EventKind::Added, 0, "a", "file//a");
+        }
+        assert_eq!(world.answer(), Some((100, -libc::ENOENT)));
+        assert_eq!(world.told().pop(), Some(Told::Stop));
+        world.manager.on_device(stopped(DeviceKey(1)));
+        assert!(world.manager.is_empty());
+    }
+}
+
+#[test]
+fn commands_wait_for_less_than_the_initiator_and_the_kernel_do() {
+    let world = World::new();
+    world.make(0, "a", "file//a");
+    world.make(1, "b", "file/;tcmur_cmd_time_out=12;/b");
+    let options = &world.manager.options;
+    let hold = |minor, new| {
+        let uio = options.sysfs.device(minor).unwrap().unwrap();
+        served::spec(DeviceKey(9), &uio, options, None, new).unwrap().hold
+    };
+    let kernel = world.root.path().join("target/core/user_0/a/attrib/cmd_time_out");
+    for (seconds, expected) in [("0", 20), ("30", 20), ("120", 20), ("6", 4)] {
+        fs::write(&kernel, seconds).unwrap();
+        assert_eq!(hold(0, false), Some(Duration::from_secs(expected)), "{seconds}");
+    }
+    assert_eq!(hold(1, false), Some(Duration::from_secs(8)));
+    assert_eq!(hold(0, true), None, "whoever enables a device is told");
 }
 
 #[test]
