@@ -66,6 +66,10 @@ check "a file smaller than the device is refused" refused "" $((BYTES * 2)) file
 check "the log names a file that was refused" grep -q "$S/none" $LOG
 check "the log tells what to run for a corrupt image" grep -q "qemu-img check" $LOG
 check "the images are as they were" eval 'cmp -n 65536 $S/good.qcow2 $S/ro/q.img && [ $(stat -c %s $S/good.img) = $BYTES ] && [ ! -e $S/none ]'
+cp $S/good.img "$S/comma,1.img"
+check "CheckConfig refuses a comma, at which the kernel cuts" says "first comma" "file/$S/comma,1.img"
+check "a device whose name is cut is refused" refused "No such file or directory" $BYTES "file/$S/comma,1.img"
+check "the log tells why" grep -q "$S/comma: .*first comma, and there is $S/comma,1.img" $LOG
 check "CheckConfig accepts a good file" eval 'call /org/kernel/TCMUService1/file $BUS_NAME.CheckConfig string:file/$S/good.img | grep "boolean true"'
 check "CheckConfig accepts a good qcow2 image" eval 'call /org/kernel/TCMUService1/qcow $BUS_NAME.CheckConfig string:qcow/$S/good.qcow2 | grep "boolean true"'
 for kind in file qcow; do

@@ -185,6 +185,20 @@ check "the group is removed" eval \
 check "LUN RESET succeeds" sg_reset --device $SG
 check "the LUN reads afterwards" reads 4096 1 r512
 
+# -- the write cache, as an initiator sets it
+CACHE=/sys/class/scsi_disk/${SDEV##*/}/cache_type
+attribute_is() { [ "$(<$(dev disk0)/attrib/emulate_write_cache)" = $1 ]; }
+wce_is() { sg_raw -o mode.bin -r 24 $SG 1a 08 08 00 18 00 >/dev/null 2>&1; [ $(($(num mode.bin 6 1) >> 2 & 1)) = $1 ]; }
+check "a new LUN is a disk with a write cache" eval 'attribute_is 1 && wce_is 1 && grep "write back" $CACHE'
+check "an initiator makes it write through" eval 'echo "write through" >$CACHE && grep "write through" $CACHE && wce_is 0'
+check "emulate_write_cache says the same" within 10 attribute_is 0
+check "a write is done when it is on stable storage" dd if=r1m of=$DISK bs=64k seek=64 count=1 oflag=direct status=none
+must "the daemon is started again" eval 'stop 10 && start "$DAEMON"'
+check "the LUN is write through still" eval 'within 20 wce_is 0 && attribute_is 0'
+check "the administrator turns the write cache on" timeout 20 bash -c "echo 1 >$(dev disk0)/attrib/emulate_write_cache"
+sg_turs $SG >/dev/null 2>&1 # takes the unit attention
+check "then it is" wce_is 1
+
 # -- the end
 unlun disk0 0
 check "the device is removed" rm_dev disk0

@@ -135,14 +135,7 @@ impl FailureLog {
     /// has to, the initiator tries again; all else is for the administrator of the storage.
     pub(crate) fn note(&self, device: &str, error: &backstore::Error, lba: u64) {
         let class = classify(&error.kind);
-        let Some(cell) = self.classes.get(class as usize) else { return };
-        let (last, left_out) = cell.get();
-        let now = Instant::now();
-        if last.is_some_and(|last| now.duration_since(last) < QUIET) {
-            cell.set((last, left_out + 1));
-            return;
-        }
-        cell.set((Some(now), 0));
+        let Some(suffix) = self.due(class, Instant::now()) else { return };
         let advice = match class {
             Class::Space => "free or add space, the initiator's writes fail until then",
             Class::Protected => "make it writable, or the device read-only",
@@ -150,11 +143,26 @@ impl FailureLog {
             Class::Medium => "check the storage, and the image",
             Class::Internal => "a fault of this program, report it",
             Class::Shortage => {
-                tracing::warn!("{device}: {error} (LBA {lba}); {left_out} like it before");
+                tracing::warn!("{device}: {error} (LBA {lba}){suffix}");
                 return;
             }
         };
-        tracing::error!("{device}: {error} (LBA {lba}): {advice}; {left_out} like it before");
+        tracing::error!("{device}: {error} (LBA {lba}): {advice}{suffix}");
+    }
+
+    /// How the line of a failure ends, if one is due: with the number of those left out.
+    fn due(&self, class: Class, now: Instant) -> Option<String> {
+        let cell = self.classes.get(class as usize)?;
+        let (last, left_out) = cell.get();
+        if last.is_some_and(|last| now.duration_since(last) < QUIET) {
+            cell.set((last, left_out + 1));
+            return None;
+        }
+        cell.set((Some(now), 0));
+        Some(match left_out {
+            0 => String::new(),
+            n => format!("; {n} more like it since the last message"),
+        })
     }
 }
 
@@ -195,6 +203,19 @@ mod tests {
         let failure = failure(&ErrorKind::ReadOnly, Access::Write, 0);
         assert_eq!(failure, Sense::WRITE_PROTECTED.into());
         assert_eq!(of(libc::EROFS, Access::Write), Sense::WRITE_PROTECTED.into());
+    }
+
+    #[test]
+    fn the_log_counts_only_lines_that_were_left_out() {
+        let log = FailureLog::default();
+        let now = Instant::now();
+        assert_eq!(log.due(Class::Medium, now), Some(String::new()));
+        assert_eq!(log.due(Class::Medium, now), None);
+        assert_eq!(log.due(Class::Medium, now + QUIET / 2), None);
+        assert_eq!(log.due(Class::Space, now), Some(String::new()), "each class by itself");
+        let suffix = "; 2 more like it since the last message";
+        assert_eq!(log.due(Class::Medium, now + QUIET).as_deref(), Some(suffix));
+        assert_eq!(log.due(Class::Medium, now + QUIET * 2), Some(String::new()));
     }
 
     #[test]

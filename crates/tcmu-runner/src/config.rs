@@ -109,12 +109,14 @@ pub struct Problem {
     pub text: String,
 }
 
-/// Reads the text of a configuration file. A key that is not there has no value; a key with a bad
-/// value has the one of `old`.
-pub fn parse(text: &str, old: &Config) -> (Config, Vec<Problem>) {
+/// Reads the content of a configuration file. A key that is not there has no value; a key with a
+/// bad value has the one of `old`. Each line stands by itself: bytes that are not text spoil theirs
+/// alone. The mark that some editors put at the beginning (U+FEFF) is passed over.
+pub fn parse(content: &[u8], old: &Config) -> (Config, Vec<Problem>) {
+    let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
     let mut config = Config::default();
     let mut problems = Vec::new();
-    for (n, line) in text.lines().enumerate() {
+    for (n, line) in content.split(|&byte| byte == b'\n').enumerate() {
         if let Err(text) = parse_line(line, &mut config, old) {
             problems.push(Problem { line: n + 1, text });
         }
@@ -122,11 +124,26 @@ pub fn parse(text: &str, old: &Config) -> (Config, Vec<Problem>) {
     (config, problems)
 }
 
-fn parse_line(line: &str, config: &mut Config, old: &Config) -> Result<(), String> {
-    let line = line.trim();
-    if line.is_empty() || line.starts_with('#') {
+fn parse_line(line: &[u8], config: &mut Config, old: &Config) -> Result<(), String> {
+    let line = line.trim_ascii();
+    if line.is_empty() || line.starts_with(b"#") {
         return Ok(());
     }
+    let line = match str::from_utf8(line) {
+        Ok(line) => line,
+        // A comment may be in any encoding.
+        Err(_) => match line.split(|&byte| byte == b'#').next().map(str::from_utf8) {
+            Some(Ok(line)) if !line.contains('"') => line.trim(),
+            _ => {
+                let text = String::from_utf8_lossy(line);
+                let name = text.split('=').next().unwrap_or_default().trim();
+                if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+                    (key.keep)(config, old);
+                }
+                return Err(format!("it is not UTF-8: \"{}\"", text.escape_debug()));
+            }
+        },
+    };
     let (name, value) = line.split_once('=').ok_or("it is not of the form KEY = VALUE")?;
     let name = name.trim();
     let Some(key) = KEYS.iter().find(|key| key.name == name) else {
@@ -163,13 +180,13 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 }
 
 /// Reads the file. Neither a FIFO nor a huge file in its place does harm.
-pub fn read(path: &Path) -> io::Result<String> {
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let mut text = String::new();
-    if file.take(MAX_LEN + 1).read_to_string(&mut text)? as u64 > MAX_LEN {
+    let mut text = Vec::new();
+    if file.take(MAX_LEN + 1).read_to_end(&mut text)? as u64 > MAX_LEN {
         return Err(io::Error::other("larger than 256 KiB"));
     }
     Ok(text)
@@ -181,7 +198,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn config(text: &str) -> (Config, Vec<String>) {
-        let (config, problems) = parse(text, &Config::default());
+        let (config, problems) = parse(text.as_bytes(), &Config::default());
         (config, problems.iter().map(|p| p.to_string()).collect())
     }
 
@@ -228,10 +245,25 @@ mod tests {
     #[test]
     fn a_bad_value_keeps_the_old_one() {
         let old = Config { log_level: Some(Level::Debug), ..Config::default() };
-        let (new, problems) = parse("log_level = x\nlog_dir = /a\n", &old);
+        let (new, problems) = parse(b"log_level = x\nlog_dir = /a\n", &old);
         assert_eq!(new.log_level, Some(Level::Debug));
         assert_eq!(problems[0].text.split("; ").last(), Some("its value stays DEBUG"));
         assert_eq!(changes(&old, &new), ["log_dir: default -> /a"]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf_8_spoil_their_line_alone() {
+        let old = Config { log_dir: Some("/old".into()), ..Config::default() };
+        let text = b"\xef\xbb\xbflog_level = 4\n# caf\xe9\nlog_dir = \"/caf\xe9\"\n\xff\0\n\
+                     backing_dirs = /srv # caf\xe9\n";
+        let (config, problems) = parse(text, &old);
+        assert_eq!(config.log_level, Some(Level::Debug));
+        assert_eq!(config.log_dir, Some("/old".into()));
+        assert_eq!(config.backing_dirs, Some(vec!["/srv".into()]));
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("line 3: it is not UTF-8: \"log_dir = "), "{problems:?}");
+        assert!(problems[1].starts_with("line 4: "), "{problems:?}");
     }
 
     #[test]
@@ -255,13 +287,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_parsed_and_each_line_is_reported_at_most_once(text in "(\\PC|[\n=\"#])*") {
+        fn anything_is_parsed_and_each_line_is_reported_at_most_once(
+            text in prop_oneof![
+                "(\\PC|[\n=\"#])*".prop_map(String::into_bytes),
+                proptest::collection::vec(any::<u8>(), 0..200),
+            ],
+        ) {
             let (_, problems) = parse(&text, &Config::default());
             let mut lines: Vec<_> = problems.iter().map(|p| p.line).collect();
             let n = lines.len();
             lines.dedup();
             prop_assert_eq!(lines.len(), n);
-            prop_assert!(lines.last().is_none_or(|&l| l <= text.lines().count()));
+            prop_assert!(lines.last().is_none_or(|&l| l <= text.split(|&b| b == b'\n').count()));
         }
 
         #[test]

@@ -202,7 +202,8 @@ impl Main<'_> {
 #[derive(Default)]
 struct Configuration {
     config: Config,
-    text: Option<String>,
+    /// The file's content.
+    text: Option<Vec<u8>>,
     problems: Vec<String>,
 }
 
@@ -275,8 +276,7 @@ pub fn handlers() -> Vec<Handler> {
 }
 
 fn start_dbus(handlers: Arc<Handlers>) {
-    let check = |config: &str| backstore::check(config).map_err(|error| error.to_string());
-    let options = dbus::Options { address: None, handlers, check: Arc::new(check) };
+    let options = dbus::Options { address: None, handlers, check: Arc::new(check_config) };
     match dbus::start(options) {
         Ok(ready) if ready.recv_timeout(BUS_TIME).is_err() => {
             tracing::warn!("D-Bus does not answer; going on without waiting for it");
@@ -284,6 +284,17 @@ fn start_dbus(handlers: Arc<Handlers>) {
         Ok(_) => {}
         Err(error) => tracing::error!("no D-Bus service: {error}"),
     }
+}
+
+/// Checks a configuration string for which a device is to be made. May block.
+fn check_config(config: &str) -> Result<(), String> {
+    if let Some((before, _)) = config.split_once(',') {
+        return Err(format!(
+            "{config}: the kernel takes a configuration string only up to its first comma: this one \
+             would become {before}. Give the image a name without a comma, or a link with such a name"
+        ));
+    }
+    backstore::check(config).map_err(|error| error.to_string())
 }
 
 /// Ends the waits that a predecessor has left behind, and listens. In between the kernel's messages
@@ -356,12 +367,28 @@ mod tests {
         assert_eq!(configuration.problems.len(), 1);
         assert_eq!(configuration.load(&path), [""; 0]);
         assert_eq!(configuration.problems.len(), 1, "the same text is reported once");
-        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        std::fs::write(&path, vec![b'#'; 300 << 10]).unwrap();
         assert_eq!(configuration.load(&path), [""; 0]);
         assert!(configuration.problems[1].ends_with("all settings stay"));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(configuration.load(&path), [""; 0]);
         assert_eq!(configuration.config.log_level, Some(Level::Debug));
+    }
+
+    #[test]
+    fn a_configuration_string_that_the_kernel_would_cut_off_is_refused_with_advice() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("disk,1.img");
+        std::fs::write(&image, vec![0; 4096]).unwrap();
+        let config = format!("file/{}", image.display());
+        let why = check_config(&config).unwrap_err();
+        assert!(why.starts_with(&config) && why.contains("first comma"), "{why}");
+        assert!(
+            why.contains(&format!("would become file/{}/disk.", dir.path().display())),
+            "{why}"
+        );
+        std::fs::rename(&image, dir.path().join("disk.img")).unwrap();
+        assert_eq!(check_config(&config.replace(",1", "")), Ok(()));
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn the_sample_configuration_is_current_and_sets_nothing() {
         writeln!(text, "{line}\n# {} = {}", key.name, key.example).unwrap();
     }
     is_current("tcmu/tcmu.conf", &text);
-    let parsed = config::parse(&text, &config::Config::default());
+    let parsed = config::parse(text.as_bytes(), &config::Config::default());
     assert_eq!(parsed, (config::Config::default(), vec![]));
 }
 

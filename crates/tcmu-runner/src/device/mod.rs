@@ -112,6 +112,13 @@ pub enum DeviceEvent {
         /// Done, or why not.
         result: io::Result<()>,
     },
+    /// An initiator has turned the volatile write cache on or off (MODE SELECT).
+    WriteCacheSet {
+        /// The opening concerned.
+        device: DeviceKey,
+        /// Write back (true) or write through.
+        on: bool,
+    },
     /// The thread has ended; nothing of the device is held any more.
     Stopped {
         /// The opening concerned.

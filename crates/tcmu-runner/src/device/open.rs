@@ -1,9 +1,10 @@
 //! Opening a device: its image, the logical unit on it, its ring. Either all of it is there, or
 //! nothing is left and the one who enabled the device is told why.
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 
-use backstore::{AnyBackstore, Held, Locking, OpenOptions};
+use backstore::{AnyBackstore, Config, Held, Locking, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
 use tcmu::Ring;
@@ -73,7 +74,14 @@ pub(super) async fn open_lun(
         locking: Locking::All,
         predecessor,
     };
-    let backstore = backstore::open(config, &options).await?;
+    let backstore = backstore::open(config, &options).await;
+    let backstore = backstore.map_err(|error| {
+        let missing = error.errno() == Some(libc::ENOENT);
+        match missing.then(|| comma_hint(config)).flatten() {
+            Some(hint) => OpenError::new(libc::ENOENT, format!("{error}. {hint}")),
+            None => error.into(),
+        }
+    })?;
     let lun_config = lun::Config {
         name: spec.name.clone(),
         block_size: spec.block_size,
@@ -84,6 +92,23 @@ pub(super) async fn open_lun(
     let lun = Lun::new(backstore, lun_config)?;
     let alua = ConfigfsAlua::new(spec.configfs.clone());
     Ok(lun.with_alua(Box::new(alua)).with_peers(Rc::new(Peers)))
+}
+
+/// The most entries of a directory that are looked at for a hint.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What to do if the image is missing because the kernel has cut its name off at a comma.
+fn comma_hint(config: &str) -> Option<String> {
+    let config = Config::parse(config).ok()?;
+    let path = Path::new(config.rest.as_ref());
+    let start = format!("{},", path.file_name()?.to_str()?);
+    let mut entries = std::fs::read_dir(path.parent()?).ok()?.take(MAX_ENTRIES).flatten();
+    let whole = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&start))?;
+    Some(format!(
+        "The kernel takes a configuration string only up to its first comma, and there is {}: give it \
+         a name without a comma, or a link with such a name",
+        whole.path().display()
+    ))
 }
 
 /// Opens everything of a device, or, where it may take its time ([`DeviceSpec::hold`]), waits until

@@ -64,6 +64,7 @@ impl Server<'_> {
         };
         let mut serving = Serving {
             commands: Commands::new(self.spec.cmd_time_out),
+            write_cache: self.lun.write_cache(),
             server: self,
             execute,
             doorbell,
@@ -110,6 +111,8 @@ struct Serving<'a, F: Future<Output = Done>, E> {
     execute: E,
     doorbell: Readiness<OwnedFd>,
     commands: Commands<F>,
+    /// As the manager knows it; an initiator may change it (MODE SELECT).
+    write_cache: bool,
     /// What other devices' copies want of this one.
     jobs: TaskSet<Pin<Box<dyn Future<Output = ()>>>>,
     changes: VecDeque<(Request, Token)>,
@@ -137,6 +140,11 @@ where
                 self.broken = true;
             }
             Err(e) => return Poll::Ready(End::Failed(e.to_string())),
+        }
+        let write_cache = self.server.lun.write_cache();
+        if mem::replace(&mut self.write_cache, write_cache) != write_cache {
+            let device = self.server.spec.key;
+            self.server.events.send(DeviceEvent::WriteCacheSet { device, on: write_cache });
         }
         if self.broken
             && self.commands.is_empty()
@@ -267,6 +275,9 @@ where
                 return;
             }
             let Some((request, token)) = self.changes.pop_front() else { return };
+            if let Request::SetWriteCache(on) = request {
+                self.write_cache = on;
+            }
             self.change = Some((token, change(&self.server, request)));
         }
     }

@@ -393,3 +393,53 @@ fn a_device_without_its_image_takes_another_one_and_refuses_other_changes() {
     });
     assert_eq!(stop, Stop::Asked);
 }
+
+#[test]
+fn the_manager_is_told_when_an_initiator_turns_the_write_cache_off_and_not_of_its_own_request() {
+    let stop = serve("ram//1M", |mut world| async move {
+        let set = |world: &World| {
+            let set = |event| match event {
+                Event::Device(DeviceEvent::WriteCacheSet { on, .. }) => Some(on),
+                _ => None,
+            };
+            world.events.drain().filter_map(set).collect::<Vec<_>>()
+        };
+        // MODE SELECT (6) with PF: a header and the caching page without WCE.
+        let sensed = world.execute(&[0x1a, 8, 8, 0, 24, 0], Data::In(24)).await;
+        assert_eq!((sensed.status, sensed.data[4] & 0x3f, sensed.data[6] & 4), (0, 8, 4));
+        let mut list = sensed.data.clone();
+        (list[0], list[2], list[4]) = (0, 0, list[4] & 0x3f);
+        list[6] &= !4;
+        let selected = world.execute(&[0x15, 0x10, 0, 0, 24, 0], Data::Out(&list)).await;
+        assert_eq!(selected.status, 0);
+        io_engine::sleep(Duration::from_millis(50)).await;
+        assert_eq!(set(&world), [false]);
+        world.request(Request::SetWriteCache(true)).await.unwrap();
+        io_engine::sleep(Duration::from_millis(50)).await;
+        assert_eq!(set(&world), [false; 0]);
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn a_name_that_the_kernel_has_cut_off_at_a_comma_is_hinted_at() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("disk,1.img"), "").unwrap();
+    let config = format!("file/{}/disk", dir.path().display());
+    let hold = Some(Duration::from_secs(60));
+    let stop = run(&config, hold, |world| async move {
+        io_engine::sleep(Duration::from_millis(50)).await;
+        let reasons: Vec<_> = world
+            .events
+            .drain()
+            .filter_map(|event| match event {
+                Event::Device(DeviceEvent::Absent { reason, .. }) => Some(reason),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasons.len(), 1);
+        assert!(reasons[0].contains("disk,1.img: give it a name without a comma"), "{reasons:?}");
+        drop(dir);
+    });
+    assert_eq!(stop, Stop::Asked);
+}

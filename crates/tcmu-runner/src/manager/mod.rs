@@ -52,6 +52,9 @@ impl Thread for Device {
 /// Starts a device's thread: [`Device::start`], or a stand-in.
 pub type Start = Box<dyn FnMut(DeviceSpec, Sender) -> io::Result<Box<dyn Thread>>>;
 
+/// For the thread that sets an attribute, in bytes.
+const ATTRIBUTE_STACK: usize = 256 << 10;
+
 /// How long things may take before the kernel is told that they failed, or the thread is left to
 /// itself.
 #[derive(Clone, Copy, Debug)]
@@ -385,6 +388,7 @@ impl Manager {
                 self.absent(device, errno, &reason, hold);
             }
             DeviceEvent::Reply { device, token, result } => self.answered(device, token, result),
+            DeviceEvent::WriteCacheSet { device, on } => self.write_cache_set(device, on),
             DeviceEvent::Stopped { device, why } => match why {
                 Stop::Asked => self.ended(device, 0, ""),
                 why => self.ended(device, libc::EIO, &why.to_string()),
@@ -445,6 +449,31 @@ impl Manager {
     pub fn retry(&self) {
         for served in self.devices.values().filter(|served| served.is_absent()) {
             served.thread.iter().for_each(|thread| thread.retry());
+        }
+    }
+
+    /// An initiator has set a device's write cache: the attribute says the same from now on, so that
+    /// it stays so when the daemon is started again.
+    fn write_cache_set(&mut self, key: DeviceKey, on: bool) {
+        let Some(served) = self.devices.get_mut(&key) else { return };
+        let label = served.label.clone();
+        tracing::info!("{label}: an initiator has turned the write cache {}", on_off(on));
+        // What the kernel asks for because of the attribute is what it has.
+        served.write_cache = Some(on);
+        let device = self.options.configfs.device(served.name.hba, &served.name.name);
+        // The kernel holds up the writer until we have answered it.
+        let set = move || {
+            if let Err(error) = device.and_then(|device| device.set_emulate_write_cache(on)) {
+                tracing::error!(
+                    "{label}: the write cache is {} until the daemon is started again: {error}",
+                    on_off(on)
+                );
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name("attribute".into()).stack_size(ATTRIBUTE_STACK);
+        if let Err(error) = thread.spawn(set) {
+            tracing::error!("{}: emulate_write_cache is not set: {error}", served.label);
         }
     }
 
@@ -548,6 +577,10 @@ impl Manager {
             served.close(None, until);
         }
     }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// A device of a message, for the log.

@@ -61,7 +61,7 @@ pub(super) struct Served {
     pub(super) config: String,
     /// `None`: not known for sure, so that every value is a change.
     size: Option<u64>,
-    write_cache: Option<bool>,
+    pub(super) write_cache: Option<bool>,
 }
 
 /// What the thread needs to know of a device. A `new` one gets a write cache, and whoever enables it

@@ -457,6 +457,26 @@ fn commands_wait_for_less_than_the_initiator_and_the_kernel_do() {
 }
 
 #[test]
+fn a_write_cache_that_an_initiator_turns_off_is_off_in_configfs_too() {
+    let mut world = World::new();
+    let device = world.serving(0, "a", "file//a");
+    let attribute = world.root.path().join("target/core/user_0/a/attrib/emulate_write_cache");
+    let value = || fs::read_to_string(&attribute).unwrap().trim().to_owned();
+    assert_eq!(value(), "1", "a new device has it");
+    world.told();
+    world.manager.on_device(DeviceEvent::WriteCacheSet { device, on: false });
+    let until = Instant::now() + Duration::from_secs(10);
+    while value() != "0" {
+        assert!(Instant::now() < until, "the attribute is not set");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // What the kernel makes of it.
+    world.reconfig(None, None, Some(false));
+    assert_eq!(world.answer(), Some((100, 0)));
+    assert!(world.told().is_empty());
+}
+
+#[test]
 fn changes_are_asked_of_the_device_and_its_answer_is_passed_on() {
     let mut world = World::new();
     let device = world.serving(0, "a", "file//a");
