@@ -216,19 +216,40 @@ const POLICY_DIRS: [&str; 3] =
 
 fn policy(host: &Host) -> Finding {
     let own = format!("own=\"{}\"", dbus::NAME);
+    let mut found = None;
     for directory in POLICY_DIRS {
         let Ok(entries) = fs::read_dir(host.at(directory)) else { continue };
-        for entry in entries.flatten() {
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if is_open_to_all(&text) {
+                return Note(format!(
+                    "{}: every user may make the daemon open any path, and register handlers; \
+                     copy dist/dbus-1/tcmu-runner.conf over it, then: systemctl reload dbus",
+                    path.display()
+                ));
+            }
             if text.contains(&own) {
-                return Good(entry.path().display().to_string());
+                found = Some(path);
             }
         }
     }
-    bad(
-        format!("no policy allows root to own {}", dbus::NAME),
-        "copy dist/tcmu-runner.conf to /etc/dbus-1/system.d/, then: systemctl reload dbus",
+    found.map_or_else(
+        || {
+            bad(
+                format!("no policy allows root to own {}", dbus::NAME),
+                "copy dist/dbus-1/tcmu-runner.conf to /etc/dbus-1/system.d/, then: systemctl \
+                 reload dbus",
+            )
+        },
+        |path| Good(path.display().to_string()),
     )
+}
+
+/// Whether a policy lets everybody call all methods, as the C daemon's does.
+fn is_open_to_all(policy: &str) -> bool {
+    let all_methods = format!("<allow send_destination=\"{}\"/>", dbus::NAME);
+    let mut sections = policy.split("<policy context=\"default\">").skip(1);
+    sections.any(|section| section.split("</policy>").next().unwrap_or("").contains(&all_methods))
 }
 
 fn lock_file(host: &Host) -> Finding {
@@ -344,6 +365,20 @@ mod tests {
             assert!(matches!(finding, Good(_)), "{finding:?}");
         }
         assert!(matches!(log_directory(&host), Good(path) if path.ends_with("/tcmu-runner.log")));
+    }
+
+    #[test]
+    fn a_policy_that_lets_everybody_in_is_noted() {
+        let (_root, host) = host();
+        let ours = include_str!("../../../dist/dbus-1/tcmu-runner.conf");
+        write(&host, "/usr/share/dbus-1/system.d/tcmu-runner.conf", ours);
+        // The C daemon's.
+        let theirs = "<busconfig><policy user=\"root\"><allow own=\"org.kernel.TCMUService1\"/>\
+                      </policy><policy context=\"default\">\
+                      <allow send_destination=\"org.kernel.TCMUService1\"/></policy></busconfig>";
+        write(&host, "/etc/dbus-1/system.d/old.conf", theirs);
+        let finding = policy(&host);
+        assert!(matches!(&finding, Note(text) if text.contains("old.conf")), "{finding:?}");
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::memory;
 use crate::signals::{Signal, Signals};
 use crate::watch::Watch;
 
-/// How long the start waits for the D-Bus name.
-const BUS_TIME: Duration = Duration::from_secs(2);
+/// How long the start waits for the D-Bus name, once all else is there.
+const BUS_TIME: Duration = Duration::from_millis(500);
 /// How long the end waits for the log.
 const LOG_TIME: Duration = Duration::from_secs(2);
 /// After an error of netlink, before it is read again.
@@ -80,6 +80,10 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     let _lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
     set_file_limit(settings.cli.nofile);
 
+    // First, for it takes its time: connecting goes on beside the loading of the module.
+    let handlers = Arc::new(Handlers::new(handlers()));
+    let bus = start_dbus(handlers.clone());
+    let subtypes = handlers.all().into_iter().map(|handler| handler.subtype).collect();
     let hint = |error: tcmu::Error| format!("{error}. \"tcmu-runner check\" tells more");
     let module = Module::default();
     module.load().map_err(hint)?;
@@ -88,9 +92,12 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
 
     // The kernel's messages queue up from here on. The name comes next, so that targetcli does not
     // wait for devices; devices come last.
-    let subtypes = handlers().into_iter().map(|handler| handler.subtype).collect();
-    let handlers = Arc::new(Handlers::new(handlers()));
-    start_dbus(handlers.clone());
+    if bus.is_some_and(|bus| bus.own_name(BUS_TIME).is_none()) {
+        tracing::warn!(
+            "D-Bus is slow: the devices are opened before its name {} is owned",
+            dbus::NAME
+        );
+    }
     let options = Options {
         sysfs: Sysfs::default(),
         configfs: Configfs::default(),
@@ -275,15 +282,10 @@ pub fn handlers() -> Vec<Handler> {
     backstore::SUBTYPES.iter().map(handler).collect()
 }
 
-fn start_dbus(handlers: Arc<Handlers>) {
+fn start_dbus(handlers: Arc<Handlers>) -> Option<dbus::Starting> {
     let options = dbus::Options { address: None, handlers, check: Arc::new(check_config) };
-    match dbus::start(options) {
-        Ok(ready) if ready.recv_timeout(BUS_TIME).is_err() => {
-            tracing::warn!("D-Bus does not answer; going on without waiting for it");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::error!("no D-Bus service: {error}"),
-    }
+    let started = dbus::start(options);
+    started.inspect_err(|error| tracing::error!("no D-Bus service: {error}")).ok()
 }
 
 /// Checks a configuration string for which a device is to be made. May block.

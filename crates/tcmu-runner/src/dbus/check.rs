@@ -1,8 +1,8 @@
 //! Runs the check of a configuration string away from the bus's thread, within a time limit and not
-//! too many at once: a file on a dead server blocks whoever opens it, for ever.
+//! too many at once of one user: a file on a dead server blocks whoever opens it, for ever.
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,25 +14,45 @@ pub type CheckConfig = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// How long a check may take; clients wait 25 s for an answer.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
-/// Checks that may be stuck or under way at once.
-const MAX_RUNNING: usize = 16;
+/// Checks of one user that may be stuck or under way at once, root being one.
+const PER_USER: usize = 4;
+/// Those of all users but root, who is never kept from checking by others.
+const NOT_ROOTS: usize = 12;
 const STACK: usize = 512 << 10;
 
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
+/// Checks under way, by user.
+type Running = Mutex<BTreeMap<u32, usize>>;
+
+static RUNNING: Running = Mutex::new(BTreeMap::new());
 
 /// One of the checks under way; dropped where the check really ends.
-struct Slot;
+struct Slot {
+    running: &'static Running,
+    user: u32,
+}
 
 impl Slot {
-    fn take() -> Option<Slot> {
-        let taken = |n: usize| (n < MAX_RUNNING).then_some(n + 1);
-        RUNNING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok().map(|_| Slot)
+    fn take(running: &'static Running, user: u32) -> Option<Slot> {
+        let mut counts = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let others: usize = counts.iter().filter(|(user, _)| **user != 0).map(|(_, n)| n).sum();
+        let own = counts.entry(user).or_default();
+        if *own >= PER_USER || (user != 0 && others >= NOT_ROOTS) {
+            return None;
+        }
+        *own += 1;
+        Some(Slot { running, user })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        RUNNING.fetch_sub(1, Ordering::Relaxed);
+        let mut counts = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = counts.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                counts.remove(&self.user);
+            }
+        }
     }
 }
 
@@ -68,12 +88,13 @@ fn settle(shared: &Mutex<Shared>, answer: Result<(), String>) {
     }
 }
 
-/// Starts a check; the answer comes within `limit`. A check that panics is a failed one.
-pub(super) fn start(check: CheckConfig, config: String, limit: Duration) -> Answer {
+/// Starts a check for a user; the answer comes within `limit`. A check that panics is a failed one.
+pub(super) fn start(check: CheckConfig, config: String, user: u32, limit: Duration) -> Answer {
     let shared = Arc::new(Mutex::new(Shared::default()));
     let answer = Answer(shared.clone());
-    let Some(slot) = Slot::take() else {
-        settle(&shared, Err("too many checks are under way or stuck; try again later".into()));
+    let Some(slot) = Slot::take(&RUNNING, user) else {
+        let why = "too many checks are under way or stuck; try again later";
+        settle(&shared, Err(why.to_owned()));
         return answer;
     };
     let clock = shared.clone();
@@ -115,13 +136,30 @@ mod tests {
         check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
         limit: Duration,
     ) -> Result<(), String> {
-        zbus::block_on(start(Arc::new(check), "x".into(), limit))
+        zbus::block_on(start(Arc::new(check), "x".into(), 0, limit))
     }
 
     #[test]
     fn the_answer_of_a_check_comes_back() {
         assert_eq!(ask(|_| Ok(()), LONG), Ok(()));
         assert_eq!(ask(|config| Err(format!("no {config}")), LONG), Err("no x".into()));
+    }
+
+    #[test]
+    fn no_user_takes_the_slots_of_others_nor_all_others_those_of_root() {
+        static RUNNING: Running = Mutex::new(BTreeMap::new());
+        let take = |user| Slot::take(&RUNNING, user);
+        let mut slots: Vec<_> = (0..PER_USER).map(|_| take(1000).unwrap()).collect();
+        assert!(take(1000).is_none());
+        slots.extend((0..NOT_ROOTS - PER_USER).map(|n| take(1001 + n as u32).unwrap()));
+        assert!(take(5000).is_none());
+        let roots: Vec<_> = (0..PER_USER).map(|_| take(0).unwrap()).collect();
+        assert!(take(0).is_none());
+        drop(roots);
+        assert!(take(5000).is_none());
+        drop(slots);
+        assert!(take(5000).is_some());
+        assert!(RUNNING.lock().unwrap().is_empty());
     }
 
     #[test]

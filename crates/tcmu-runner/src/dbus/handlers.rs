@@ -73,7 +73,8 @@ impl Handlers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn all(&self) -> Vec<Handler> {
+    /// All of them.
+    pub fn all(&self) -> Vec<Handler> {
         let entry = |(subtype, entry): (&String, &Entry)| Handler {
             subtype: subtype.clone(),
             description: entry.description.clone(),

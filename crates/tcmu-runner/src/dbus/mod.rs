@@ -57,26 +57,47 @@ pub struct Options {
     pub check: CheckConfig,
 }
 
-/// Starts the service's thread. The receiver yields once the first try to own the name is over:
-/// whether it is owned. Wait for it, but not for ever.
-pub fn start(options: Options) -> io::Result<Receiver<bool>> {
-    let (ready, wait) = sync_channel(1);
+/// The service while it starts: connected to the bus, or trying to be, without its name.
+pub struct Starting {
+    go: SyncSender<()>,
+    ready: Receiver<bool>,
+}
+
+impl Starting {
+    /// Lets the service own its name, so that clients find it, and waits for that until `limit` is
+    /// over: whether the name is owned, or `None` when that is still open. The service goes on
+    /// trying in any case.
+    pub fn own_name(&self, limit: Duration) -> Option<bool> {
+        let _ = self.go.try_send(());
+        self.ready.recv_timeout(limit).ok()
+    }
+}
+
+/// Starts the service's thread, which connects at once.
+pub fn start(options: Options) -> io::Result<Starting> {
+    let (go, gone) = sync_channel(1);
+    let (told, ready) = sync_channel(1);
     // zbus's futures are large; the pages that they do not touch cost nothing.
     thread::Builder::new()
         .name("dbus".into())
         .stack_size(1 << 20)
-        .spawn(move || run(&options, &ready))?;
-    Ok(wait)
+        .spawn(move || run(&options, &gone, &told))?;
+    Ok(Starting { go, ready })
 }
 
-fn run(options: &Options, ready: &SyncSender<bool>) {
+fn run(options: &Options, go: &Receiver<()>, ready: &SyncSender<bool>) {
     let mut told = false;
+    let mut may_own = false;
     loop {
-        let result = zbus::block_on(serve(options, || {
-            tracing::info!("own the D-Bus name {NAME}");
-            told = false;
-            let _ = ready.try_send(true);
-        }));
+        let result = zbus::block_on(connect(options)).and_then(|service| {
+            // An error: nobody waits any more, and the process ends.
+            may_own = may_own || go.recv().is_ok();
+            zbus::block_on(service.serve(|| {
+                tracing::info!("own the D-Bus name {NAME}");
+                told = false;
+                let _ = ready.try_send(true);
+            }))
+        });
         options.handlers.forget_external();
         match result {
             Ok(()) => tracing::warn!("the D-Bus connection was closed; connecting again"),
@@ -96,8 +117,14 @@ fn run(options: &Options, ready: &SyncSender<bool>) {
     }
 }
 
-/// Connects, and serves until the connection ends.
-async fn serve(options: &Options, connected: impl FnOnce()) -> zbus::Result<()> {
+/// A connection with all objects, which nobody finds as long as it has no name.
+struct Service {
+    connection: Connection,
+    handlers: Arc<Handlers>,
+    changes: MessageStream,
+}
+
+async fn connect(options: &Options) -> zbus::Result<Service> {
     let builder = match &options.address {
         Some(address) => connection::Builder::address(address.as_str()),
         None => connection::Builder::system(),
@@ -122,16 +149,23 @@ async fn serve(options: &Options, connected: impl FnOnce()) -> zbus::Result<()> 
         .member("NameOwnerChanged")
         .arg0ns(MANAGER_NAME)
         .build()?;
-    let mut changes = MessageStream::for_match_rule(rule, &connection, Some(QUEUE)).await?;
-    // The name comes last: whoever sees it finds all objects.
-    connection.request_name(NAME).await?;
-    connected();
-    while let Some(message) = next(&mut changes).await {
-        if let Some(change) = NameOwnerChanged::from_message(message?) {
-            owner_changed(&connection, &handlers, &change).await?;
+    let changes = MessageStream::for_match_rule(rule, &connection, Some(QUEUE)).await?;
+    Ok(Service { connection, handlers, changes })
+}
+
+impl Service {
+    /// Owns the name, and serves until the connection ends.
+    async fn serve(mut self, named: impl FnOnce()) -> zbus::Result<()> {
+        // The name comes last: whoever sees it finds all objects.
+        self.connection.request_name(NAME).await?;
+        named();
+        while let Some(message) = next(&mut self.changes).await {
+            if let Some(change) = NameOwnerChanged::from_message(message?) {
+                owner_changed(&self.connection, &self.handlers, &change).await?;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn next(stream: &mut MessageStream) -> Option<zbus::Result<zbus::Message>> {

@@ -3,6 +3,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use zbus::message::{Header, Message};
 use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, Variant, interface};
@@ -44,9 +45,13 @@ impl HandlerObject {
         &self,
         configstr: String,
         #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
     ) -> (bool, String) {
         let result = match &self.kind {
-            Kind::BuiltIn { check, .. } => check::start(check.clone(), configstr, TIME_LIMIT).await,
+            Kind::BuiltIn { check, .. } => match user(connection, &header).await {
+                Ok(user) => check::start(check.clone(), configstr, user, TIME_LIMIT).await,
+                Err(error) => Err(format!("the bus does not tell who asks: {error}")),
+            },
             Kind::External(_) => match forward(connection, &self.subtype, &configstr).await {
                 Ok(answer) => return answer,
                 Err(error) => Err(format!("the external handler did not answer: {error}")),
@@ -132,12 +137,20 @@ impl HandlerManager {
     }
 }
 
+/// Who owns a name.
 async fn owner(connection: &Connection, name: &str) -> zbus::Result<String> {
-    let bus = "org.freedesktop.DBus";
-    let path = "/org/freedesktop/DBus";
-    let reply =
-        connection.call_method(Some(bus), path, Some(bus), "GetNameOwner", &(name,)).await?;
-    reply.body().deserialize()
+    ask_bus(connection, "GetNameOwner", name).await?.body().deserialize()
+}
+
+/// The user whose process has sent a message.
+async fn user(connection: &Connection, header: &Header<'_>) -> zbus::Result<u32> {
+    let sender = header.sender().ok_or(zbus::Error::InvalidReply)?;
+    ask_bus(connection, "GetConnectionUnixUser", sender).await?.body().deserialize()
+}
+
+async fn ask_bus(connection: &Connection, method: &str, name: &str) -> zbus::Result<Message> {
+    let (bus, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
+    connection.call_method(Some(bus), path, Some(bus), method, &(name,)).await
 }
 
 /// Tells clients of a handler's new description.

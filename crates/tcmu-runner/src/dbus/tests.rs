@@ -55,8 +55,7 @@ impl Bus {
             handlers: self.handlers.clone(),
             check: Arc::new(check),
         };
-        let ready = start(options).unwrap();
-        assert_eq!(ready.recv_timeout(Duration::from_secs(10)), Ok(true));
+        assert_eq!(start(options).unwrap().own_name(Duration::from_secs(10)), Some(true));
     }
 
     fn client(&self) -> Connection {
@@ -296,9 +295,34 @@ fn without_a_bus_the_caller_is_told_and_a_bus_that_comes_later_is_used() {
         handlers: Arc::new(Handlers::new([])),
         check: Arc::new(|_| Ok(())),
     };
-    let ready = start(options).unwrap();
-    assert_eq!(ready.recv_timeout(Duration::from_secs(5)), Ok(false));
+    let starting = start(options).unwrap();
+    assert_eq!(starting.own_name(Duration::from_secs(5)), Some(false));
     let bus = Bus::start_at(dir, &socket);
-    assert_eq!(ready.recv_timeout(RETRY * 3), Ok(true));
+    assert_eq!(starting.own_name(RETRY * 3), Some(true));
     assert_eq!(objects(&bus.client()), [""; 0]);
+}
+
+#[test]
+fn the_name_is_owned_when_the_daemon_is_ready_for_clients_and_not_before() {
+    let bus = Bus::start();
+    let options = Options {
+        address: Some(bus.address.clone()),
+        handlers: bus.handlers.clone(),
+        check: Arc::new(|_| Ok(())),
+    };
+    let starting = start(options).unwrap();
+    let client = bus.client();
+    let ask = |method: &str| {
+        let dbus = "org.freedesktop.DBus";
+        zbus::block_on(client.call_method(Some(dbus), "/", Some(dbus), method, &())).unwrap()
+    };
+    // The bus, the client and the service, which has connected by itself.
+    let names = || ask("ListNames").body().deserialize::<Vec<String>>().unwrap();
+    eventually(|| names().len() >= 3);
+    thread::sleep(Duration::from_millis(300));
+    assert!(!names().contains(&NAME.to_owned()), "{:?}", names());
+    let start = Instant::now();
+    assert_eq!(starting.own_name(Duration::from_secs(10)), Some(true));
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(objects(&client).len(), 2);
 }
