@@ -49,7 +49,7 @@ check "a command waits for a backing file" not ended $READ
 mv /scratch/base.away /scratch/base.img
 check "when its backing file is there again, it goes on" ends_well 40
 
-# -- the image appears in its directory, or the daemon is told to look
+# -- the image appears in its directory, or SIGHUP makes the daemon look
 for how in inotify SIGHUP; do
     must "the daemon ends" stop 10
     mv /mnt/later/f.img /mnt/later/away.img

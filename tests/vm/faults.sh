@@ -1,6 +1,6 @@
 #!/bin/bash
-# faults.sh DAEMON: file systems that fill up, media that fail, and I/O that hangs: each says what
-# it is, and concerns its own LUN alone.
+# faults.sh DAEMON: file systems that fill up, media that fail, and I/O that hangs: each is reported
+# as what it is, and affects only its own LUN.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1
 export DM_DISABLE_UDEV=1
@@ -45,7 +45,7 @@ must "a LUN on it" eval 'mk_dev bad 67108864 file//dev/mapper/bad && lun bad 1'
 check "READ of the bad spot is a MEDIUM ERROR" sense "Medium Error" "read error" -r 4096 $SG 28 00 00 01 00 00 00 00 08 00
 check "the sense tells the LBA of a READ" eval 'sg_raw -v -r 4096 $SG 28 00 00 01 00 00 00 00 08 00 2>&1 | tee /dev/stderr | grep -iE "info fld=0x10000|information:? *0x0*10000|f0 00 03 00 01 00 00"'
 check "WRITE with FUA to the bad spot is a MEDIUM ERROR" sense "Medium Error" "write error" -s 4096 -i r64k $SG 2a 08 00 01 00 00 00 00 08 00
-check "the blocks before and behind it work" eval 'sg_raw -s 4096 -i r64k $SG 2a 00 00 00 ff f8 00 00 08 00 && sg_raw -r 4096 $SG 28 00 00 01 00 08 00 00 08 00'
+check "the blocks before and after it work" eval 'sg_raw -s 4096 -i r64k $SG 2a 00 00 00 ff f8 00 00 08 00 && sg_raw -r 4096 $SG 28 00 00 01 00 08 00 00 08 00'
 check "the other LUN works" good_works
 check "it is removed" eval 'unlun bad 1 && rm_dev bad && dmsetup remove bad && losetup -d $BACK'
 

@@ -27,7 +27,7 @@ within() {
     local s=$1 t; shift; t=$(now)
     until "$@"; do [ "$(since "$t")" -lt $((s * 100)) ] || return 1; sleep 0.1; done
 }
-# ended PID: it is no more (a zombie is no more either)
+# ended PID: it has ended (a zombie counts as ended)
 ended() { [ ! -e /proc/$1 ] || [ "$(state $1)" = Z ]; }
 state() { local s; { s=$(</proc/$1/stat); } 2>/dev/null || return; s=${s##*) }; echo "${s%% *}"; }
 
@@ -45,7 +45,7 @@ check() {
     fi
     return $rc
 }
-# For what cannot go on without: ends the suite.
+# For checks that the rest depends on: a failure ends the suite.
 must() { check "$@" || { finish; exit 1; }; }
 note() { echo "# $*"; }
 
@@ -62,7 +62,7 @@ finish() {
 }
 
 # The system bus with our policy. Activation is switched off: it would start an installed daemon
-# in place of the one under test.
+# instead of the one under test.
 start_dbus() {
     [ -S /run/dbus/system_bus_socket ] && return
     rm -f /usr/share/dbus-1/system-services/$BUS_NAME.service
@@ -155,7 +155,7 @@ no_stuck() {
     sleep 1; b=$(blocked); grep -xF "$a" <<<"$b"; [ $? != 0 ]
 }
 ring_is_whole() { not grep -iE 'ring (is )?broken' <(dmesg); }
-# After kill -9 a cluster may be allocated and not yet used by anything: a leak (exit status 3), which
-# QEMU leaves, too, and no error.
+# After kill -9 a cluster may be allocated and not yet used by anything: a leak (exit status 3),
+# which QEMU leaves, too, and no error.
 sound_image() { local text; text=$(qemu-img check "$1"); case $? in 0 | 3) ;; *) echo "$text"; false ;; esac; }
 clean_image() { qemu-img check -q "$1" || { qemu-img check "$1"; false; }; }

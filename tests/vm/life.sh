@@ -1,6 +1,6 @@
 #!/bin/bash
-# life.sh DAEMON KIND [KILLS]: the daemon's death and return, and devices that come, go and grow,
-# under I/O that is verified.
+# life.sh DAEMON KIND [KILLS]: the daemon's death and return, and devices that are added, removed
+# and grown under verified I/O.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1 KIND=$2 KILLS=${3:-6}
 IMG=/scratch/x.img
@@ -18,7 +18,7 @@ verified() {
 flowing() { local a b; a=$(cat /sys/block/${1#/dev/}/stat); sleep 0.2; b=$(cat /sys/block/${1#/dev/}/stat); [ "$a" != "$b" ]; }
 fio_ok() { within ${1:-200} ended $FIO || { kill -9 $FIO; echo "fio does not end"; cat v.out; return 1; }; wait $FIO || { cat v.out; return 1; }; }
 
-# -- a device that is there first
+# -- a device that existed before
 modprobe target_core_user
 must "a device is enabled while no daemon runs" mk_dev disk0 $((MB << 20)) $KIND/$IMG
 must "the daemon starts" start "$DAEMON"
@@ -120,7 +120,7 @@ verified $A 16 4k
 resized() { [ "$(($(cat $A_SDEV/block/*/size) * 512))" = "$1" ]; }
 ua() { sg_turs /dev/sg${1##*/sg} 2>&1; dmesg | grep -ci 'capacity data has changed'; }
 check "a device grows under I/O" eval 'echo -n $(((MB + 32) << 20)) >$(dev disk0)/attrib/dev_size'
-check "the initiator is told that its capacity has changed" within 10 eval 'dmesg | grep -i "capacity data has changed"'
+check "the initiator learns that its capacity has changed" within 10 eval 'dmesg | grep -i "capacity data has changed"'
 check "it sees the new capacity" eval 'echo 1 >$A_SDEV/rescan; resized $(((MB + 32) << 20))'
 check "the I/O went on meanwhile" fio_ok
 check "the new part is written and reads back" eval 'dd if=/dev/urandom of=r64k bs=64k count=1 status=none; dd if=r64k of=$A bs=64k seek=$(((MB + 31) * 16)) oflag=direct status=none && dd if=$A of=back bs=64k skip=$(((MB + 31) * 16)) count=1 iflag=direct status=none && cmp back r64k'
@@ -138,7 +138,7 @@ log_there() { [ -s /var/log/tcmu-runner.log ]; }
 if log_there; then
     mv /var/log/tcmu-runner.log old.log
     kill -HUP $DAEMON_PID
-    check "SIGHUP makes it open its log anew" eval 'within 5 test -e /var/log/tcmu-runner.log'
+    check "SIGHUP makes it reopen its log" eval 'within 5 test -e /var/log/tcmu-runner.log'
 else
     check "there is a log in /var/log/tcmu-runner.log" log_there
 fi

@@ -1,6 +1,6 @@
 #!/bin/bash
 # refusals.sh DAEMON: configurations and images that cannot be served. Each is refused at once, with
-# the errno and, in the log and over D-Bus, the reason; nothing half-made stays.
+# the errno and, in the log and over D-Bus, the reason; nothing is left half-made.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1
 must "the daemon starts" start "$DAEMON"
@@ -108,7 +108,7 @@ for where in "" "unshare --net"; do
 done
 must "another program answers the kernel for its subtype" listen "" nosuch 0
 check "its device is enabled" eval "enable_foreign && within 10 ended \$FOREIGN && [ \$(<$(dev foreign)/enable) = 1 ]"
-check "it is told of a change, which it accepts" timeout 20 bash -c "echo -n $((BYTES * 2)) >$(dev foreign)/attrib/dev_size"
+check "it hears of a change, which it accepts" timeout 20 bash -c "echo -n $((BYTES * 2)) >$(dev foreign)/attrib/dev_size"
 gone
 check "when it is gone, its device cannot be changed" eval 'o=$(timeout 20 bash -c "echo -n '$BYTES' >$(dev foreign)/attrib/dev_size" 2>&1); echo "$o"; grep -q "Operation not supported" <<<"$o"'
 check "and it can be removed" rm_dev foreign

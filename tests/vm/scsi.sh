@@ -44,18 +44,18 @@ tail_is_zero() { # FILE LENGTH
     local n; n=$(stat -c %s $1); [ $n -le $2 ] && return
     [ -z "$(hex $1 $2 $((n - $2)) | tr -d 0)" ]
 }
-answer() { # the answer to a CDB of a large allocation length; the bytes behind its end are zeroes
+answer() { # the answer to a CDB of a large allocation length; the bytes after its end are zeroes
     local len=$1; shift; rm -f a.bin
     # The data area is filled first with what must not be seen.
     sg_dd if=$SG of=/dev/null bs=512 count=256 >/dev/null 2>&1
     sg_raw -o a.bin "$@" || return 1
     tail_is_zero a.bin $(eval "echo $len")
 }
-check "INQUIRY data has no stale bytes behind it" answer '$(($(num a.bin 4 1) + 5))' -r 8192 $SG 12 00 00 20 00 00
-check "VPD page 83h has no stale bytes behind it" answer '$(($(num a.bin 2 2) + 4))' -r 8192 $SG 12 01 83 20 00 00
-check "VPD page B0h has no stale bytes behind it" answer '$(($(num a.bin 2 2) + 4))' -r 8192 $SG 12 01 b0 20 00 00
-check "MODE SENSE 10 data has no stale bytes behind it" answer '$(($(num a.bin 0 2) + 2))' -r 8192 $SG 5a 00 3f 00 00 00 00 20 00 00
-check "READ CAPACITY 16 data has no stale bytes behind it" answer 32 -r 512 $SG 9e 10 00 00 00 00 00 00 00 00 00 00 02 00 00 00
+check "INQUIRY data is followed by no stale bytes" answer '$(($(num a.bin 4 1) + 5))' -r 8192 $SG 12 00 00 20 00 00
+check "VPD page 83h is followed by no stale bytes" answer '$(($(num a.bin 2 2) + 4))' -r 8192 $SG 12 01 83 20 00 00
+check "VPD page B0h is followed by no stale bytes" answer '$(($(num a.bin 2 2) + 4))' -r 8192 $SG 12 01 b0 20 00 00
+check "MODE SENSE 10 data is followed by no stale bytes" answer '$(($(num a.bin 0 2) + 2))' -r 8192 $SG 5a 00 3f 00 00 00 00 20 00 00
+check "READ CAPACITY 16 data is followed by no stale bytes" answer 32 -r 512 $SG 9e 10 00 00 00 00 00 00 00 00 00 00 02 00 00 00
 check "an allocation length of 0 is no error" sg_raw $SG 12 00 00 00 00 00
 
 # -- what the pages say about each other
@@ -64,7 +64,7 @@ check "VPD pages B0h and B2h and READ CAPACITY 16 are read" eval \
     'vpd b0 b0.bin && vpd b2 b2.bin && sg_raw -o rc16.bin -r 32 $SG 9e 10 00 00 00 00 00 00 00 00 00 00 00 20 00 00'
 lbpme=$(($(num rc16.bin 14 1) >> 7)) lbprz=$(($(num rc16.bin 14 1) >> 6 & 1))
 flags=$(num b2.bin 5 1)
-check "logical block provisioning is told alike by READ CAPACITY 16 and VPD page B2h" \
+check "READ CAPACITY 16 and VPD page B2h agree on logical block provisioning" \
     [ $lbpme = $((flags >> 5 ? 1 : 0)) ]
 check "so is whether unmapped blocks read as zeroes" [ $lbprz = $((flags >> 2 & 7 ? 1 : 0)) ]
 check "UNMAP is offered with a count above 0, or not at all" \
@@ -186,7 +186,7 @@ check "LUN RESET succeeds" sg_reset --device $SG
 check "the LUN reads afterwards" reads 4096 1 r512
 
 # -- the write cache, as an initiator sets it
-CACHE=/sys/class/scsi_disk/${SDEV##*/}/cache_type
+CACHE=$(echo /sys/block/${DISK#/dev/}/device/scsi_disk/*/cache_type)
 attribute_is() { [ "$(<$(dev disk0)/attrib/emulate_write_cache)" = $1 ]; }
 wce_is() { sg_raw -o mode.bin -r 24 $SG 1a 08 08 00 18 00 >/dev/null 2>&1; [ $(($(num mode.bin 6 1) >> 2 & 1)) = $1 ]; }
 check "a new LUN is a disk with a write cache" eval 'attribute_is 1 && wce_is 1 && grep "write back" $CACHE'

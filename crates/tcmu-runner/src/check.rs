@@ -1,5 +1,5 @@
-//! `tcmu-runner check`: looks at what the daemon needs of this host, and says in plain words what is
-//! missing and how to mend it. One table of checks; each looks and changes nothing.
+//! `tcmu-runner check`: looks at what the daemon needs of this host, and says in plain words what
+//! is missing and how to fix it. One table of checks; each looks and changes nothing.
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
@@ -21,16 +21,16 @@ use crate::{daemon, dbus, lock, logging};
 enum Finding {
     /// Fine; what there is.
     Good(String),
-    /// The daemon copes, but people should know.
+    /// The daemon works, but administrators should know.
     Note(String),
     /// The daemon cannot do its work: what is wrong, and what to do.
-    Bad { what: String, mend: String },
+    Bad { what: String, fix: String },
 }
 
 use Finding::{Bad, Good, Note};
 
-fn bad(what: impl Display, mend: impl Display) -> Finding {
-    Bad { what: what.to_string(), mend: mend.to_string() }
+fn bad(what: impl Display, fix: impl Display) -> Finding {
+    Bad { what: what.to_string(), fix: fix.to_string() }
 }
 
 /// The places that are looked at; a folder of the test's own in tests.
@@ -76,22 +76,22 @@ pub fn run(cli: &Cli) -> ExitCode {
 fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<bool> {
     let mut missing = 0;
     for (name, check) in checks {
-        let (mark, text, mend) = match check(host) {
+        let (mark, text, fix) = match check(host) {
             Good(text) => ("ok  ", text, None),
             Note(text) => ("note", text, None),
-            Bad { what, mend } => {
+            Bad { what, fix } => {
                 missing += 1;
-                ("BAD ", what, Some(mend))
+                ("BAD ", what, Some(fix))
             }
         };
         writeln!(out, "{mark}  {name}: {text}")?;
-        if let Some(mend) = mend {
-            writeln!(out, "      -> {mend}")?;
+        if let Some(fix) = fix {
+            writeln!(out, "      -> {fix}")?;
         }
     }
     match missing {
         0 => writeln!(out, "tcmu-runner can serve devices on this host")?,
-        n => writeln!(out, "{n} to mend before tcmu-runner can serve devices on this host")?,
+        n => writeln!(out, "fix {n} of these before tcmu-runner can serve devices on this host")?,
     }
     Ok(missing == 0)
 }
@@ -191,7 +191,7 @@ fn uio_devices(host: &Host) -> Finding {
             match missing {
                 Some(device) => bad(
                     format!("{} is not there", device.path.display()),
-                    "see that /dev is a devtmpfs; in a container, hand the host's /dev in",
+                    "see that /dev is a devtmpfs; in a container, pass the host's /dev into it",
                 ),
                 None => Good(format!("{} of TCM-User", devices.len())),
             }
@@ -343,8 +343,8 @@ mod tests {
             (policy, "/etc/dbus-1/system.d/"),
         ] {
             let finding = check(&host);
-            let Bad { what, mend } = &finding else { panic!("{finding:?}") };
-            assert!(format!("{what} {mend}").contains(word), "{finding:?}");
+            let Bad { what, fix } = &finding else { panic!("{finding:?}") };
+            assert!(format!("{what} {fix}").contains(word), "{finding:?}");
         }
     }
 
@@ -405,15 +405,15 @@ mod tests {
         let checks: &[Check] = &[
             ("one", |_| Good("fine".into())),
             ("two", |_| Note("well".into())),
-            ("three", |_| bad("broken", "mend it")),
+            ("three", |_| bad("broken", "fix it")),
         ];
         let mut out = Vec::new();
         assert!(!report(&host, checks, &mut out).unwrap());
         let text = String::from_utf8(out).unwrap();
         assert_eq!(
             text,
-            "ok    one: fine\nnote  two: well\nBAD   three: broken\n      -> mend it\n\
-             1 to mend before tcmu-runner can serve devices on this host\n"
+            "ok    one: fine\nnote  two: well\nBAD   three: broken\n      -> fix it\n\
+             fix 1 of these before tcmu-runner can serve devices on this host\n"
         );
         assert!(report(&host, &checks[..2], &mut Vec::new()).unwrap());
     }

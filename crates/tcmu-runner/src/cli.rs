@@ -1,4 +1,5 @@
-//! The command line: that of the C daemon, and `check`. The man page tcmu-runner(8) is made from it.
+//! The command line: that of the C daemon, and `check`. The man page tcmu-runner(8) is made from
+//! it.
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -10,7 +11,8 @@ pub const NOFILE: std::ops::RangeInclusive<u64> = 65_536..=1_048_576;
 ///
 /// The daemon runs in the foreground until SIGTERM or SIGINT. It takes over the devices that are
 /// there already, and then those that targetcli or configfs add; it owns the D-Bus name
-/// org.kernel.TCMUService1. SIGHUP reopens the log file.
+/// org.kernel.TCMUService1. SIGHUP reopens the log file and tries missing images
+/// again.
 ///
 /// Options in /etc/tcmu/tcmu.conf win over the command line, the command line over the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Parser)]
@@ -25,18 +27,18 @@ pub struct Cli {
     /// Directory of the log file, tcmu-runner.log; default: $TCMU_LOGDIR, or /var/log
     #[arg(short = 'l', long, value_name = "DIR")]
     pub tcmu_log_dir: Option<PathBuf>,
-    /// Accepted for the sake of existing units: all handlers are built in
+    /// Accepted for compatibility with existing units, and ignored: all handlers are built in
     #[arg(long, value_name = "DIR")]
     pub handler_path: Option<PathBuf>,
-    /// What to do in place of serving
+    /// What to do instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What the program does in place of serving.
+/// What the program does instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Tell what is missing on this host, and how to mend it; status 1 if something is
+    /// Report what is missing on this host, and how to fix it; exit status 1 if anything is missing
     Check,
 }
 

@@ -1,5 +1,6 @@
-//! /etc/tcmu/tcmu.conf: one table of keys drives the parser, the defaults, the report of changes and
-//! the man page tcmu.conf(5). A bad line is reported with its number; its key keeps its old value.
+//! /etc/tcmu/tcmu.conf: one table of keys drives the parser, the defaults, the report of changes
+//! and the man page tcmu.conf(5). A bad line is reported with its number; its key keeps its old
+//! value.
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -110,8 +111,8 @@ pub struct Problem {
 }
 
 /// Reads the content of a configuration file. A key that is not there has no value; a key with a
-/// bad value has the one of `old`. Each line stands by itself: bytes that are not text spoil theirs
-/// alone. The mark that some editors put at the beginning (U+FEFF) is passed over.
+/// bad value has the one of `old`. Each line stands by itself: bytes that are not UTF-8 only spoil
+/// their own line. A byte order mark (U+FEFF) at the beginning is skipped.
 pub fn parse(content: &[u8], old: &Config) -> (Config, Vec<Problem>) {
     let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
     let mut config = Config::default();
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf_8_spoil_their_line_alone() {
+    fn bytes_that_are_not_utf_8_only_spoil_their_own_line() {
         let old = Config { log_dir: Some("/old".into()), ..Config::default() };
         let text = b"\xef\xbb\xbflog_level = 4\n# caf\xe9\nlog_dir = \"/caf\xe9\"\n\xff\0\n\
                      backing_dirs = /srv # caf\xe9\n";

@@ -1,5 +1,5 @@
-//! The daemon from its start to its end: sets everything up in an order in which nobody can ask for
-//! what is not there yet, then runs the main loop.
+//! The daemon from start to end: sets everything up, each part before anybody can ask for it, then
+//! runs the main loop.
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub const LOG_DIR_VARIABLE: &str = "TCMU_LOGDIR";
 /// The directory of the log file when nobody says otherwise.
 pub const LOG_DIR: &str = "/var/log";
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until it is told to stop.
 pub fn run(cli: &Cli) -> ExitCode {
     // Before the first thread, which inherits the mask.
     let signals = Signals::new();
@@ -80,7 +80,7 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     let _lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
     set_file_limit(settings.cli.nofile);
 
-    // First, for it takes its time: connecting goes on beside the loading of the module.
+    // First, as connecting takes time: it goes on while the module is loaded.
     let handlers = Arc::new(Handlers::new(handlers()));
     let bus = start_dbus(handlers.clone());
     let subtypes = handlers.all().into_iter().map(|handler| handler.subtype).collect();
@@ -145,12 +145,12 @@ impl Main<'_> {
                 match signal {
                     Signal::Reopen => {
                         self.log.reopen();
-                        tracing::info!("SIGHUP: the log file is open anew");
+                        tracing::info!("SIGHUP: the log file was reopened");
                         self.manager.retry();
                     }
                     Signal::Stop if ending => {}
                     Signal::Stop => {
-                        tracing::info!("told to stop; closing {} devices", self.manager.len());
+                        tracing::info!("stopping; closing {} devices", self.manager.len());
                         ending = true;
                         self.manager.shut_down();
                     }
@@ -171,13 +171,14 @@ impl Main<'_> {
         Ok(())
     }
 
-    /// Waits until something is to be done; whether something was mounted.
+    /// Waits until there is something to do; returns whether something was mounted.
     fn wait(&self) -> io::Result<bool> {
         let netlink = self.manager.netlink();
         let fds = [self.signals.as_fd(), netlink, self.receiver.as_fd()];
         let fds = fds.into_iter().chain(self.watch.as_ref().map(AsFd::as_fd));
         let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        // The kernel tells of a change of the mount table once, as an exception (proc_pid_mounts(5)).
+        // The kernel tells of a change of the mount table once, as an exception
+        // (proc_pid_mounts(5)).
         let mounts = self.mounts.iter();
         fds.extend(mounts.map(|mounts| PollFd::new(mounts, PollFlags::PRI)));
         let left = |at: Instant| at.saturating_duration_since(Instant::now());
@@ -288,20 +289,21 @@ fn start_dbus(handlers: Arc<Handlers>) -> Option<dbus::Starting> {
     started.inspect_err(|error| tracing::error!("no D-Bus service: {error}")).ok()
 }
 
-/// Checks a configuration string for which a device is to be made. May block.
+/// Checks a configuration string before a device is made with it. May block.
 fn check_config(config: &str) -> Result<(), String> {
     if let Some((before, _)) = config.split_once(',') {
         return Err(format!(
-            "{config}: the kernel takes a configuration string only up to its first comma: this one \
-             would become {before}. Give the image a name without a comma, or a link with such a name"
+            "{config}: the kernel takes a configuration string only up to its first comma: this \
+             one would become {before}. Give the image a name without a comma, or a link with such \
+             a name"
         ));
     }
     backstore::check(config).map_err(|error| error.to_string())
 }
 
-/// Ends the waits that a predecessor has left behind, and listens. In between the kernel's messages
-/// are blocked: whoever enables a device in that moment gets EAGAIN; otherwise its message would
-/// reach nobody, and it would wait for ever.
+/// Ends the waits that a predecessor has left, and listens. In between, the kernel's messages are
+/// blocked: enabling a device at that moment fails with EAGAIN. Otherwise its message would reach
+/// nobody, and it would wait forever.
 fn open_netlink(module: &Module) -> Result<Netlink, tcmu::Error> {
     let blocked = match module.set_parameter("block_netlink", "1") {
         Err(tcmu::Error::Missing(_)) => false,

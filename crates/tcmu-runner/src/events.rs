@@ -1,5 +1,5 @@
 //! The main loop's queue. Device threads, the D-Bus thread and checks put [`Event`]s in; the main
-//! loop is woken through an eventfd that it polls beside its other descriptors.
+//! loop is woken through an eventfd that it polls together with its other descriptors.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};

@@ -1,5 +1,6 @@
 //! One daemon per host: a POSIX record lock on /run/tcmu.lock, the one that the C daemon takes, so
-//! that neither starts beside the other. The kernel drops the lock when its holder dies, however.
+//! that the two never run at the same time. The kernel drops the lock when its holder dies,
+//! however.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,4 +1,4 @@
-//! What is installed beside the program says the same as the program: names, paths, options, keys.
+//! The files that are installed with the program agree with it: names, paths, options, keys.
 //! Files that are made from the program's tables are compared, or with UPDATE_DIST=1 written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -53,8 +53,8 @@ fn the_man_page_of_the_program_is_current() {
     man.render_options_section(&mut page).unwrap();
     let mut page = String::from_utf8(page).unwrap();
     page.push_str(
-        ".SH COMMANDS\n.TP\n.B check\nTell what is missing on this host, and how to mend it. The \
-         exit status is 1 if something is.\n.SH CONFIGURATION STRINGS\n\
+        ".SH COMMANDS\n.TP\n.B check\nReport what is missing on this host, and how to fix it. The \
+         exit status is 1 if anything is missing.\n.SH CONFIGURATION STRINGS\n\
          The configuration string of a device is \\fISUBTYPE\\fR/\\fIREST\\fR; targetcli's \
          \\fIcfgstring\\fR is the part after the first slash. An option may come first: \
          \\fB;tcmur_cmd_time_out=\\fISECONDS\\fB;\\fR reports commands that are under way for \
@@ -69,26 +69,26 @@ fn the_man_page_of_the_program_is_current() {
         ".SH WRITE CACHE\nA new device has a volatile write cache (attribute \
          \\fBemulate_write_cache\\fR), as a disk has: what an initiator has flushed, or written with \
          FUA, is on stable storage. With 0 in the attribute every write waits until it is. A device \
-         that is there when the daemon starts keeps its setting.\n\
-         .SH MISSING IMAGES\nWhoever enables a device whose image cannot be opened gets the error. A \
-         device that is there when the daemon starts waits for its image, which may be on a file \
+         that exists when the daemon starts keeps its setting.\n\
+         .SH MISSING IMAGES\nEnabling a device whose image cannot be opened fails. A \
+         device that exists when the daemon starts waits for its image, which may be on a file \
          system that is mounted later: it is tried again after 1 to 30 seconds, when something \
          changes in the image's directory or is mounted, and at SIGHUP. Meanwhile a command waits \
          for two thirds of the shortest of 30 seconds, the attribute \\fBcmd_time_out\\fR and the \
          option tcmur_cmd_time_out; then the initiator is told that the device is becoming ready, \
          and sends it again. Move an image that is complete to its place; do not copy it there.\n\
-         .SH OTHER DAEMONS\nA device of a subtype that is neither built in nor registered over D-Bus \
-         is refused with EOPNOTSUPP, unless another program listens to the kernel's netlink messages: \
-         then it is left to that.\n\
+         .SH OTHER DAEMONS\nA device of a subtype that is neither built in nor registered over \
+         D-Bus is refused with EOPNOTSUPP, unless another program listens to the kernel's netlink \
+         messages: then it is left to that program.\n\
          .SH D-BUS\nOn the system bus, root and members of the group \\fBtcmu\\fR (make it with \
          \\fBgroupadd --system tcmu\\fR) may check configuration strings and register handlers. A \
-         check opens any path as root and tells what is wrong with it: put nobody into the group who \
-         must not know which files there are. Everybody may read introspection data and properties; \
-         dist/dbus-1/examples has a policy that lets everybody list the handlers.\n\
+         check opens any path as root and tells what is wrong with it: do not add users to \
+         the group who must not know which files exist. Everybody may read introspection data and \
+         properties; dist/dbus-1/examples has a policy that lets everybody list the handlers.\n\
          .SH SIGNALS\n.TP\n.B SIGTERM, SIGINT\nFlush and close all devices, and end, within 20 \
-         seconds. A device whose storage does not answer is left behind.\n.TP\n.B SIGHUP\nOpen the \
-         log file anew, and try images that were missing.\n.SH ENVIRONMENT\n.TP\n.B {}\nThe directory of the log file, unless the \
-         command line or tcmu.conf names one.\n.SH EXIT STATUS\n0 after a clean end; 1 when the \
+         seconds. A device whose storage does not answer is abandoned.\n.TP\n.B SIGHUP\nReopen \
+         the log file, and try missing images again.\n.SH ENVIRONMENT\n.TP\n.B {}\nThe directory \
+         of the log file, unless the command line or tcmu.conf names one.\n.SH EXIT STATUS\n0 after a clean end; 1 when the \
          daemon cannot start: wrong options, another daemon is running, the kernel module is \
          missing.\n.SH FILES\n",
         daemon::LOG_DIR_VARIABLE

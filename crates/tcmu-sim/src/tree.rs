@@ -58,7 +58,7 @@ impl Tree {
         fs::write(path, format!("{content}\n"))
     }
 
-    /// Adds a device with `size` bytes of memory behind a node that can be opened and mapped, but
+    /// Adds a device with `size` bytes of memory at a node that can be opened and mapped, but
     /// not signalled. Returns its folder in configfs.
     pub fn add_device(&self, minor: u32, device: &DeviceName, size: u64) -> io::Result<PathBuf> {
         let DeviceName { hba, name, config } = device;

@@ -4,7 +4,7 @@
 //! reset of rings that a predecessor left in use, batches with one kick, a thread for each ring.
 //!
 //! As it waits by a blocking read, and asks nothing else of the kernel but the kick, no daemon can
-//! cost less: `cargo xtask bench tcmu` measures it beside the others.
+//! cost less: `cargo xtask bench tcmu` measures it together with the others.
 //!
 //! As root: `cargo run -p tcmu --example serve_zeroes`, then, in configfs,
 //! `mkdir -p core/user_0/z; echo dev_config=zeroes/z,dev_size=1048576 >core/user_0/z/control;

@@ -183,7 +183,7 @@ impl Device {
         self.act("reset_ring", level)
     }
 
-    /// Gives back the data area of a completed command that was told to keep it.
+    /// Frees the data area of a completed command that was kept with `KEEP_BUF`.
     pub fn free_kept_buf(&self, id: u16) -> Result<(), Error> {
         self.act("free_kept_buf", &id.to_string())
     }

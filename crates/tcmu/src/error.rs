@@ -30,7 +30,7 @@ pub enum Error {
     /// The shared memory is not a mailbox that we can use.
     #[error("mailbox: {0}")]
     Mailbox(String),
-    /// The ring cannot be read further; [`crate::Ring::reset`] starts it afresh.
+    /// The ring cannot be read further; [`crate::Ring::reset`] starts it again.
     #[error("ring is broken: {0}")]
     Broken(String),
     /// A completion for a command that is not in flight.

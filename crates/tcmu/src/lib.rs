@@ -1,14 +1,15 @@
 //! The kernel's TCM-User interface (`linux/target_core_user.h`, mailbox version 2): everything that
 //! passes between the kernel's target and a daemon that serves its logical units.
 //!
-//! - [`uio`] finds the devices that wait to be served, [`netlink`] tells when one comes, goes or
-//!   changes, [`configfs`] reads and sets their attributes, [`module`] loads the kernel module.
+//! - [`uio`] finds the devices that wait to be served, [`netlink`] reports when one is added,
+//!   removed or changed, [`configfs`] reads and sets their attributes, [`module`] loads the kernel
+//!   module.
 //! - [`Ring`] is one device's shared memory: [`Entry`]s come out of it, [`Response`]s go in.
 //!   [`mapping`] holds the memory, [`mailbox`] its layout.
 //!
-//! Nothing here knows SCSI beyond the length of a CDB, and nothing here blocks, [`module::Module::load`]
-//! and writes to configfs apart. The kernel is trusted with its own memory but its numbers are
-//! checked all the same: a lie costs a command or a device, never the process.
+//! Nothing here knows SCSI beyond the length of a CDB, and nothing here blocks except
+//! [`module::Module::load`] and writes to configfs. The kernel is trusted with its own memory, but
+//! its numbers are checked: a wrong one costs a command or a device, never the process.
 //!
 //! # The life of a served device
 //! ```no_run

@@ -14,7 +14,7 @@ pub const VERSION: u16 = 2;
 pub const CAP_OOOC: u16 = 1 << 0;
 /// `TCMU_MAILBOX_FLAG_CAP_READ_LEN`: a response may say how much data it carries.
 pub const CAP_READ_LEN: u16 = 1 << 1;
-/// `TCMU_MAILBOX_FLAG_CAP_TMR`: task management functions are told of.
+/// `TCMU_MAILBOX_FLAG_CAP_TMR`: the kernel reports task management functions.
 pub const CAP_TMR: u16 = 1 << 2;
 /// `TCMU_MAILBOX_FLAG_CAP_KEEP_BUF`: data may be kept after completion.
 pub const CAP_KEEP_BUF: u16 = 1 << 3;

@@ -71,10 +71,10 @@ impl Module {
         Ok(self.parameter("global_max_data_area_mb")?.and_then(|value| value.parse().ok()))
     }
 
-    /// Ends the waits of those who, in the kernel, expect a netlink answer from a daemon that died
-    /// (`enable` would hang in D state for ever): they fail with EINTR. To be called at a daemon's
-    /// start, before it listens. The kernel wants new events blocked first; they are let go in
-    /// any case. Old kernels cannot do this; then nothing is done.
+    /// Ends the waits for netlink replies from a daemon that has died: writes to `enable` and the
+    /// like, which would hang in D state forever, fail with EINTR. Call it when a daemon starts,
+    /// before it listens. The kernel requires that new events are blocked first; they are unblocked
+    /// in any case. Old kernels cannot do this; then nothing is done.
     pub fn reset_netlink(&self) -> Result<(), Error> {
         match self.set_parameter("block_netlink", "1") {
             Err(Error::Missing(path)) => {

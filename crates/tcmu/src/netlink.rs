@@ -1,9 +1,9 @@
-//! Generic netlink, family `TCM-USER` version 2: the kernel tells when a device was enabled, is
-//! removed or changes, and (once we have said that we can) waits for our verdict on it: whoever
-//! wrote to configfs gets it as that write's result.
+//! Generic netlink, family `TCM-USER` version 2. The kernel reports that a device was enabled, is
+//! being removed or is being changed. Once we have said that we reply, it waits for our reply,
+//! which becomes the result of the write to configfs that caused the event.
 //!
-//! [`wire`] packs and parses messages; [`Netlink`] is the socket. Messages of anybody but the
-//! kernel are dropped. Everything is checked; what is malformed is dropped with a warning.
+//! [`wire`] packs and parses messages; [`Netlink`] is the socket. Messages that are not from the
+//! kernel are dropped. Everything is checked; malformed messages are dropped with a warning.
 //!
 //! Several daemons may listen, each for subtypes of its own: an event for a subtype that is not
 //! ours must get no reply while another one listens ([`Netlink::has_other_listeners`]).
@@ -39,15 +39,16 @@ const BUFFER_LEN: usize = 16 << 10;
 pub enum EventKind {
     /// It was enabled: open and serve it.
     Added,
-    /// It is going: close it.
+    /// It is being removed: close it.
     Removed,
-    /// An attribute changes: take it over or refuse. The kernel sends one at a time.
+    /// An attribute is being changed: accept the change or refuse it. The kernel sends one at a
+    /// time.
     Reconfig {
         /// A new configuration string.
         config: Option<String>,
         /// A new capacity in bytes.
         size: Option<u64>,
-        /// Whether the device shall have a volatile write cache.
+        /// Whether the device is to have a volatile write cache.
         write_cache: Option<bool>,
     },
 }
@@ -70,7 +71,7 @@ pub struct Event {
 pub enum Incoming {
     /// An event.
     Event(Event),
-    /// The kernel had to drop messages (ENOBUFS): look at all devices anew ([`crate::uio`]).
+    /// The kernel had to drop messages (ENOBUFS): scan all devices again ([`crate::uio`]).
     /// Those who wait for a reply to a dropped message wait until netlink is reset
     /// ([`crate::module::Module::reset_netlink`]).
     Lost,
@@ -113,12 +114,13 @@ impl Netlink {
         Ok(netlink)
     }
 
-    /// Whether the family is there. Changes nothing: the kernel goes on not to wait for replies.
+    /// Checks that the family exists. Changes nothing: the kernel does not start to wait for
+    /// replies.
     pub fn probe() -> Result<(), Error> {
         Self::find().map(drop)
     }
 
-    /// A socket that knows the family, and the group `config`.
+    /// Opens a socket and looks up the family and its group `config`.
     fn find() -> Result<(Self, u32), Error> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(GENERIC))
@@ -168,8 +170,8 @@ impl Netlink {
     }
 
     /// Whether another socket, of whatever program and network namespace, gets the kernel's events
-    /// as well: its owner may be the one who serves what we do not. Groups above 32 are known of our
-    /// own network namespace alone. False for a stand-in.
+    /// as well: its owner may be the one who serves what we do not. Groups above 32 are known of
+    /// our own network namespace alone. False for a stand-in.
     pub fn has_other_listeners(&self) -> Result<bool, Error> {
         let Some(group) = self.group else { return Ok(false) };
         let own = rustix::fs::fstat(&self.fd).map_err(Error::channel("look at a socket"))?.st_ino;
@@ -181,7 +183,7 @@ impl Netlink {
         self.sequence
     }
 
-    /// What came in; `None` when there is nothing more at present.
+    /// The next message; `None` when there is none at the moment.
     pub fn receive(&mut self) -> Result<Option<Incoming>, Error> {
         loop {
             if let Some(incoming) = self.early.pop_front() {
@@ -275,9 +277,9 @@ impl Netlink {
         sent.map(drop).map_err(Error::channel("send to netlink"))
     }
 
-    /// Answers an event: `status` 0, or a positive errno, with which the write to configfs that
-    /// led to the event then fails. Does nothing for kernels that take no replies. For each event
-    /// of ours, once; not at all for others'.
+    /// Answers an event with 0 or a positive errno; with an errno, the write to configfs that
+    /// caused the event fails. Does nothing for kernels that take no replies. Call it once for each
+    /// event of a device that is ours, and not for other devices.
     pub fn reply(&mut self, event: &Event, status: i32) -> Result<(), Error> {
         let Some(device_id) = event.device_id.filter(|_| self.kernel_waits) else { return Ok(()) };
         let sequence = self.next_sequence();

@@ -3,18 +3,17 @@
 //! # How the kernel uses the ring
 //! The kernel appends entries at `cmd_head` and signals the UIO descriptor. It takes completions
 //! when we write to that descriptor (in the context of our `write(2)`): it walks the slots from
-//! where it last stopped up to `cmd_tail`, by the lengths in their headers. PAD and TMR slots it
-//! passes over; for any other it looks up the `cmd_id` that it finds there and completes that
-//! command with the response in the slot. A `cmd_id` that it does not know means "ring is broken":
+//! where it last stopped up to `cmd_tail`, by the lengths in their headers. It skips PAD
+//! and TMR slots; for any other slot it looks up the `cmd_id` in it and completes that command with
+//! the response in the slot. A `cmd_id` that it does not know means "ring is broken":
 //! the device takes no completions until its ring is reset. A command that exceeded
-//! `cmd_time_out` was already failed towards the initiator, yet its id and memory are kept until
-//! we complete it, so such a late completion is harmless and still owed.
+//! `cmd_time_out` was already failed towards the initiator, but its id and memory are kept until
+//! we complete it. So such a late completion does no harm, and is still required.
 //!
-//! # Completing out of order
-//! With [`CAP_OOOC`](crate::mailbox::CAP_OOOC), a completion goes to the slot at the tail, whoever's
-//! slot that was, with the header's `cmd_id` replaced. This is safe for us because a command is
-//! copied out when it is read (CDB and iovecs; the data stay in the data area), and because there
-//! are never more completions than commands read.
+//! # Completing out of order With [`CAP_OOOC`](crate::mailbox::CAP_OOOC), a completion goes to the
+//! slot at the tail, whichever command that slot was for, with the header's `cmd_id` replaced. This
+//! is safe for us because a command is copied out when it is read (CDB and iovecs; the data stay in
+//! the data area), and because there are never more completions than commands read.
 //!
 //! It has a price: from then on the slots between tail and head no longer describe the commands
 //! that are in flight. A successor after kill -9 that went on at `cmd_tail` would do some
@@ -28,8 +27,8 @@
 //! already a response.
 //!
 //! # Memory
-//! A [`Command`] keeps the memory mapped, and thereby the device open: it may outlive the [`Ring`].
-//! After a reset the kernel uses the data area anew, so [`Ring::reset`] refuses while commands of
+//! A [`Command`] keeps the memory mapped, and so the device open: it may outlive the [`Ring`].
+//! After a reset the kernel reuses the data area, so [`Ring::reset`] refuses while commands of
 //! this process still exist; a process that died has let go of its memory when the device can be
 //! opened again, since the kernel waits for its I/O (io_uring included) before it unmaps.
 
@@ -88,7 +87,7 @@ pub struct Ring {
 #[derive(Debug)]
 struct Slot {
     len: u32,
-    /// `None`: PAD, TMR and the like, which are merely passed over.
+    /// `None`: PAD, TMR and the like, which are skipped.
     id: Option<u16>,
 }
 
@@ -191,8 +190,8 @@ impl Ring {
         self.flags
     }
 
-    /// Whether entries of before were there when the ring was opened: what a predecessor left in
-    /// flight, or commands that came while nobody served the device.
+    /// Whether there were entries when the ring was opened: commands that a predecessor left in
+    /// flight, or that came while nobody served the device.
     pub fn has_leftovers(&self) -> bool {
         self.leftovers
     }
@@ -261,7 +260,7 @@ impl Ring {
                 "the entry at {fetch} is {len} bytes long; there are {room}"
             )));
         }
-        // A full ring would look empty, so that the head never comes up to the tail from behind.
+        // A full ring would look empty, so the head never catches up with the tail.
         if u64::from(self.taken) + u64::from(len) >= u64::from(self.size) {
             let tail = self.tail;
             return Err(self.declare_broken(format!("cmd_head has overrun cmd_tail {tail}")));
@@ -292,10 +291,10 @@ impl Ring {
             OP_PAD => {}
             OP_TMR => match self.read_tmr(at, len as usize) {
                 Some(tmr) => found = Some(Entry::Tmr(tmr)),
-                None => tracing::warn!("a malformed task management entry is passed over"),
+                None => tracing::warn!("a malformed task management entry is skipped"),
             },
             _ => {
-                tracing::warn!("an entry of unknown operation {op} is passed over");
+                tracing::warn!("an entry of the unknown operation {op} is skipped");
                 let marked =
                     EntryHeader { uflags: header.uflags | mailbox::UFLAG_UNKNOWN_OP, ..header };
                 self.put(at, &marked)?;
@@ -436,8 +435,8 @@ impl Ring {
     }
 
     /// Takes the signal that made the descriptor readable, so that the next wait waits. To be
-    /// called before [`Ring::next`], lest a signal be lost. An error (EIO) means that the device
-    /// is gone.
+    /// called before [`Ring::next`], so that no signal is lost. An error (EIO) means that the
+    /// device is gone.
     pub fn acknowledge(&self) -> Result<(), Error> {
         match retry_on_intr(|| read(&self.fd, &mut [0; 4])) {
             Ok(0) => Err(Error::channel("wait for the kernel")(io::ErrorKind::UnexpectedEof)),

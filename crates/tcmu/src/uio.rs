@@ -1,6 +1,6 @@
 //! UIO discovery: the devices that the kernel's target has made for user space, from
-//! `/sys/class/uio/uioN`. Devices of other drivers, and names that are not TCM-User's, are passed
-//! over in silence.
+//! `/sys/class/uio/uioN`. Devices of other drivers, and names that are not TCM-User's, are
+//! skipped silently.
 
 use std::fs;
 use std::io::{self, Read};
@@ -74,7 +74,7 @@ impl Sysfs {
     }
 
     /// All TCM-User devices, by minor. Without the UIO class there are none. A device that goes
-    /// while it is looked at, or that says nonsense, is left out with a warning.
+    /// while it is looked at, or whose files make no sense, is left out with a warning.
     pub fn scan(&self) -> Result<Vec<UioDevice>, Error> {
         let entries = match fs::read_dir(&self.class) {
             Ok(entries) => entries,
@@ -89,7 +89,7 @@ impl Sysfs {
             let Some(minor) = minor else { continue };
             match self.device(minor) {
                 Ok(device) => devices.extend(device),
-                Err(error) => tracing::warn!("passed over: {error}"),
+                Err(error) => tracing::warn!("a UIO device is skipped: {error}"),
             }
         }
         devices.sort_by_key(|device| device.minor);

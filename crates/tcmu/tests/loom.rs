@@ -1,7 +1,7 @@
 //! A model of the ring between two processors: one thread is the kernel, which appends entries and
 //! takes completions, the other is the real [`tcmu::Ring`]. loom tries every order of their memory
 //! accesses, and fails on a read that races with a write, be it of an entry that the head has not
-//! published or of a slot that the kernel uses anew.
+//! published or of a slot that the kernel reuses.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p tcmu --test loom --release`
 #![cfg(loom)]

@@ -1,5 +1,5 @@
 //! Runs the check of a configuration string away from the bus's thread, within a time limit and not
-//! too many at once of one user: a file on a dead server blocks whoever opens it, for ever.
+//! too many at once of one user: opening a file on a dead server blocks forever.
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -108,10 +108,9 @@ pub(super) fn start(check: CheckConfig, config: String, user: u32, limit: Durati
             Err(error) => Err(format!("cannot check: {error}")),
             Ok(_) => wait.recv_timeout(limit).unwrap_or_else(|why| {
                 Err(match why {
-                    std::sync::mpsc::RecvTimeoutError::Timeout => format!(
-                        "no answer within {} s: is the storage behind it reachable?",
-                        limit.as_secs()
-                    ),
+                    std::sync::mpsc::RecvTimeoutError::Timeout => {
+                        format!("no answer within {} s: is its storage reachable?", limit.as_secs())
+                    }
                     std::sync::mpsc::RecvTimeoutError::Disconnected => {
                         "the check itself failed; the log tells more".to_owned()
                     }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::PATH;
 
-/// External handlers that may be registered at once: a client must not inflate us.
+/// External handlers that may be registered at once: a client must not use up our memory.
 const MAX_EXTERNAL: usize = 64;
 /// Length of a subtype, and of a description, in bytes.
 const MAX_SUBTYPE: usize = 64;
@@ -107,7 +107,7 @@ impl Handlers {
         }
     }
 
-    /// Registers an external handler, or one anew; false if the subtype was there already.
+    /// Registers an external handler, or updates it; false if the subtype was there already.
     pub(super) fn add_external(&self, handler: &Handler, owner: String) -> bool {
         let entry = Entry { description: handler.description.clone(), owner: Some(owner) };
         self.lock().insert(handler.subtype.clone(), entry).is_none()

@@ -1,6 +1,6 @@
 //! The daemon on the system bus, as targetcli and external handlers know it. All of it runs on one
-//! thread; nothing that may block does so there (module `check`). Without a bus the daemon serves all the
-//! same, and tries to connect from time to time.
+//! thread; nothing that may block does so there (module `check`). Without a bus the daemon still
+//! serves devices, and tries to connect from time to time.
 //!
 //! ```text
 //! org.kernel.TCMUService1                          the name
@@ -104,7 +104,7 @@ fn run(options: &Options, go: &Receiver<()>, ready: &SyncSender<bool>) {
             Err(error) if !told => {
                 told = true;
                 tracing::error!(
-                    "no D-Bus service: {error}. Devices are served all the same, but targetcli \
+                    "no D-Bus service: {error}. Devices are still served, but targetcli \
                      does not list our handlers; trying again every {} s. \"tcmu-runner check\" \
                      tells more",
                     RETRY.as_secs()
@@ -156,7 +156,7 @@ async fn connect(options: &Options) -> zbus::Result<Service> {
 impl Service {
     /// Owns the name, and serves until the connection ends.
     async fn serve(mut self, named: impl FnOnce()) -> zbus::Result<()> {
-        // The name comes last: whoever sees it finds all objects.
+        // The name comes last: a client that sees it finds all objects.
         self.connection.request_name(NAME).await?;
         named();
         while let Some(message) = next(&mut self.changes).await {

@@ -1,7 +1,7 @@
-//! A device whose image cannot be opened, while nobody waits for it in `enable`: it was there before
-//! the daemon, and the image's file system may be mounted later. The image is tried again with
-//! growing pauses, when something changes in its directory, and when the manager says so; until then
-//! its commands wait, but not for so long that their initiator aborts them.
+//! A device whose image cannot be opened, while nobody waits for it in `enable`: it was there
+//! before the daemon, and the image's file system may be mounted later. The image is tried again
+//! with growing pauses, when something changes in its directory, and when the manager says so;
+//! until then its commands wait, but not for so long that their initiator aborts them.
 //!
 //! In: the ring, and what the manager asks. Out: an open device with the commands that still wait.
 use std::collections::VecDeque;

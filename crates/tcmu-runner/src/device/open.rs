@@ -105,8 +105,8 @@ fn comma_hint(config: &str) -> Option<String> {
     let mut entries = std::fs::read_dir(path.parent()?).ok()?.take(MAX_ENTRIES).flatten();
     let whole = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&start))?;
     Some(format!(
-        "The kernel takes a configuration string only up to its first comma, and there is {}: give it \
-         a name without a comma, or a link with such a name",
+        "The kernel takes a configuration string only up to its first comma, and there is {}: give \
+         it a name without a comma, or a link with such a name",
         whole.path().display()
     ))
 }

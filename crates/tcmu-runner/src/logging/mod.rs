@@ -1,6 +1,6 @@
 //! The log: events of `tracing` in; lines in the C daemon's format out, to a file and to stderr.
 //!
-//! Whoever logs only formats the line and puts it in a bounded queue. One thread writes, so that a
+//! The caller only formats the line and puts it in a bounded queue. One thread writes, so that a
 //! log directory that hangs, or a terminal that nobody reads, stops no device: what finds the queue
 //! full is counted and dropped, and the count is logged once there is room again.
 mod line;
@@ -42,7 +42,7 @@ pub enum Level {
     Crit,
     /// Something failed, and somebody should act.
     Error,
-    /// Something is odd; the daemon copes.
+    /// Something is odd; the daemon goes on.
     Warning,
     /// What happens to devices.
     Info,
@@ -171,7 +171,7 @@ impl Log {
         self.tell(Message::Directory(directory));
     }
 
-    /// Opens the file anew, after logrotate has moved it.
+    /// Reopens the file, after logrotate has moved it.
     pub fn reopen(&self) {
         self.tell(Message::Reopen);
     }
@@ -234,7 +234,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Libraries whose own steps do not interest whoever debugs a device.
+/// Libraries whose own steps are of no interest when a device is debugged.
 fn is_foreign(target: &str) -> bool {
     ["zbus", "zruntime"].iter().any(|library| target.starts_with(library))
 }
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_lets_itself_and_graver_ones_through() {
+    fn a_level_lets_itself_and_more_severe_ones_through() {
         let (log, queue) = Log::unstarted(Level::Warning);
         with_default(log.clone(), || {
             crit!("a");

@@ -1,4 +1,4 @@
-//! The thread that writes the log. Nothing here may end the daemon: an error is told once on
+//! The thread that writes the log. Nothing here may end the daemon: an error is reported once on
 //! stderr, and the file is tried again after a while.
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};

@@ -1,8 +1,8 @@
-//! The kernel's messages about devices whose subtype is not ours. As long as somebody else may serve
-//! the subtype (another program that listens to the kernel, a handler registered over D-Bus), the
-//! answer is theirs; when nobody is left who could, whoever waits in the kernel gets it from us.
+//! The kernel's messages about devices whose subtype is not ours. As long as somebody else may
+//! serve the subtype (another program that listens to the kernel, a handler registered over D-Bus),
+//! we leave the answer to them. When nobody is left who could answer, we do.
 //!
-//! The kernel does not tell when others stop to listen, nor whether they have answered. So it is
+//! The kernel does not tell when others stop listening, nor whether they have answered. So it is
 //! asked from time to time, while there are messages without an answer.
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Foreign {
         self.waiting.clear();
     }
 
-    /// When [`Foreign::overdue`] is to be called.
+    /// When to call [`Foreign::overdue`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(self.look_at)
     }

@@ -1,10 +1,10 @@
 //! The life of all devices. Events of the kernel (netlink), of the devices' threads and of the
 //! clock go in; threads are started and stopped, and the kernel gets its answers. Nothing here
-//! waits: a device that hangs while it opens, changes or closes holds up its own answer alone, and
-//! that not for ever ([`Limits`]).
+//! waits: a device that hangs while it opens, changes or closes only delays its own answer, and not
+//! forever ([`Limits`]).
 //!
-//! Devices of subtypes that are not ours are not touched. Where somebody else may serve them, the
-//! kernel gets no answer from us; else their creator is told at once ([`foreign`]).
+//! Devices of subtypes that are not ours are left alone. If somebody else may serve them, the
+//! kernel gets no answer from us; otherwise enabling them fails at once ([`foreign`]).
 mod foreign;
 mod served;
 
@@ -55,8 +55,8 @@ pub type Start = Box<dyn FnMut(DeviceSpec, Sender) -> io::Result<Box<dyn Thread>
 /// For the thread that sets an attribute, in bytes.
 const ATTRIBUTE_STACK: usize = 256 << 10;
 
-/// How long things may take before the kernel is told that they failed, or the thread is left to
-/// itself.
+/// How long things may take before the kernel is told that they failed, or the thread is
+/// abandoned.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From ADDED to its answer: somebody's write to `enable` waits.
@@ -186,7 +186,7 @@ impl Manager {
         devices.find(|(_, s)| s.minor == minor && !s.is_closing()).map(|(&key, s)| (key, s))
     }
 
-    /// Takes what the kernel has said. Call it when [`Manager::netlink`] is readable.
+    /// Handles what the kernel has sent. Call it when [`Manager::netlink`] is readable.
     pub fn on_netlink(&mut self) -> Result<(), tcmu::Error> {
         while let Some(incoming) = self.netlink.receive()? {
             match incoming {
@@ -243,10 +243,10 @@ impl Manager {
         self.reply(event, libc::EOPNOTSUPP);
     }
 
-    /// The kernel dropped messages. Whoever waits for an answer to one would wait for ever, so all
-    /// waits are ended; then the devices are compared with those that we know.
+    /// The kernel dropped messages. Who waits for an answer to one of them would wait forever, so
+    /// all waits are ended; then the devices are compared with those that we know.
     fn on_lost(&mut self) {
-        tracing::error!("the kernel dropped netlink messages; looking at all devices anew");
+        tracing::error!("the kernel dropped netlink messages; scanning all devices again");
         if let Err(error) = tcmu::module::Module::default().reset_netlink() {
             tracing::error!("netlink cannot be reset: {error}");
         }
@@ -278,7 +278,7 @@ impl Manager {
                 }
                 return;
             }
-            tracing::warn!("{}: gone without a word from the kernel", served.label);
+            tracing::warn!("{}: it is gone, and the kernel did not say so", served.label);
             if let Some((_, served)) = self.live(event.minor) {
                 served.close(None, close_until);
             }
@@ -376,7 +376,7 @@ impl Manager {
         }
     }
 
-    /// Takes what a device's thread has said.
+    /// Handles an event of a device's thread.
     pub fn on_device(&mut self, event: DeviceEvent) {
         match event {
             DeviceEvent::Opened(key) => self.opened(key),
@@ -452,8 +452,8 @@ impl Manager {
         }
     }
 
-    /// An initiator has set a device's write cache: the attribute says the same from now on, so that
-    /// it stays so when the daemon is started again.
+    /// An initiator has set a device's write cache: the attribute says the same from now on, so
+    /// that it stays so when the daemon is started again.
     fn write_cache_set(&mut self, key: DeviceKey, on: bool) {
         let Some(served) = self.devices.get_mut(&key) else { return };
         let label = served.label.clone();
@@ -500,7 +500,7 @@ impl Manager {
         self.next_change(key);
     }
 
-    /// A thread has ended: everybody who waits for the device gets an answer.
+    /// A thread has ended: all who wait for the device get an answer.
     fn ended(&mut self, key: DeviceKey, errno: i32, reason: &str) {
         let Some(served) = self.devices.remove(&key) else { return };
         match (&served.phase, reason) {
@@ -510,7 +510,7 @@ impl Manager {
                 tracing::error!("{}: {why}", served.label)
             }
             (Phase::Serving, why) => tracing::error!(
-                "{}: {why}. Its initiators wait; start the daemon again, or remove the device",
+                "{}: {why}. Its initiators wait: restart the daemon, or remove the device",
                 served.label
             ),
         }
@@ -541,7 +541,7 @@ impl Manager {
             match &mut served.phase {
                 Phase::Opening { added, until } if until.is_some_and(|at| at <= now) => {
                     tracing::error!(
-                        "{}: opening takes too long: is the storage behind it reachable?",
+                        "{}: opening takes too long: is its storage reachable?",
                         served.label
                     );
                     let added = added.take();
@@ -558,7 +558,7 @@ impl Manager {
         for key in lost {
             if let Some(served) = self.devices.remove(&key) {
                 tracing::error!(
-                    "{}: it does not close; its thread is left to itself until the storage answers",
+                    "{}: it does not close; its thread is abandoned until the storage answers",
                     served.label
                 );
                 for (event, _) in served.into_events() {

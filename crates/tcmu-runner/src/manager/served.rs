@@ -22,7 +22,7 @@ pub(super) enum Phase {
     Opening {
         /// The message to answer; `None` when it was there before us.
         added: Option<Event>,
-        /// When whoever waits is told that it failed.
+        /// When the waiting writer is told that it failed.
         until: Option<Instant>,
     },
     /// Its thread waits until its image can be opened; the errno with which that failed.
@@ -64,8 +64,8 @@ pub(super) struct Served {
     pub(super) write_cache: Option<bool>,
 }
 
-/// What the thread needs to know of a device. A `new` one gets a write cache, and whoever enables it
-/// is told when its image cannot be opened; of one that was there before, the image is waited for.
+/// What the thread needs to know of a device. A `new` one gets a write cache, and enabling it fails
+/// if its image cannot be opened. One that existed before waits for its image.
 pub(super) fn spec(
     key: DeviceKey,
     uio: &UioDevice,
@@ -102,9 +102,10 @@ pub(super) fn spec(
     })
 }
 
-/// Whether a device has a volatile write cache. The kernel makes each without one, and whoever wants
-/// none can only say so later, for tools enable at once what they make: so a new one gets it, as a
-/// disk has it, and initiators flush. Without it every write waits for stable storage.
+/// Whether a device has a volatile write cache. The kernel makes every device without one. Tools
+/// enable a device as they make it, so an administrator can only choose afterwards: a new device
+/// gets a cache, as a disk has one, and initiators flush. Without it every write waits for stable
+/// storage.
 fn write_cache(configfs: &tcmu::configfs::Device, new: bool) -> Result<bool, tcmu::Error> {
     if configfs.emulate_write_cache()?.unwrap_or(false) {
         return Ok(true);
@@ -206,8 +207,8 @@ impl Served {
         }
     }
 
-    /// A change was made after the kernel was told that it failed: what the kernel believes is not
-    /// what the thread does, until the next change.
+    /// A change was made after the kernel was told that it failed: until the next change, the
+    /// kernel and the thread disagree.
     pub(super) fn changed_late(&mut self) {
         self.size = None;
         self.write_cache = None;

@@ -229,7 +229,7 @@ fn a_device_of_an_unknown_subtype_is_refused_at_once_and_can_be_removed() {
 }
 
 #[test]
-fn subtypes_that_others_may_serve_are_met_with_silence() {
+fn a_device_that_others_may_serve_gets_no_answer_from_us() {
     let mut world = World::new();
     world.others.set(true);
     world.make(0, "a", "rbd/pool/a");
@@ -243,7 +243,7 @@ fn subtypes_that_others_may_serve_are_met_with_silence() {
 }
 
 #[test]
-fn when_the_last_who_could_answer_is_gone_the_answer_is_ours() {
+fn we_answer_when_the_last_who_could_is_gone() {
     for (kind, status) in KINDS.into_iter().zip([-libc::EOPNOTSUPP, -libc::EOPNOTSUPP, 0]) {
         let mut world = World::new();
         world.others.set(true);
@@ -417,7 +417,7 @@ fn a_device_of_before_waits_for_its_image_and_is_tried_again() {
 }
 
 #[test]
-fn whoever_enables_a_device_is_told_that_its_image_is_not_there() {
+fn enabling_a_device_without_its_image_fails() {
     // The scan found it first; then its message is read, before or after the open has failed.
     for read_first in [true, false] {
         let mut world = World::new();
@@ -453,7 +453,7 @@ fn commands_wait_for_less_than_the_initiator_and_the_kernel_do() {
         assert_eq!(hold(0, false), Some(Duration::from_secs(expected)), "{seconds}");
     }
     assert_eq!(hold(1, false), Some(Duration::from_secs(8)));
-    assert_eq!(hold(0, true), None, "whoever enables a device is told");
+    assert_eq!(hold(0, true), None, "enabling a device fails instead");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::mapping::Mapping;
 pub enum Entry {
     /// A SCSI command, to be completed by its id.
     Command(Command),
-    /// A notice of a task management function; nothing is to be answered.
+    /// A notice of a task management function; it needs no answer.
     Tmr(Tmr),
 }
 
@@ -51,7 +51,7 @@ impl Command {
 }
 
 /// What happened to commands that are, or were, in flight. The kernel has answered the initiator
-/// already, or waits for the commands; they are owed a completion as ever.
+/// already, or waits for the commands; they still need a completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tmr {
     /// Which function.
