@@ -111,8 +111,8 @@ fn run<F: Future<Output = ()>>(
     let engine = Engine::new(Backend::Auto).unwrap();
     engine
         .block_on(async {
+            let lun = open_lun(&spec, config, None).await;
             let serving = async {
-                let lun = open_lun(&spec, config, None).await;
                 let opening = match (lun, hold) {
                     (Err(why), Some(hold)) => {
                         absent::wait(&spec, why, hold, ring, control_end, &sender).await
