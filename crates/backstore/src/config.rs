@@ -4,17 +4,17 @@
 //! SUBTYPE/[;OPTION=VALUE;]...REST[;OPTION=VALUE]...
 //! ```
 //!
-//! `SUBTYPE` names the backstore and `REST` is its own business: a path (`file//scratch/x.img` is
-//! the file `/scratch/x.img`), a size, nothing. Options concern the daemon and may stand anywhere
+//! `SUBTYPE` names the backstore, which decides what `REST` means: a path (`file//scratch/x.img` is
+//! the file `/scratch/x.img`), a size, or nothing. Options concern the daemon and may stand anywhere
 //! after the subtype; there is one:
 //!
 //! | option | meaning |
 //! | --- | --- |
 //! | `tcmur_cmd_time_out=N` | seconds after which a running command is reported; 0: never |
 //!
-//! The C daemon leaves options that it does not know in `REST`; here they are refused, for a
-//! misspelt option would otherwise become part of a file's name. A `;` that begins nothing of the
-//! form `NAME=VALUE` is an ordinary character of `REST`, save at the end.
+//! The C daemon leaves options that it does not know in `REST`; here they are refused, because
+//! a misspelt option would become part of a file's name. A `;` that is not followed by
+//! `NAME=VALUE` is an ordinary character of `REST`, except at the end.
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const COMMAND_TIMEOUT: &str = "tcmur_cmd_time_out";
 /// What fails, in errors.
 const OPERATION: &str = "configuration string";
 
-/// A configuration string taken apart.
+/// A parsed configuration string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config<'a> {
     /// The name of the backstore, not empty.
@@ -37,8 +37,7 @@ pub struct Config<'a> {
 }
 
 impl<'a> Config<'a> {
-    /// Takes a string apart. Whether there is such a subtype, and what its part means, is not
-    /// looked at.
+    /// Parses a string. It does not check that the subtype exists, or what `rest` means to it.
     pub fn parse(config: &'a str) -> Result<Self, Error> {
         let invalid = |text: String| Error::invalid(text, OPERATION, config);
         let Some((subtype, rest)) = config.split_once('/') else {
@@ -91,7 +90,8 @@ impl<'a> Config<'a> {
         Ok(parsed)
     }
 
-    /// The rest as a path, which has to be absolute: the daemon's directory is nobody's.
+    /// The rest as a path, which has to be absolute: the daemon's working directory means nothing
+    /// to its users.
     pub(crate) fn path(&self) -> Result<&std::path::Path, Error> {
         if self.rest.starts_with('/') {
             return Ok(self.rest.as_ref().as_ref());

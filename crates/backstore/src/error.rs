@@ -1,4 +1,4 @@
-//! Making errors.
+//! Constructors of [`Error`].
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ impl Error {
         Error { kind: kind.into(), operation: operation.into(), path: path.into() }
     }
 
-    /// What is wrong with an image, or with a configuration string in the place of its path.
+    /// What is wrong with an image, or with a configuration string, which then stands for the path.
     pub(crate) fn invalid(
         text: impl Into<String>,
         operation: &str,

@@ -1,5 +1,5 @@
 //! What holds the blocks of a logical unit. A [`Backstore`] reads and writes bytes at offsets; it
-//! knows nothing of SCSI. What it cannot do, it says in its [`Facts`], and `lun` emulates.
+//! knows nothing about SCSI. Its [`Facts`] say what it supports; `lun` emulates the rest.
 //!
 //! All methods run on the thread of the device, in the `io-engine` of that thread.
 mod config;
@@ -30,7 +30,7 @@ pub struct Facts {
     pub read_only: bool,
     /// Best alignment and length of an I/O, in bytes (a file system's block, a qcow2 cluster).
     pub optimal_io: u32,
-    /// What discard does; `None`: it cannot.
+    /// What discard does; `None` when it is not supported.
     pub discard: Option<Discard>,
     /// Whether `write_zeroes` is cheaper than writing zeroes.
     pub write_zeroes: bool,
@@ -79,7 +79,7 @@ pub trait Backstore {
     /// Changes the capacity.
     async fn resize(&self, size: u64) -> Result<(), Error>;
     /// Brings everything that is in memory to the files and to stable storage, so that they can be
-    /// opened by another backstore. If that fails to open, this one can be used on.
+    /// opened by another backstore. If that one cannot be opened, this one stays in use.
     async fn close(&self) -> Result<(), Error>;
 }
 
@@ -104,10 +104,10 @@ pub enum ErrorKind {
     /// The backstore is read-only.
     #[error("it is read-only")]
     ReadOnly,
-    /// The operation is not there for this backstore.
+    /// This backstore does not support the operation.
     #[error("{0}")]
     Unsupported(String),
-    /// Somebody else has the image.
+    /// Another device or program has the image open.
     #[error(
         "it is in use: another device of this daemon, or another program (QEMU, qemu-img, a \
          mounted file system), has it open"

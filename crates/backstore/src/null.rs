@@ -1,11 +1,11 @@
-//! `null/`: reads zeroes, forgets what is written. For benchmarks of all the rest.
+//! `null/`: reads as zeroes and discards what is written. For benchmarks of everything else.
 use std::cell::Cell;
 
 use sgl::Sgl;
 
 use crate::{Backstore, Config, Discard, Error, Facts, OpenOptions, Provisioning};
 
-/// Nothing, of a size.
+/// A backstore without content.
 #[derive(Debug)]
 pub struct NullStore {
     size: Cell<u64>,
@@ -19,7 +19,7 @@ pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
     Err(Error::invalid("it takes nothing after null/", "configuration string", whole))
 }
 
-/// Opens nothing; its size is the logical unit's.
+/// The size is that of the logical unit.
 pub(crate) fn open(config: &Config<'_>, options: &OpenOptions) -> Result<NullStore, Error> {
     check(config)?;
     Ok(NullStore { size: Cell::new(options.size.unwrap_or(1 << 30)) })

@@ -16,21 +16,21 @@ use crate::{
 pub struct OpenOptions {
     /// Writes are refused, and the image need not be writable.
     pub read_only: bool,
-    /// Capacity of the logical unit in bytes. An image with less is refused; of one with more the
-    /// beginning is used. `None`: as the image has it.
+    /// Capacity of the logical unit in bytes. A smaller image is refused; of a larger one the
+    /// beginning is used. `None`: the size of the image.
     pub size: Option<u64>,
     /// Directories in which backing files of an image may be; `None`: anywhere.
     pub allowed_backing_dirs: Option<Vec<PathBuf>>,
     /// Which files are locked.
     pub locking: Locking,
-    /// The files of the backstore whose place this one takes, see [`AnyBackstore::held`]. An image
-    /// that somebody else has is refused at once then. `None`: there was none before, and such an
-    /// image is asked for during some seconds.
+    /// The files of the backstore that this one replaces, see [`AnyBackstore::held`]; an image that
+    /// somebody else has open is then refused at once. `None`: it replaces none, and opening such
+    /// an image is retried for some seconds.
     pub predecessor: Option<Held>,
 }
 
-/// Which files of an image are locked, against writers or, if they are written, against all others.
-/// A file that is not locked is read beside whoever writes it, and is in nobody's way.
+/// Which files of an image are locked: against writers, or, if they are written, against everybody.
+/// A file that is not locked may be written by others while it is read, and keeps nobody from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Locking {
     /// The image and its backing files.
@@ -142,7 +142,7 @@ impl AnyBackstore {
     }
 }
 
-/// `$call` on the backstore that `$any` is.
+/// Evaluates `$call` with the backstore in `$any`.
 macro_rules! each {
     ($any:expr, $it:ident => $call:expr) => {
         match $any {

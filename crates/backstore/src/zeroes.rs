@@ -1,11 +1,11 @@
-//! Writing zeroes where the storage has no shorter way.
+//! Writing zeroes where the storage has no faster operation for it.
 use std::io;
 
 use io_engine::File;
 use sgl::Sgl;
 
-/// Bytes written at once: big enough to spare system calls, small enough for every command to have
-/// a buffer at the same time.
+/// Bytes written at once: large enough to need few system calls, small enough for every command to
+/// have a buffer at the same time.
 const CHUNK: u64 = 64 * 1024;
 
 /// Overwrites a range with zeroes.

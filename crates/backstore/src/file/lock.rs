@@ -21,11 +21,11 @@ const RESIZE: i64 = 3;
 /// How an image is shared with other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locks {
-    /// We write: nobody else writes, or reads something that must not change.
+    /// For writing: others may neither write nor rely on the content.
     Exclusive,
-    /// We read, and so may others, but nobody writes.
+    /// For reading: others may read, but not write.
     Shared,
-    /// No locks are taken or respected: we read beside whoever writes, and are in nobody's way.
+    /// No locks are taken or respected: others may write at the same time.
     None,
 }
 

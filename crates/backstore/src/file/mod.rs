@@ -9,9 +9,9 @@
 //! | write zeroes, may unmap | a hole | write-zeroes of the device that unmaps |
 //! | write zeroes | unwritten extents (FALLOC_FL_ZERO_RANGE) | write-zeroes of the device |
 //! | provisioning | SEEK_HOLE, SEEK_DATA | all is mapped |
-//! | resize | grows the file; shrinking leaves its content | the device has to have the size |
+//! | resize | grows the file; shrinking leaves its content | the device has to be large enough |
 //!
-//! Where a file system has no shorter way, zeroes are written.
+//! Where a file system supports none of these, zeroes are written.
 mod lock;
 mod open;
 mod sys;
@@ -136,7 +136,8 @@ impl FileStore {
         if begin < end { (begin, end) } else { (offset, offset) }
     }
 
-    /// Zeroes by fallocate, which block devices do in whole blocks only; false: it is not there.
+    /// Zeroes by fallocate, which block devices support in whole blocks only; false: it is not
+    /// supported.
     async fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<bool> {
         let (begin, end) = self.whole_blocks(offset, len);
         if begin < end {
@@ -191,8 +192,8 @@ fn is_unsupported(e: &io::Error) -> bool {
     matches!(Errno::from_io_error(e), Some(Errno::OPNOTSUPP | Errno::NOSYS))
 }
 
-/// Whether the file system can punch holes: it is asked to punch one behind the end, where there
-/// is nothing.
+/// Whether the file system can punch holes. Tries it past the end of the file, where there is
+/// nothing to lose.
 fn can_punch(file: &File, size: u64) -> bool {
     use rustix::fs::FallocateFlags;
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -201,12 +202,12 @@ fn can_punch(file: &File, size: u64) -> bool {
 }
 
 impl BlockDevice {
-    /// Asks sysfs; what it does not say is assumed at its worst.
+    /// Asks sysfs; for values that are missing there the worst is assumed.
     fn from_sysfs(device: u64) -> Self {
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let base = format!("/sys/dev/block/{major}:{minor}");
         let number = |name: &str| {
-            // A partition's queue is its disk's.
+            // A partition uses the queue of its disk.
             let own = std::fs::read_to_string(format!("{base}/queue/{name}"));
             let text = own.or_else(|_| std::fs::read_to_string(format!("{base}/../queue/{name}")));
             text.ok()?.trim().parse::<u64>().ok()

@@ -1,5 +1,5 @@
 //! The files of an image: itself, its backing file, that one's backing file and so on. Names are
-//! resolved, judged and opened here, and never by `imago`.
+//! resolved, checked and opened here, never by `imago`.
 //!
 //! A backing file's name comes out of the image, so whoever made the image chose it. Where the
 //! configuration names directories, a backing file must be in one of them. The format of a backing
@@ -109,7 +109,7 @@ impl<'a> Chain<'a> {
             let below = resolve(&path, &backing.name, self.allowed)?;
             self.next = Some(Next { place: below, format: backing.format.clone() });
         }
-        // `imago` has no driver for version 1, and takes no foreign ones.
+        // `imago` has no driver for version 1, and accepts none from outside.
         if let (Some(above), Kind::Qcow1(_)) = (self.layers.last(), &kind)
             && matches!(above.kind, Kind::Qcow2(_))
         {
@@ -144,7 +144,7 @@ fn identify(
     let version = match (format, version) {
         (Some("raw" | "file" | "host_device"), _) => return Ok(Kind::Raw),
         (None, None) if !top => {
-            tracing::warn!("{}: taken as raw, for its image names no format", path.display());
+            tracing::warn!("{}: taken as raw, because its image names no format", path.display());
             return Ok(Kind::Raw);
         }
         (Some("qcow2"), Some(version)) if version != 1 => version,
@@ -199,12 +199,12 @@ fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<Plac
 /// What `path` names, if it is in one of these directories.
 ///
 /// Names only say where to look: the file is opened beneath the descriptor of the directory, and the
-/// kernel refuses whatever leads out of it, also when a link is put in its way meanwhile.
+/// kernel refuses whatever leads out of it, even if a link is replaced meanwhile.
 fn beneath(dirs: &[PathBuf], path: &Path) -> Result<Option<Place>, Error> {
     let path = path.canonicalize().map_err(|e| Error::new(e, "look up", path))?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     for dir in dirs {
-        // A directory that is not there allows nothing.
+        // A directory that does not exist allows nothing.
         let Ok(dir) = open(dir, flags | OFlags::DIRECTORY, Mode::empty()) else { continue };
         let same = |above: &Path| match (fstat(&dir), stat(above)) {
             (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
@@ -215,7 +215,7 @@ fn beneath(dirs: &[PathBuf], path: &Path) -> Result<Option<Place>, Error> {
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         match openat2(&dir, below, flags, Mode::empty(), how) {
             Ok(fd) => return Place::new(fd, &path).map(Some),
-            // A link was exchanged and leads out.
+            // A link was replaced meanwhile and leads out of the directory.
             Err(Errno::XDEV | Errno::LOOP | Errno::AGAIN) => {}
             Err(e) => return Err(Error::new(e, "look up", path)),
         }

@@ -20,7 +20,7 @@ const HEADER_LENGTH: usize = 72;
 /// The bits of an L1 entry, and of one of the refcount table, that are an offset.
 const OFFSET_BITS: u64 = 0x00ff_ffff_ffff_fe00;
 
-/// What has to be known of an image.
+/// The properties of an image that are needed here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counting {
     cluster_bits: u32,
@@ -33,7 +33,7 @@ impl Counting {
         Counting { cluster_bits: header.cluster_bits, order: header.refcount_order() }
     }
 
-    /// To be called with whatever `imago` writes, before it is written.
+    /// Must be called with everything that `imago` writes, before it is written.
     pub(super) async fn before_write(
         self,
         storage: &Storage,

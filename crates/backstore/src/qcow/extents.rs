@@ -44,7 +44,7 @@ impl Extents {
         Some((extent.host + skip, extent.len - skip))
     }
 
-    /// Takes a mapping in, and joins it with its neighbours.
+    /// Adds a mapping, and joins it with its neighbours.
     pub(super) fn insert(&mut self, guest: u64, len: u64, host: u64) {
         let Some(mut end) = guest.checked_add(len).filter(|_| len > 0) else {
             return;

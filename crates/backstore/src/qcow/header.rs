@@ -1,4 +1,4 @@
-//! The header of a qcow2 image, read and judged before `imago` sees the image: what may not be
+//! The header of a qcow2 image, read and checked before `imago` sees the image: what may not be
 //! opened is refused here, with a message that names the problem and what to run. In: the open
 //! file. Out: a [`Header`], or [`ErrorKind::Invalid`].
 //!
@@ -153,11 +153,11 @@ pub(super) fn probe(file: &File) -> io::Result<Option<u32>> {
 }
 
 impl Header {
-    /// Reads and judges the header of a version 2 or 3 image; `len` is the length of the file in
+    /// Reads and checks the header of a version 2 or 3 image; `len` is the length of the file in
     /// bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for whatever may not be opened, [`ErrorKind::Io`] when the file
+    /// [`ErrorKind::Invalid`] for an image that may not be opened, [`ErrorKind::Io`] when the file
     /// cannot be read.
     pub(super) fn read(file: &File, len: u64, path: &Path) -> Result<Self, ErrorKind> {
         let mut start = [0; V3_LENGTH as usize + 8];
@@ -284,8 +284,8 @@ impl Header {
         table("refcount table", self.reftable_offset, reftable_bytes)
     }
 
-    /// Judges the refcounts of an image that is to be written: whatever metadata is in use must
-    /// be counted as such, or an allocation would hand it out to hold guest data. Reads the
+    /// Checks the refcounts of an image that is to be written: all metadata in use must be counted,
+    /// or an allocation could overwrite it with guest data. Reads the
     /// refcount table, the L1 table and the refcount blocks that cover them.
     ///
     /// # Errors
@@ -355,9 +355,9 @@ impl Header {
         Ok(())
     }
 
-    /// Clears the autoclear feature bits: whoever writes to an image without knowing a feature
-    /// must do so, lest for example its dirty bitmaps, which are not kept up to date here, be
-    /// believed later.
+    /// Clears the autoclear feature bits, as a program must that writes to an image without
+    /// supporting a feature: dirty bitmaps, for example, are not kept up to date here, and must not
+    /// be trusted later.
     pub(super) fn clear_autoclear(&mut self, file: &File, path: &Path) -> io::Result<()> {
         if self.autoclear != 0 {
             tracing::warn!(
@@ -509,7 +509,7 @@ fn check_features(v3: &V3, extensions: &[(u32, &[u8])], path: &Path) -> Result<(
     if features == 0 {
         return Ok(());
     }
-    // The corrupt bit says the most, then the dirty bit.
+    // The corrupt bit is reported first, then the lowest one.
     let bit = if features & 2 != 0 { 1 } else { features.trailing_zeros() };
     let known = usize::try_from(bit).ok().and_then(|bit| INCOMPATIBLE.get(bit));
     if let Some((what, run)) = known {

@@ -1,25 +1,25 @@
 //! A qcow2 image as a backstore.
 //!
 //! # Concurrency
-//! - Every I/O holds `image` shared. What takes mappings away (discard, zeroes, resize, opening
-//!   anew) holds it exclusively, so no I/O is in flight then: a cluster that is freed, and may be
+//! - Every I/O holds `image` shared. Operations that remove mappings (discard, zeroes, resize,
+//!   reopening) hold it exclusively, so no I/O is in flight then: a cluster that is freed, and may be
 //!   handed out again, is neither read nor written by anything older. The engine's futures wait
 //!   for the kernel when they are dropped, so this also holds for aborted commands.
-//! - Whatever changes metadata holds `meta` as well: one at a time. `imago` keeps an L2 table
-//!   locked during a write that allocates anyhow, and this way nothing changes its caches while
+//! - Operations that change metadata also hold `meta`: there is one at a time. `imago` keeps an L2
+//!   table locked during an allocating write anyway, and this way nothing changes its caches while
 //!   they are written out.
 //!
 //! # Crash consistency
 //! A write that allocates is acknowledged after `imago` has written its metadata to the file:
 //! refcounts first, then L2 tables. One such flush serves all writes that wait at that time (group
 //! commit: `dirty` and `committed` count). Killed at any moment, the process leaves an image
-//! without errors, in which clusters may be leaked; that is nothing that would have to be repaired
-//! before the image is used again. There is no barrier between the two steps, so after a loss of
+//! without errors, in which clusters may be leaked; it can be used again without a
+//! repair. There is no barrier between the two steps, so after a loss of
 //! *power* between two flushes of the guest `qemu-img check -r all` may be needed.
 //!
-//! After an error in the midst of a change, `imago`'s memory may differ from the file (its L1
-//! table and reference table are written once only). Then the image is `suspect`, and opened anew
-//! from what is in the file before the next change.
+//! After an error in the middle of a change, `imago`'s memory may differ from the file (its L1
+//! table and reference table are written once only). Then the image is `suspect`, and reopened
+//! from the file before the next change.
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ const BATCH: u64 = 4096;
 /// How many mappings an answer about provisioning is made of.
 const MAX_STEPS: u32 = 64;
 /// `imago` caches 128 L2 tables and 32 refcount blocks, however large. Images with larger clusters
-/// than this are opened anew when ...
+/// than this are reopened when ...
 const LARGE_CLUSTER: u64 = 64 << 10;
 /// ... so many bytes have been loaded.
 const MAX_LOADED: u64 = 16 << 20;
@@ -197,7 +197,7 @@ impl Qcow2 {
     /// Exclusive access to an image that can be trusted.
     async fn exclusive(&self) -> io::Result<RwLockWriteGuard<'_, Imago>> {
         loop {
-            self.mend().await?;
+            self.refresh().await?;
             let image = self.image.write().await;
             if !self.suspect.get() {
                 return Ok(image);
@@ -205,14 +205,14 @@ impl Qcow2 {
         }
     }
 
-    /// Whether the image is to be opened anew.
+    /// Whether the image has to be reopened.
     fn is_stale(&self) -> bool {
         self.suspect.get()
             || self.cluster_size > LARGE_CLUSTER && self.storage.loaded() > MAX_LOADED
     }
 
-    /// Opens the image anew if there is reason to.
-    async fn mend(&self) -> io::Result<()> {
+    /// Reopens the image if it has to be.
+    async fn refresh(&self) -> io::Result<()> {
         if !self.is_stale() {
             return Ok(());
         }
@@ -223,14 +223,14 @@ impl Qcow2 {
         let suspect = self.suspect.get();
         let now = self.dirty.get();
         if !self.read_only {
-            // From here on the file counts, whatever was not acknowledged.
+            // From here on only the file counts; what is lost was not acknowledged.
             self.suspect.set(true);
             if let Err(e) = image.access().flush().await {
                 tracing::warn!("{}: metadata cannot be written: {e}", self.path.display());
             }
         }
         if suspect {
-            tracing::warn!("{}: opening it anew after an error", self.path.display());
+            tracing::warn!("{}: reopening it after an error", self.path.display());
         }
         self.extents.borrow_mut().clear();
         image.reopen(!self.read_only).await?;
@@ -245,10 +245,10 @@ impl Qcow2 {
         let len = data.len() as u64;
         self.check_bounds("read", len, offset)?;
         if self.is_stale()
-            && let Err(e) = Box::pin(self.mend()).await
+            && let Err(e) = Box::pin(self.refresh()).await
         {
-            // What is in memory can be read all the same.
-            tracing::warn!("{}: cannot be opened anew: {e}", self.path.display());
+            // Reading what is in memory is still possible.
+            tracing::warn!("{}: cannot be reopened: {e}", self.path.display());
         }
         let image = self.shared().await;
         let mut done = 0;
@@ -341,7 +341,7 @@ impl Qcow2 {
     /// Writes what the cache does not know, allocating where needed; tells the cache.
     async fn write_unmapped(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
         loop {
-            self.mend().await?;
+            self.refresh().await?;
             let image = self.image.read().await;
             let meta = self.meta.lock().await;
             if self.suspect.get() {
@@ -395,7 +395,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Judges the compressed clusters that a write from `at` to `at + len` changes in part.
+    /// Checks the compressed clusters that a write from `at` to `at + len` changes in part.
     async fn check_edges(&self, image: &Imago, at: u64, len: u64) -> io::Result<()> {
         let first = at - at % self.cluster_size;
         let end = at + len;
@@ -528,7 +528,7 @@ impl Qcow2 {
     ) -> io::Result<()> {
         let cluster_size = self.cluster_size;
         let first = start.next_multiple_of(cluster_size);
-        // What is behind the end of the image in its last cluster is nobody's.
+        // Past the end of the image, the last cluster holds no data.
         let last = if end == self.image_size.get() { end } else { end - end % cluster_size };
         if first >= last {
             return self.zero_part(image, start, end).await;
@@ -550,7 +550,7 @@ impl Qcow2 {
             let reaches_end = is_zero && at + n == last;
             let n = if reaches_end { n } else { whole.max(cluster_size).min(last - at) };
             if !(reaches_end || is_zero && whole > 0) {
-                // Before the clusters are freed, for after that they may hold metadata at once.
+                // Before the clusters are freed: after that they may be used for metadata at any time.
                 if let Some(host) = host.filter(|_| free)
                     && let Err(e) = self.storage.punch(host, n.next_multiple_of(cluster_size)).await
                 {
@@ -663,7 +663,7 @@ impl Qcow2 {
         if size <= old {
             return Ok(());
         }
-        // What the backing file has behind the old end must not come to light.
+        // What the backing file has past the old end must not become visible.
         let hides = image.backing_size().is_some_and(|backing| backing > old);
         let mode = if hides { PreallocateMode::Zero } else { PreallocateMode::None };
         if hides && self.version < 3 {

@@ -41,7 +41,7 @@ impl Source {
         };
         for part in parts.into_iter().rev() {
             let Kind::Qcow1(header) = part.kind else {
-                return Err(io::Error::other("a chain that is not in order"));
+                return Err(io::Error::other("the layers of a chain are in the wrong order"));
             };
             source = Source::Qcow1(Box::new(Qcow1::new(part.storage, header, source)));
         }
@@ -100,15 +100,17 @@ impl Imago {
                         .write(write);
                     FormatAccess::new(builder.open(gate).await?)
                 }
-                Kind::Qcow1(_) => return Err(io::Error::other("a chain that is not in order")),
+                Kind::Qcow1(_) => {
+                    return Err(io::Error::other("the layers of a chain are in the wrong order"));
+                }
             };
             below = Some(access);
         }
-        let access = below.ok_or_else(|| io::Error::other("a chain of nothing"))?;
+        let access = below.ok_or_else(|| io::Error::other("an empty chain"))?;
         Ok(Imago { access, parts })
     }
 
-    /// Opens the same files anew and forgets everything that is cached.
+    /// Reopens the same files and drops everything that is cached.
     pub(super) async fn reopen(&mut self, writable: bool) -> io::Result<()> {
         let parts = self.parts.iter();
         let parts =
@@ -235,7 +237,7 @@ impl Imago {
         if inflate(layer, start, &mut cluster).await? {
             data.write_at(0, cluster.get(skip..skip + n).unwrap_or_default());
         } else {
-            // A write replaced it meanwhile.
+            // A write has replaced it meanwhile.
             let mut plain = vec![0; n];
             layer.read(&mut plain, offset).await?;
             data.write_at(0, &plain);
@@ -250,7 +252,8 @@ impl Imago {
     /// Whether the compressed cluster of the image itself at `start` can be decompressed from its
     /// own data alone. `imago` decompresses into memory that it has not initialised, and accepts
     /// streams that refer to bytes before their beginning: in a damaged image such a stream would
-    /// show pieces of our memory to the guest. Two different fillings tell it.
+    /// show pieces of our memory to the guest. Decompressing into two buffers with different
+    /// content detects it.
     pub(super) async fn check_compressed(&self, start: u64) -> io::Result<()> {
         let mut zeroes = self.cluster_buffer(0);
         let mut ones = self.cluster_buffer(0);

@@ -2,14 +2,14 @@
 //!
 //! What is where:
 //! - `chain`: the image and its backing files; which of them may be opened.
-//! - `header`: the judgement on a qcow2 header, before anything else is done with the image.
+//! - `header`: checks a qcow2 header before anything else is done with the image.
 //! - `image`: a qcow2 image as a backstore: concurrency, group commit, crash consistency.
 //! - `extents`: the cache that lets most reads and writes bypass everything else.
 //! - `layered`, `storage`: the `imago` crate, which knows the format, put on `io-engine`.
-//! - `counting`: an order of writes that `imago` leaves open, kept.
+//! - `counting`: keeps an order of writes that `imago` does not guarantee.
 //! - `qcow1`: version 1.
 //!
-//! An image is refused that is dirty, corrupt, encrypted, or needs a feature that is not there.
+//! Images that are dirty, corrupt or encrypted, or need an unsupported feature, are refused.
 //! It is locked as QEMU does, and so are its backing files (for reading), if that is asked for.
 mod chain;
 mod counting;
@@ -161,7 +161,7 @@ fn size_of_unit(size: u64, wanted: Option<u64>, path: &Path) -> Result<u64, Erro
     }
 }
 
-/// The answer of a version 1 image to whatever would change it.
+/// The error of every operation that would change a version 1 image.
 fn read_only(path: &Path, operation: &str) -> Error {
     Error::new(ErrorKind::ReadOnly, operation, path)
 }

@@ -20,7 +20,7 @@ use sgl::Sgl;
 use super::counting::Counting;
 use crate::file::{Image, durable};
 
-/// Up to so many bytes, zeroes are written; a fallocate(2) costs more.
+/// Up to this many bytes, writing zeroes costs less than fallocate(2).
 const WRITTEN_ZEROES: u64 = 16 << 10;
 
 /// An open file; clones share it.
@@ -77,8 +77,8 @@ impl Storage {
         durable(operation, &self.0.file)
     }
 
-    /// Gives the space of a range back; it reads as zeroes then. No error where the file system
-    /// cannot.
+    /// Frees the space of a range, which then reads as zeroes. No error where the file system does
+    /// not support it.
     pub(super) async fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         match self.0.file.fallocate(mode, offset, len).await {
