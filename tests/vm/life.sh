@@ -70,50 +70,59 @@ check "after the initiator aborted commands, the daemon goes on" fio_ok
 echo 30 >$A_SDEV/timeout
 
 # -- another dev_config under I/O
-# switch CONFIG: what the kernel says, and in less than 2 s
+# switch CONFIG: what the kernel says, in less than 2 s
 switch() {
     local t rc; t=$(now)
-    echo -n "$1" >$(dev disk0)/attrib/dev_config; rc=$?
+    echo -n "$1" >$(dev snap)/attrib/dev_config; rc=$?
     t=$(since "$t"); echo "after ${t}0 ms"
     [ $t -lt 200 ] && return $rc
+    return 9
 }
-ln -s $IMG /scratch/soft.img && ln $IMG /scratch/hard.img
-mkdir -p /scratch/bound && mount --bind /scratch /scratch/bound
+# refused CONFIG TEXT: at once, with this text
+refused() { switch "$1" 2>refused.out; local rc=$?; cat refused.out; [ $rc = 1 ] && grep -q "$2" refused.out; }
 case $KIND in qcow) FORMAT=qcow2 ;; *) FORMAT=raw ;; esac
-# Another program that tries all the time to write the image that is served.
-intruder() { while :; do qemu-io -f $FORMAT -c flush $1 >/dev/null 2>&1 && echo got $1; done; }
-intruder $IMG >intruder.out & INTRUDER=$!
-qemu-nbd -f $FORMAT -t -k $WORK/nbd.socket /scratch/y.img & NBD=$!
-within 20 test -e $WORK/nbd.socket
-verified $A 56 4k
-check "another option of the same image" switch "$KIND/$IMG;tcmur_cmd_time_out=60"
+SNAP=/scratch/snap.img
+image $KIND $SNAP $MB && image $KIND /scratch/vm.img $MB
+must "a device that is going to change" eval 'mk_dev snap $((MB << 20)) $KIND/$SNAP && lun snap 2'
+ln -s $SNAP /scratch/soft.img && ln $SNAP /scratch/hard.img
+mkdir -p /scratch/bound && mount --bind /scratch /scratch/bound
+# Another program that tries all the time to write the image that is served, and one that has another.
+intruder() { while :; do qemu-io -f $FORMAT -c flush $1 >/dev/null 2>&1 && echo got $1; sleep 0.3; done; }
+intruder $SNAP >intruder.out & INTRUDER=$!
+qemu-nbd -f $FORMAT -t -k $WORK/nbd.socket /scratch/vm.img & NBD=$!
+must "qemu-nbd has an image" within 20 test -e $WORK/nbd.socket
+verified $DISK 24 4k
+check "another option of the same image" switch "$KIND/$SNAP;tcmur_cmd_time_out=60"
 check "a symbolic link to it" switch "$KIND//scratch/soft.img"
 check "a hard link to it" switch "$KIND//scratch/hard.img"
-check "another mount of it" switch "$KIND//scratch/bound/x.img"
-check "what qemu-nbd has is refused at once" eval '! switch $KIND//scratch/y.img 2>&1 | tee switch.out && grep "resource busy" switch.out'
-check "what is not there is refused" eval '! switch $KIND//scratch/nosuch.img 2>&1 | tee switch.out && grep "No such file" switch.out'
+check "another mount of it" switch "$KIND//scratch/bound/snap.img"
+check "what qemu-nbd has is refused at once" refused $KIND//scratch/vm.img "resource busy"
+check "what another device has is refused at once" refused $KIND/$IMG "resource busy"
+check "what is not there is refused" refused $KIND//scratch/nosuch.img "No such file"
 if [ $KIND = qcow ]; then
     overlay() { qemu-img create -q -u -f qcow2 -F qcow2 -b $1 $2 ${MB}M; }
-    check "a snapshot is taken: an overlay on the image" eval 'overlay $IMG /scratch/s1.img && switch qcow//scratch/s1.img'
+    check "a snapshot is taken: an overlay on the image" eval 'overlay $SNAP /scratch/s1.img && switch qcow//scratch/s1.img'
     sleep 1
     check "and one on that" eval 'overlay /scratch/s1.img /scratch/s2.img && switch qcow//scratch/s2.img'
-    sleep 1
-    check "it serves that" eval '[ $(stat -c %s /scratch/s2.img) -gt 1000000 ]'
+    check "it is written" within 20 eval '[ $(stat -c %s /scratch/s2.img) -gt 1000000 ]'
 fi
 check "the I/O went on meanwhile, and what was written is there" fio_ok
 if [ $KIND = qcow ]; then
-    dd if=$A of=whole bs=1M iflag=direct status=none
-    check "back to the image itself" switch qcow/$IMG
+    dd if=$DISK of=whole bs=1M iflag=direct status=none
+    check "back to the image itself" switch qcow/$SNAP
     check "qemu-img finds the snapshots clean" eval 'qemu-img check -U -f qcow2 /scratch/s1.img && qemu-img check -U -f qcow2 /scratch/s2.img'
     check "and in the last one what the disk was" eval 'qemu-img convert -U -f qcow2 -O raw /scratch/s2.img s2.raw && cmp s2.raw whole'
-    check "the image is written again" eval 'dd if=whole of=$A bs=1M count=4 oflag=direct status=none'
-    rm s2.raw whole
+    check "the image is written again" dd if=whole of=$DISK bs=1M count=4 oflag=direct status=none
+    rm -f s2.raw whole
 fi
-check "it takes the option away again" switch "$KIND/$IMG"
+check "it takes the option away again" switch "$KIND/$SNAP"
 kill $INTRUDER; wait $INTRUDER 2>/dev/null
 check "no other program got the image in between" not grep got intruder.out
 kill $NBD; wait $NBD 2>/dev/null
-umount /scratch/bound; rm /scratch/soft.img /scratch/hard.img
+umount /scratch/bound
+check "the device is removed" eval 'unlun snap 2 && rm_dev snap'
+[ $KIND != qcow ] || check "qemu-img check finds a clean image" clean_image $SNAP
+rm -f /scratch/{soft,hard,snap,vm,s1,s2}.img
 
 # -- resize under I/O
 verified $A 16 4k
