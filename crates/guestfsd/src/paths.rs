@@ -7,11 +7,9 @@
 
 use crate::error::{Context, Error, Result};
 use crate::tree::Way;
-use guestfs_api::Errno;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -298,16 +296,6 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()))
 }
 
-/// Names an errno of rustix in ours.
-pub fn errno(e: Raw) -> Errno {
-    Errno::from_raw(e.raw_os_error())
-}
-
-/// A descriptor as a `File`.
-pub fn file(fd: OwnedFd) -> File {
-    File::from(fd)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +303,7 @@ mod tests {
     #[test]
     fn without_openat2_a_path_leads_down_and_up_again_and_never_above_the_root() {
         let dir = tempfile::tempdir().unwrap();
-        let root = File::open(dir.path()).unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
         std::fs::create_dir_all(dir.path().join("d/".repeat(100))).unwrap();
         std::fs::write(dir.path().join("d/d/file"), "").unwrap();
         let path = |up: usize, end: &str| {

@@ -119,12 +119,6 @@ pub fn contents(path: &Path, name: &OsStr) -> Result<Option<Contents>> {
     }
 }
 
-/// The type of what is on the device of this path.
-pub fn fstype(path: &Path, name: &OsStr) -> Result<Option<String>> {
-    let found = contents(path, name)?;
-    Ok(found.map(|c| c.fstype().to_owned()).filter(|t| !t.is_empty()))
-}
-
 /// A recognizer: none where its signature is not, unsure where it is there but not all is as expected.
 type Recognizer = fn(&Medium<'_>) -> Option<Quick>;
 

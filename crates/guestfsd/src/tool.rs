@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Where programs are looked for.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,7 +36,6 @@ const PIECE: usize = 64 << 10;
 pub struct Tool {
     name: OsString,
     command: Command,
-    timeout: Option<Duration>,
     explains: bool,
 }
 
@@ -97,7 +96,7 @@ impl Tool {
     fn command(name: &OsStr, program: &OsStr) -> Self {
         let mut command = Command::new(program);
         command.env_clear().process_group(0);
-        Self { name: name.to_owned(), command, timeout: None, explains: false }
+        Self { name: name.to_owned(), command, explains: false }
     }
 
     /// Adds an argument.
@@ -121,12 +120,6 @@ impl Tool {
     /// Runs it in this directory.
     pub fn current_dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
         self.command.current_dir(dir);
-        self
-    }
-
-    /// Kills it after this time.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
         self
     }
 
@@ -195,8 +188,7 @@ impl Tool {
         // What earlier programs have left behind and has ended since.
         crate::children::reap();
         let mut child = Running(self.command.spawn().on(&self.name)?);
-        let deadline = self.timeout.map(|t| started + t);
-        let stderr = pump(&mut child.0, input, progress, sink, deadline)
+        let stderr = pump(&mut child.0, input, progress, sink)
             .map_err(|e| if e.message().is_empty() { e.within(&self.name) } else { e })?;
         let status = child.0.wait().on(&self.name)?;
         tracing::debug!(%status, elapsed = ?started.elapsed(), "ended");
@@ -258,7 +250,6 @@ fn pump(
     input: &mut dyn Read,
     mut progress: Option<&mut Progress<'_>>,
     sink: &mut dyn FnMut(&[u8]) -> Result<()>,
-    deadline: Option<Instant>,
 ) -> Result<Vec<u8>> {
     let (mut stdin, mut stdout, mut stderr) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -286,7 +277,7 @@ fn pump(
                 stdin = None;
             }
         }
-        wait(stdin.as_ref(), stdout.as_ref(), stderr.as_ref(), deadline)?;
+        wait(stdin.as_ref(), stdout.as_ref(), stderr.as_ref())?;
         if let Some(p) = &mut progress {
             p.pulse();
         }
@@ -334,7 +325,6 @@ fn wait(
     stdin: Option<&impl AsFd>,
     stdout: Option<&impl AsFd>,
     stderr: Option<&impl AsFd>,
-    deadline: Option<Instant>,
 ) -> Result<()> {
     let mut fds = Vec::with_capacity(3);
     fds.extend(stdin.map(|p| PollFd::new(p, PollFlags::OUT)));
@@ -347,9 +337,6 @@ fn wait(
     }
     if crate::signals::ending() {
         return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
-    }
-    if deadline.is_some_and(|d| Instant::now() >= d) {
-        return Err(Error::new(Errno::ETIMEDOUT, "took too long"));
     }
     Ok(())
 }
@@ -389,12 +376,6 @@ mod tests {
     fn output_without_end_is_cut_off_and_the_program_killed() {
         let e = Tool::new("yes").run().unwrap_err();
         assert_eq!(e.errno(), Errno::EFBIG);
-    }
-
-    #[test]
-    fn a_program_that_takes_too_long_is_killed() {
-        let e = Tool::new("sleep").arg("60").timeout(Duration::from_millis(50)).run().unwrap_err();
-        assert_eq!(e.errno(), Errno::ETIMEDOUT);
     }
 
     #[test]

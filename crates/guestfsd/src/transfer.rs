@@ -269,11 +269,6 @@ impl<'c> FileOut<'c> {
         Self { channel, clock, header: *header, batch, open: None, chunks: 0, replied: false }
     }
 
-    /// It is at `position` of `total` bytes.
-    pub fn progress(&mut self, position: u64, total: u64) {
-        self.clock.tell(self.channel, position, total);
-    }
-
     /// Sends `len` bytes of a file from `offset` on, or fewer if it ends before, telling progress, and
     /// yields their number. `name` is what errors say.
     pub fn copy_from(
