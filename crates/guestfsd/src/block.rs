@@ -41,29 +41,29 @@ fn tell<const OP: Opcode>(device: &File) -> Result<()> {
 }
 
 /// Size in bytes.
-pub fn size(mut device: &File) -> std::io::Result<u64> {
+pub(crate) fn size(mut device: &File) -> std::io::Result<u64> {
     device.seek(SeekFrom::End(0))
 }
 
 /// Whether it is to be read only.
-pub fn is_read_only(device: &File) -> Result<bool> {
+pub(crate) fn is_read_only(device: &File) -> Result<bool> {
     Ok(get::<BLKROGET>(device)? != 0)
 }
 
 /// Makes it read only, or writable again.
-pub fn set_read_only(device: &File, read_only: bool) -> Result<()> {
+pub(crate) fn set_read_only(device: &File, read_only: bool) -> Result<()> {
     // SAFETY: BLKROSET reads one int.
     unsafe { ioctl(device, Setter::<BLKROSET, c_int>::new(c_int::from(read_only))) }
 }
 
 /// Size of a logical sector.
-pub fn sector_size(device: &File) -> Result<c_int> {
+pub(crate) fn sector_size(device: &File) -> Result<c_int> {
     get::<BLKSSZGET>(device)
 }
 
 /// What input and output are to keep to, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Distance from its beginning to the first physical sector that begins with a logical one; negative where
     /// there is none.
     pub alignment_offset: c_int,
@@ -78,7 +78,7 @@ pub struct Limits {
 }
 
 /// What input and output are to keep to.
-pub fn limits(device: &File) -> Result<Limits> {
+pub(crate) fn limits(device: &File) -> Result<Limits> {
     Ok(Limits {
         alignment_offset: get::<BLKALIGNOFF>(device)?,
         minimum_io: get::<BLKIOMIN>(device)?,
@@ -89,33 +89,33 @@ pub fn limits(device: &File) -> Result<Limits> {
 }
 
 /// Size of the blocks that its page cache is made of.
-pub fn block_size(device: &File) -> Result<c_int> {
+pub(crate) fn block_size(device: &File) -> Result<c_int> {
     get::<BLKBSZGET>(device)
 }
 
 /// Has it read ahead so many sectors of 512 bytes.
-pub fn set_readahead(device: &File, sectors: usize) -> Result<()> {
+pub(crate) fn set_readahead(device: &File, sectors: usize) -> Result<()> {
     // SAFETY: BLKRASET takes a number, no pointer.
     unsafe { ioctl(device, IntegerSetter::<BLKRASET>::new_usize(sectors)) }
 }
 
 /// Writes what is cached, and forgets it.
-pub fn flush(device: &File) -> Result<()> {
+pub(crate) fn flush(device: &File) -> Result<()> {
     tell::<BLKFLSBUF>(device)
 }
 
 /// Reads its partition table again.
-pub fn reread_partitions(device: &File) -> Result<()> {
+pub(crate) fn reread_partitions(device: &File) -> Result<()> {
     tell::<BLKRRPART>(device)
 }
 
 /// Gives `len` bytes from `offset` on back to what is below the device.
-pub fn discard(device: &File, offset: u64, len: u64) -> Result<()> {
+pub(crate) fn discard(device: &File, offset: u64, len: u64) -> Result<()> {
     // SAFETY: BLKDISCARD reads two 64-bit numbers.
     unsafe { ioctl(device, Setter::<BLKDISCARD, [u64; 2]>::new([offset, len])) }
 }
 
 /// Whether what was discarded reads as zeroes.
-pub fn discard_zeroes(device: &File) -> Result<bool> {
+pub(crate) fn discard_zeroes(device: &File) -> Result<bool> {
     Ok(get::<BLKDISCARDZEROES>(device)? != 0)
 }

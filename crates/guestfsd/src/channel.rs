@@ -32,7 +32,7 @@ const MAX_CHUNK_FRAME: usize = frame::CHUNK_HEAD - 4 + frame::MAX_CHUNK;
 
 /// Why a channel is of no more use.
 #[derive(Debug, thiserror::Error)]
-pub enum Closed {
+pub(crate) enum Closed {
     /// The client hung up between messages.
     #[error("client hung up")]
     End,
@@ -46,7 +46,7 @@ pub enum Closed {
 
 /// A channel to one client.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     stream: File,
     buffer: Box<[u8]>,
     start: usize,
@@ -63,7 +63,7 @@ pub struct Channel {
 
 impl Channel {
     /// A channel over this descriptor.
-    pub fn new(stream: OwnedFd) -> Self {
+    pub(crate) fn new(stream: OwnedFd) -> Self {
         let buffer = vec![0; BUFFER].into_boxed_slice();
         let is_socket = rustix::fs::fstat(&stream)
             .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Socket);
@@ -73,7 +73,7 @@ impl Channel {
     }
 
     /// Says that the session is ready.
-    pub fn launch(&mut self) -> Result<(), Closed> {
+    pub(crate) fn launch(&mut self) -> Result<(), Closed> {
         if let Err(e) = rustix::thread::set_current_timer_slack(Some(SLACK)) {
             tracing::debug!(error = %e, "timer slack");
         }
@@ -82,7 +82,7 @@ impl Channel {
 
     /// Reads the next message. A stray cancellation (of a file that was already at its end when it
     /// was sent) is skipped.
-    pub fn message(&mut self, message: &mut Vec<u8>) -> Result<(), Closed> {
+    pub(crate) fn message(&mut self, message: &mut Vec<u8>) -> Result<(), Closed> {
         message.clear();
         message.shrink_to(KEPT);
         let len = loop {
@@ -109,12 +109,12 @@ impl Channel {
     }
 
     /// Sends these bytes.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Closed> {
         Ok(self.stream.write_all(bytes)?)
     }
 
     /// The error that broke the channel while a call was being served, if one did.
-    pub fn take_broken(&mut self) -> Option<Closed> {
+    pub(crate) fn take_broken(&mut self) -> Option<Closed> {
         self.broken.take()
     }
 

@@ -25,31 +25,31 @@ const CLIENT: &[&str] = &["sd", "hd", "vd"];
 
 /// A block device that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub(crate) struct Device {
     path: PathBuf,
     name: OsString,
 }
 
 impl Device {
     /// Its path on this machine: for programs and system calls.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its name as the client gave it: for errors.
-    pub fn name(&self) -> &OsStr {
+    pub(crate) fn name(&self) -> &OsStr {
         &self.name
     }
 
     /// Opens it; errors say the client's name.
-    pub fn open(&self, flags: OFlags) -> Result<File> {
+    pub(crate) fn open(&self, flags: OFlags) -> Result<File> {
         rustix::fs::open(&self.path, flags | OFlags::CLOEXEC, Mode::empty())
             .map(File::from)
             .on(&self.name)
     }
 
     /// Its directory in /sys/block (for a partition: in that of its disk).
-    pub fn sysfs(&self) -> Result<PathBuf> {
+    pub(crate) fn sysfs(&self) -> Result<PathBuf> {
         let stat = rustix::fs::stat(&self.path).on(&self.name)?;
         Ok(sysfs_of(stat.st_rdev))
     }
@@ -69,7 +69,7 @@ pub(crate) fn sysfs_of(device: u64) -> PathBuf {
 
 /// What is known of this machine's disks.
 #[derive(Debug)]
-pub struct Devices {
+pub(crate) struct Devices {
     /// Whether names are translated at all: not where `/` itself is served (`-r`).
     translate: bool,
     /// Whole disks in the client's order; none before they were looked for.
@@ -80,18 +80,18 @@ pub struct Devices {
 
 impl Devices {
     /// Nothing is known yet.
-    pub fn new(translate: bool) -> Self {
+    pub(crate) fn new(translate: bool) -> Self {
         Self { translate, disks: None, numbers: HashMap::new() }
     }
 
     /// Forgets what is known, because devices came or went.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.disks = None;
         self.numbers.clear();
     }
 
     /// Whole disks of this machine in the client's order, without the one that holds `/`.
-    pub fn disks(&mut self) -> &[PathBuf] {
+    pub(crate) fn disks(&mut self) -> &[PathBuf] {
         self.disks.get_or_insert_with(|| {
             let hidden = root_disk();
             let disks = by_path().filter(|d| !d.is_empty()).unwrap_or_else(by_name);
@@ -100,7 +100,7 @@ impl Devices {
     }
 
     /// Whole disks and optical drives that can be opened, in the client's order.
-    pub fn list(&mut self) -> Vec<PathBuf> {
+    pub(crate) fn list(&mut self) -> Vec<PathBuf> {
         let mut found = self.disks().to_vec();
         let mut optical: Vec<PathBuf> =
             block_names("sr").map(|n| Path::new("/dev").join(n)).collect();
@@ -113,7 +113,7 @@ impl Devices {
     }
 
     /// This machine's name for a device of the client.
-    pub fn to_machine(&mut self, name: &OsStr) -> PathBuf {
+    pub(crate) fn to_machine(&mut self, name: &OsStr) -> PathBuf {
         if self.translate
             && let Some((index, partition)) = client_name(name.as_bytes())
             && let Some(disk) = self.disks().get(index)
@@ -124,7 +124,7 @@ impl Devices {
     }
 
     /// The client's name for a device of this machine.
-    pub fn to_client(&mut self, path: &Path) -> OsString {
+    pub(crate) fn to_client(&mut self, path: &Path) -> OsString {
         if self.translate {
             for (index, disk) in self.disks().iter().enumerate() {
                 if let Some(partition) = partition_number(disk, path) {
@@ -139,7 +139,7 @@ impl Devices {
 
     /// The client's number for a device of this machine: for what a filesystem is on. It is the same in every
     /// session that has the disk in the same place. Devices that are no disks of the client's keep theirs.
-    pub fn number_to_client(&mut self, number: u64) -> u64 {
+    pub(crate) fn number_to_client(&mut self, number: u64) -> u64 {
         // No device at all: an overlay, btrfs.
         if !self.translate || rustix::fs::major(number) == 0 {
             return number;
@@ -165,7 +165,7 @@ impl Devices {
     }
 
     /// The device of this name, if there is one; `argument` is what errors say.
-    pub fn find(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
+    pub(crate) fn find(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
         if !name.as_bytes().starts_with(b"/dev/") {
             let why = "expecting a device name";
             let message = format!("{argument}: {}: {why}", shown(name));
@@ -187,7 +187,7 @@ impl Devices {
 }
 
 /// Whether a name is one that only a disk of the client's can have.
-pub fn is_disk_name(name: &OsStr) -> bool {
+pub(crate) fn is_disk_name(name: &OsStr) -> bool {
     client_name(name.as_bytes()).is_some()
 }
 
@@ -313,7 +313,7 @@ fn root_disk() -> Option<PathBuf> {
 }
 
 /// Compares with numbers in their own order, as `ls -v` does.
-pub fn by_version(a: &[u8], b: &[u8]) -> Ordering {
+pub(crate) fn by_version(a: &[u8], b: &[u8]) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
         let digits = |s: &[u8]| s.iter().take_while(|c| c.is_ascii_digit()).count();

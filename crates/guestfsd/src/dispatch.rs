@@ -202,7 +202,7 @@ mod result {
 include!(concat!(env!("OUT_DIR"), "/handlers.rs"));
 
 /// Whether a procedure has its function.
-pub fn is_done(number: u32) -> bool {
+pub(crate) fn is_done(number: u32) -> bool {
     handler(number).is_some()
 }
 
@@ -211,7 +211,10 @@ fn handler(number: u32) -> Option<Handler> {
 }
 
 /// Serves a client until it hangs up. Only what ends a session too early is an error.
-pub fn serve(session: &mut Session, channel: &mut Channel) -> std::result::Result<(), Closed> {
+pub(crate) fn serve(
+    session: &mut Session,
+    channel: &mut Channel,
+) -> std::result::Result<(), Closed> {
     let mut message = Vec::new();
     let mut reply = Reply::default();
     channel.launch()?;

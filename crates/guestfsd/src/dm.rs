@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A device of the device mapper.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Map {
+pub(crate) struct Map {
     /// Its name: below /dev/mapper.
     pub name: String,
     /// What made it, and what it calls it: `LVM-...`, `CRYPT-LUKS2-...`.
@@ -16,7 +16,7 @@ pub struct Map {
 
 /// A logical volume's names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// Name of the volume group.
     pub group: String,
     /// Name of the volume.
@@ -25,7 +25,7 @@ pub struct Volume {
 
 impl Volume {
     /// `/dev/VG/LV`.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         Path::new("/dev").join(&self.group).join(&self.volume)
     }
 }
@@ -40,13 +40,13 @@ const LVM_ID: usize = 32;
 
 impl Map {
     /// Where its node is.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         let mapper = Path::new("/dev/mapper").join(&self.name);
         if mapper.exists() { mapper } else { Path::new("/dev").join(&self.kernel) }
     }
 
     /// The names of the logical volume that it is, if it is one that people see.
-    pub fn volume(&self) -> Option<Volume> {
+    pub(crate) fn volume(&self) -> Option<Volume> {
         // What follows the two UUIDs names a part that LVM keeps for itself.
         self.uuid.strip_prefix("LVM-").filter(|ids| ids.len() == 2 * LVM_ID)?;
         let (group, volume) = split(&self.name)?;
@@ -55,7 +55,7 @@ impl Map {
     }
 
     /// The UUID of the logical volume that it is, as LVM writes it.
-    pub fn volume_uuid(&self) -> Option<String> {
+    pub(crate) fn volume_uuid(&self) -> Option<String> {
         let ids = self.uuid.strip_prefix("LVM-")?;
         Some(dashed(ids.get(LVM_ID..2 * LVM_ID)?))
     }
@@ -79,7 +79,7 @@ fn split(name: &str) -> Option<(String, String)> {
 }
 
 /// An LVM UUID with its dashes.
-pub fn dashed(id: &str) -> String {
+pub(crate) fn dashed(id: &str) -> String {
     let mut out = String::with_capacity(38);
     for (i, c) in id.chars().enumerate() {
         if matches!(i, 6 | 10 | 14 | 18 | 22 | 26) {
@@ -91,7 +91,7 @@ pub fn dashed(id: &str) -> String {
 }
 
 /// All devices of the device mapper, by name.
-pub fn all() -> Vec<Map> {
+pub(crate) fn all() -> Vec<Map> {
     let mut found: Vec<Map> = std::fs::read_dir("/sys/block")
         .into_iter()
         .flatten()
@@ -110,7 +110,7 @@ pub fn all() -> Vec<Map> {
 }
 
 /// The device of the device mapper that a node is.
-pub fn of_device(path: &Path) -> Option<Map> {
+pub(crate) fn of_device(path: &Path) -> Option<Map> {
     let stat = rustix::fs::stat(path).ok()?;
     let dir = std::fs::canonicalize(crate::devices::sysfs_of(stat.st_rdev)).ok()?;
     let kernel = dir.file_name()?.to_str()?;
@@ -118,7 +118,7 @@ pub fn of_device(path: &Path) -> Option<Map> {
 }
 
 /// The logical volumes that are active, by group and name, each with where its node is.
-pub fn volumes() -> Vec<(Volume, PathBuf)> {
+pub(crate) fn volumes() -> Vec<(Volume, PathBuf)> {
     let mut found: Vec<_> =
         all().iter().filter_map(|map| Some((map.volume()?, map.path()))).collect();
     found.sort();

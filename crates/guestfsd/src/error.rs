@@ -7,42 +7,42 @@ use std::fmt;
 
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub(crate) struct Error {
     errno: Errno,
     message: String,
 }
 
 /// Results of procedures and of what they are made of.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// An error with this text, which is to name the argument, path, device or program.
-    pub fn new(errno: Errno, message: impl Into<String>) -> Self {
+    pub(crate) fn new(errno: Errno, message: impl Into<String>) -> Self {
         Self { errno, message: message.into() }
     }
 
     /// An argument has a value that it may not have: `NAME: VALUE: WHY`.
-    pub fn argument(name: &str, value: impl AsRef<OsStr>, why: &str) -> Self {
+    pub(crate) fn argument(name: &str, value: impl AsRef<OsStr>, why: &str) -> Self {
         Self::new(Errno::EINVAL, format!("{name}: {}: {why}", shown(value.as_ref())))
     }
 
     /// Something that this machine, kernel or build cannot do.
-    pub fn not_supported(message: impl Into<String>) -> Self {
+    pub(crate) fn not_supported(message: impl Into<String>) -> Self {
         Self::new(Errno::ENOTSUP, message)
     }
 
     /// The errno.
-    pub fn errno(&self) -> Errno {
+    pub(crate) fn errno(&self) -> Errno {
         self.errno
     }
 
     /// The text.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
     /// The same error with `what: ` before its text.
-    pub fn within(self, what: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn within(self, what: impl AsRef<OsStr>) -> Self {
         Self { message: format!("{}: {}", shown(what.as_ref()), self.message), ..self }
     }
 }
@@ -62,7 +62,7 @@ impl From<xdr::Error> for Error {
 }
 
 /// Names what a system call was about.
-pub trait Context<T> {
+pub(crate) trait Context<T> {
     /// The error becomes `what: No such file or directory`.
     fn on(self, what: impl AsRef<OsStr>) -> Result<T>;
 }
@@ -90,7 +90,7 @@ impl<T> Context<T> for rustix::io::Result<T> {
 }
 
 /// Names the system call that went wrong, before all else: where clients know the error by it.
-pub trait Calling<T> {
+pub(crate) trait Calling<T> {
     /// The error becomes `open: /x: No such file or directory`.
     fn calling(self, call: &str) -> Result<T>;
 }
@@ -102,7 +102,7 @@ impl<T> Calling<T> for Result<T> {
 }
 
 /// A name from the guest as text for people.
-pub fn shown(name: &OsStr) -> Cow<'_, str> {
+pub(crate) fn shown(name: &OsStr) -> Cow<'_, str> {
     name.to_string_lossy()
 }
 

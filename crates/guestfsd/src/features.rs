@@ -63,7 +63,7 @@ const ALWAYS: &[&str] = &["lvs"];
 
 /// Whether a group is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Availability {
+pub(crate) enum Availability {
     /// It is.
     Available,
     /// Not on this machine, or not yet done.
@@ -74,19 +74,19 @@ pub enum Availability {
 
 /// What has been found out.
 #[derive(Debug, Default)]
-pub struct Features {
+pub(crate) struct Features {
     known: HashMap<&'static str, bool>,
 }
 
 /// Names of all groups, in alphabetical order.
-pub fn groups() -> BTreeSet<&'static str> {
+pub(crate) fn groups() -> BTreeSet<&'static str> {
     let former = FORMER.iter().map(|(name, _)| *name);
     PROCEDURES.iter().filter_map(|p| p.group).chain(former).collect()
 }
 
 impl Features {
     /// Whether the group of this name is there.
-    pub fn group(&mut self, name: &str) -> Availability {
+    pub(crate) fn group(&mut self, name: &str) -> Availability {
         if let Some((_, library)) = FORMER.iter().find(|(former, _)| *former == name) {
             return match library.is_none_or(|library| Library::open(library).is_ok()) {
                 true => Availability::Available,
@@ -101,7 +101,7 @@ impl Features {
     }
 
     /// Whether this procedure's group, if it has one, is there.
-    pub fn allows(&mut self, procedure: &Procedure) -> bool {
+    pub(crate) fn allows(&mut self, procedure: &Procedure) -> bool {
         ALWAYS.contains(&procedure.name) || procedure.group.is_none_or(|group| self.has(group))
     }
 
@@ -133,7 +133,7 @@ fn kernel_has(file: &str, module: &str) -> bool {
 }
 
 /// Whether the kernel has a filesystem that is on a device, if need be after its module was loaded.
-pub fn filesystem(name: &str) -> bool {
+pub(crate) fn filesystem(name: &str) -> bool {
     let there = || {
         std::fs::read_to_string("/proc/filesystems")
             .is_ok_and(|text| text.lines().any(|line| line.strip_prefix('\t') == Some(name)))

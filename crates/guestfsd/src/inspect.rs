@@ -4,12 +4,12 @@
 //! read by parsers that know nothing of files ([`release`], [`fstab`], [`registry`], [`architecture`]).
 //! What is found is kept in the session, and answered from there. Whatever happens, nothing stays mounted.
 
-pub mod architecture;
-pub mod distros;
-pub mod fstab;
+pub(crate) mod architecture;
+pub(crate) mod distros;
+pub(crate) mod fstab;
 mod guest;
-pub mod registry;
-pub mod release;
+pub(crate) mod registry;
+pub(crate) mod release;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -25,11 +25,11 @@ use guestfs_api::Errno;
 use release::Version;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-pub use windows::Windows;
+pub(crate) use windows::Windows;
 
 /// An operating system that was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Os {
+pub(crate) struct Os {
     /// `linux`, `windows`, ...
     pub kind: &'static str,
     /// The distribution, where it is known.

@@ -5,12 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// Where the first volume descriptor is, and its size.
-pub const OFFSET: u64 = 0x8000;
+pub(crate) const OFFSET: u64 = 0x8000;
 /// Bytes of a volume descriptor.
-pub const SIZE: usize = 2048;
+pub(crate) const SIZE: usize = 2048;
 
 /// Reads the descriptor; none if it is not that of a primary volume.
-pub fn primary_volume(descriptor: &[u8; SIZE]) -> Option<Isoinfo> {
+pub(crate) fn primary_volume(descriptor: &[u8; SIZE]) -> Option<Isoinfo> {
     const PRIMARY: u8 = 1;
     if descriptor[0] != PRIMARY || &descriptor[1..6] != b"CD001" {
         return None;

@@ -12,7 +12,7 @@ const BTRFSVOL: &[u8] = b"btrfsvol:";
 
 /// A mountable that a client named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mountable {
+pub(crate) struct Mountable {
     /// The device.
     pub device: Device,
     /// The btrfs subvolume, where it is one.
@@ -29,7 +29,7 @@ impl AsRef<OsStr> for Mountable {
 
 /// A mountable in an answer: a device of this machine, and a subvolume of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MountableName {
+pub(crate) struct MountableName {
     /// Path of the device on this machine.
     pub device: PathBuf,
     /// The btrfs subvolume, where it is one.
@@ -50,7 +50,7 @@ impl From<&Mountable> for MountableName {
 
 impl MountableName {
     /// As the client writes it.
-    pub fn to_client(&self, devices: &mut Devices) -> OsString {
+    pub(crate) fn to_client(&self, devices: &mut Devices) -> OsString {
         let device = devices.to_client(&self.device);
         let Some(volume) = &self.volume else { return device };
         let mut text = BTRFSVOL.to_vec();
@@ -63,7 +63,7 @@ impl MountableName {
 
 impl Mountable {
     /// The mountable of this name, if its device is there; `argument` is what errors say.
-    pub fn find(devices: &mut Devices, argument: &str, name: &OsStr) -> Result<Self> {
+    pub(crate) fn find(devices: &mut Devices, argument: &str, name: &OsStr) -> Result<Self> {
         let Some(rest) = name.as_bytes().strip_prefix(BTRFSVOL) else {
             let device = devices.find(argument, name)?;
             return Ok(Self { device, volume: None, name: name.to_owned() });
@@ -85,7 +85,7 @@ impl Mountable {
 
 /// A block device, or a file or directory of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DevOrPath<'a> {
+pub(crate) enum DevOrPath<'a> {
     /// A device.
     Device(Device),
     /// An absolute path in the guest.
@@ -103,7 +103,7 @@ impl AsRef<OsStr> for DevOrPath<'_> {
 
 /// A mountable, or a file or directory of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MountableOrPath<'a> {
+pub(crate) enum MountableOrPath<'a> {
     /// A mountable.
     Mountable(Mountable),
     /// An absolute path in the guest.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One line of /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Number of the mount.
     pub id: u64,
     /// The directory of the filesystem that is mounted: `/`, or a subvolume.
@@ -31,18 +31,18 @@ const NODEV: &str = "GUESTFSD_NODEV";
 
 /// Options for every mount(8), whatever the client asks for. Where there is no VM around the daemon
 /// (guestfs-novm), a device node in a guest's filesystem would be one of the host's devices.
-pub fn enforced() -> &'static [&'static str] {
+pub(crate) fn enforced() -> &'static [&'static str] {
     if std::env::var_os(NODEV).is_some() { &["-o", "nodev"] } else { &[] }
 }
 
 /// Everything that is mounted, in the order in which it was.
-pub fn all() -> Result<Vec<Mount>> {
+pub(crate) fn all() -> Result<Vec<Mount>> {
     let text = std::fs::read("/proc/self/mountinfo").on("/proc/self/mountinfo")?;
     Ok(parse(&text))
 }
 
 /// What is mounted on the sysroot and below, in the order in which it was.
-pub fn below(sysroot: &Sysroot) -> Result<Vec<Mount>> {
+pub(crate) fn below(sysroot: &Sysroot) -> Result<Vec<Mount>> {
     Ok(all()?.into_iter().filter(|m| m.at.starts_with(sysroot.path())).collect())
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn unescape(field: &[u8]) -> OsString {
 
 /// Unmounts everything on the sysroot and below, the last mounted first; what is busy is detached, so
 /// that it goes when its last user does.
-pub fn unmount_all(sysroot: &Sysroot) -> Result<()> {
+pub(crate) fn unmount_all(sysroot: &Sysroot) -> Result<()> {
     let mut first_error = Ok(());
     for mount in below(sysroot)?.iter().rev() {
         let mut done = unmount(&mount.at, UnmountFlags::NOFOLLOW);
@@ -133,13 +133,13 @@ pub(crate) fn duplicate_uuid(uuid: Option<&OsStr>) -> Error {
 
 /// A filesystem that is mounted nowhere that anyone could see, for as long as this value lives.
 #[derive(Debug)]
-pub struct Detached {
+pub(crate) struct Detached {
     root: OwnedFd,
 }
 
 impl Detached {
     /// Mounts a device, to be read only if that is possible.
-    pub fn new(device: &Path, fstype: &str) -> Result<Self> {
+    pub(crate) fn new(device: &Path, fstype: &str) -> Result<Self> {
         let dir = make_directory()?;
         // Nobody uses its programs and device nodes.
         let never = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -164,7 +164,7 @@ impl Detached {
     }
 
     /// Its root, for programs.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         crate::paths::proc_path(self.root.as_fd())
     }
 }
@@ -184,7 +184,7 @@ fn make_directory() -> Result<PathBuf> {
 }
 
 /// A path of this machine below the sysroot as the guest has it.
-pub fn client_path(sysroot: &Sysroot, path: &Path) -> OsString {
+pub(crate) fn client_path(sysroot: &Sysroot, path: &Path) -> OsString {
     match path.strip_prefix(sysroot.path()) {
         Ok(inside) => {
             let mut out = b"/".to_vec();

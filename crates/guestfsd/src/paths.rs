@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An absolute path in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestPath<'a>(&'a OsStr);
+pub(crate) struct GuestPath<'a>(&'a OsStr);
 
 impl<'a> GuestPath<'a> {
     /// The path, if it is absolute; `name` is the argument's.
-    pub fn new(name: &str, path: &'a OsStr) -> Result<Self> {
+    pub(crate) fn new(name: &str, path: &'a OsStr) -> Result<Self> {
         if path.as_bytes().first() != Some(&b'/') {
             return Err(Error::argument(name, path, "path must start with a / character"));
         }
@@ -29,12 +29,12 @@ impl<'a> GuestPath<'a> {
     }
 
     /// As the client gave it.
-    pub fn as_os_str(&self) -> &'a OsStr {
+    pub(crate) fn as_os_str(&self) -> &'a OsStr {
         self.0
     }
 
     /// As bytes.
-    pub fn bytes(&self) -> &'a [u8] {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
         self.0.as_bytes()
     }
 }
@@ -47,7 +47,7 @@ impl AsRef<OsStr> for GuestPath<'_> {
 
 /// The directory that guests' filesystems are mounted on.
 #[derive(Clone, Debug)]
-pub struct Sysroot {
+pub(crate) struct Sysroot {
     path: PathBuf,
 }
 
@@ -61,17 +61,17 @@ static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 impl Sysroot {
     /// The sysroot at this directory.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
     /// Its path on this machine. Never to be joined with a guest's path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Opens the sysroot itself.
-    pub fn open(&self) -> Result<Root> {
+    pub(crate) fn open(&self) -> Result<Root> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&self.path, flags, Mode::empty()).on(&self.path)?;
         Ok(Root { fd })
@@ -80,13 +80,13 @@ impl Sysroot {
 
 /// The sysroot, open. It keeps what is mounted there busy.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     fd: OwnedFd,
 }
 
 /// A name in a directory: what is to be made, removed, renamed or looked at without following it.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The directory, open for nothing but its name (`O_PATH`).
     pub dir: OwnedFd,
     /// The last component; `.` for the sysroot itself.
@@ -95,7 +95,7 @@ pub struct Entry {
 
 impl Root {
     /// Whether something is mounted there.
-    pub fn is_mount(&self) -> Result<bool> {
+    pub(crate) fn is_mount(&self) -> Result<bool> {
         const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
         let sysroot = statx(self.fd.as_fd(), StatxFlags::empty()).on("/")?;
         if sysroot.stx_attributes_mask.bits() & MOUNT_ROOT != 0 {
@@ -108,7 +108,12 @@ impl Root {
     }
 
     /// Opens a path; its last component is followed unless `flags` have `NOFOLLOW`.
-    pub fn open(&self, path: &OsStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    pub(crate) fn open(
+        &self,
+        path: &OsStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> rustix::io::Result<OwnedFd> {
         // openat2 refuses what makes no sense: with O_PATH, nothing is opened that could be a terminal.
         let notty = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NOCTTY };
         let flags = flags | OFlags::CLOEXEC | notty;
@@ -128,7 +133,7 @@ impl Root {
 
     /// The directory that a path's last component is in. Symbolic links on the way are followed, the
     /// last component is not looked at.
-    pub fn entry(&self, path: &OsStr) -> rustix::io::Result<Entry> {
+    pub(crate) fn entry(&self, path: &OsStr) -> rustix::io::Result<Entry> {
         let bytes = path.as_bytes();
         let end = bytes.iter().rposition(|&b| b != b'/').map_or(0, |i| i + 1);
         let begin = bytes[..end].iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
@@ -144,7 +149,7 @@ impl Root {
     }
 
     /// The directory and name that a file has which was opened in this sysroot; none if the name has gone.
-    pub fn entry_of(&self, sysroot: &Sysroot, file: impl AsFd) -> rustix::io::Result<Entry> {
+    pub(crate) fn entry_of(&self, sysroot: &Sysroot, file: impl AsFd) -> rustix::io::Result<Entry> {
         let path = path_of(file.as_fd())?;
         let inside = path.strip_prefix(sysroot.path()).map_err(|_| Raw::NOENT)?;
         let entry = self.entry(Path::new("/").join(inside).as_os_str())?;
@@ -277,13 +282,13 @@ fn push(todo: &mut Vec<Vec<u8>>, path: &[u8]) {
 
 impl Entry {
     /// What is there, not followed.
-    pub fn lstat(&self) -> rustix::io::Result<rustix::fs::Stat> {
+    pub(crate) fn lstat(&self) -> rustix::io::Result<rustix::fs::Stat> {
         rustix::fs::statat(&self.dir, &*self.name, AtFlags::SYMLINK_NOFOLLOW)
     }
 }
 
 /// The path that a descriptor has, as the kernel knows it.
-pub fn path_of(fd: impl AsFd) -> rustix::io::Result<PathBuf> {
+pub(crate) fn path_of(fd: impl AsFd) -> rustix::io::Result<PathBuf> {
     let link = proc_path(fd.as_fd());
     let text = rustix::fs::readlink(link, Vec::new())?;
     Ok(PathBuf::from(OsString::from_vec(text.into_bytes())))
@@ -291,7 +296,7 @@ pub fn path_of(fd: impl AsFd) -> rustix::io::Result<PathBuf> {
 
 /// A path by which programs that we start can open a descriptor of ours: of the path that was
 /// resolved, whatever the guest puts in its place meanwhile.
-pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
+pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     use std::os::fd::AsRawFd;
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()))
 }

@@ -11,7 +11,7 @@ mod linux;
 mod medium;
 mod members;
 mod microsoft;
-pub mod partition;
+pub(crate) mod partition;
 mod program;
 mod signatures;
 
@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 /// What was found on a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contents {
+pub(crate) struct Contents {
     tags: Vec<(String, OsString)>,
 }
 
@@ -37,27 +37,27 @@ impl Contents {
     }
 
     /// The type, as `blkid` names it: `ext4`, `swap`, `LVM2_member`, ...
-    pub fn fstype(&self) -> &str {
+    pub(crate) fn fstype(&self) -> &str {
         self.get("TYPE").and_then(OsStr::to_str).unwrap_or_default()
     }
 
     /// `filesystem`, `raid`, `crypto` or `other`.
-    pub fn usage(&self) -> &str {
+    pub(crate) fn usage(&self) -> &str {
         self.get("USAGE").and_then(OsStr::to_str).unwrap_or_default()
     }
 
     /// The label, if it has one.
-    pub fn label(&self) -> Option<&OsStr> {
+    pub(crate) fn label(&self) -> Option<&OsStr> {
         self.get("LABEL")
     }
 
     /// The UUID or serial number, if it has one.
-    pub fn uuid(&self) -> Option<&OsStr> {
+    pub(crate) fn uuid(&self) -> Option<&OsStr> {
         self.get("UUID")
     }
 
     /// All that is known, by the names that `blkid` gives it, in its order.
-    pub fn tags(&self) -> &[(String, OsString)] {
+    pub(crate) fn tags(&self) -> &[(String, OsString)] {
         &self.tags
     }
 
@@ -93,14 +93,14 @@ enum Quick {
 }
 
 /// What is on a device; none if it is nothing known, or if it is not clear which of two things it is.
-pub fn device(device: &Device) -> Result<Option<Contents>> {
+pub(crate) fn device(device: &Device) -> Result<Option<Contents>> {
     // Not exclusively, and it may be a drive that is read-only.
     contents(device.path(), device.name())
 }
 
 /// What is on a device, open, where that is recognized here, and no partition table could be there as well:
 /// all that there is to know.
-pub fn alone(file: &File) -> std::io::Result<Option<Contents>> {
+pub(crate) fn alone(file: &File) -> std::io::Result<Option<Contents>> {
     let medium = Medium::of_file(file)?;
     let Quick::Known(contents) = quick(&medium) else { return Ok(None) };
     // FAT's own boot sector ends as an MBR does.
@@ -109,7 +109,7 @@ pub fn alone(file: &File) -> std::io::Result<Option<Contents>> {
 }
 
 /// What is on the device of this path; `name` is what errors say.
-pub fn contents(path: &Path, name: &OsStr) -> Result<Option<Contents>> {
+pub(crate) fn contents(path: &Path, name: &OsStr) -> Result<Option<Contents>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from).on(name)?;
     match quick(&Medium::of_file(&file).on(name)?) {

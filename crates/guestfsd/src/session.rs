@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 /// What a session is asked to be.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where the client's filesystems are mounted; `/` to serve this machine itself.
     pub sysroot: PathBuf,
     /// Say what is done on standard error.
@@ -39,7 +39,7 @@ impl Default for Config {
 
 /// One client's session.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     config: Config,
     sysroot: Sysroot,
     /// The sysroot, while calls need it one after the other.
@@ -56,7 +56,7 @@ pub struct Session {
 
 impl Session {
     /// A session in which nothing has been done yet.
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         let machine = config.sysroot == Path::new("/");
         Self {
             sysroot: Sysroot::new(&config.sysroot),
@@ -73,38 +73,38 @@ impl Session {
     }
 
     /// What it was asked to be.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Whether it serves this machine itself (`-r`) and not a sysroot.
-    pub fn serves_machine(&self) -> bool {
+    pub(crate) fn serves_machine(&self) -> bool {
         self.config.sysroot == Path::new("/")
     }
 
     /// Where filesystems are mounted.
-    pub fn sysroot(&self) -> &Sysroot {
+    pub(crate) fn sysroot(&self) -> &Sysroot {
         &self.sysroot
     }
 
     /// Names of devices.
-    pub fn devices(&mut self) -> &mut Devices {
+    pub(crate) fn devices(&mut self) -> &mut Devices {
         &mut self.devices
     }
 
     /// Waiting for udev.
-    pub fn udev(&mut self) -> &mut Udev {
+    pub(crate) fn udev(&mut self) -> &mut Udev {
         &mut self.udev
     }
 
     /// Which optional groups there are.
-    pub fn features(&mut self) -> &mut Features {
+    pub(crate) fn features(&mut self) -> &mut Features {
         &mut self.features
     }
 
     /// What an area keeps from call to call: its own type, made when first asked for, dropped at the end
     /// of the session, before filesystems are unmounted.
-    pub fn state<T: Default + 'static>(&mut self) -> &mut T {
+    pub(crate) fn state<T: Default + 'static>(&mut self) -> &mut T {
         let slot = self.state.entry(TypeId::of::<T>());
         let slot = slot.or_insert_with(|| Box::<T>::default());
         match slot.downcast_mut::<T>() {
@@ -115,7 +115,7 @@ impl Session {
     }
 
     /// The sysroot, open until [`Session::release_root`].
-    pub fn root(&self) -> Result<&Root> {
+    pub(crate) fn root(&self) -> Result<&Root> {
         if let Some(root) = self.root.get() {
             return Ok(root);
         }
@@ -125,13 +125,13 @@ impl Session {
 
     /// Lets go of the sysroot: while it is open it cannot be unmounted, and what is mounted on it is not
     /// seen. It stays open from one call on files to the next, and no longer.
-    pub fn release_root(&mut self) {
+    pub(crate) fn release_root(&mut self) {
         self.root.take();
         self.rooted.set(false);
     }
 
     /// An error unless a filesystem is mounted on the sysroot, or on a directory of `mkmountpoint`.
-    pub fn need_root(&self) -> Result<()> {
+    pub(crate) fn need_root(&self) -> Result<()> {
         if self.rooted.get()
             || self.serves_machine()
             || self.root()?.is_mount()?
@@ -146,7 +146,7 @@ impl Session {
 
     /// Opens a file of the guest, its last component followed unless `flags` have `NOFOLLOW`; a file
     /// that is made gets mode 0666 less the umask. A FIFO that the guest has there is not waited for.
-    pub fn open(&self, path: GuestPath<'_>, flags: OFlags) -> Result<File> {
+    pub(crate) fn open(&self, path: GuestPath<'_>, flags: OFlags) -> Result<File> {
         let mode = Mode::from_raw_mode(0o666);
         // O_PATH opens nothing that could wait, and openat2 refuses it with what makes no sense.
         let wait = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NONBLOCK };
@@ -155,12 +155,12 @@ impl Session {
     }
 
     /// The directory and name of a path, to do something to the name.
-    pub fn entry(&self, path: GuestPath<'_>) -> Result<Entry> {
+    pub(crate) fn entry(&self, path: GuestPath<'_>) -> Result<Entry> {
         self.root()?.entry(path.as_os_str()).on(path)
     }
 
     /// The device of this name; waits for udev if anything changed or the device is not there.
-    pub fn device(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
+    pub(crate) fn device(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
         if self.udev.settle() {
             self.devices.forget();
         }
@@ -178,7 +178,7 @@ impl Session {
     }
 
     /// The mountable of this name.
-    pub fn mountable(&mut self, argument: &str, name: &OsStr) -> Result<Mountable> {
+    pub(crate) fn mountable(&mut self, argument: &str, name: &OsStr) -> Result<Mountable> {
         if self.udev.settle() {
             self.devices.forget();
         }
@@ -194,7 +194,7 @@ impl Session {
     }
 
     /// Whole disks, after waiting for udev if anything changed.
-    pub fn settled_devices(&mut self) -> &mut Devices {
+    pub(crate) fn settled_devices(&mut self) -> &mut Devices {
         if self.udev.settle() {
             self.devices.forget();
         }
@@ -202,29 +202,29 @@ impl Session {
     }
 
     /// The client's name for a device of this machine.
-    pub fn client_name(&mut self, device: &Path) -> OsString {
+    pub(crate) fn client_name(&mut self, device: &Path) -> OsString {
         self.devices.to_client(device)
     }
 
     /// Unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed.
-    pub fn unmount_all(&mut self) -> Result<()> {
+    pub(crate) fn unmount_all(&mut self) -> Result<()> {
         crate::augeas::close(self);
         self.release_root();
         crate::mounts::unmount_all(&self.sysroot)
     }
 
     /// Ends the session after this call, without a reply.
-    pub fn quit(&mut self) {
+    pub(crate) fn quit(&mut self) {
         self.quitting = true;
     }
 
     /// Whether the session is to end.
-    pub fn quitting(&self) -> bool {
+    pub(crate) fn quitting(&self) -> bool {
         self.quitting
     }
 
     /// Ends the session: kills what runs, unmounts what is mounted. Yields the first error.
-    pub fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// Where programs are looked for.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Most bytes that are captured: more would not fit into a reply.
 const MAX_OUTPUT: usize = guestfs_api::frame::MAX_MESSAGE;
 /// Most bytes of its messages that are kept: the last ones.
@@ -33,7 +33,7 @@ const PIECE: usize = 64 << 10;
 
 /// A program to be run.
 #[derive(Debug)]
-pub struct Tool {
+pub(crate) struct Tool {
     name: OsString,
     command: Command,
     explains: bool,
@@ -41,7 +41,7 @@ pub struct Tool {
 
 /// What a program did.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     name: OsString,
     /// Its exit status; -1 when a signal ended it.
     pub code: i32,
@@ -54,7 +54,7 @@ pub struct Output {
 }
 
 /// The path of a program of this machine.
-pub fn find(program: impl AsRef<OsStr>) -> Option<PathBuf> {
+pub(crate) fn find(program: impl AsRef<OsStr>) -> Option<PathBuf> {
     PATH.split(':')
         .map(|dir| PathBuf::from(dir).join(program.as_ref()))
         .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
@@ -62,7 +62,7 @@ pub fn find(program: impl AsRef<OsStr>) -> Option<PathBuf> {
 
 impl Tool {
     /// A program of this machine, found in the usual places.
-    pub fn new(program: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         let mut tool = Self::command(program.as_ref(), program.as_ref());
         tool.command.env("PATH", PATH).env("HOME", "/").env("LC_ALL", "C").env("TERM", "linux");
         if let Some(dir) = std::env::var_os("LVM_SYSTEM_DIR") {
@@ -86,7 +86,7 @@ impl Tool {
 
     /// A program of the guest, in the guest: chrooted into the sysroot, in a mount namespace of its own
     /// in which /dev, /proc and /sys are this machine's.
-    pub fn in_guest(session: &Session, program: impl AsRef<OsStr>) -> Result<Self> {
+    pub(crate) fn in_guest(session: &Session, program: impl AsRef<OsStr>) -> Result<Self> {
         let mut tool = Self::command(program.as_ref(), program.as_ref());
         tool.command.env("PATH", PATH).env("HOME", "/root").env("LC_ALL", "C").env("TERM", "linux");
         guest::enter(&mut tool.command, session)?;
@@ -100,43 +100,43 @@ impl Tool {
     }
 
     /// Adds an argument.
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
     /// Adds arguments.
-    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.command.args(args);
         self
     }
 
     /// Adds to its environment.
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// Runs it in this directory.
-    pub fn current_dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
+    pub(crate) fn current_dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
         self.command.current_dir(dir);
         self
     }
 
     /// It writes to standard output what goes on and what is wrong, and no result.
-    pub fn explains_on_stdout(mut self) -> Self {
+    pub(crate) fn explains_on_stdout(mut self) -> Self {
         self.explains = true;
         self
     }
 
     /// Runs it; any exit status will do.
-    pub fn run(self) -> Result<Output> {
+    pub(crate) fn run(self) -> Result<Output> {
         self.run_with(&mut io::empty(), None)
     }
 
     /// Runs it with something to read, and tells the client meanwhile that it goes on. Any exit
     /// status will do.
-    pub fn run_with(
+    pub(crate) fn run_with(
         self,
         input: &mut dyn Read,
         progress: Option<&mut Progress<'_>>,
@@ -158,7 +158,7 @@ impl Tool {
 
     /// Runs it, its output going elsewhere as it comes, its input coming from elsewhere. Any exit
     /// status will do.
-    pub fn stream(
+    pub(crate) fn stream(
         self,
         input: &mut dyn Read,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
@@ -167,12 +167,12 @@ impl Tool {
     }
 
     /// Runs it and yields its output; an exit status other than 0 is an error with its messages.
-    pub fn output(self) -> Result<Vec<u8>> {
+    pub(crate) fn output(self) -> Result<Vec<u8>> {
         Ok(self.run()?.success()?.stdout)
     }
 
     /// Runs it for what it does.
-    pub fn ok(self) -> Result<()> {
+    pub(crate) fn ok(self) -> Result<()> {
         self.run()?.success().map(drop)
     }
 
@@ -205,12 +205,12 @@ impl Tool {
 
 impl Output {
     /// Itself if the exit status was 0, else an error with the program's messages.
-    pub fn success(self) -> Result<Self> {
+    pub(crate) fn success(self) -> Result<Self> {
         if self.code == 0 { Ok(self) } else { Err(self.failure()) }
     }
 
     /// The error that the program's messages (or else its exit status) make.
-    pub fn failure(&self) -> Error {
+    pub(crate) fn failure(&self) -> Error {
         let name = self.name.to_string_lossy();
         let said = reason::of(&name, &self.stdout, &self.stderr, self.explains);
         let text = match (said, self.signal) {
@@ -222,7 +222,7 @@ impl Output {
     }
 
     /// Its output as text.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 }

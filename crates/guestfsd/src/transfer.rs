@@ -57,40 +57,40 @@ impl Clock {
 
 /// Tells the client how far a call has got.
 #[derive(Debug)]
-pub struct Progress<'c> {
+pub(crate) struct Progress<'c> {
     channel: &'c mut Channel,
     clock: Clock,
 }
 
 impl<'c> Progress<'c> {
     /// For the call of this header, which begins now.
-    pub fn new(channel: &'c mut Channel, header: &Header) -> Self {
+    pub(crate) fn new(channel: &'c mut Channel, header: &Header) -> Self {
         Self { channel, clock: Clock::new(header) }
     }
 
     /// It is at `position` of `total`. Cheap: may be said as often as there is something to say.
-    pub fn at(&mut self, position: u64, total: u64) {
+    pub(crate) fn at(&mut self, position: u64, total: u64) {
         self.clock.tell(self.channel, position, total);
     }
 
     /// It goes on, nobody knows how long. To be said at least every [`Progress::PULSE`].
-    pub fn pulse(&mut self) {
+    pub(crate) fn pulse(&mut self) {
         self.clock.tell(self.channel, 0, 1);
     }
 
     /// It is done, after pulses.
-    pub fn pulse_end(&mut self) {
+    pub(crate) fn pulse_end(&mut self) {
         self.clock.tell(self.channel, 1, 1);
     }
 
     /// How often to say [`Progress::pulse`].
-    pub const PULSE: Duration = PERIOD;
+    pub(crate) const PULSE: Duration = PERIOD;
 }
 
 /// A file that the client sends. What is left of it when the procedure returns is skipped; when it
 /// returns an error, the client is told to stop.
 #[derive(Debug)]
-pub struct FileIn<'c> {
+pub(crate) struct FileIn<'c> {
     channel: &'c mut Channel,
     clock: Clock,
     /// Bytes that the client says it will send; 0 when it does not say.
@@ -103,7 +103,7 @@ pub struct FileIn<'c> {
 
 impl<'c> FileIn<'c> {
     /// The file that follows the call of this header.
-    pub fn new(channel: &'c mut Channel, header: &Header) -> Self {
+    pub(crate) fn new(channel: &'c mut Channel, header: &Header) -> Self {
         let clock = Clock::new(header);
         let total = header.progress_hint;
         Self { channel, clock, total, position: 0, rest: Vec::new(), taken: 0 }
@@ -111,7 +111,7 @@ impl<'c> FileIn<'c> {
 
     /// Writes what is left of the file into another, from `offset` on or (without) where it stands,
     /// and yields the number of bytes. `name` is what errors say.
-    pub fn copy_to(
+    pub(crate) fn copy_to(
         &mut self,
         to: &File,
         offset: Option<u64>,
@@ -150,7 +150,7 @@ impl<'c> FileIn<'c> {
     }
 
     /// Hands what is left of the file to `sink`, piece by piece, without copying.
-    pub fn for_each(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn for_each(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let rest = std::mem::take(&mut self.rest);
         sink(&rest[std::mem::take(&mut self.taken)..])?;
         while self.channel.incoming() {
@@ -163,7 +163,7 @@ impl<'c> FileIn<'c> {
     }
 
     /// Skips what is left of the file.
-    pub fn skip(&mut self) -> Result<()> {
+    pub(crate) fn skip(&mut self) -> Result<()> {
         self.rest.clear();
         self.taken = 0;
         while self.channel.incoming() {
@@ -246,7 +246,7 @@ pub(crate) fn refuse_incoming(channel: &mut Channel) -> std::result::Result<(), 
 /// A file that is sent to the client, after the reply. The reply goes out with the first full batch
 /// of chunks: an error before that is an error of the call, one after it breaks the file off.
 #[derive(Debug)]
-pub struct FileOut<'c> {
+pub(crate) struct FileOut<'c> {
     channel: &'c mut Channel,
     clock: Clock,
     header: Header,
@@ -260,7 +260,7 @@ pub struct FileOut<'c> {
 
 impl<'c> FileOut<'c> {
     /// The file that answers the call of this header.
-    pub fn new(channel: &'c mut Channel, header: &Header) -> Self {
+    pub(crate) fn new(channel: &'c mut Channel, header: &Header) -> Self {
         let mut batch = Vec::with_capacity(4 + frame::HEADER_LEN + SLOT);
         let len = u32::try_from(frame::HEADER_LEN).unwrap_or(0);
         batch.extend_from_slice(&len.to_be_bytes());
@@ -271,7 +271,7 @@ impl<'c> FileOut<'c> {
 
     /// Sends `len` bytes of a file from `offset` on, or fewer if it ends before, telling progress, and
     /// yields their number. `name` is what errors say.
-    pub fn copy_from(
+    pub(crate) fn copy_from(
         &mut self,
         from: &File,
         offset: u64,
@@ -432,7 +432,7 @@ fn close_slots(slots: &mut [u8], n: usize) -> usize {
 }
 
 /// An error of [`FileIn`] or [`FileOut`] that has gone through `std::io` is itself again.
-pub fn from_io(e: io::Error, what: impl AsRef<std::ffi::OsStr>) -> Error {
+pub(crate) fn from_io(e: io::Error, what: impl AsRef<std::ffi::OsStr>) -> Error {
     match e.downcast::<Error>() {
         Ok(e) => e,
         Err(e) => match Err::<(), _>(e).on(what) {

@@ -18,19 +18,19 @@ const VARIABLE: &str = "GUESTFSD_SETTLE";
 
 /// What is known of udev.
 #[derive(Debug, Default)]
-pub struct Udev {
+pub(crate) struct Udev {
     changed: bool,
     present: Cell<Option<bool>>,
 }
 
 impl Udev {
     /// A device's contents or partitions may have changed.
-    pub fn changed(&mut self) {
+    pub(crate) fn changed(&mut self) {
         self.changed = true;
     }
 
     /// Waits, if anything changed, until udev has seen to it. Yields whether it waited.
-    pub fn settle(&mut self) -> bool {
+    pub(crate) fn settle(&mut self) -> bool {
         if !std::mem::take(&mut self.changed) {
             return false;
         }

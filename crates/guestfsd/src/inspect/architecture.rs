@@ -7,7 +7,7 @@ use guestfs_api::Errno;
 use rustix::fs::FileType;
 
 /// Bytes at a file's beginning that say what it is.
-pub const HEAD: usize = 4096;
+pub(crate) const HEAD: usize = 4096;
 
 /// Machines of ELF: `e_machine`, and the names for 32 and 64 bits.
 const ELF: &[(u16, &str, &str)] = &[
@@ -45,7 +45,7 @@ const PE: &[(u16, &str)] = &[
 ];
 
 /// The architecture of a program of this beginning (up to [`HEAD`] bytes).
-pub fn of_head(head: &[u8]) -> Option<&'static str> {
+pub(crate) fn of_head(head: &[u8]) -> Option<&'static str> {
     elf(head).or_else(|| kernel(head)).or_else(|| pe(head))
 }
 
@@ -86,7 +86,7 @@ fn pe(head: &[u8]) -> Option<&'static str> {
 
 /// Looks for the first program in archives, and stops reading there.
 #[derive(Debug, Default)]
-pub struct FirstProgram {
+pub(crate) struct FirstProgram {
     /// The beginning of a file.
     head: Vec<u8>,
     /// How long that is to be; 0 where it does not matter.
@@ -96,7 +96,7 @@ pub struct FirstProgram {
 
 impl FirstProgram {
     /// The architecture that it is for.
-    pub fn architecture(&self) -> Option<&'static str> {
+    pub(crate) fn architecture(&self) -> Option<&'static str> {
         self.found
     }
 }

@@ -144,7 +144,7 @@ const NAMED_BY: &[(&str, &str, Reader)] = &[
 
 /// What a Linux distribution is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Distro {
+pub(crate) struct Distro {
     /// As inspection names it.
     pub name: Option<&'static str>,
     /// What its file says.
@@ -153,7 +153,7 @@ pub struct Distro {
 
 /// Finds out from its files which distribution it is. `read` yields a file's bytes, none if there is no such
 /// file.
-pub fn identify(read: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<Distro> {
+pub(crate) fn identify(read: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<Distro> {
     let mut unnamed: Option<Distro> = None;
     for (file, reader) in FILES {
         let Some(text) = read(file) else { continue };
@@ -236,7 +236,7 @@ fn complete(name: &str, release: &mut Release, read: &dyn Fn(&str) -> Option<Vec
 }
 
 /// Format of packages, and the program that manages them.
-pub fn packages(
+pub(crate) fn packages(
     distro: Option<&str>,
     like: &[Vec<u8>],
     version: Option<Version>,

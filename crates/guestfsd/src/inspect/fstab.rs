@@ -9,7 +9,7 @@ const MAX_ENTRIES: usize = 1024;
 
 /// A line of fstab.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// What is mounted.
     pub spec: Spec,
     /// Where; absolute, or something else for what is not mounted.
@@ -22,7 +22,7 @@ pub struct Entry {
 
 /// How a line names what is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Spec {
+pub(crate) enum Spec {
     /// `UUID=`
     Uuid(OsString),
     /// `LABEL=`
@@ -37,12 +37,12 @@ pub enum Spec {
 
 impl Entry {
     /// Whether it is swap space.
-    pub fn is_swap(&self) -> bool {
+    pub(crate) fn is_swap(&self) -> bool {
         self.fstype == "swap" || self.mountpoint == "swap"
     }
 
     /// The value of an option `name=value`.
-    pub fn option(&self, name: &str) -> Option<&OsStr> {
+    pub(crate) fn option(&self, name: &str) -> Option<&OsStr> {
         self.options.as_bytes().split(|&b| b == b',').find_map(|option| {
             let value = option.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
             Some(OsStr::from_bytes(value))
@@ -51,7 +51,7 @@ impl Entry {
 }
 
 /// The entries. Lines that make no sense are left out, as mount(8) does.
-pub fn parse(text: &[u8]) -> Vec<Entry> {
+pub(crate) fn parse(text: &[u8]) -> Vec<Entry> {
     text.split(|&b| b == b'\n').filter_map(entry).take(MAX_ENTRIES).collect()
 }
 

@@ -19,7 +19,7 @@ const MAX_CHILDREN: usize = 1 << 16;
 const NONE: u32 = u32::MAX;
 
 /// Where the bytes of a hive are.
-pub trait Source {
+pub(crate) trait Source {
     /// Fills the buffer from this offset on; an error if there are not so many bytes.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
@@ -41,14 +41,14 @@ impl Source for Vec<u8> {
 
 /// A hive.
 #[derive(Debug)]
-pub struct Hive<S> {
+pub(crate) struct Hive<S> {
     source: S,
     root: u32,
 }
 
 /// A key of a hive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     subkeys: u32,
     subkey_list: u32,
     values: u32,
@@ -57,7 +57,7 @@ pub struct Key {
 
 /// A value of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
+pub(crate) struct Value {
     /// Its name; empty for the default value.
     pub name: String,
     /// Its type.
@@ -68,7 +68,7 @@ pub struct Value {
 
 impl Value {
     /// `REG_SZ`, `REG_EXPAND_SZ`: text up to a NUL.
-    pub fn text(&self) -> Option<String> {
+    pub(crate) fn text(&self) -> Option<String> {
         if !matches!(self.kind, 1 | 2) {
             return None;
         }
@@ -77,7 +77,7 @@ impl Value {
     }
 
     /// `REG_DWORD`.
-    pub fn number(&self) -> Option<u32> {
+    pub(crate) fn number(&self) -> Option<u32> {
         let data: [u8; 4] = self.data.get(..4)?.try_into().ok()?;
         (self.kind == 4).then(|| u32::from_le_bytes(data))
     }
@@ -85,7 +85,7 @@ impl Value {
 
 impl<S: Source> Hive<S> {
     /// The hive in this file; none if it is not one.
-    pub fn open(source: S) -> Option<Self> {
+    pub(crate) fn open(source: S) -> Option<Self> {
         let mut header = [0; 0x28];
         source.read_exact_at(&mut header, 0).ok()?;
         let root = word(&header, 0x24)?;
@@ -93,17 +93,17 @@ impl<S: Source> Hive<S> {
     }
 
     /// The key at the top.
-    pub fn root(&self) -> Option<Key> {
+    pub(crate) fn root(&self) -> Option<Key> {
         self.key(self.root).map(|(key, _)| key)
     }
 
     /// The key of this path below the top.
-    pub fn find(&self, path: &[&str]) -> Option<Key> {
+    pub(crate) fn find(&self, path: &[&str]) -> Option<Key> {
         path.iter().try_fold(self.root()?, |key, name| self.child(key, name))
     }
 
     /// The subkey of this name; case does not matter.
-    pub fn child(&self, key: Key, name: &str) -> Option<Key> {
+    pub(crate) fn child(&self, key: Key, name: &str) -> Option<Key> {
         let mut found = None;
         self.for_each_subkey(key, &mut |key, this| {
             let same = casefold::same(this.as_bytes(), name.as_bytes());
@@ -116,7 +116,7 @@ impl<S: Source> Hive<S> {
     }
 
     /// Whether a key has subkeys.
-    pub fn has_children(&self, key: Key) -> bool {
+    pub(crate) fn has_children(&self, key: Key) -> bool {
         let mut any = false;
         self.for_each_subkey(key, &mut |_, _| {
             any = true;
@@ -126,12 +126,12 @@ impl<S: Source> Hive<S> {
     }
 
     /// The value of this name; case does not matter.
-    pub fn value(&self, key: Key, name: &str) -> Option<Value> {
+    pub(crate) fn value(&self, key: Key, name: &str) -> Option<Value> {
         self.values(key).find(|v| casefold::same(v.name.as_bytes(), name.as_bytes()))
     }
 
     /// The values of a key, as far as they make sense.
-    pub fn values(&self, key: Key) -> impl Iterator<Item = Value> {
+    pub(crate) fn values(&self, key: Key) -> impl Iterator<Item = Value> {
         let count = size(key.values).min(MAX_CHILDREN);
         let list = if count == 0 { None } else { self.cell(key.value_list) };
         let list = list.unwrap_or_default();

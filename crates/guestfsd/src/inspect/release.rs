@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 /// Major and minor version.
-pub type Version = (i32, i32);
+pub(crate) type Version = (i32, i32);
 
 /// What a file says of the operating system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Release {
+pub(crate) struct Release {
     /// The distribution's name for itself: `ID`, `DISTRIB_ID`.
     pub id: Option<Vec<u8>>,
     /// Those that it is like: words of `ID_LIKE`.
@@ -28,7 +28,7 @@ pub struct Release {
 }
 
 /// Variables of a file in which a shell would set them: `NAME=value`, `NAME="value"`.
-pub fn variables(text: &[u8]) -> impl Iterator<Item = (&[u8], Vec<u8>)> {
+pub(crate) fn variables(text: &[u8]) -> impl Iterator<Item = (&[u8], Vec<u8>)> {
     text.split(|&b| b == b'\n').filter_map(|line| {
         let line = line.trim_ascii();
         if line.starts_with(b"#") {
@@ -40,7 +40,7 @@ pub fn variables(text: &[u8]) -> impl Iterator<Item = (&[u8], Vec<u8>)> {
 }
 
 /// A shell's word without its quotes. What is not quoted is taken to the end of the line.
-pub fn unquoted(value: &[u8]) -> Vec<u8> {
+pub(crate) fn unquoted(value: &[u8]) -> Vec<u8> {
     let value = value.trim_ascii();
     match value {
         [b'\'', inner @ .., b'\''] => inner.to_vec(),
@@ -60,7 +60,7 @@ pub fn unquoted(value: &[u8]) -> Vec<u8> {
 }
 
 /// os-release(5).
-pub fn os_release(text: &[u8]) -> Release {
+pub(crate) fn os_release(text: &[u8]) -> Release {
     let mut release = Release::default();
     let mut name = None;
     for (variable, value) in variables(text) {
@@ -89,7 +89,7 @@ pub fn os_release(text: &[u8]) -> Release {
 }
 
 /// lsb-release.
-pub fn lsb_release(text: &[u8]) -> Release {
+pub(crate) fn lsb_release(text: &[u8]) -> Release {
     let mut release = Release::default();
     for (variable, value) in variables(text) {
         match variable {
@@ -103,7 +103,7 @@ pub fn lsb_release(text: &[u8]) -> Release {
 }
 
 /// SuSE-release: a line with the name, then `VERSION = 11` and `PATCHLEVEL = 3`.
-pub fn suse_release(text: &[u8]) -> Release {
+pub(crate) fn suse_release(text: &[u8]) -> Release {
     let mut release = one_line(text);
     let mut found = (None, None);
     for part in text.split(|&b| b == b'\n') {
@@ -122,7 +122,7 @@ pub fn suse_release(text: &[u8]) -> Release {
 }
 
 /// A file whose first line is the product's name with the version in it.
-pub fn one_line(text: &[u8]) -> Release {
+pub(crate) fn one_line(text: &[u8]) -> Release {
     let first = first_line(text);
     Release {
         product_name: (!first.is_empty()).then(|| line(first)),
@@ -132,12 +132,12 @@ pub fn one_line(text: &[u8]) -> Release {
 }
 
 /// The first line, without white space around it.
-pub fn first_line(text: &[u8]) -> &[u8] {
+pub(crate) fn first_line(text: &[u8]) -> &[u8] {
     text.split(|&b| b == b'\n').next().unwrap_or_default().trim_ascii()
 }
 
 /// Text of the guest that will do as a reply's string.
-pub fn line(text: &[u8]) -> OsString {
+pub(crate) fn line(text: &[u8]) -> OsString {
     /// No product has a longer name.
     const LONGEST: usize = 1024;
     let text = &text[..text.len().min(LONGEST)];
@@ -145,7 +145,7 @@ pub fn line(text: &[u8]) -> OsString {
 }
 
 /// `12`, `22.04`, `38-beta`, `V10`: the numbers at the beginning, after at most a letter V.
-pub fn version(text: &[u8]) -> Option<Version> {
+pub(crate) fn version(text: &[u8]) -> Option<Version> {
     let text = text.trim_ascii();
     let text = text.strip_prefix(b"V").or_else(|| text.strip_prefix(b"v")).unwrap_or(text);
     let (major, rest) = number(text)?;
@@ -172,7 +172,7 @@ fn version_within(text: &[u8]) -> Option<Version> {
 }
 
 /// Decimal digits and what follows; none if there are none, or too many for a version.
-pub fn number(text: &[u8]) -> Option<(i32, &[u8])> {
+pub(crate) fn number(text: &[u8]) -> Option<(i32, &[u8])> {
     let end = text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
     let value = std::str::from_utf8(&text[..end]).ok()?.parse().ok()?;
     Some((value, &text[end..]))

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// What only Windows has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Windows {
+pub(crate) struct Windows {
     /// The directory of the system: `/Windows`.
     pub systemroot: OsString,
     /// The file of HKLM\SOFTWARE.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A device's partition number, and the disk that it is on; none if it is not a partition.
-pub fn of_device(partition: &Path) -> Option<(PathBuf, u32)> {
+pub(crate) fn of_device(partition: &Path) -> Option<(PathBuf, u32)> {
     let stat = rustix::fs::stat(partition).ok()?;
     let sysfs = crate::devices::sysfs_of(stat.st_rdev);
     let number = std::fs::read_to_string(sysfs.join("partition")).ok()?.trim().parse().ok()?;
@@ -18,7 +18,7 @@ pub fn of_device(partition: &Path) -> Option<(PathBuf, u32)> {
 }
 
 /// The entry of this number in the table of a disk; none without such a table or entry.
-pub fn entry(disk: &Path, number: u32) -> Result<Option<Entry>> {
+pub(crate) fn entry(disk: &Path, number: u32) -> Result<Option<Entry>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut file = rustix::fs::open(disk, flags, Mode::empty()).map(File::from).on(disk)?;
     let geometry = geometry(&file).on(disk)?;
@@ -27,7 +27,7 @@ pub fn entry(disk: &Path, number: u32) -> Result<Option<Entry>> {
 }
 
 /// A disk's measures.
-pub fn geometry(disk: &File) -> std::io::Result<Geometry> {
+pub(crate) fn geometry(disk: &File) -> std::io::Result<Geometry> {
     let sector = u64::try_from(block::sector_size(disk)?).unwrap_or(512);
     Ok(Geometry { sector, size: block::size(disk)? })
 }
