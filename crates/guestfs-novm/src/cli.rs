@@ -2,7 +2,7 @@
 //!
 //! Options of QEMU have one dash, ours two.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::mode::Mode;
 use crate::probe::Probe;
 use crate::qemu::{self, Machine};
@@ -141,6 +141,16 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
     tracing::subscriber::set_global_default(subscriber).ok();
     let path = qemu::channel(args)?;
     let channel = UnixStream::connect(&path).on(path.display())?;
+    if machine.as_ref().is_ok_and(|m| m.rescue) {
+        let reason = Error::Usage(
+            "virt-rescue is a shell in a VM, and here is none: use guestfish, whose commands sh and \
+             command run programs of the guest, or run virt-rescue without guestfs-novm"
+                .into(),
+        );
+        let signals = Signals::block(ENDING).on("signals")?;
+        refusal::refuse_on_console(&channel, &signals, &reason).on("the channel")?;
+        return Ok(0);
+    }
     match machine.and_then(|machine| start(&machine, &channel)) {
         Err(reason) => {
             report::to_log(&reason);

@@ -29,6 +29,8 @@ pub struct Machine {
     pub verbose: bool,
     /// Programs may use the network.
     pub network: bool,
+    /// The client is virt-rescue, which shows what a shell at the console says.
+    pub rescue: bool,
     /// Memory in MiB.
     pub memory: u32,
     /// What the kernel is told: for User-Mode Linux.
@@ -124,6 +126,7 @@ impl Machine {
         let flag = |name: &str| machine.append.split_whitespace().any(|w| w == name);
         machine.verbose = flag("guestfs_verbose=1");
         machine.network |= flag("guestfs_network=1");
+        machine.rescue = flag("guestfs_rescue=1");
         Ok(machine)
     }
 }

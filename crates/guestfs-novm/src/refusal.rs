@@ -5,20 +5,48 @@
 //! succeeds here, and the first call fails with what is wrong.
 
 use crate::error::Error;
-use crate::sys::Signals;
+use crate::sys::{self, Signals};
 use guestfs_api::frame::{self, Chunk, ErrorBody, Header};
 use guestfs_api::xdr::Decoder;
 use guestfs_api::{Kind, PROCEDURES};
 use rustix::event::{PollFd, PollFlags, poll};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// What libguestfs calls by itself before it ends a session.
 const AUTOSYNC: &str = "internal_autosync";
+/// How long a client may take to see that the launch has succeeded.
+const PATIENCE: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(2);
 
 /// Answers the calls of a client until it hangs up, or one of these signals comes.
 pub(crate) fn refuse(channel: &UnixStream, signals: &Signals, reason: &Error) -> io::Result<()> {
     serve(&mut Channel { stream: channel, signals }, reason)
+}
+
+/// The same for a client that makes no calls but shows the console (virt-rescue): it is told there, and the console
+/// ends.
+pub(crate) fn refuse_on_console(
+    channel: &UnixStream,
+    signals: &Signals,
+    reason: &Error,
+) -> io::Result<()> {
+    let mut channel = Channel { stream: channel, signals };
+    channel.write_all(&frame::LAUNCH.to_be_bytes())?;
+    // A console that ends before that is read is a launch that failed.
+    let deadline = Instant::now() + PATIENCE;
+    while sys::unread(channel.stream)? > 0 && Instant::now() < deadline {
+        std::thread::sleep(TICK);
+    }
+    write!(io::stdout(), "guestfs-novm: {reason}\r\n")?;
+    io::stdout().flush()?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    answer(&mut channel, reason, true)
 }
 
 /// A channel that ends with a signal.
@@ -51,8 +79,11 @@ impl Write for Channel<'_> {
 
 fn serve(channel: &mut (impl Read + Write), reason: &Error) -> io::Result<()> {
     channel.write_all(&frame::LAUNCH.to_be_bytes())?;
+    answer(channel, reason, false)
+}
+
+fn answer(channel: &mut (impl Read + Write), reason: &Error, mut said: bool) -> io::Result<()> {
     let autosync = PROCEDURES.iter().find(|p| p.name == AUTOSYNC).map(|p| p.number);
-    let mut said = false;
     let reason = format!("guestfs-novm: {reason}");
     while let Some(message) = read(channel)? {
         let head = Header::decode(&mut Decoder::new(&message)).map_err(io::Error::other)?;

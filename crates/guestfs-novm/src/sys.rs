@@ -154,6 +154,14 @@ pub fn loopback_up() -> io::Result<()> {
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
 }
 
+/// `SIOCOUTQ`: how many bytes the other end of a socket has not read yet.
+pub fn unread(socket: impl AsFd) -> io::Result<libc::c_int> {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes an int.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
 /// `LOOP_CTL_GET_FREE`: the number of a loop device that nobody uses.
 pub fn loop_get_free(control: impl AsFd) -> io::Result<u32> {
     // SAFETY: the ioctl has no argument.

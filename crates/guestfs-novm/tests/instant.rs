@@ -257,3 +257,16 @@ fn an_empty_file_is_a_disk_without_sectors() {
     ));
     assert_eq!(text, "/dev/sda\n/dev/sdb\n0\n/dev/sda: unknown\n/dev/sdb: ext4\nfrom the host\n\n");
 }
+
+#[test]
+fn virt_rescue_is_told_at_once_that_there_is_no_shell() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    // It wants a terminal, which script(1) has.
+    let novm = env!("CARGO_BIN_EXE_guestfs-novm");
+    let command = format!("{novm} --instant -- virt-rescue --format=raw -a {}", disk.display());
+    let text =
+        run("/usr/bin/timeout", "bsdutils", &["60", "script", "-qec", &command, "/dev/null"]);
+    assert!(text.contains("guestfs-novm: virt-rescue is a shell in a VM"), "{text}");
+    host.nothing_is_left();
+}
