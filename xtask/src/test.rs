@@ -95,7 +95,7 @@ const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
 /// The longest first, so that the last to end is short.
 #[rustfmt::skip]
-const SUITES: [Suite; 10] = [
+const SUITES: &[Suite] = &[
     Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900 },
     Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900 },
     Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900 },
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn every_suite_has_its_script() {
         let dir = run::root().join("tests/vm");
-        for suite in &SUITES {
+        for suite in SUITES {
             assert!(dir.join(suite.script).is_file(), "{}", suite.script);
         }
     }
