@@ -150,7 +150,7 @@ mod tests {
         let take = |user| Slot::take(&RUNNING, user);
         let mut slots: Vec<_> = (0..PER_USER).map(|_| take(1000).unwrap()).collect();
         assert!(take(1000).is_none());
-        slots.extend((0..NOT_ROOTS - PER_USER).map(|n| take(1001 + n as u32).unwrap()));
+        slots.extend((1001..).take(NOT_ROOTS - PER_USER).map(|user| take(user).unwrap()));
         assert!(take(5000).is_none());
         let roots: Vec<_> = (0..PER_USER).map(|_| take(0).unwrap()).collect();
         assert!(take(0).is_none());

@@ -50,7 +50,7 @@ const BUSY: Outcome = Outcome { status: Status::Busy, sense: None, read_len: 0 }
 /// How opening ended.
 pub(super) enum Opening<'a> {
     /// With an open device.
-    Open(Server<'a>),
+    Open(Box<Server<'a>>),
     /// It was told to stop, or the ring failed.
     Stopped(Stop),
 }
@@ -106,7 +106,8 @@ pub(super) async fn wait<'a>(
             }
             let held = absent.held.into_iter().map(|(command, _)| command).collect();
             let Absent { ring, control, .. } = absent;
-            Opening::Open(Server { spec, lun: Rc::new(lun), ring, control, events, held })
+            let lun = Rc::new(lun);
+            Opening::Open(Box::new(Server { spec, lun, ring, control, events, held }))
         }
         End::Late(lun) => Opening::Stopped(match close(Rc::new(lun)).await {
             Ok(()) => Stop::Asked,

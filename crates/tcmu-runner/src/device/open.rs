@@ -125,7 +125,8 @@ pub(super) async fn open<'a>(
         }
         (lun, _) => {
             let (lun, ring) = (Rc::new(lun?), open_ring(spec)?);
-            Ok(Opening::Open(Server { spec, lun, ring, control, events, held: Vec::new() }))
+            let held = Vec::new();
+            Ok(Opening::Open(Box::new(Server { spec, lun, ring, control, events, held })))
         }
     }
 }

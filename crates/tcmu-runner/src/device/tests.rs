@@ -117,14 +117,14 @@ fn run<F: Future<Output = ()>>(
                     (Err(why), Some(hold)) => {
                         absent::wait(&spec, why, hold, ring, control_end, &sender).await
                     }
-                    (lun, _) => Opening::Open(Server {
+                    (lun, _) => Opening::Open(Box::new(Server {
                         spec: &spec,
                         lun: lun.unwrap().into(),
                         ring,
                         control: control_end,
                         events: &sender,
                         held: Vec::new(),
-                    }),
+                    })),
                 };
                 match opening {
                     Opening::Open(server) => server.run().await,
@@ -218,6 +218,11 @@ fn another_image_that_does_not_open_leaves_the_device_as_it_is() {
     });
 }
 
+/// A file of [`SIZE`] bytes.
+fn raw(path: &Path) {
+    std::fs::File::create(path).unwrap().set_len(SIZE).unwrap();
+}
+
 /// A qcow2 image of [`SIZE`] bytes; on `below`, where there is one.
 fn qcow2(path: &Path, below: Option<&Path>) {
     let mut command = std::process::Command::new("qemu-img");
@@ -256,9 +261,8 @@ fn a_device_takes_an_overlay_on_its_image_and_the_image_again() {
 fn an_image_that_another_device_has_is_busy_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (mine, other) = (dir.path().join("mine"), dir.path().join("other"));
-    for image in [&mine, &other] {
-        std::fs::File::create(image).unwrap().set_len(SIZE).unwrap();
-    }
+    raw(&mine);
+    raw(&other);
     let config = |image: &Path| format!("file/{}", image.display());
     let (mine, other) = (config(&mine), config(&other));
     serve(&other.clone(), |_other_world| async move {
@@ -320,7 +324,7 @@ fn commands_wait_for_an_image_that_is_not_there_and_go_on_when_it_appears() {
         // In steps, each of which is one change of the nearest directory that there is.
         std::fs::create_dir(image.parent().unwrap()).unwrap();
         io_engine::sleep(Duration::from_millis(1200)).await;
-        std::fs::write(dir.path().join("new"), vec![0; SIZE as usize]).unwrap();
+        raw(&dir.path().join("new"));
         std::fs::rename(dir.path().join("new"), &image).unwrap();
         assert_eq!(world.completions(1).await[0].status, 0);
         assert!(start.elapsed() < Duration::from_secs(5));
@@ -343,7 +347,7 @@ fn a_command_that_has_waited_for_too_long_is_to_be_sent_again_and_the_change_is_
         let late = world.execute(&read_10(0, 1), Data::In(512)).await;
         assert!(start.elapsed() >= hold, "{:?}", start.elapsed());
         assert_eq!((late.status, sense(&late)), (2, NOT_READY));
-        std::fs::write(&image, vec![0; SIZE as usize]).unwrap();
+        raw(&image);
         assert!(world.control.send(Control::Retry).is_ok());
         let told = world.execute(&read_10(0, 1), Data::In(512)).await;
         assert_eq!((told.status, sense(&told)), (2, [0x06, 0x28, 0x00]));
