@@ -4,7 +4,7 @@
 //! forever ([`Limits`]).
 //!
 //! Devices of subtypes that are not ours are left alone. If somebody else may serve them, the
-//! kernel gets no answer from us; otherwise enabling them fails at once ([`foreign`]).
+//! kernel gets no answer from us; otherwise enabling them fails at once (module `foreign`).
 mod foreign;
 mod served;
 
