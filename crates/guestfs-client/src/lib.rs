@@ -2,7 +2,7 @@
 //!
 //! [`Client`] speaks to a daemon over any byte stream and has one method for each procedure. Files
 //! are sent from anything that is `Read` and received into anything that is `Write`; an error of
-//! theirs cancels the call.
+//! theirs cancels the call. Over TCP daemons speak TLS only ([`TlsStream`]).
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,8 +16,11 @@
 //! ```
 
 mod stream;
+mod tls;
 
+pub use guestfs_tls::Directory;
 pub use stream::Stream;
+pub use tls::TlsStream;
 
 use guestfs_api::frame::{self, Chunk, ErrorBody, Header, Progress};
 use guestfs_api::xdr::{self, Decoder, Encoder};

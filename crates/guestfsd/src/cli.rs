@@ -3,7 +3,8 @@
 use crate::channel::{Channel, Closed};
 use crate::dispatch;
 use crate::error::{Context, Error, Result};
-use crate::listen::{self, Address, Isolation};
+use crate::listen::{self, Address, Admission, Stage};
+use crate::reach;
 use crate::session::{Config, Session};
 use clap::{ArgAction, Parser};
 use guestfs_api::{Errno, PROCEDURES};
@@ -11,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -29,10 +31,31 @@ struct Options {
     #[arg(short, long, value_name = "PATH|fd:N")]
     channel: Option<String>,
 
-    /// Listen for clients, each of which gets a session of its own: unix:PATH, tcp:HOST:PORT (on the
-    /// loopback interface) or vsock:CID:PORT. Alone, listens on the channel's path.
+    /// Listen for clients, each of which gets a session of its own: unix:PATH (for this user and root),
+    /// tcp:HOST:PORT (with TLS) or vsock:CID:PORT, where CID is this machine's or "any". Without an
+    /// address, listens on the channel's path.
     #[arg(short, long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "")]
     listen: Option<String>,
+
+    /// Where certificates are, for clients over TCP: ca-cert.pem, server-cert.pem, server-key.pem, and
+    /// ca-crl.pem if some have been revoked. Clients need a certificate of the authority in ca-cert.pem.
+    #[arg(long, value_name = "DIR", default_value = guestfs_tls::DEFAULT_DIRECTORY)]
+    tls_dir: PathBuf,
+
+    /// Let in only clients over TCP whose certificate has NAME, a DNS name or an IP address, among its
+    /// subject alternative names. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    tls_client: Vec<String>,
+
+    /// Let in clients over vsock from the machine with this CID: all its users. 2 is the host, 1 this
+    /// machine. May be given several times; without it, nobody may connect over vsock.
+    #[arg(long, value_name = "CID")]
+    vsock_client: Vec<u32>,
+
+    /// Let clients of --listen do what reaches outside of the guest, too: run programs as root of this
+    /// machine, load modules, write its files. With --channel they always may.
+    #[arg(long)]
+    allow_host_access: bool,
 
     /// Let programs use the network.
     #[arg(short, long)]
@@ -52,7 +75,7 @@ struct Options {
 
     /// Serve the client on standard input, isolated from other sessions.
     #[arg(long, hide = true, value_name = "STAGE")]
-    session: Option<Isolation>,
+    session: Option<Stage>,
 
     /// Work for a session in a process apart.
     #[arg(long, hide = true, value_name = "WORK")]
@@ -129,17 +152,25 @@ fn run(options: Options) -> Result<()> {
         sysroot: sysroot.into(),
         verbose: options.verbose || kernel.verbose,
         network: options.network || kernel.network,
+        // A channel is an appliance's own.
+        host_access: options.allow_host_access
+            || (options.session.is_none() && options.listen.is_none()),
+    };
+    let admission = Admission {
+        tls_dir: options.tls_dir,
+        tls_clients: options.tls_client,
+        vsock_clients: options.vsock_client,
     };
     log_to_stderr(config.verbose);
     let channel = options.channel.or(kernel.channel).unwrap_or_else(|| DEFAULT_CHANNEL.to_owned());
     match (options.session, options.listen) {
-        (Some(stage), _) => match listen::enter(stage, &config)? {
+        (Some(stage), _) => match listen::enter(stage, &admission, &config)? {
             Some(status) => status,
             None => serve(config, listen::take_stdin()?),
         },
         (None, Some(address)) => {
             let address = if address.is_empty() { format!("unix:{channel}") } else { address };
-            listen::serve(&Address::parse(&address)?, &config)
+            listen::serve(&Address::parse(&address)?, &admission, &config)
         }
         (None, None) => {
             let stream = open_channel(&channel)?;
@@ -203,7 +234,11 @@ fn log_to_stderr(verbose: bool) {
 
 fn show_procedures(out: &mut impl Write) -> std::io::Result<()> {
     for p in &PROCEDURES {
-        let note = if dispatch::is_done(p.number) { "" } else { "not yet done" };
+        let note = match (dispatch::is_done(p.number), reach::outside(p)) {
+            (false, _) => "not yet done",
+            (true, Some(_)) => "only with host access",
+            (true, None) => "",
+        };
         let line = format!("{:4} {:36} {:16} {note}", p.number, p.name, p.group.unwrap_or(""));
         writeln!(out, "{}", line.trim_end())?;
     }

@@ -329,6 +329,7 @@ fn accept(call: &mut Call<'_>, procedure: Option<&'static Procedure>) -> Result<
                 .to_owned(),
         });
     }
+    crate::reach::check(call.session, procedure)?;
     let Some(handler) = handler(procedure.number) else {
         return Err(Error::not_supported(match procedure.group {
             Some(group) => unavailable(group),

@@ -5,6 +5,7 @@
 
 use crate::dispatch;
 use crate::library::Library;
+use crate::reach;
 use crate::tool;
 use guestfs_api::{PROCEDURES, Procedure};
 use std::collections::{BTreeSet, HashMap};
@@ -75,6 +76,8 @@ pub(crate) enum Availability {
 /// What has been found out.
 #[derive(Debug, Default)]
 pub(crate) struct Features {
+    /// The client may do what reaches outside of the guest.
+    host_access: bool,
     known: HashMap<&'static str, bool>,
 }
 
@@ -85,6 +88,11 @@ pub(crate) fn groups() -> BTreeSet<&'static str> {
 }
 
 impl Features {
+    /// Nothing has been found out yet.
+    pub(crate) fn new(host_access: bool) -> Self {
+        Self { host_access, known: HashMap::new() }
+    }
+
     /// Whether the group of this name is there.
     pub(crate) fn group(&mut self, name: &str) -> Availability {
         if let Some((_, library)) = FORMER.iter().find(|(former, _)| *former == name) {
@@ -109,7 +117,10 @@ impl Features {
         *self.known.entry(group).or_insert_with(|| {
             let mut members = PROCEDURES.iter().filter(|p| p.group == Some(group));
             let needs = NEEDS.iter().find(|(name, _)| *name == group).map_or(&[][..], |(_, n)| n);
-            members.all(|p| dispatch::is_done(p.number)) && needs.iter().all(Need::is_met)
+            let refused = !self.host_access && members.clone().all(|p| reach::outside(p).is_some());
+            !refused
+                && members.all(|p| dispatch::is_done(p.number))
+                && needs.iter().all(Need::is_met)
         })
     }
 }

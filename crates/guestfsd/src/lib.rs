@@ -60,7 +60,8 @@
 //! 8. Errors name what they are about: `.on(path)` ([`error::Context`]), [`error::Error::argument`],
 //!    [`error::Error::within`]. The client puts the procedure's name before it.
 //! 9. A group of its own that needs programs or the kernel: a line in `NEEDS` in [`features`].
-//! 10. Compare with the reference daemon: the same calls by `guestfish`, field by field.
+//! 10. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
+//! 11. Compare with the reference daemon: the same calls by `guestfish`, field by field.
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
@@ -96,6 +97,7 @@ mod mounts;
 mod paths;
 mod probe;
 mod procedures;
+mod reach;
 mod remove;
 mod rpm;
 mod serial;

@@ -27,10 +27,10 @@ pub(crate) struct Mount {
 }
 
 /// The variable that says that device nodes of guests must not work.
-const NODEV: &str = "GUESTFSD_NODEV";
+pub(crate) const NODEV: &str = "GUESTFSD_NODEV";
 
 /// Options for every mount(8), whatever the client asks for. Where there is no VM around the daemon
-/// (guestfs-novm), a device node in a guest's filesystem would be one of the host's devices.
+/// (guestfs-novm, a listener), a device node in a guest's filesystem would be one of the host's devices.
 pub(crate) fn enforced() -> &'static [&'static str] {
     if std::env::var_os(NODEV).is_some() { &["-o", "nodev"] } else { &[] }
 }

@@ -29,11 +29,13 @@ pub(crate) struct Config {
     pub verbose: bool,
     /// The network is there for programs.
     pub network: bool,
+    /// The client may do what reaches outside of the guest ([`crate::reach`]).
+    pub host_access: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sysroot: "/sysroot".into(), verbose: false, network: false }
+        Self { sysroot: "/sysroot".into(), verbose: false, network: false, host_access: false }
     }
 }
 
@@ -64,7 +66,7 @@ impl Session {
             rooted: Cell::new(false),
             devices: Devices::new(!machine),
             udev: Udev::default(),
-            features: Features::default(),
+            features: Features::new(config.host_access),
             state: HashMap::new(),
             quitting: false,
             ended: false,

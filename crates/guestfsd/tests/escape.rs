@@ -132,7 +132,7 @@ fn nothing_that_a_call_changes_is_outside_of_the_guest() {
     std::fs::write(outside.path().join("file"), "content").unwrap();
     std::fs::create_dir(outside.path().join("dir")).unwrap();
     let before = look(outside.path());
-    let mut d = Daemon::isolated();
+    let mut d = Daemon::of_a_listener();
     let c = &mut d.client;
     c.mount(image.name(), "/").unwrap();
     // First the guest has nothing where its links point, then it has the same there.
@@ -164,7 +164,7 @@ fn a_copy_into_a_tree_of_links_stays_in_the_guest() {
     std::fs::write(outside.path().join("file"), "content").unwrap();
     std::fs::create_dir(outside.path().join("dir")).unwrap();
     let before = look(outside.path());
-    let mut d = Daemon::isolated();
+    let mut d = Daemon::of_a_listener();
     let c = &mut d.client;
     c.mount(image.name(), "/").unwrap();
     c.mkdir_p("/from/tree/dir").unwrap();
@@ -262,7 +262,7 @@ fn no_call_of_the_table_answers_what_is_outside_of_the_guest_or_changes_it() {
     std::fs::create_dir(outside.path().join("dir")).unwrap();
     std::fs::write(outside.path().join("dir/SECRET name"), "SECRET content\n").unwrap();
     let before = look(outside.path());
-    let mut d = Daemon::isolated();
+    let mut d = Daemon::of_a_listener();
     d.client.mount(image.name(), "/").unwrap();
     let mut asked = 0;
     for p in PROCEDURES.iter().filter(|p| !LEFT_OUT.contains(&p.name)) {

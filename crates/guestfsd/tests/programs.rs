@@ -12,7 +12,7 @@ use std::path::Path;
 fn guest(arguments: &[&str]) -> (LoopDevice, Daemon) {
     let image = LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);
     common::need_root();
-    let mut d = Daemon::start(&[&["--session=outer"], arguments].concat());
+    let mut d = Daemon::start(&[&["--session=outer", "--allow-host-access"], arguments].concat());
     d.client.mount(image.name(), "/").unwrap();
     for dir in ["/bin", "/dev", "/proc", "/sys", "/etc"] {
         d.client.mkdir(dir).unwrap();

@@ -270,7 +270,8 @@ fn the_command_line_says_what_it_cannot_do() {
         &["surplus"],
         &["--channel", "fd:x"],
         &["-c", "/nonexistent"],
-        &["--listen", "tcp:0.0.0.0:1"],
+        &["--listen", "tcp:0.0.0.0:1", "--tls-dir", "/nonexistent"],
+        &["--listen", "vsock:any:1"],
     ] {
         let out = Command::new(common::GUESTFSD).args(args).output().unwrap();
         assert_eq!(out.status.code(), Some(1), "{args:?}");

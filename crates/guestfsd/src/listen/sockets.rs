@@ -1,10 +1,13 @@
 #![allow(unsafe_code)] // Vsock addresses, namespaces and inherited descriptors have no safe interface.
 //! What the kernel offers for connections and namespaces below the level of the standard library.
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use crate::mounts;
+use rustix::fs::StatVfsMountFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 use rustix::thread::UnshareFlags;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 /// A socket on which other machines of this host connect.
 pub(super) fn listen_vsock(cid: u32, port: u32) -> io::Result<OwnedFd> {
@@ -28,6 +31,26 @@ pub(super) fn listen_vsock(cid: u32, port: u32) -> io::Result<OwnedFd> {
     }
     rustix::net::listen(&socket, 16)?;
     Ok(socket)
+}
+
+/// The next client of such a socket, and its machine's CID.
+pub(super) fn accept_vsock(listener: &OwnedFd) -> io::Result<(OwnedFd, u32)> {
+    // SAFETY: an all-zero address is valid.
+    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+    let mut len = u32::try_from(size_of::<libc::sockaddr_vm>()).map_err(io::Error::other)?;
+    let whole = len;
+    let to = (&raw mut address).cast();
+    // SAFETY: the address lives through the call and has the length that is said.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), to, &raw mut len, libc::SOCK_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    let client = unsafe { OwnedFd::from_raw_fd(fd) };
+    if len != whole || libc::c_int::from(address.svm_family) != libc::AF_VSOCK {
+        return Err(io::Error::other("a client without an address"));
+    }
+    Ok((client, address.svm_cid))
 }
 
 /// A descriptor that the process was started with.
@@ -59,4 +82,40 @@ pub(super) fn new_namespaces() -> io::Result<()> {
 pub(super) fn enter_namespaces() -> io::Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     Ok(mount("proc", "/proc", "proc", flags, None)?)
+}
+
+/// In a mount namespace of its own: device nodes do not work in the sysroot before something is mounted there. With
+/// `-r` they are the machine's own, and stay.
+pub(super) fn disable_devices(sysroot: &Path) {
+    if sysroot != Path::new("/")
+        && let Err(e) = disable_devices_of_mount(sysroot)
+    {
+        tracing::warn!(error = %e, "device nodes in an empty sysroot work");
+    }
+}
+
+fn disable_devices_of_mount(sysroot: &Path) -> io::Result<()> {
+    let path = std::fs::canonicalize(sysroot).unwrap_or_else(|_| sysroot.to_owned());
+    let over = |path: &Path| {
+        let all = mounts::all().map_err(io::Error::other)?;
+        let found = all.into_iter().rfind(|m| path.starts_with(&m.at));
+        found.ok_or_else(|| io::Error::other("nothing is mounted there"))
+    };
+    let mount = over(&path)?;
+    if over(Path::new("/dev"))?.id == mount.id {
+        return Err(io::Error::other("/dev is in the same filesystem"));
+    }
+    let has = rustix::fs::statvfs(&mount.at)?.f_flag;
+    let mut flags = MountFlags::BIND | MountFlags::NODEV;
+    for (is, stays) in [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ] {
+        flags.set(stays, has.contains(is));
+    }
+    Ok(mount_remount(&mount.at, flags, c"")?)
 }

@@ -54,6 +54,7 @@ pub(crate) fn debug(
     extraargs: &[&OsStr],
     progress: &mut Progress<'_>,
 ) -> Result<Vec<u8>> {
+    crate::reach::check_debug(s, subcmd)?;
     match SUBCOMMANDS.iter().find(|(name, ..)| subcmd == *name) {
         Some((_, _, run)) => run(s, extraargs, progress),
         None => Err(Error::argument(

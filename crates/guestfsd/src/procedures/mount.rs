@@ -44,6 +44,7 @@ pub(crate) fn mount_vfs(
     mountable: Mountable,
     mountpoint: &OsStr,
 ) -> Result<()> {
+    crate::reach::check_filesystem(s, vfstype)?;
     mount_with(s, Some(options), Some(vfstype), &mountable, mountpoint)
 }
 

@@ -30,6 +30,12 @@ impl Daemon {
     /// Serves a sysroot in namespaces of its own. Needs root.
     pub fn isolated() -> Self {
         need_root();
+        Self::start(&["--session=outer", "--allow-host-access"])
+    }
+
+    /// The same as a listener does it, for clients that must not reach this machine. Needs root.
+    pub fn of_a_listener() -> Self {
+        need_root();
         Self::start(&["--session=outer"])
     }
 
