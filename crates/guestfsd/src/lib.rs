@@ -83,6 +83,7 @@ mod dispatch;
 mod dm;
 mod error;
 mod features;
+mod flush;
 #[doc(hidden)]
 pub mod fuzz;
 mod glob;

@@ -8,6 +8,7 @@
 use crate::devices::{Device, Devices};
 use crate::error::{Context, Error, Result};
 use crate::features::Features;
+use crate::flush::Failed;
 use crate::mountable::Mountable;
 use crate::paths::{Entry, GuestPath, Root, Sysroot};
 use crate::udev::Udev;
@@ -51,6 +52,7 @@ pub(crate) struct Session {
     devices: Devices,
     udev: Udev,
     features: Features,
+    failed_flushes: Failed,
     state: HashMap<TypeId, Box<dyn Any>>,
     quitting: bool,
     ended: bool,
@@ -67,6 +69,7 @@ impl Session {
             devices: Devices::new(!machine),
             udev: Udev::default(),
             features: Features::new(config.host_access),
+            failed_flushes: Failed::default(),
             state: HashMap::new(),
             quitting: false,
             ended: false,
@@ -102,6 +105,11 @@ impl Session {
     /// Which optional groups there are.
     pub(crate) fn features(&mut self) -> &mut Features {
         &mut self.features
+    }
+
+    /// Flushes that have failed.
+    pub(crate) fn failed_flushes(&mut self) -> &mut Failed {
+        &mut self.failed_flushes
     }
 
     /// What an area keeps from call to call: its own type, made when first asked for, dropped at the end
@@ -208,11 +216,12 @@ impl Session {
         self.devices.to_client(device)
     }
 
-    /// Unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed.
+    /// Flushes and unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed.
     pub(crate) fn unmount_all(&mut self) -> Result<()> {
         crate::augeas::close(self);
         self.release_root();
-        crate::mounts::unmount_all(&self.sysroot)
+        let flushed = self.flush_mounts(Path::new("/"));
+        crate::mounts::unmount_all(&self.sysroot).and(flushed)
     }
 
     /// Ends the session after this call, without a reply.
@@ -236,7 +245,8 @@ impl Session {
             return Ok(());
         }
         crate::children::kill_all();
-        crate::mounts::unmount_all(&self.sysroot)
+        let flushed = self.flush_mounts(Path::new("/"));
+        crate::mounts::unmount_all(&self.sysroot).and(flushed)
     }
 }
 

@@ -167,7 +167,7 @@ fn copy(
     if to_device {
         s.udev().changed();
         copied?;
-        return rustix::fs::fsync(target).on(dest);
+        return s.fsync(target, dest);
     }
     if copied.is_err()
         && made

@@ -55,14 +55,13 @@ pub(crate) fn internal_autosync(s: &mut Session) -> Result<()> {
     // A file that is swapped to keeps its filesystem mounted.
     s.state::<Swaps>().switch_all_off();
     let unmounted = if s.serves_machine() { Ok(()) } else { s.unmount_all() };
-    rustix::fs::sync();
-    unmounted
+    let flushed = s.flush_all();
+    unmounted.and(flushed)
 }
 
 /// Everything that was written is on the disks.
-pub(crate) fn sync(_: &mut Session) -> Result<()> {
-    rustix::fs::sync();
-    Ok(())
+pub(crate) fn sync(s: &mut Session) -> Result<()> {
+    s.flush_all()
 }
 
 /// Ends the daemon at once, with no reply: for tests of clients.

@@ -174,7 +174,12 @@ pub(crate) fn umount(
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::FORCE, options.force == Some(true));
     flags.set(UnmountFlags::DETACH, options.lazyunmount == Some(true));
-    rustix::mount::unmount(&at, flags).on(&pathordevice)
+    // It is unmounted even if that fails: there is nothing more to be done for it.
+    let flushed = match options.force {
+        Some(true) => Ok(()),
+        _ => s.flush_mounts(&at),
+    };
+    rustix::mount::unmount(&at, flags).on(&pathordevice).and(flushed)
 }
 
 /// The last place in the sysroot where a device was mounted.

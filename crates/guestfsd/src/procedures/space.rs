@@ -194,7 +194,7 @@ pub(crate) fn zero_free_space(
 ) -> Result<()> {
     let dir = s.open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
     // What was removed a moment ago is free once that is on the disk.
-    rustix::fs::syncfs(&dir).on(directory)?;
+    s.syncfs(&dir, directory)?;
     let space = rustix::fs::fstatvfs(&dir).on(directory)?;
     let total = space.f_bavail.saturating_mul(space.f_frsize).max(1);
     // Files without names: they are gone however this ends. All of them stay open, and full, until the end.
@@ -270,7 +270,7 @@ pub(crate) fn fstrim(
     let minlen = at_least("minimumfreeextent", options.minimumfreeextent, 1, 0)?;
     let dir = s.open(mountpoint, OFlags::RDONLY | OFlags::DIRECTORY)?;
     // What was freed a moment ago counts as free once it is on the disk.
-    rustix::fs::syncfs(&dir).on(mountpoint)?;
+    s.syncfs(&dir, mountpoint)?;
     match trim::free_extents(&dir, start, len, minlen) {
         Err(Raw::OPNOTSUPP | Raw::NOTTY) => Err(Error::not_supported(
             "this filesystem, or the disk below it, does not support trimming",

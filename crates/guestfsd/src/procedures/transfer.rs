@@ -49,7 +49,7 @@ fn receive(
     file.copy_to(&target, offset, to)?;
     if let DevOrPath::Device(_) = to {
         s.udev().changed();
-        rustix::fs::fsync(&target).on(to)?;
+        s.fsync(&target, to)?;
     }
     Ok(())
 }
