@@ -272,7 +272,9 @@ fn answer(
     }
     if let Some(started) = started {
         let name = procedure.map_or("unknown", |p| p.name);
-        tracing::debug!(name, elapsed = ?started.elapsed(), error = ?done.as_ref().err(), "served");
+        // A number: the sign for micro is not ASCII, and what shows the log may not know it.
+        let elapsed_us = started.elapsed().as_micros();
+        tracing::debug!(name, elapsed_us, error = ?done.as_ref().err(), "served");
     }
     if let Err(e) = &done {
         refuse_incoming(channel)?;

@@ -191,7 +191,7 @@ impl Tool {
         let stderr = pump(&mut child.0, input, progress, sink)
             .map_err(|e| if e.message().is_empty() { e.within(&self.name) } else { e })?;
         let status = child.0.wait().on(&self.name)?;
-        tracing::debug!(%status, elapsed = ?started.elapsed(), "ended");
+        tracing::debug!(%status, elapsed_us = started.elapsed().as_micros(), "ended");
         Ok(Output {
             name: self.name,
             code: status.code().unwrap_or(-1),

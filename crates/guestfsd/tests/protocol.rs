@@ -228,6 +228,27 @@ fn a_client_that_hangs_up_in_the_middle_of_a_file_ends_the_session() {
 }
 
 #[test]
+fn what_the_daemon_says_is_ascii() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    // One that does nothing, and one that runs a program.
+    for procedure in [92, 91] {
+        ours.write_all(&call(procedure, 0, b"")).unwrap();
+    }
+    ours.shutdown(std::net::Shutdown::Write).unwrap();
+    let out = Command::new(common::GUESTFSD)
+        .args(["-r", "-v", "--channel", "fd:0"])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        said.contains("name=\"ping_daemon\" elapsed_us=") && said.contains("status="),
+        "{said}"
+    );
+    assert!(said.is_ascii(), "{said}");
+}
+
+#[test]
 fn sigterm_ends_the_session_in_order() {
     let mut d = Daemon::on_this_machine();
     let pid = rustix::process::Pid::from_child(&d.child);

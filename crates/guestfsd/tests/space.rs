@@ -34,8 +34,56 @@ fn usage_counts_blocks_once_and_follows_no_links() {
     let space = d.client.statvfs("/dir").unwrap();
     assert_eq!((space.bsize, space.namemax), (1024, 255));
     assert!(space.blocks > space.bfree && space.bfree > space.bavail);
-    let df = d.client.df().unwrap();
-    assert!(df.to_str().unwrap().contains("/sysroot"), "{df:?}");
+}
+
+#[test]
+fn df_tells_of_what_the_session_has_mounted_and_of_nothing_else() {
+    let (image, mut d) = guest();
+    let second = LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 16);
+    d.client.mkdir("/mnt").unwrap();
+    d.client.mount(second.name(), "/mnt").unwrap();
+    for df in [d.client.df().unwrap(), d.client.df_h().unwrap()] {
+        let df = df.to_str().unwrap();
+        let lines: Vec<&str> = df.lines().collect();
+        let [head, root, mnt] = lines[..] else { panic!("{df}") };
+        assert!(head.starts_with("Filesystem "), "{df}");
+        assert!(root.starts_with(image.name()) && root.ends_with(" /sysroot"), "{df}");
+        assert!(mnt.starts_with(second.name()) && mnt.ends_with(" /sysroot/mnt"), "{df}");
+    }
+}
+
+/// A FUSE filesystem whose program has ended: whoever asks it gets an error.
+struct DeadFuse(tempfile::TempDir);
+
+impl DeadFuse {
+    fn new() -> Self {
+        let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+        let fuse = fuse.expect("this test needs FUSE: modprobe fuse");
+        let dir = tempfile::tempdir().unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&fuse);
+        let options = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV;
+        rustix::mount::mount("dead", dir.path(), "fuse", flags, options.as_c_str()).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for DeadFuse {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).ok();
+    }
+}
+
+#[test]
+fn df_does_not_ask_filesystems_of_the_machine() {
+    let dead = DeadFuse::new();
+    assert!(std::fs::read_dir(dead.0.path()).is_err(), "it is dead");
+    let (_image, mut d) = guest();
+    d.client.df().unwrap();
+    d.client.df_h().unwrap();
+    let mut machine = Daemon::on_this_machine();
+    machine.client.df().unwrap();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Space: how much filesystems have, how much files take, and clearing what is free.
 
 use crate::error::{Context, Error, Result};
+use crate::mounts;
 use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::Tool;
@@ -16,7 +17,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Zeroes that are written at once; what no longer fits is tried in halves, down to a sector.
 const PIECE: usize = 1 << 20;
@@ -54,19 +55,24 @@ pub(crate) fn statvfs(s: &mut Session, path: GuestPath<'_>) -> Result<Statvfs> {
     })
 }
 
-/// What df says.
+/// What df says of what the session has mounted.
 pub(crate) fn df(s: &mut Session) -> Result<Vec<u8>> {
     df_with(s, &[])
 }
 
-/// What df says, in numbers for people.
+/// The same in numbers for people.
 pub(crate) fn df_h(s: &mut Session) -> Result<Vec<u8>> {
     df_with(s, &["-h"])
 }
 
 fn df_with(s: &mut Session, options: &[&str]) -> Result<Vec<u8>> {
     s.need_root()?;
-    let text = Tool::new("df").args(options).output()?;
+    // Left to itself, df asks every filesystem of the machine, and fails for one that does not answer.
+    let places = device_mounts(s)?;
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = Tool::new("df").args(options).arg("--").args(places).output()?;
     let mut translated = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|&b| b == b'\n') {
         let end = line.iter().position(|&b| b == b' ').unwrap_or(line.len());
@@ -84,6 +90,19 @@ fn df_with(s: &mut Session, options: &[&str]) -> Result<Vec<u8>> {
         translated.extend_from_slice(&rest[spaces..]);
     }
     Ok(translated)
+}
+
+/// Where devices are mounted that the client's files are on, each place once.
+fn device_mounts(s: &Session) -> Result<Vec<PathBuf>> {
+    let mut places: Vec<PathBuf> = Vec::new();
+    for mount in mounts::below(s.sysroot())? {
+        let is_fuse = mount.fstype == "fuse" || mount.fstype.as_bytes().starts_with(b"fuse.");
+        let is_device = mount.source.as_bytes().starts_with(b"/") && !is_fuse;
+        if is_device && !places.contains(&mount.at) {
+            places.push(mount.at);
+        }
+    }
+    Ok(places)
 }
 
 /// KiB that a file takes, or a directory with all below it. A file of several names counts once.
