@@ -261,3 +261,31 @@ fn what_is_swapped_to_ends_with_the_session() {
     assert!(d.hang_up().success());
     assert!(!is_swapped_to(&disk.path) && !is_swapped_to(&name));
 }
+
+#[test]
+fn lvm_is_asked_for_volumes_only_where_a_device_has_its_label() {
+    need_root();
+    let image = common::LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);
+    // What the daemon says of its work.
+    let lvs = || {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.write_all(&common::call(11, 0, b"")).unwrap();
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        let out = Command::new(common::GUESTFSD)
+            .args(["--session=outer", "-v"])
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    let asked = r#""lvm" "lvs""#;
+    let said = lvs();
+    // The machine may have some of its own.
+    let others = run(Command::new("pvs").args(["--noheadings", "-o", "pv_name"]));
+    assert_eq!(said.contains(asked), !others.trim().is_empty(), "{said}");
+    assert!(said.contains(r#"name="lvs""#), "{said}");
+    run(Command::new("wipefs").arg("-qa").arg(&image.path));
+    run(Command::new("pvcreate").arg("-qq").arg(&image.path));
+    assert!(lvs().contains(asked));
+    run(Command::new("pvremove").arg("-qq").arg(&image.path));
+}

@@ -11,7 +11,7 @@ use crate::probe;
 use crate::session::Session;
 use crate::tool::Tool;
 use guestfs_api::Errno;
-use rustix::fs::{FileType, stat};
+use rustix::fs::{FileType, Mode, OFlags, stat};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,11 @@ fn lvm(command: &str) -> Tool {
 }
 
 /// Logical volumes that people see. Where there is no LVM there are none: tools that look for encrypted ones
-/// ask without looking first whether there is LVM.
-pub(crate) fn lvs(_: &mut Session) -> Result<Vec<PathBuf>> {
-    if crate::tool::find("lvm").is_none() {
+/// ask without looking first whether there is LVM. They do so at every inspection, and `lvm` takes longer than the
+/// rest of it: so it is not asked where no device has its label.
+pub(crate) fn lvs(s: &mut Session) -> Result<Vec<PathBuf>> {
+    s.settled_devices();
+    if crate::tool::find("lvm").is_none() || !is_in_use() {
         return Ok(Vec::new());
     }
     let seen = "lv_role=public && lv_skip_activation!=yes";
@@ -31,6 +33,29 @@ pub(crate) fn lvs(_: &mut Session) -> Result<Vec<PathBuf>> {
     let names = lvm("lvs").args(columns).output()?;
     let names = names.split(|&b| b == b'\n').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty());
     Ok(names.map(|name| Path::new("/dev").join(OsStr::from_bytes(name))).collect())
+}
+
+/// Whether there are physical volumes, or volumes that were made of some.
+fn is_in_use() -> bool {
+    let devices = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    !dm::volumes().is_empty() || devices.into_iter().any(|d| is_physical_volume(&d.path()))
+}
+
+/// Whether the device with this directory in sysfs has LVM's label, in one of its first four sectors (`man pvcreate`).
+fn is_physical_volume(sysfs: &Path) -> bool {
+    let Some(name) = sysfs.file_name().and_then(OsStr::to_str) else { return false };
+    let has_size = std::fs::read_to_string(sysfs.join("size")).is_ok_and(|s| s.trim() != "0");
+    // A floppy drive takes seconds to answer, and LVM does not look there either.
+    if !has_size || name.starts_with("fd") {
+        return false;
+    }
+    let mut sectors = [0; 4 * 512];
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let path = Path::new("/dev").join(name.replace('!', "/"));
+    // What cannot be read (or has no node for us) LVM cannot read either.
+    rustix::fs::open(path, flags, Mode::empty())
+        .and_then(|device| rustix::io::pread(device, &mut sectors, 0))
+        .is_ok_and(|n| sectors[..n].chunks(512).any(|sector| sector.starts_with(b"LABELONE")))
 }
 
 /// Renames a logical volume.
