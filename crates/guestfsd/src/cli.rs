@@ -20,13 +20,36 @@ use tracing_subscriber::fmt::format::FmtSpan;
 /// Where the client is, unless it is said otherwise.
 const DEFAULT_CHANNEL: &str = "/dev/virtio-ports/org.libguestfs.channel.0";
 
+/// Who may connect, and what clients may do: for the help and the man page.
+pub const LISTENERS: &str = "\
+Who may connect:
+  --channel          whoever has its other end: in an appliance, the client
+  --listen unix:...  the daemon's own user and root
+  --listen tcp:...   over TLS 1.3, who has a certificate from an authority in
+                     ca-cert.pem and one of the names of --tls-client, if any
+  --listen vsock:... all users of the machines of --vsock-client
+
+What clients may do:
+  All of them may read and change the machine's disks, but for the one that
+  holds /, and with -r its files: who may connect there is as good as root.
+  Where it listens, the daemon keeps from them what reaches outside of the
+  guest: programs (also the guest's own), \"debug sh\" and the like, uploads
+  into the daemon's filesystem, modules, the kernel's log, swap space,
+  filesystems that are not on a device, and device nodes of guests.
+  --allow-host-access allows that; --channel does so always.
+
+Examples:
+  guestfsd --listen unix:/run/guestfsd.sock
+  guestfsd --listen tcp:[::]:9999 --tls-dir /etc/pki/guestfsd
+  guestfsd --listen vsock:any:9999 --vsock-client 2";
+
 /// Serves libguestfs clients: mounts, inspects and changes filesystems and disks on their behalf.
 ///
 /// Exit status: 0 if the client hung up between two calls (or was never there to be listened for),
 /// 1 if the command line, the channel or the client's messages were wrong.
 #[derive(Debug, Parser)]
-#[command(name = "guestfsd", version, disable_help_flag = true)]
-struct Options {
+#[command(name = "guestfsd", version, disable_help_flag = true, after_help = LISTENERS)]
+pub struct Options {
     /// Serve the client on this device or socket, or on the descriptor N.
     #[arg(short, long, value_name = "PATH|fd:N")]
     channel: Option<String>,
@@ -69,7 +92,7 @@ struct Options {
     #[arg(short, long)]
     verbose: bool,
 
-    /// Show all procedures, and which of them are not done yet.
+    /// Show all procedures, which of them are not done yet, and which reach outside of the guest.
     #[arg(long)]
     procedures: bool,
 

@@ -9,7 +9,7 @@ use common::{Daemon, LoopDevice};
 use guestfs_api::xdr::Encoder;
 use guestfs_api::{Kind, PROCEDURES, Procedure, options};
 use guestfs_client::Client;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -129,31 +129,68 @@ fn nothing_that_a_call_changes_is_outside_of_the_guest() {
     let image = LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);
     let outside = tempfile::tempdir().unwrap();
     let out = common::text(outside.path());
-    std::fs::write(outside.path().join("file"), "content").unwrap();
+    let file = outside.path().join("file");
+    std::fs::write(&file, "content").unwrap();
+    rustix::fs::setxattr(&file, "user.kept", b"x", rustix::fs::XattrFlags::empty()).unwrap();
     std::fs::create_dir(outside.path().join("dir")).unwrap();
     let before = look(outside.path());
     let mut d = Daemon::of_a_listener();
     let c = &mut d.client;
     c.mount(image.name(), "/").unwrap();
+    // Calls that were carried out.
+    let mut done = BTreeMap::new();
     // First the guest has nothing where its links point, then it has the same there.
     for twin in [false, true] {
         for (name, change) in CHANGES {
             c.rm_rf(out).unwrap();
             if twin {
                 c.mkdir_p(format!("{out}/dir")).unwrap();
-                c.internal_write(format!("{out}/file"), b"twin").unwrap();
+                // Large enough to be swapped to.
+                c.internal_write(format!("{out}/file"), &[7; 64 << 10]).unwrap();
+                c.setxattr("user.kept", "x", 1, format!("{out}/file")).unwrap();
             }
             for link in ["absolute", "relative", "magic", "init", "cwd"] {
                 make_links(c, out);
                 for path in ["", "/", "/.", "/new", "/file", "/dir", "/dir/..", "/..", "-file"] {
-                    // What it answers is its own affair; that it answers is not.
-                    change(c, &format!("/{link}{path}")).ok();
+                    // Whether it can do that is its own affair, as long as it answers and does it inside.
+                    match change(c, &format!("/{link}{path}")) {
+                        Ok(()) => *done.entry(*name).or_insert(0) += 1,
+                        Err(guestfs_client::Error::Daemon { .. }) => {}
+                        Err(e) => panic!("{name} /{link}{path}: {e}"),
+                    }
                     assert_eq!(look(outside.path()), before, "{name} /{link}{path}");
                 }
             }
         }
         c.ping_daemon().unwrap();
     }
+    // A call that is refused wherever a link leads would prove nothing.
+    let never: Vec<_> = CHANGES.iter().filter(|(name, _)| !done.contains_key(name)).collect();
+    let never: Vec<&str> = never.into_iter().map(|(name, _)| *name).collect();
+    assert_eq!(never, [""; 0]);
+}
+
+#[test]
+fn what_looks_at_the_outside_sees_each_change() {
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("file");
+    std::fs::write(&file, "content").unwrap();
+    let mut seen = vec![look(outside.path())];
+    let mut changed = |what: &str| {
+        let now = look(outside.path());
+        assert!(!seen.contains(&now), "{what}");
+        seen.push(now);
+    };
+    std::fs::write(&file, "CONTENT").unwrap();
+    changed("content");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    changed("mode");
+    std::fs::File::open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    changed("times");
+    std::fs::hard_link(&file, outside.path().join("link")).unwrap();
+    changed("a name more");
+    std::fs::remove_file(&file).unwrap();
+    changed("a name less");
 }
 
 #[test]
@@ -283,4 +320,25 @@ fn no_call_of_the_table_answers_what_is_outside_of_the_guest_or_changes_it() {
     }
     d.client.ping_daemon().unwrap();
     assert!(asked > 1000, "the table has more procedures that take paths: {asked} calls");
+    // Where the guest has the same, its links lead there: the calls do answer what they find.
+    let mut tell = BTreeSet::new();
+    for p in PROCEDURES.iter().filter(|p| !LEFT_OUT.contains(&p.name)) {
+        make_links(&mut d.client, out);
+        d.client.rm_rf(out).unwrap();
+        d.client.mkdir_p(format!("{out}/dir/SECRET name")).unwrap();
+        d.client.internal_write(format!("{out}/file"), &b"SECRET content\n".repeat(16)).unwrap();
+        for path in ["/absolute", "/absolute/file", "/absolute/dir"] {
+            let Some(body) = arguments(p, path) else { continue };
+            let mut file = Vec::new();
+            let result = d.client.perform(p, &body, &mut &b"x"[..], &mut file);
+            let answer = [result.unwrap_or_default(), file].concat();
+            if answer.windows(SECRET.len()).any(|window| window == SECRET) {
+                tell.insert(p.name);
+            }
+        }
+    }
+    for name in ["download", "pread", "ls0", "find0", "grep", "tar_out", "head", "strings"] {
+        assert!(tell.contains(name), "{name} is not among {tell:?}");
+    }
+    assert!(tell.len() > 20, "{tell:?}");
 }

@@ -106,7 +106,11 @@ pub fn call(number: u32, bitmask: u64, body: &[u8]) -> Vec<u8> {
 
 /// Tests that mount say so when they cannot.
 pub fn need_root() {
-    assert!(rustix::process::geteuid().is_root(), "this test mounts filesystems: run it as root");
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test mounts filesystems on loop devices, which only root can: run `cargo test` as root, \
+         or `cargo xtask test`, which runs it in a VM"
+    );
 }
 
 /// An image file on a loop device, which goes with this value.
