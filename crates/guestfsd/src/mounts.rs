@@ -247,7 +247,10 @@ mod tests {
 
     fn run(command: &mut Command) -> String {
         let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        assert!(out.status.success(), "{command:?}: {out:?} (needs root, e2fsprogs and mount)");
+        assert!(
+            out.status.success(),
+            "{command:?}: {out:?} (needs root for loop devices, e2fsprogs and mount)"
+        );
         String::from_utf8(out.stdout).unwrap()
     }
 

@@ -21,6 +21,8 @@ fn guest() -> (LoopDevice, Daemon) {
 
 /// A tree with one of everything that archives know.
 fn tree(dir: &Path) {
+    // Devices and owners are part of the archive.
+    common::need_root();
     let script = r#"
         set -e
         echo hello >a; ln a hard; ln -s /etc/passwd link; mkfifo fifo; mknod node c 5 1

@@ -57,6 +57,7 @@ struct DeadFuse(tempfile::TempDir);
 
 impl DeadFuse {
     fn new() -> Self {
+        common::need_root();
         let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
         let fuse = fuse.expect("this test needs FUSE: modprobe fuse");
         let dir = tempfile::tempdir().unwrap();

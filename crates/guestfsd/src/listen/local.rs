@@ -14,6 +14,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Clients that may wait to be accepted.
+const BACKLOG: i32 = 128;
 /// How long another daemon that makes a socket in the same directory is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -55,12 +57,14 @@ impl Drop for Local {
     }
 }
 
-/// Makes the name, with mode 0600 from the beginning. Whatever has it already stays: that is an error.
+/// Makes the name, with mode 0600 from the beginning: the kernel takes it from the socket (unix(7) does not say
+/// so; a umask would be the whole process's). Whatever has the name already stays: that is an error.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    bound
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn is_same(a: &Stat, b: &Stat) -> bool {
