@@ -120,4 +120,3 @@ set-trace false
 debug device_speed "/dev/sda r 1" | grep -c .
 set-trace true
 -debug core_pattern ""
--debug binaries ""
