@@ -78,6 +78,7 @@ pub(crate) struct Devices {
     numbers: HashMap<u64, u64>,
 }
 
+#[allow(clippy::wrong_self_convention)] // Disks are looked for when their names are first needed.
 impl Devices {
     /// Nothing is known yet.
     pub(crate) fn new(translate: bool) -> Self {

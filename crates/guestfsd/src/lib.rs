@@ -31,7 +31,7 @@
 //!    | `DevOrPath`, `MountableOrPath` | [`mountable::DevOrPath`], [`mountable::MountableOrPath`] |
 //!    | `FileIn` | `&mut` [`transfer::FileIn`]: is `Read`; [`transfer::FileIn::copy_to`] is faster |
 //!    | `FileOut` | `&mut` [`transfer::FileOut`]: is `Write`; [`transfer::FileOut::copy_from`] is faster |
-//!    | optional arguments | last but for progress: `&guestfs_api::options::TypeName`, a field `Option<T>` each |
+//!    | optional arguments | last, except for progress: `&guestfs_api::options::TypeName`, a field `Option<T>` each |
 //!    | flag `progress`, no file | last: `&mut` [`transfer::Progress`] |
 //!
 //!    | result | returned |
@@ -64,6 +64,9 @@
 //! 11. Compare with the reference daemon: the same calls by `guestfish`, field by field.
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
+
+// This documentation is for those who work on the daemon: it is of what nobody else sees.
+#![allow(rustdoc::private_intra_doc_links)]
 
 mod acl;
 mod augeas;

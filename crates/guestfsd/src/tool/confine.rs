@@ -85,6 +85,7 @@ pub(super) fn cover() -> io::Result<()> {
 
 /// Gives up rights for good, in this process and all that it starts.
 pub(super) fn give_up() -> io::Result<()> {
+    #[allow(clippy::cast_possible_truncation)] // There are a few instructions.
     let program = libc::sock_fprog {
         len: NO_KEYS.len() as libc::c_ushort,
         filter: NO_KEYS.as_ptr().cast_mut(),

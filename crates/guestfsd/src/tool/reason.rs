@@ -41,9 +41,10 @@ impl<'t> Said<'t> {
                 break;
             }
             let is_hint = line.ends_with("for more information.");
-            if !is_hint && !(i == 0 && is_version(line)) {
-                said.lines.push(line);
+            if is_hint || (i == 0 && is_version(line)) {
+                continue;
             }
+            said.lines.push(line);
         }
         while said.lines.last().is_some_and(|line| line.is_empty()) {
             said.lines.pop();
