@@ -1,7 +1,7 @@
 //! Augeas: configuration files of the guest as a tree.
 //!
 //! libaugeas is C and reads what the guest has written, and it follows the guest's symbolic links by path. So
-//! it works in a process of its own ([`helper`]): this program started anew, which loads the library,
+//! it works in a process of its own ([`helper`]): this program, started again, which loads the library,
 //! enters the sysroot by `chroot` for the time of each request and leaves it again, so that nothing is busy
 //! between calls. Lenses are this machine's: the working directory stays outside, and lenses are found from
 //! there. A crash of the library, or a file that makes it ask for memory without end, ends that process
@@ -260,7 +260,7 @@ pub(crate) fn ask(s: &mut Session, request: &Request<'_>) -> Result<Answer> {
     }
 }
 
-/// Closes the tree; yields whether one was open.
+/// Closes the tree; returns whether one was open.
 pub(crate) fn close(s: &mut Session) -> bool {
     s.state::<State>().0.take().is_some()
 }

@@ -59,7 +59,7 @@ fn line(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Takes base64 apart; ends of lines are skipped wherever they are.
+/// Decodes base64; line ends are skipped wherever they are.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     group: [u8; 4],

@@ -1,4 +1,4 @@
-#![allow(unsafe_code)] // What the kernel tells of and does to block devices is behind ioctls.
+#![allow(unsafe_code)] // Block devices are queried and changed by ioctls.
 //! What the kernel knows of a block device, and what it can be told to do to one.
 //!
 //! Each function takes the device, open, and is one ioctl. Numbers are those of linux/fs.h.
@@ -28,7 +28,7 @@ const BLKALIGNOFF: Opcode = op(122);
 const BLKPBSZGET: Opcode = op(123);
 const BLKDISCARDZEROES: Opcode = op(124);
 
-/// An ioctl that yields an `int`.
+/// An ioctl that returns an `int`.
 fn get<const OP: Opcode>(device: &File) -> Result<c_int> {
     // SAFETY: each `OP` used below has the kernel write one int (BLKBSZGET too, whatever its number says).
     unsafe { ioctl(device, Getter::<OP, c_int>::new()) }
@@ -67,7 +67,7 @@ pub(crate) struct Limits {
     /// Distance from its beginning to the first physical sector that begins with a logical one; negative where
     /// there is none.
     pub alignment_offset: c_int,
-    /// Smallest input or output that is worth while.
+    /// Smallest input or output that is worthwhile.
     pub minimum_io: c_int,
     /// Best size of an input or output; 0 where there is none.
     pub optimal_io: c_int,
@@ -93,7 +93,7 @@ pub(crate) fn block_size(device: &File) -> Result<c_int> {
     get::<BLKBSZGET>(device)
 }
 
-/// Has it read ahead so many sectors of 512 bytes.
+/// Sets how many sectors of 512 bytes it reads ahead.
 pub(crate) fn set_readahead(device: &File, sectors: usize) -> Result<()> {
     // SAFETY: BLKRASET takes a number, no pointer.
     unsafe { ioctl(device, IntegerSetter::<BLKRASET>::new_usize(sectors)) }

@@ -3,7 +3,7 @@
 use rustix::fs::Dir;
 use rustix::io::Result;
 
-/// Whether two names are the same but for case: letters of any alphabet where both are UTF-8, else of ASCII.
+/// Whether two names are the same except for case: letters of any alphabet where both are UTF-8, else of ASCII.
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     if a.eq_ignore_ascii_case(b) {
         return true;
@@ -17,7 +17,7 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The name in a directory that is this one, or else one that is the same but for case.
+/// The name in a directory that is this one, or else one that is the same except for case.
 pub(crate) fn find(dir: Dir, name: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut found = None;
     for entry in dir {

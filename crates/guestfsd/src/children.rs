@@ -30,7 +30,7 @@ pub(crate) fn kill_all() {
     if !ADOPTING.load(Ordering::Relaxed) {
         return;
     }
-    // Each round takes at least one generation; a fork bomb is not waited for for ever.
+    // Each round takes at least one generation; a fork bomb is not waited for forever.
     for _ in 0..1000 {
         let children = children();
         if children.is_empty() {

@@ -1,6 +1,6 @@
 //! How streams are compressed, by their first bytes.
 
-/// How compressed streams begin, and what takes them apart (linux, lib/decompress.c).
+/// How compressed streams begin, and the programs that decompress them (linux, lib/decompress.c).
 const COMPRESSIONS: &[(&[u8], &str)] = &[
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 
 /// A name, opened for its place only.
 const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// For reading; what is not a file any more does not hold us up.
+/// For reading, without waiting if it is no longer a file.
 const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
@@ -103,7 +103,7 @@ pub(crate) struct Copier<'s> {
     preserve: bool,
     /// Path in the target of each file with several names that has been copied.
     links: HashMap<(u64, u64), Vec<u8>>,
-    /// What went wrong first: the rest is copied all the same.
+    /// The first error: the rest is copied anyway.
     failed: Option<Error>,
 }
 
@@ -129,7 +129,7 @@ impl<'s> Copier<'s> {
         Self { root, sysroot, names, preserve, links: HashMap::new(), failed: None }
     }
 
-    /// Copies what is at `from`, with all below it, to `to`.
+    /// Copies what is at `from`, with everything below it, to `to`.
     pub(crate) fn tree(mut self, from: &Entry, to: &Entry) -> Result<()> {
         let done = self.tree_or_fault(from, to).map_err(|fault| self.names.name(fault, b""));
         done.and(self.failed.map_or(Ok(()), Err))
@@ -228,7 +228,7 @@ impl<'s> Copier<'s> {
         }
     }
 
-    /// Copies what is no directory.
+    /// Copies anything but a directory.
     fn leaf(
         &mut self,
         from: BorrowedFd<'_>,
@@ -384,7 +384,7 @@ fn umask() -> u32 {
     mask.bits()
 }
 
-/// Makes a name; what is there under it and is no directory goes first.
+/// Makes a name; anything but a directory that has it is removed first.
 fn replacing(
     dir: BorrowedFd<'_>,
     name: &OsStr,
@@ -399,7 +399,7 @@ fn replacing(
     }
 }
 
-/// Copies content: shared where the filesystem can, else only what is no hole.
+/// Copies content: shared where the filesystem can, otherwise without its holes.
 fn contents(source: &File, copy: &File, stat: &Stat) -> Copied<()> {
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if !FileType::from_raw_mode(stat.st_mode).is_file() || size == 0 {
@@ -445,7 +445,7 @@ fn extent(file: &File, at: u64) -> rustix::io::Result<(u64, u64)> {
 
 /// Copies a range, in the kernel where it can.
 fn range(source: &File, copy: &File, begin: u64, end: u64) -> Copied<()> {
-    /// So much at once that it is often enough looked whether to end.
+    /// Few enough at once that a request to end is noticed soon.
     const PIECE: u64 = 64 << 20;
     let (mut from, mut to) = (begin, begin);
     while from < end {

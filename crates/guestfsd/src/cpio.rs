@@ -1,5 +1,5 @@
 //! Cpio archives of the SVR4 formats, without (`newc`) and with checksums (`crc`): made from the guest
-//! ([`write`]), and taken apart ([`mod@read`]); initramfs images are made of them ([`image`]).
+//! ([`write`]), and read ([`mod@read`]); initramfs images are made of them ([`image`]).
 //!
 //! A member is a header of hexadecimal digits, its name with a NUL, and its content, each padded to 4 bytes. The
 //! last is called `TRAILER!!!`.

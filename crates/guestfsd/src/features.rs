@@ -137,13 +137,13 @@ impl Need {
     }
 }
 
-/// Whether a feature's file is there, if need be after its module was loaded.
+/// Whether a feature's file is there, if necessary after its module was loaded.
 fn kernel_has(file: &str, module: &str) -> bool {
     let there = || std::path::Path::new(file).exists();
     there() || (load(module) && there())
 }
 
-/// Whether the kernel has a filesystem that is on a device, if need be after its module was loaded.
+/// Whether the kernel has a filesystem that is on a device, if necessary after its module was loaded.
 pub(crate) fn filesystem(name: &str) -> bool {
     let there = || {
         std::fs::read_to_string("/proc/filesystems")

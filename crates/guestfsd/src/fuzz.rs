@@ -105,7 +105,7 @@ pub fn superblocks(bytes: &[u8]) {
     }
 }
 
-/// Counts what an archive yields.
+/// Counts the bytes of content in an archive.
 struct Counted(usize);
 
 impl Sink for Counted {

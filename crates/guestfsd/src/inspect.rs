@@ -2,7 +2,7 @@
 //!
 //! Every filesystem is mounted on the sysroot in turn, to be read only, and looked at: what its files say is
 //! read by parsers that know nothing of files ([`release`], [`fstab`], [`registry`], [`architecture`]).
-//! What is found is kept in the session, and answered from there. Whatever happens, nothing stays mounted.
+//! What is found is kept in the session, and answered from there. Nothing stays mounted, even after an error.
 
 pub(crate) mod architecture;
 pub(crate) mod distros;
@@ -65,7 +65,7 @@ pub(crate) struct Root {
     pub(crate) mountpoints: Vec<(OsString, MountableName)>,
     /// All filesystems that belong to it, and its swap space.
     pub(crate) filesystems: Vec<MountableName>,
-    /// Windows' letters, and the partitions behind them.
+    /// Windows' letters, and the partitions that they lead to.
     pub(crate) drives: Vec<(String, PathBuf)>,
 }
 

@@ -1,4 +1,4 @@
-//! What is mounted: the kernel's own table, read and undone.
+//! What is mounted: the kernel's own table, and unmounting.
 
 use crate::error::{Context, Error, Result, shown};
 use crate::paths::Sysroot;
@@ -100,10 +100,10 @@ pub(crate) fn unmount_all(sysroot: &Sysroot) -> Result<()> {
 }
 
 /// How the kernel takes a second filesystem of a UUID while the first one is mounted, here or in any other namespace:
-/// clones of one image have the same. Most types do not mind.
+/// clones of one image have the same. For most types this is no problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Twin {
-    /// Only with this option. It is not given without need: a filesystem that has it does not stand in the way of
+    /// Only with this option. It is not given without need: a filesystem that has it does not prevent mounting
     /// others, which would hide that one disk is attached twice.
     MountedWith(&'static str),
     /// Never (before Linux 6.7).
@@ -111,7 +111,7 @@ pub(crate) enum Twin {
 }
 
 impl Twin {
-    /// What is so of filesystems of this type.
+    /// What applies to filesystems of this type.
     pub(crate) fn of(fstype: &str) -> Option<Self> {
         match fstype {
             "xfs" => Some(Self::MountedWith("nouuid")),
@@ -131,7 +131,7 @@ pub(crate) fn duplicate_uuid(uuid: Option<&OsStr>) -> Error {
     Error::new(Errno::EEXIST, text)
 }
 
-/// A filesystem that is mounted nowhere that anyone could see, for as long as this value lives.
+/// A filesystem that is mounted where nobody else can see it, for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Detached {
     root: OwnedFd,
@@ -141,7 +141,7 @@ impl Detached {
     /// Mounts a device, to be read only if that is possible.
     pub(crate) fn new(device: &Path, fstype: &str) -> Result<Self> {
         let dir = make_directory()?;
-        // Nobody uses its programs and device nodes.
+        // Its programs and device nodes are not needed.
         let never = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
         let mount = |flags| rustix::mount::mount(device, &dir, fstype, never | flags, None);
         // Where it is mounted for writing already, some filesystems cannot be mounted otherwise.
@@ -169,7 +169,7 @@ impl Detached {
     }
 }
 
-/// A directory that is nobody else's.
+/// A new directory that only we use.
 fn make_directory() -> Result<PathBuf> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -259,7 +259,7 @@ mod tests {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(8 << 20).unwrap();
         run(Command::new("/usr/sbin/mke2fs").args(["-q", "-t", "ext4"]).arg(image.path()));
-        // Of no harm, should they work: the null device, and a program that does nothing.
+        // Harmless if they work: the null device, and a program that does nothing.
         let script = ["mknod node c 1 3", "write /bin/true program", "sif program mode 0104755"];
         for line in script {
             run(Command::new("/usr/sbin/debugfs").args(["-w", "-R", line]).arg(image.path()));

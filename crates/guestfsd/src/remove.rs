@@ -6,7 +6,7 @@ use rustix::io::Errno as Raw;
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
-/// Removes what is of this name, with all below it. What cannot be removed stays, the rest goes all the same;
+/// Removes what is of this name, with everything below it. What cannot be removed stays, the rest is removed anyway;
 /// the first error is the result.
 pub(crate) fn tree(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {

@@ -1,8 +1,8 @@
 #![allow(unsafe_code)] // Calls of a C library.
-//! The packages in a guest's RPM database, by way of librpm.
+//! The packages in a guest's RPM database, through librpm.
 //!
 //! The database is the guest's, and librpm is C: a process of its own loads the library, enters the sysroot for
-//! good and writes the packages to its standard output as XDR. Should it crash, or want memory without end, one
+//! good and writes the packages to its standard output as XDR. If it crashes, or asks for memory without end, one
 //! call fails. Signatures are not looked at: this is a list, not a check.
 
 use crate::error::{Context, Error, Result};

@@ -18,7 +18,7 @@ extern "C" fn end(_signal: libc::c_int) {
     let fd = CHANNEL.load(Ordering::Relaxed);
     if fd >= 0 {
         // SAFETY: shutdown is async-signal-safe, and harmless on what is not a socket. It may set
-        // errno, which matters to nobody who is about to see `ENDING`.
+        // errno, which no longer matters once `ENDING` is set.
         unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
     }
 }

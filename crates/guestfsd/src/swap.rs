@@ -59,7 +59,7 @@ impl Swaps {
         Ok(())
     }
 
-    /// Has the kernel do without a device or file.
+    /// Has the kernel stop swapping to a device or file.
     pub(crate) fn switch_off(&mut self, file: &File, name: &OsStr) -> Result<()> {
         let identity = identity(file).on(name)?;
         match off(file)? {
@@ -72,7 +72,7 @@ impl Swaps {
         Ok(())
     }
 
-    /// Has the kernel do without all of them, the last one first.
+    /// Has the kernel stop swapping to all of them, the last one first.
     pub(crate) fn switch_all_off(&mut self) {
         while let Some(swap) = self.on.pop() {
             match off(&swap.file) {

@@ -15,7 +15,7 @@ mod sparse;
 
 pub(crate) use filter::{compressed, decompressed};
 
-/// What beside contents, modes, owners and times goes in and out.
+/// What besides contents, modes, owners and times goes in and out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Attributes {
     /// Extended attributes.

@@ -166,7 +166,7 @@ impl Tool {
         self.drive(input, None, sink)
     }
 
-    /// Runs it and yields its output; an exit status other than 0 is an error with its messages.
+    /// Runs it and returns its output; an exit status other than 0 is an error with its messages.
     pub(crate) fn output(self) -> Result<Vec<u8>> {
         Ok(self.run()?.success()?.stdout)
     }
@@ -185,7 +185,7 @@ impl Tool {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         tracing::debug!(command = ?self.command, "running");
         let started = Instant::now();
-        // What earlier programs have left behind and has ended since.
+        // What earlier programs left running and has ended since.
         crate::children::reap();
         let mut child = Running(self.command.spawn().on(&self.name)?);
         let stderr = pump(&mut child.0, input, progress, sink)
@@ -244,7 +244,7 @@ impl Drop for Running {
     }
 }
 
-/// Moves everything until the program has closed its outputs; yields its messages.
+/// Moves everything until the program has closed its outputs; returns its messages.
 fn pump(
     child: &mut Child,
     input: &mut dyn Read,

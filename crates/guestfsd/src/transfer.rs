@@ -3,7 +3,7 @@
 //!
 //! Both kinds of file are plain `Read` and `Write`, and have a fast way from and to descriptors. Either
 //! side may break a file off. Progress is told 2 s after a call began, then every third of a second,
-//! and, if it was told at all, once more at 100 %.
+//! and, if it was told at all, again at 100 %.
 
 use crate::channel::{Arrived, Channel, Closed};
 use crate::error::{Context, Error, Result};
@@ -110,7 +110,7 @@ impl<'c> FileIn<'c> {
     }
 
     /// Writes what is left of the file into another, from `offset` on or (without) where it stands,
-    /// and yields the number of bytes. `name` is what errors say.
+    /// and returns the number of bytes. `name` is what errors say.
     pub(crate) fn copy_to(
         &mut self,
         to: &File,
@@ -270,7 +270,7 @@ impl<'c> FileOut<'c> {
     }
 
     /// Sends `len` bytes of a file from `offset` on, or fewer if it ends before, telling progress, and
-    /// yields their number. `name` is what errors say.
+    /// returns their number. `name` is what errors say.
     pub(crate) fn copy_from(
         &mut self,
         from: &File,
@@ -296,7 +296,7 @@ impl<'c> FileOut<'c> {
         Ok(done)
     }
 
-    /// Ends the file, or breaks it off. Yields whether the reply has been sent.
+    /// Ends the file, or breaks it off. Returns whether the reply has been sent.
     pub(crate) fn finish(mut self, done: Result<()>) -> Result<bool> {
         let done = done.and_then(|()| {
             self.close_chunk();
@@ -413,7 +413,7 @@ fn read_into_slots(from: &File, slots: &mut [u8], want: usize, offset: u64) -> i
     }
 }
 
-/// Writes the heads of the slots that `n` bytes fill; yields the bytes to send.
+/// Writes the heads of the slots that `n` bytes fill; returns the bytes to send.
 fn close_slots(slots: &mut [u8], n: usize) -> usize {
     let mut left = n;
     let mut used = 0;

@@ -38,7 +38,7 @@ struct Level {
     names: Names,
     /// Bytes of names that count as kept.
     kept: usize,
-    /// Length of the path to it, with the slash behind it.
+    /// Length of the path to it, including the slash after it.
     path: usize,
 }
 

@@ -12,7 +12,7 @@ struct Range {
     minlen: u64,
 }
 
-/// Trims extents of at least `minlen` bytes that are free from `start` on, over `len` bytes; yields the bytes.
+/// Trims extents of at least `minlen` bytes that are free from `start` on, over `len` bytes; returns the bytes.
 pub(crate) fn free_extents(
     filesystem: impl AsFd,
     start: u64,

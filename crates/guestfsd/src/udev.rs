@@ -5,7 +5,7 @@
 //! find it busy. So what changes a device says so, and the next call that names or lists devices
 //! waits; all other questions do not.
 //!
-//! Where somebody else than udev makes the nodes (guestfs-novm), there is a socket in its place, named by
+//! Where something other than udev makes the nodes (guestfs-novm), there is a socket in its place, named by
 //! `GUESTFSD_SETTLE`, which is hung up when all is up to date.
 
 use crate::tool::Tool;
@@ -29,7 +29,7 @@ impl Udev {
         self.changed = true;
     }
 
-    /// Waits, if anything changed, until udev has seen to it. Yields whether it waited.
+    /// Waits, if anything changed, until udev has seen to it. Returns whether it waited.
     pub(crate) fn settle(&mut self) -> bool {
         if !std::mem::take(&mut self.changed) {
             return false;

@@ -40,7 +40,7 @@ fn parts_of_files_are_copied_where_they_are_wanted() {
     let append = CopyFileToFile { append: Some(true), ..Default::default() };
     d.client.copy_file_to_file("/src", "/dest", &append).unwrap();
     assert_eq!(read(&mut d, "/dest"), b"\0\0\x0023450123456789");
-    // To itself: it neither loses what it has nor grows for ever.
+    // To itself: it neither loses what it has nor grows forever.
     d.client.copy_file_to_file("/src", "/src", &append).unwrap();
     assert_eq!(read(&mut d, "/src"), b"01234567890123456789");
     let within = CopyFileToFile { destoffset: Some(1), size: Some(3), ..Default::default() };

@@ -67,7 +67,7 @@ impl Worlds {
         };
         let machine = open("/").on("/")?;
         let lenses = LENSES.iter().find_map(|dir| open(dir).ok());
-        // With no lenses there is a tree all the same, but nothing in it.
+        // With no lenses there is a tree anyway, but nothing in it.
         let lenses = lenses.map_or_else(|| open("/").on("/"), Ok)?;
         Ok(Self { machine, lenses, sysroot: Path::new(sysroot).to_owned() })
     }
@@ -94,7 +94,7 @@ impl<'f> Server<'f> {
     fn open(functions: &'f Functions, request: &Request<'_>) -> Result<(Self, Answer)> {
         let [root, sysroot, _] = texts(request)?;
         let worlds = Worlds::new(OsStr::from_bytes(sysroot.to_bytes()))?;
-        // Flags are a set of bits; augeas takes those that it does not know for nothing.
+        // Flags are a set of bits; augeas ignores those that it does not know.
         let flags = u32::from_ne_bytes(request.number.to_ne_bytes());
         let lenses = if flags & NO_STDINC == 0 { c".:dist" } else { c"" };
         let open = || Tree::open(functions, &root, lenses, flags | NO_STDINC);

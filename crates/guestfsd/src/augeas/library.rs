@@ -128,12 +128,12 @@ impl<'f> Tree<'f> {
         }
     }
 
-    /// Defines a variable; yields the number of nodes it stands for.
+    /// Defines a variable; returns the number of nodes it stands for.
     pub(super) fn defvar(&self, name: &CStr, expr: Option<&CStr>) -> Result<c_int> {
         self.count(call!(self, defvar, name.as_ptr(), pointer(expr)))
     }
 
-    /// Defines a variable, with a node made if there is none; yields the number of nodes, and of those made.
+    /// Defines a variable, with a node made if there is none; returns the number of nodes, and of those made.
     pub(super) fn defnode(&self, name: &CStr, expr: &CStr, value: &CStr) -> Result<(c_int, c_int)> {
         let mut made = 0;
         let (name, expr, value) = (name.as_ptr(), expr.as_ptr(), value.as_ptr());
@@ -160,7 +160,7 @@ impl<'f> Tree<'f> {
         self.count(call!(self, set, path.as_ptr(), pointer(value)))
     }
 
-    /// Sets many nodes' values; yields their number.
+    /// Sets many nodes' values; returns their number.
     pub(super) fn setm(&self, base: &CStr, sub: Option<&CStr>, value: &CStr) -> Result<c_int> {
         self.count(call!(self, setm, base.as_ptr(), pointer(sub), value.as_ptr()))
     }
@@ -170,7 +170,7 @@ impl<'f> Tree<'f> {
         self.count(call!(self, insert, path.as_ptr(), label.as_ptr(), before.into()))
     }
 
-    /// Removes nodes; yields their number.
+    /// Removes nodes; returns their number.
     pub(super) fn rm(&self, path: &CStr) -> Result<c_int> {
         self.count(call!(self, rm, path.as_ptr()))
     }
@@ -229,7 +229,7 @@ impl<'f> Tree<'f> {
         }
     }
 
-    /// The error that the handle tells of.
+    /// The error that the handle reports.
     fn failure(&self, otherwise: &str) -> Error {
         let code = usize::try_from(call!(self, error)).unwrap_or(0);
         let errno = code.checked_sub(1).and_then(|i| ERRNOS.get(i));

@@ -56,7 +56,7 @@ fn compressed(file: &mut File, begin: u64, mut reader: Reader<'_>) -> Result<()>
         if unpacked > MAX_UNPACKED {
             return Err(Error::new(Errno::EFBIG, "initrd: its content is longer than 8 GiB"));
         }
-        // What follows the archives within the stream counts for nothing, as it does to the kernel.
+        // What follows the archives within the stream is ignored, as the kernel does.
         if !foreign {
             foreign = reader.push(piece)? < piece.len();
         }

@@ -1,4 +1,4 @@
-//! Taking archives apart that come piece by piece: one after the other, with zeroes in between.
+//! Reading archives piece by piece: one after the other, with zeroes in between.
 
 use crate::cpio::{ALIGN, FIELDS, HEADER, MAGIC_CRC, MAGIC_NEWC, TRAILER};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub(crate) struct Member {
     pub(crate) links: u32,
 }
 
-/// Wants to know what is in an archive.
+/// Receives what is in an archive.
 pub(crate) trait Sink {
     /// A member; its content follows, if it has any.
     fn member(&mut self, member: Member) -> Result<()>;
@@ -30,7 +30,7 @@ pub(crate) trait Sink {
     fn content(&mut self, bytes: &[u8]) -> Result<()>;
 }
 
-/// Takes archives apart.
+/// Reads archives.
 pub(crate) struct Reader<'s> {
     sink: &'s mut dyn Sink,
     state: State,
@@ -53,9 +53,9 @@ enum State {
         bytes: Vec<u8>,
     },
     Content(u64),
-    /// Bytes that nobody wants, and what is after them.
+    /// Bytes to skip, and what comes after them.
     Padding(u64, Box<State>),
-    /// What is no archive: a reader of a whole image goes on from here.
+    /// Not an archive: the reader of a whole image continues here.
     Foreign,
 }
 
@@ -65,7 +65,7 @@ impl<'s> Reader<'s> {
         Self { sink, state: State::Between, position: 0, archives: 0 }
     }
 
-    /// Takes the next piece; yields how much of it belongs to archives. Less than all: what follows begins
+    /// Takes the next piece; returns how much of it belongs to archives. Less than all: what follows begins
     /// another thing, say a compressed archive.
     pub(crate) fn push(&mut self, piece: &[u8]) -> Result<usize> {
         let mut rest = piece;
@@ -172,7 +172,7 @@ fn padding(len: u64) -> u64 {
 fn header(bytes: &[u8]) -> Result<(Member, u64)> {
     let (magic, digits) = bytes.split_at(MAGIC_NEWC.len());
     if magic != MAGIC_NEWC && magic != MAGIC_CRC {
-        return Err(invalid("this is no cpio archive of the newc format"));
+        return Err(invalid("this is not a cpio archive of the newc format"));
     }
     let mut fields = [0; FIELDS];
     for (field, digits) in fields.iter_mut().zip(digits.chunks_exact(8)) {
@@ -185,7 +185,7 @@ fn header(bytes: &[u8]) -> Result<(Member, u64)> {
     let [ino, mode, _uid, _gid, links, _mtime, size, major, minor, _, _, name, _check] = fields;
     let len = u64::from(name);
     if !(1..=MAX_NAME).contains(&len) {
-        return Err(invalid("a member's name has no possible length"));
+        return Err(invalid("a member's name has an impossible length"));
     }
     let file = (major, minor, ino);
     Ok((Member { name: Vec::new(), mode, size: size.into(), file, links }, len))

@@ -54,7 +54,7 @@ struct Archive<'a> {
     out: &'a mut dyn Write,
     format: Format,
     written: u64,
-    /// Numbers of files of several names that are in the archive already. Numbers are given anew: those of the
+    /// Numbers of files of several names that are in the archive already. New numbers are given: those of the
     /// filesystem may be longer than a header's field.
     files: HashMap<(u64, u64), u32>,
     next: u32,
@@ -173,7 +173,8 @@ impl Archive<'_> {
         self.pad(ALIGN)
     }
 
-    /// Hands on so many bytes of a file from its beginning: one that shrinks meanwhile is filled up with zeroes.
+    /// Hands on this many bytes of a file from its beginning; one that shrinks in the meantime is filled up with
+    /// zeroes.
     fn each_piece(
         &mut self,
         fd: &OwnedFd,

@@ -151,7 +151,7 @@ pub(crate) struct Distro {
     pub release: Release,
 }
 
-/// Finds out from its files which distribution it is. `read` yields a file's bytes, none if there is no such
+/// Finds out from its files which distribution it is. `read` returns a file's bytes, none if there is no such
 /// file.
 pub(crate) fn identify(read: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<Distro> {
     let mut unnamed: Option<Distro> = None;

@@ -20,7 +20,7 @@ const NONE: u32 = u32::MAX;
 
 /// Where the bytes of a hive are.
 pub(crate) trait Source {
-    /// Fills the buffer from this offset on; an error if there are not so many bytes.
+    /// Fills the buffer from this offset on; an error if there are fewer bytes.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 

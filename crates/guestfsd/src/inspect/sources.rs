@@ -44,7 +44,7 @@ const VIRTUAL: &[&str] = &[
 /// Media that are not part of the guest.
 const REMOVABLE: &[&[u8]] = &[b"/dev/fd", b"/dev/floppy", b"/dev/cdrom", b"/dev/cdrw", b"/dev/sr"];
 
-/// What an entry is of; none if it is nothing on a disk, or nothing that is there.
+/// The device of an entry; none if it is not on a disk, or not there.
 pub(super) fn resolve(
     s: &mut Session,
     root: &MountableName,
@@ -70,7 +70,7 @@ pub(super) fn resolve(
     Some(MountableName { device, volume: volume.filter(|v| !v.is_empty()) })
 }
 
-/// The device that the guest calls so.
+/// The device that the guest calls by this name.
 fn device(s: &mut Session, root: &MountableName, kind: &str, path: &OsStr) -> Option<PathBuf> {
     let bytes = path.as_bytes();
     if bytes == b"/dev/root" {
@@ -95,7 +95,7 @@ fn device(s: &mut Session, root: &MountableName, kind: &str, path: &OsStr) -> Op
         };
         Some(partition_of(disk, partition))
     });
-    // What is not there is told all the same, by the name that it would have, or that the guest has for it.
+    // What is not there is reported anyway, by the name that it would have, or that the guest has for it.
     let found = found.filter(|device| kind == "linux" || device.exists());
     Some(found.unwrap_or_else(|| PathBuf::from(path)))
 }

@@ -1,4 +1,4 @@
-//! Guests made of a few files each, and what has to be told of them.
+//! Guests made of a few files each, and what inspection has to find.
 
 use super::guest::Guest;
 use super::registry::tests::{Maker, wide};

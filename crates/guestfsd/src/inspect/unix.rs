@@ -140,7 +140,7 @@ impl Os {
         (self.package_format, self.package_management) =
             distros::packages(name, &release.like, release.version);
         self.distro = name;
-        // The variant of a Linux is not told: the documentation keeps that for later.
+        // The variant of a Linux is not returned: the documentation says that only Windows has one.
         self.take(Release { variant: None, ..release });
     }
 
@@ -227,7 +227,7 @@ fn dos(guest: &Guest<'_>) -> Os {
     let freedos = guest.case_sensitive("/fdos").is_some();
     let distro = if freedos { "freedos" } else { "msdos" };
     let mut os = Os::of("dos", Some(distro));
-    // FreeDOS is the one DOS that there is; it runs on nothing else.
+    // FreeDOS runs on nothing else.
     os.arch = Some("i386");
     if freedos {
         os.product_name = Some("FreeDOS".into());

@@ -76,7 +76,7 @@ fn systemroot(guest: &Guest<'_>) -> Option<OsString> {
     let named = boot_ini.as_deref().and_then(boot_ini_systemroot);
     let candidates = named.iter().map(String::as_str).chain(SYSTEMROOTS.iter().copied());
     candidates.filter_map(|path| guest.case_sensitive(path)).find(|path| {
-        // A path that is no text could not be told to anyone.
+        // A path that is not text cannot be returned.
         let Some(path) = path.to_str() else { return false };
         let is_dir = |below: &str| {
             let found = guest.case_sensitive(&format!("{path}{below}"));

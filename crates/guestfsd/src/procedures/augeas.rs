@@ -1,4 +1,4 @@
-//! Configuration files of the guest, by way of augeas.
+//! Configuration files of the guest, through augeas.
 
 use crate::augeas::{self, Answer, Operation, Request};
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ pub(crate) fn aug_clear(s: &mut Session, augpath: &OsStr) -> Result<()> {
     ask(s, Operation::Set, [Some(augpath), None, None], 0).map(drop)
 }
 
-/// Sets the values of many nodes; yields their number.
+/// Sets the values of many nodes; returns their number.
 pub(crate) fn aug_setm(
     s: &mut Session,
     base: &OsStr,
@@ -85,14 +85,14 @@ pub(crate) fn aug_insert(
     label: &OsStr,
     before: bool,
 ) -> Result<()> {
-    // augeas refuses that too, without a word.
+    // augeas refuses that too, but gives no reason.
     if label.as_bytes().contains(&b'/') {
         return Err(Error::argument("label", label, "a label has no / in it"));
     }
     ask(s, Operation::Insert, [Some(augpath), Some(label), None], before.into()).map(drop)
 }
 
-/// Removes nodes with all below; yields their number.
+/// Removes nodes with everything below them; returns their number.
 pub(crate) fn aug_rm(s: &mut Session, augpath: &OsStr) -> Result<i32> {
     Ok(ask(s, Operation::Remove, [Some(augpath), None, None], 0)?.number)
 }

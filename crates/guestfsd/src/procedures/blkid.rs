@@ -28,7 +28,7 @@ pub(crate) fn blkid(_: &mut Session, device: Device) -> Result<Tags> {
     }
     let tool = Tool::new("blkid").args(["-c", "/dev/null", "-p", "-i", "-o", "export", "--"]);
     let output = tool.arg(device.path()).run()?;
-    // 2: nothing was found; 8: more than one thing was. Facts of the device itself are told all the same.
+    // 2: nothing was found; 8: more than one thing was. Facts about the device itself are reported anyway.
     if !matches!(output.code, 0 | 2 | 8) {
         return Err(output.failure().within(&device));
     }
@@ -99,7 +99,7 @@ fn entry(disk: &Path, number: u32, sysfs: &Path, sectors: u64) -> Result<Option<
         }
         Entry::Gpt(p) => ("gpt", p.type_guid.to_string().to_ascii_lowercase(), p.attributes),
     };
-    // What `blkid` makes of other characters is its own affair.
+    // How `blkid` writes other characters is not imitated.
     if !entry.name().chars().all(plain) {
         return Ok(None);
     }

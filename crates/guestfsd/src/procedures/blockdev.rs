@@ -75,7 +75,7 @@ pub(crate) fn blockdev_getbsz(_: &mut Session, device: Device) -> Result<i32> {
     block::block_size(&device.open(OFlags::RDONLY)?).on(&device)
 }
 
-/// Does nothing, and never did: the kernel forgets the size when the device is closed.
+/// Does nothing: the kernel forgets the size when the device is closed.
 pub(crate) fn blockdev_setbsz(_: &mut Session, _: Device, _blocksize: i32) -> Result<()> {
     Ok(())
 }
@@ -89,7 +89,7 @@ pub(crate) fn blockdev_getsz(s: &mut Session, device: Device) -> Result<i64> {
 pub(crate) fn blockdev_getsize64(_: &mut Session, device: Device) -> Result<i64> {
     let size = block::size(&device.open(OFlags::RDONLY)?).on(&device)?;
     i64::try_from(size)
-        .map_err(|_| Error::new(Errno::EOVERFLOW, "larger than can be said").within(&device))
+        .map_err(|_| Error::new(Errno::EOVERFLOW, "is larger than a reply can say").within(&device))
 }
 
 /// Writes what the kernel keeps of a device, and forgets it.

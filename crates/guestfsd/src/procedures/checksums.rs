@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 
 /// Bytes that are read at once.
 const PIECE: usize = 128 << 10;
-/// Bytes for which a thread of their own is worth while.
+/// Bytes for which a thread of their own is worthwhile.
 const LARGE: u64 = 4 << 20;
 
 /// What a FIFO in the place of a file does not wait with.
@@ -129,7 +129,7 @@ fn digest<D: Digest>(file: &File) -> std::io::Result<(String, u64)> {
     Ok((hex, len))
 }
 
-/// Hands what there is to read to a function, piece by piece; yields how many bytes that were.
+/// Hands what there is to read to a function, piece by piece; returns how many bytes that were.
 fn pieces(mut source: impl Read, mut each: impl FnMut(&[u8])) -> std::io::Result<u64> {
     let mut buffer = vec![0; PIECE];
     let mut len = 0;

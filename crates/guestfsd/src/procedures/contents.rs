@@ -228,7 +228,7 @@ impl Text {
         let mut copy = File::from(copy);
         let len = std::io::copy(&mut (&mut file).take(MOST + 1), &mut copy).on(path)?;
         if len > MOST {
-            let why = "has no size, and more in it than is looked at";
+            let why = "says that it is empty, and has more content than can be read at once";
             return Err(Error::new(Errno::EFBIG, why).within(path));
         }
         Ok(Self { file: copy, len })

@@ -11,7 +11,7 @@ use rustix::io::Errno as Raw;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
-/// Removes what is there with all below it; it need not be there.
+/// Removes what is there with everything below it; it need not be there.
 pub(crate) fn rm_rf(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
     let entry = match s.root()?.entry(path.as_os_str()) {
         Err(Raw::NOENT | Raw::NOTDIR) => return Ok(()),
@@ -22,7 +22,7 @@ pub(crate) fn rm_rf(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
     }
     match remove::tree(entry.dir.as_fd(), &entry.name) {
         Err(Raw::NOENT) => Ok(()),
-        // Nor does it matter that what is not there could not be removed.
+        // It also does not matter that what is not there could not be removed.
         Err(Raw::ROFS) if matches!(entry.lstat(), Err(Raw::NOENT)) => Ok(()),
         done => done.on(path),
     }

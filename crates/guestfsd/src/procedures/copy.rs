@@ -270,7 +270,7 @@ impl Copy<'_, '_> {
         Ok(())
     }
 
-    /// Zeroes at the end of a file that were not written belong to it all the same.
+    /// Zeroes at the end of a file that were not written belong to it anyway.
     fn extend(&self, end: u64) -> Result<()> {
         let stat = rustix::fs::fstat(self.target).on(self.dest)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -297,7 +297,7 @@ fn check_end() -> Result<()> {
     }
 }
 
-/// Reads at an offset, or from where it stands what has no places.
+/// Reads at an offset, or at the current position if the file has no offsets.
 fn read(file: &File, buffer: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
     match rustix::io::pread(file, &mut *buffer, offset) {
         Err(Raw::SPIPE) if offset == 0 => rustix::io::read(file, buffer),

@@ -1,4 +1,4 @@
-//! The daemon itself: whether it lives, what it can do, and what clients call at the end.
+//! The daemon itself: whether it is alive, what it can do, and what clients call at the end.
 
 use crate::error::{Error, Result};
 use crate::features::{self, Availability};
@@ -7,7 +7,7 @@ use crate::swap::Swaps;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-/// Nothing: the reply says that the daemon lives.
+/// Does nothing: the reply shows that the daemon is alive.
 pub(crate) fn ping_daemon(_: &mut Session) -> Result<()> {
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is inside the daemon, for those who look for an error: `debug help 0` lists it.
+//! What is inside the daemon, for debugging: `debug help 0` lists it.
 
 use crate::devices::Device;
 use crate::error::{Context, Error, Result, shown};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 type Subcommand = fn(&mut Session, &[&OsStr], &mut Progress<'_>) -> Result<Vec<u8>>;
 
-/// Subcommands, what they take, and what does them.
+/// Subcommands, their arguments, and the functions that do them.
 const SUBCOMMANDS: &[(&str, &str, Subcommand)] = &[
     ("help", "", help),
     ("binaries", "", binaries),
@@ -272,7 +272,7 @@ fn named<'s>(
     Ok(environment)
 }
 
-/// Has this machine's shell run a command; yields all that it says.
+/// Has this machine's shell run a command; returns all that it says.
 fn sh(s: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
     if args.is_empty() {
         return Err(usage("sh"));

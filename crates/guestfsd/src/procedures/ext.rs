@@ -117,7 +117,7 @@ pub(crate) fn get_e2uuid(_: &mut Session, device: Device) -> Result<OsString> {
     Ok(found.and_then(|c| c.uuid().map(OsStr::to_owned)).unwrap_or_default())
 }
 
-/// Checks a filesystem of any type; yields the exit status of `fsck`.
+/// Checks a filesystem of any type; returns the exit status of `fsck`.
 pub(crate) fn fsck(s: &mut Session, fstype: &OsStr, device: Device) -> Result<i32> {
     let tool = Tool::new("fsck").args(["-a", "-t", type_name(fstype)?]).explains_on_stdout();
     let output = tool.arg(device.path()).run()?;
@@ -210,9 +210,9 @@ pub(super) fn minimum_size(device: &Device) -> Result<i64> {
         .ok_or_else(|| unreadable("resize2fs -P", device))
 }
 
-/// A program says something else than it should.
+/// The output of a program is not as expected.
 pub(super) fn unreadable(program: &str, device: impl AsRef<OsStr>) -> Error {
-    let why = format!("what {program} says cannot be understood");
+    let why = format!("the output of {program} is not understood");
     Error::new(guestfs_api::Errno::EIO, why).within(device)
 }
 

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Makes a file, or sets its times to now. What is no regular file is refused: links too.
+/// Makes a file, or sets its times to now. Anything but a regular file is refused, links too.
 pub(crate) fn touch(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
     let there = match s.entry(path).calling("open")?.lstat() {
         Err(Raw::NOENT) => None,
@@ -163,7 +163,7 @@ fn ids(owner: i32, group: i32) -> (Option<Uid>, Option<Gid>) {
     (id(owner).map(Uid::from_raw), id(group).map(Gid::from_raw))
 }
 
-/// Permissions from a mode; bits of file types and beyond count for nothing.
+/// Permissions from a mode; bits of file types and above are ignored.
 fn permissions(mode: i32) -> Result<u32> {
     let raw = u32::try_from(mode);
     raw.map(|m| m & 0o7777).map_err(|_| Error::argument("mode", mode.to_string(), "is negative"))

@@ -59,7 +59,7 @@ pub(super) fn find_filesystem(
     value: &OsStr,
     is: impl Fn(&Contents) -> bool,
 ) -> Result<PathBuf> {
-    // Of the parts of something larger, and of what they make, the latter is what is meant.
+    // Of something larger and its parts, the former is meant.
     let volumes = dm::all().into_iter().map(|map| {
         let path = map.path();
         (map.volume().map_or_else(|| path.clone(), |v| v.path()), path)
@@ -171,7 +171,7 @@ fn add(found: &mut Found, name: PathBuf, path: &Path) {
     }
 }
 
-/// The subvolumes of a btrfs filesystem but for that which is mounted by default.
+/// The subvolumes of a btrfs filesystem, without the one that is mounted by default.
 fn subvolumes(device: &Path) -> Result<Vec<OsString>> {
     let mount = crate::mounts::Detached::new(device, "btrfs")?;
     let ask = |what: &str| Tool::new("btrfs").args(["subvolume", what]).arg(mount.path()).output();

@@ -101,7 +101,7 @@ fn search(s: &Session, regex: &OsStr, path: GuestPath<'_>, how: How) -> Result<V
     }
 }
 
-/// A file that a program can read to its end: reading a FIFO of the guest would wait for ever.
+/// A file that a program can read to its end: reading a FIFO of the guest would wait forever.
 fn readable(file: File, path: GuestPath<'_>) -> Result<File> {
     match FileType::from_raw_mode(rustix::fs::fstat(&file).on(path)?.st_mode) {
         FileType::Directory => {

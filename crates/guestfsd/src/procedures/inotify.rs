@@ -38,7 +38,7 @@ impl Watching {
     }
 }
 
-/// Begins to watch, with room for so many events; 0 leaves that as it is. What was watched before is forgotten.
+/// Begins to watch, with room for this many events; 0 leaves that as it is. What was watched before is forgotten.
 pub(crate) fn inotify_init(s: &mut Session, maxevents: i32) -> Result<()> {
     let wanted = u32::try_from(maxevents)
         .map_err(|_| Error::argument("maxevents", maxevents.to_string(), "must not be negative"))?;
@@ -48,7 +48,7 @@ pub(crate) fn inotify_init(s: &mut Session, maxevents: i32) -> Result<()> {
         Some(length) => with_queue(length)?,
         None => make()?,
     };
-    // A length that could not be had is not kept for later.
+    // A length that could not be set is not kept.
     state.maxevents = maxevents;
     state.instance = Some(instance);
     Ok(())
@@ -68,7 +68,7 @@ fn with_queue(length: u32) -> Result<OwnedFd> {
     made
 }
 
-/// Watches a file or directory; yields the watch's number.
+/// Watches a file or directory; returns the watch's number.
 pub(crate) fn inotify_add_watch(s: &mut Session, path: GuestPath<'_>, mask: i32) -> Result<i64> {
     s.state::<Watching>().instance()?;
     let mut mask = WatchFlags::from_bits_retain(mask.cast_unsigned());
@@ -111,13 +111,13 @@ pub(crate) fn inotify_files(s: &mut Session) -> Result<Vec<OsString>> {
     }
 }
 
-/// Reads events until there are no more, or as many as a reply holds; yields whether there may be more.
+/// Reads events until there are no more, or as many as a reply holds; returns whether there may be more.
 fn read(s: &mut Session, sink: &mut dyn FnMut(InotifyEvent)) -> Result<bool> {
     let instance = s.state::<Watching>().instance()?;
     let mut buffer = vec![MaybeUninit::uninit(); PIECE];
     let mut reader = Reader::new(instance, &mut buffer);
     let mut len = 0;
-    // What has been read from the kernel is gone there, so it has to be handed out.
+    // The kernel forgets what was read from it, so it has to be returned.
     while len < MAX_EVENTS || !reader.is_buffer_empty() {
         let event = match reader.next() {
             Ok(event) => event,

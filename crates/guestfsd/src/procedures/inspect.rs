@@ -10,10 +10,10 @@ use guestfs_api::{Errno, structs};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What is told where something could not be found out.
+/// What is returned where something could not be found out.
 const UNKNOWN: &str = "unknown";
 
-/// Inspects all disks; yields the root filesystems that were found.
+/// Inspects all disks; returns the root filesystems that were found.
 pub(crate) fn inspect_os(s: &mut Session) -> Result<Vec<MountableName>> {
     inspect::inspect(s)
 }
@@ -94,7 +94,7 @@ pub(crate) fn inspect_get_build_id(s: &mut Session, root: Mountable) -> Result<O
     Ok(or_unknown(os(s, &root)?.build_id.as_ref()))
 }
 
-/// Something that only Windows has, or the error that it has not.
+/// Something that only Windows has, or the error that there is none.
 fn of_windows<T>(
     s: &mut Session,
     root: &Mountable,
@@ -174,7 +174,7 @@ pub(crate) fn inspect_get_filesystems(
     Ok(inspect::root(s, &root)?.filesystems.clone())
 }
 
-/// Windows' letters and the partitions behind them.
+/// Windows' letters and the partitions that they lead to.
 pub(crate) fn inspect_get_drive_mappings(
     s: &mut Session,
     root: Mountable,

@@ -33,7 +33,7 @@ pub(crate) fn drop_caches(_: &mut Session, whattodrop: i32) -> Result<()> {
     rustix::fs::sync();
     match std::fs::write(DROP_CACHES, whattodrop.to_string()) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-            let why = "is nothing that can be dropped";
+            let why = "must be 1, 2 or 3";
             Err(Error::argument("whattodrop", whattodrop.to_string(), why))
         }
         done => done.on(DROP_CACHES),

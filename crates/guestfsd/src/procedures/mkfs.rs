@@ -160,7 +160,7 @@ fn make(fstype: &OsStr, device: &Device, options: &options::Mkfs<'_>) -> Result<
     tool.arg(device.path()).ok().map_err(|e| e.within(device))
 }
 
-/// Removes signatures of what was on a device: two of them, and nobody could tell which one counts.
+/// Removes signatures of what was on a device: with two of them it would be unclear which one is right.
 pub(super) fn wipe(device: &Device) -> Result<()> {
     if tool::find("wipefs").is_none() {
         return Ok(());

@@ -206,7 +206,7 @@ pub(crate) fn umount_all(s: &mut Session) -> Result<()> {
     s.unmount_all()
 }
 
-/// Mounts once more, with other options.
+/// Mounts again, with other options.
 pub(crate) fn remount(
     s: &mut Session,
     mountpoint: GuestPath<'_>,

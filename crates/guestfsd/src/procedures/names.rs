@@ -49,7 +49,7 @@ pub(crate) fn case_sensitive_path(s: &mut Session, path: GuestPath<'_>) -> Resul
     Ok(OsString::from_vec(found))
 }
 
-/// Paths that match a pattern of the shell; of directories with a slash behind them unless that is turned off.
+/// Paths that match a pattern of the shell; directories end in a slash unless that is turned off.
 pub(crate) fn glob_expand(
     s: &mut Session,
     pattern: GuestPath<'_>,

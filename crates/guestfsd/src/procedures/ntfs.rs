@@ -47,7 +47,7 @@ pub(crate) fn ntfsresize_size(s: &mut Session, device: Device, size: i64) -> Res
     ntfsresize(s, device, &options)
 }
 
-/// Mends what is commonly wrong, and has Windows check the rest.
+/// Repairs common faults, and has Windows check the rest.
 pub(crate) fn ntfsfix(s: &mut Session, device: Device, options: &options::Ntfsfix) -> Result<()> {
     let bad = (options.clearbadsectors == Some(true)).then_some("-b");
     change(s, &device, Tool::new("ntfsfix").args(bad).arg(device.path()).explains_on_stdout())

@@ -104,7 +104,7 @@ fn listing(device: &Device) -> Result<Listing> {
     let bytes = |first: u64, last: u64| (first * sector, (last + 1) * sector - 1);
     let flags = |boot: bool| String::from(if boot { "boot" } else { "" });
     let (label, partitions) = match disk.table {
-        // Nothing that parted knows either: the device is not one that has partitions.
+        // parted does not know it either: the device has no partitions.
         None => {
             return parted::list(device).map_err(|e| Error::new(Errno::EINVAL, e.message()));
         }
@@ -188,7 +188,7 @@ pub(crate) fn part_add(
     parted::run(&device, ["mkpart"].iter().chain(kind).chain(&[&*start, &*end])).map(drop)
 }
 
-/// Makes a partition table with one partition, which covers the disk but for 64 KiB at either end (with sectors
+/// Makes a partition table with one partition, which covers the disk except for 64 KiB at either end (with sectors
 /// of 512 bytes).
 pub(crate) fn part_disk(s: &mut Session, device: Device, parttype: &OsStr) -> Result<()> {
     let label = label(parttype)?;
@@ -236,7 +236,7 @@ pub(crate) fn part_resize(
 /// Partitions, in bytes.
 pub(crate) fn part_list(_: &mut Session, device: Device) -> Result<Vec<structs::Partition>> {
     let too_large =
-        || Error::new(Errno::EOVERFLOW, "a number is larger than can be said").within(&device);
+        || Error::new(Errno::EOVERFLOW, "a number is larger than a reply can say").within(&device);
     let partition = |p: &Listed| {
         Some(structs::Partition {
             part_num: i32::try_from(p.number).ok()?,

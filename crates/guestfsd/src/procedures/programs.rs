@@ -19,7 +19,7 @@ pub(crate) fn command(s: &mut Session, arguments: &[&OsStr]) -> Result<Vec<u8>> 
     Ok(text)
 }
 
-/// Runs a program of the guest; yields lines.
+/// Runs a program of the guest; returns lines.
 pub(crate) fn command_lines(s: &mut Session, arguments: &[&OsStr]) -> Result<Vec<Vec<u8>>> {
     command(s, arguments).map(|text| lines(&text))
 }
@@ -29,7 +29,7 @@ pub(crate) fn sh(s: &mut Session, command: &OsStr) -> Result<Vec<u8>> {
     self::command(s, &shell(command))
 }
 
-/// Has the guest's shell run a command; yields lines.
+/// Has the guest's shell run a command; returns lines.
 pub(crate) fn sh_lines(s: &mut Session, command: &OsStr) -> Result<Vec<Vec<u8>>> {
     sh(s, command).map(|text| lines(&text))
 }

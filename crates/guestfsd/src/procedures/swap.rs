@@ -99,7 +99,7 @@ pub(crate) fn swapon_label(s: &mut Session, label: &OsStr) -> Result<()> {
     s.state::<Swaps>().switch_on(file, label)
 }
 
-/// Swaps to the device with this label no more.
+/// Stops swapping to the device with this label.
 pub(crate) fn swapoff_label(s: &mut Session, label: &OsStr) -> Result<()> {
     let file = labelled(s, label)?;
     s.state::<Swaps>().switch_off(&file, label)
@@ -111,7 +111,7 @@ pub(crate) fn swapon_uuid(s: &mut Session, uuid: &OsStr) -> Result<()> {
     s.state::<Swaps>().switch_on(file, uuid)
 }
 
-/// Swaps to the device with this UUID no more.
+/// Stops swapping to the device with this UUID.
 pub(crate) fn swapoff_uuid(s: &mut Session, uuid: &OsStr) -> Result<()> {
     let file = identified(s, uuid)?;
     s.state::<Swaps>().switch_off(&file, uuid)

@@ -44,7 +44,7 @@ fn receive(
     offset: Option<u64>,
 ) -> Result<()> {
     let target = open(s, to, OFlags::WRONLY | how)?;
-    // Not every file has places: a FIFO or a character device takes what comes.
+    // Not every file has offsets: a FIFO or a character device is written as it comes.
     let offset = offset.or_else(|| is_seekable(&target).then_some(0));
     file.copy_to(&target, offset, to)?;
     if let DevOrPath::Device(_) = to {
@@ -131,7 +131,7 @@ fn pread_from(file: &File, count: i32, offset: i64, name: impl AsRef<OsStr>) -> 
     Ok(data)
 }
 
-/// Writes into a file that is there; yields how many bytes it took.
+/// Writes into a file that is there; returns how many bytes it took.
 pub(crate) fn pwrite(
     s: &mut Session,
     path: GuestPath<'_>,
@@ -142,7 +142,7 @@ pub(crate) fn pwrite(
     pwrite_to(&file, content, offset, path)
 }
 
-/// Writes onto a device; yields how many bytes it took.
+/// Writes onto a device; returns how many bytes it took.
 pub(crate) fn pwrite_device(
     s: &mut Session,
     device: Device,
@@ -199,7 +199,7 @@ pub(super) fn open(s: &Session, what: &DevOrPath<'_>, flags: OFlags) -> Result<F
     }
 }
 
-/// Reading a directory fails late and less clearly.
+/// Reading a directory would fail later and less clearly.
 pub(super) fn refuse_directory(file: &File, name: impl AsRef<OsStr>) -> Result<()> {
     let stat = rustix::fs::fstat(file).on(&name)?;
     if FileType::from_raw_mode(stat.st_mode).is_dir() {

@@ -30,9 +30,9 @@ const RECORD: u64 = 10_240;
 pub(crate) struct Options {
     /// Owners as numbers only.
     pub(crate) numeric_owner: bool,
-    /// Names that are left out, with all below them.
+    /// Names that are left out, with everything below them.
     pub(crate) excludes: Vec<Pattern>,
-    /// What beside contents goes in.
+    /// What goes in besides contents.
     pub(crate) attributes: Attributes,
 }
 
@@ -231,7 +231,7 @@ impl Archive<'_> {
         self.put(&header.0)
     }
 
-    /// A file's content, as long as its header says: one that shrinks meanwhile is filled up with zeroes.
+    /// A file's content, as long as its header says: one that shrinks in the meantime is filled up with zeroes.
     fn content(&mut self, fd: &OwnedFd, size: u64, shown: &OsStr) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut left = size;

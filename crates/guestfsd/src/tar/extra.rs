@@ -78,7 +78,7 @@ fn set(into: &mut Extra, key: &[u8], value: &[u8]) -> Result<()> {
         key if key.starts_with(b"SCHILY.") || key.starts_with(b"RHT.") => {
             into.xattrs.push((key.to_vec(), value.to_vec()));
         }
-        // Comments, access times and what others have thought of.
+        // Comments, access times and the extensions of others.
         _ => {}
     }
     if into.sparse_map.len() > MAX_PIECES {

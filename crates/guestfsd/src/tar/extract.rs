@@ -59,14 +59,14 @@ pub(crate) struct Extractor<'r> {
     /// The directory in which the last member was made, with its path.
     pub(super) last: Option<(Vec<u8>, OwnedFd)>,
     members: u64,
-    /// What was wrong with the first member that failed, and how many did.
+    /// The error of the first member that failed, and how many did.
     failed: Option<Error>,
     failures: u64,
     /// Cleared when the filesystem turns out to have no owners.
     pub(super) has_owners: bool,
 }
 
-/// Errors that no member after the one concerned is likely to be spared.
+/// Errors that the members that follow would meet as well.
 const FATAL: &[Errno] = &[
     Errno::ENOSPC,
     Errno::EDQUOT,
@@ -132,7 +132,7 @@ impl<'r> Extractor<'r> {
         }
     }
 
-    /// Goes on after an error that concerns one member.
+    /// Continues after an error that concerns one member.
     pub(super) fn defer(&mut self, done: Result<()>) -> Result<()> {
         match done {
             Err(e) if !FATAL.contains(&e.errno()) => {
@@ -153,7 +153,7 @@ impl<'r> Extractor<'r> {
         Ok(())
     }
 
-    /// The archive is at its end, or (after an error) nobody goes on with it.
+    /// The archive is at its end, or (after an error) nothing more is read from it.
     pub(crate) fn finish(mut self, read: Result<()>) -> Result<()> {
         let ended = read.and_then(|()| self.check_end());
         let linked = self.make_links();
@@ -427,7 +427,7 @@ impl<'r> Extractor<'r> {
                     .and_then(|text| crate::acl::from_text(text, id));
                 match list {
                     Some(list) if wanted.acls => found.push((attribute.as_bytes().to_vec(), list)),
-                    // As with owners: names that this machine does not know count for nothing.
+                    // As with owners: names that this machine does not know are ignored.
                     None if wanted.acls => tracing::warn!(?value, "access control list left out"),
                     _ => {}
                 }
@@ -487,7 +487,7 @@ pub(super) fn skip(n: u64) -> State {
     if n == 0 { State::Header(Vec::new()) } else { State::Skip(n) }
 }
 
-/// At most so many bytes of a piece.
+/// At most this many bytes of a piece.
 fn take(piece: &[u8], n: u64) -> (&[u8], &[u8]) {
     piece.split_at(usize::try_from(n).unwrap_or(usize::MAX).min(piece.len()))
 }

@@ -35,7 +35,7 @@ pub(crate) fn decompressed(
         None => file.for_each(sink),
         Some(name) => {
             let done = program(name)?.arg("-dc").stream(file, sink)?.success().map(drop);
-            // What follows the compressed data is none of the archive's.
+            // What follows the compressed data is not part of the archive.
             done.and_then(|()| file.skip())
         }
     }
@@ -61,7 +61,7 @@ pub(crate) fn compressed(
                 file.write_all(piece).map_err(|e| from_io(e, name))
             })
             .and_then(|output| output.success().map(drop));
-        // A maker that still has something to say must not wait for somebody to listen.
+        // The thread must not wait for a reader when it still has something to write.
         drop(reader);
         let made =
             maker.join().unwrap_or_else(|_| Err(Error::new(Errno::EIO, "archive: internal error")));

@@ -107,7 +107,7 @@ impl Extractor<'_> {
         open(&full).on(OsStr::from_bytes(above))
     }
 
-    /// Does something that needs the name to be free: if it is not, once more after what is there was removed.
+    /// Does something that needs the name to be free: if it is not, again after what is there was removed.
     fn make<T>(
         &mut self,
         path: &[u8],
@@ -177,7 +177,7 @@ impl Extractor<'_> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(dir, &*name, flags, Mode::empty()).on(&meta.shown)?
         };
-        // O_PATH descriptors take no changes: the base directory is opened anew to be changed.
+        // O_PATH descriptors take no changes: the base directory is opened again to be changed.
         let fd = rustix::fs::openat(
             &fd,
             ".",

@@ -95,7 +95,7 @@ impl Extractor<'_> {
     }
 }
 
-/// Adds to the map of a sparse file of the old GNU format: pairs of 12 bytes each. Yields whether more follow.
+/// Adds to the map of a sparse file of the old GNU format: pairs of 12 bytes each. Returns whether more follow.
 pub(super) fn old_map(
     member: &mut Sparse,
     bytes: &[u8],

@@ -53,7 +53,7 @@ pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
         // Not private: a filesystem that the session unmounts is to go here as well.
         let down = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change(c"/", down)?;
-        // Descriptors from before are of the other namespace: resolve anew.
+        // Descriptors from before are of the other namespace: resolve again.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&*sysroot, flags, Mode::empty())?;
         for (source, name) in sources.iter().zip(BOUND) {

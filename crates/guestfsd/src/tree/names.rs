@@ -12,7 +12,7 @@ pub(super) type Buffer = [MaybeUninit<u8>];
 /// Names that are still to be gone through.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Of each its type, a byte, and the name with NUL behind it.
+    /// Of each its type, a byte, and the name followed by NUL.
     bytes: Vec<u8>,
     /// Where the next one begins.
     next: usize,

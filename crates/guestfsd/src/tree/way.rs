@@ -14,7 +14,7 @@ const DIRECTORY: OFlags =
 #[derive(Debug)]
 pub(crate) struct Way {
     levels: Vec<Level>,
-    /// How many levels are too far above to be open, but for those that could not be closed.
+    /// How many levels are too far above to be open, except for those that could not be closed.
     passed: usize,
 }
 

@@ -174,7 +174,7 @@ impl Drop for LoopDevice {
     }
 }
 
-/// Runs a program that has to succeed; yields its output.
+/// Runs a program that has to succeed; returns its output.
 pub fn run(command: &mut Command) -> String {
     let out =
         command.stderr(Stdio::inherit()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));

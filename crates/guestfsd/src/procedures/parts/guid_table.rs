@@ -30,7 +30,7 @@ fn table(device: &Device, flags: OFlags) -> Result<(Disk, gpt::Table)> {
     match disk.table.take() {
         Some(Table::Gpt(table)) => Ok((disk, table)),
         Some(Table::Mbr(_)) => Err(not_gpt(device)),
-        // parted says what is wrong with it, if it is one.
+        // If it is one, parted says what is wrong with it.
         None => Err(match parted::list(device)? {
             Listing { label, .. } if label == "gpt" => {
                 Error::new(Errno::EIO, "the GUID partition table is damaged").within(device)

@@ -27,7 +27,7 @@ pub(super) struct Listed {
     pub(super) flags: String,
 }
 
-/// Has parted do this to a disk; what it says of the disk has the client's name.
+/// Runs parted on a disk; its messages have the client's name for the disk.
 pub(super) fn run<A: AsRef<OsStr>>(
     device: &Device,
     command: impl IntoIterator<Item = A>,

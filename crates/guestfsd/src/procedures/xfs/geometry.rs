@@ -57,14 +57,14 @@ impl Geometry {
     }
 }
 
-/// Parts what a heading is from the fields behind it: these are found from the end, because a device's
+/// Separates the heading from the fields after it: these are found from the end, because a device's
 /// name may look like anything.
 fn split_fields(rest: &str) -> (&str, Vec<(&str, &str)>) {
     let mut fields = Vec::new();
     let mut left = rest.trim();
     loop {
         let without_unit = left.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        // A unit is a word of its own, behind a field.
+        // A unit is a word of its own, after a field.
         let candidate = if without_unit.ends_with(' ') { without_unit.trim_end() } else { left };
         let start = candidate.rfind([' ', '\t']).map_or(0, |at| at + 1);
         let Some(field) = field(&candidate[start..]) else { break };
