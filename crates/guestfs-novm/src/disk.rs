@@ -1,12 +1,14 @@
-//! An image as a disk: a whole number of sectors, served by `backstore`.
+//! An image as a disk: a whole number of sectors, served by `backstore` or by an NBD server.
 //!
 //! What is behind the end of an image whose last sector is not whole reads as zeroes; the image grows when
 //! that is written.
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::{Image, Kind};
+use crate::nbd::Nbd;
 use backstore::{AnyBackstore, Backstore, ErrorKind, OpenOptions};
 use sgl::Sgl;
+use std::io;
 
 /// Bytes of the smallest sector.
 pub const SECTOR: u64 = 512;
@@ -14,16 +16,25 @@ pub const SECTOR: u64 = 512;
 /// An image that is open, in the engine of this thread.
 #[derive(Debug)]
 pub struct Disk {
-    store: AnyBackstore,
+    store: Store,
     /// Its size in bytes, a whole number of sectors.
     pub size: u64,
     /// Whether writes are refused.
     pub read_only: bool,
 }
 
-impl Disk {
-    /// Opens an image.
-    pub async fn open(image: &Image) -> Result<Self> {
+/// What holds the blocks.
+#[derive(Debug)]
+enum Store {
+    Image(AnyBackstore),
+    Nbd(Nbd),
+}
+
+impl Store {
+    async fn open(image: &Image) -> Result<Self> {
+        if let Some(server) = &image.server {
+            return Nbd::connect(server, image.read_only, image.sector).map(Self::Nbd);
+        }
         let path = image.path.to_str();
         let path = path.ok_or_else(|| Error::image(&image.path, "its name is not UTF-8"))?;
         let subtype = if image.kind == Kind::Qcow { "qcow" } else { "file" };
@@ -33,21 +44,81 @@ impl Disk {
             ..OpenOptions::default()
         };
         let store = backstore::open(&format!("{subtype}/{path}"), &options).await;
-        let store = store.map_err(|e| Error::Usage(e.to_string()))?;
-        let size = store.facts().size.checked_next_multiple_of(SECTOR);
-        let size = size.ok_or_else(|| Error::image(path, "it is too large"))?;
+        store.map(Self::Image).map_err(|e| Error::Usage(e.to_string()))
+    }
+
+    fn size(&self) -> u64 {
+        match self {
+            Self::Image(store) => store.facts().size,
+            Self::Nbd(server) => server.size(),
+        }
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
+        match self {
+            Self::Image(store) => store.read(data, offset).await.map_err(|e| errno(&e)),
+            Self::Nbd(server) => {
+                let mut buffer = vec![0; data.len()];
+                server.read(&mut buffer, offset)?;
+                data.write_at(0, &buffer);
+                Ok(())
+            }
+        }
+    }
+
+    async fn write(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
+        match self {
+            Self::Image(store) => store.write(data, offset, false).await.map_err(|e| errno(&e)),
+            Self::Nbd(server) => {
+                let mut buffer = vec![0; data.len()];
+                data.read_at(0, &mut buffer);
+                server.write(&buffer, offset)
+            }
+        }
+    }
+
+    async fn grow(&self, size: u64) -> std::result::Result<(), i32> {
+        match self {
+            Self::Image(store) => store.resize(size).await.map_err(|e| errno(&e)),
+            Self::Nbd(_) => Err(libc::ENOSPC),
+        }
+    }
+
+    async fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> std::result::Result<(), i32> {
+        match self {
+            Self::Image(store) => {
+                store.write_zeroes(offset, len, may_unmap).await.map_err(|e| errno(&e))
+            }
+            Self::Nbd(server) => server.zero(offset, len, may_unmap),
+        }
+    }
+
+    async fn flush(&self) -> std::result::Result<(), i32> {
+        match self {
+            Self::Image(store) => store.flush().await.map_err(|e| errno(&e)),
+            Self::Nbd(server) => server.flush(),
+        }
+    }
+}
+
+impl Disk {
+    /// Opens an image.
+    pub async fn open(image: &Image) -> Result<Self> {
+        let store = Store::open(image).await?;
+        let size = store.size().checked_next_multiple_of(SECTOR);
+        let size = size.ok_or_else(|| Error::image(&image.path, "it is too large"))?;
         Ok(Self { store, size, read_only: image.read_only })
     }
 
     /// Fills the buffer.
     pub async fn read(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
-        let there = self.store.facts().size.saturating_sub(offset);
+        let there = self.store.size().saturating_sub(offset);
         let there = usize::try_from(there).unwrap_or(usize::MAX).min(data.len());
         data.fill(there..data.len(), 0);
         if there == 0 {
             return Ok(());
         }
-        self.store.read(&data.slice(0..there), offset).await.map_err(|e| errno(&e))
+        self.store.read(&data.slice(0..there), offset).await
     }
 
     /// Writes the buffer.
@@ -57,10 +128,10 @@ impl Disk {
         }
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= self.size);
         let end = end.ok_or(libc::EFBIG)?;
-        if end > self.store.facts().size {
-            self.store.resize(end).await.map_err(|e| errno(&e))?;
+        if end > self.store.size() {
+            self.store.grow(end).await?;
         }
-        self.store.write(data, offset, false).await.map_err(|e| errno(&e))
+        self.store.write(data, offset).await
     }
 
     /// Makes a range read as zeroes.
@@ -76,11 +147,11 @@ impl Disk {
         if offset.checked_add(len).is_none_or(|end| end > self.size) {
             return Err(libc::EFBIG);
         }
-        let len = self.store.facts().size.saturating_sub(offset).min(len);
+        let len = self.store.size().saturating_sub(offset).min(len);
         if len == 0 {
             return Ok(());
         }
-        self.store.write_zeroes(offset, len, may_unmap).await.map_err(|e| errno(&e))
+        self.store.zero(offset, len, may_unmap).await
     }
 
     /// Brings all that was written to stable storage.
@@ -88,13 +159,22 @@ impl Disk {
         if self.read_only {
             return Ok(());
         }
-        self.store.flush().await.map_err(|e| errno(&e))
+        self.store.flush().await
     }
 
     /// Flushes and closes the image.
     pub async fn close(self) -> Result<()> {
-        let flushed = if self.read_only { Ok(()) } else { self.store.flush().await };
-        flushed.and(self.store.close().await).map_err(|e| Error::Usage(e.to_string()))
+        match self.store {
+            Store::Image(store) => {
+                let flushed = if self.read_only { Ok(()) } else { store.flush().await };
+                flushed.and(store.close().await).map_err(|e| Error::Usage(e.to_string()))
+            }
+            Store::Nbd(server) => {
+                let flushed = if self.read_only { Ok(()) } else { server.flush() };
+                let name = server.close();
+                flushed.map_err(io::Error::from_raw_os_error).on(format_args!("{name}: flush"))
+            }
+        }
     }
 }
 

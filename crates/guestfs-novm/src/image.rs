@@ -5,6 +5,7 @@
 
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
+use crate::nbd::Server;
 use crate::qemu::Drive;
 use backstore::{Locking, Locks};
 use rustix::fs::{Mode, OFlags};
@@ -33,8 +34,12 @@ const VDI: (usize, &[u8]) = (64, b"\x7f\x10\xda\xbe");
 /// An image that can be served.
 #[derive(Debug)]
 pub struct Image {
-    /// Its absolute path.
+    /// Its absolute path; of what an NBD server has, its name.
     pub path: PathBuf,
+    /// The NBD server that has it.
+    pub server: Option<Server>,
+    /// Bytes of the disk's sectors.
+    pub sector: u32,
     /// How it is served.
     pub kind: Kind,
     /// Whether writes are refused.
@@ -52,11 +57,24 @@ pub enum Kind {
     Ragged,
     /// Through `backstore`.
     Qcow,
+    /// An NBD server has it.
+    Nbd,
 }
 
 impl Image {
     /// Looks at the image of a drive.
     pub fn find(drive: &Drive) -> Result<Self> {
+        let sector = drive.sector.unwrap_or(512);
+        let (read_only, locking) = (drive.read_only, drive.locking);
+        if let Some(server) = drive.server.clone() {
+            let path = PathBuf::from(server.to_string());
+            if let Some(other) = drive.format.as_deref().filter(|format| *format != "raw") {
+                let why = format!("format {other} is not served from NBD servers, only raw is");
+                return Err(Error::image(path, why));
+            }
+            let server = Some(server);
+            return Ok(Self { path, server, sector, kind: Kind::Nbd, read_only, locking });
+        }
         let path = std::path::absolute(&drive.file).on(drive.file.display())?;
         let file = open(&path, true)?;
         let kind = match drive.format.as_deref() {
@@ -71,7 +89,7 @@ impl Image {
         }
         let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
         let kind = if ragged { Kind::Ragged } else { kind };
-        Ok(Self { path, kind, read_only: drive.read_only, locking: drive.locking })
+        Ok(Self { path, server: None, sector, kind, read_only, locking })
     }
 
     /// Opens a raw image and locks it, if it is to be locked, for as long as the file is open

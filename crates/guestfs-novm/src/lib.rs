@@ -4,8 +4,8 @@
 //! # The way of a launch
 //!
 //! libguestfs asks QEMU what it can ([`probe`]), then starts it with drives and a socket ([`qemu`]).
-//! Images are looked at ([`image`]); raw ones become loop devices ([`loopdev`]), others are served
-//! as raw files through FUSE first ([`export`]). In new namespaces a root of the host's programs is
+//! Images are looked at ([`image`]); raw ones become loop devices ([`loopdev`]), others, and those
+//! that NBD servers have ([`nbd`]), are served as raw files through FUSE first ([`export`]). In new namespaces a root of the host's programs is
 //! made, with the disks under the client's names ([`machine`]), and there the daemon serves the
 //! socket ([`instant`]).
 //!
@@ -28,6 +28,7 @@ pub mod instant;
 pub mod loopdev;
 pub mod machine;
 pub mod mode;
+pub mod nbd;
 pub mod probe;
 pub mod qemu;
 mod refusal;

@@ -5,6 +5,7 @@
 //! other nodes), and becomes a disk by the `-device` that names it. All else is skipped.
 
 use crate::error::{Error, Result};
+use crate::nbd::Server;
 use backstore::Locking;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -40,8 +41,10 @@ pub struct Machine {
 /// A disk that the client added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Drive {
-    /// The image.
+    /// The image, if it is a file.
     pub file: PathBuf,
+    /// The NBD server that has it.
+    pub server: Option<Server>,
     /// Its format, if the client said it.
     pub format: Option<String>,
     /// Whether writes are refused.
@@ -182,17 +185,22 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
             match protocol.as_str() {
                 "file" | "host_device" => {}
                 "copy-on-read" | "throttle" => {}
-                "nbd" | "ssh" | "iscsi" | "rbd" | "gluster" | "http" | "https" | "ftp" | "ftps"
+                "nbd" => {
+                    let server = Server::from_options(|name| level.get(name));
+                    found.server = Some(server.map_err(|e| refused(&e))?);
+                    return Ok(found);
+                }
+                "ssh" | "iscsi" | "rbd" | "gluster" | "http" | "https" | "ftp" | "ftps"
                 | "sheepdog" | "nfs" | "curl" => {
                     return Err(refused(&format!(
-                        "protocol {protocol}: only files and block devices of this host are served"
+                        "protocol {protocol}: only files and block devices of this host, and NBD, are served"
                     )));
                 }
                 format => found.format = found.format.or_else(|| Some(format.to_owned())),
             }
         }
         if let Some(name) = level.get("filename") {
-            found.file = path_of(name).map_err(|e| refused(&e))?;
+            found.set_source(name).map_err(|e| refused(&e))?;
             return Ok(found);
         }
         if let Some(below) = child(&level, "file", nodes)? {
@@ -200,7 +208,7 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
             continue;
         }
         let text = level.get("file").ok_or_else(|| refused("it has no file"))?;
-        found.file = path_of(text).map_err(|e| refused(&e))?;
+        found.set_source(text).map_err(|e| refused(&e))?;
         return Ok(found);
     }
     Err(refused("its nodes are nested too deeply"))
@@ -246,6 +254,17 @@ fn is_on(options: &Options, name: &str) -> bool {
     options.get(name).is_some_and(|v| matches!(v.as_str(), "on" | "true" | "yes"))
 }
 
+impl Drive {
+    /// Sets where the image is, by its name in QEMU's syntax.
+    fn set_source(&mut self, name: &str) -> std::result::Result<(), String> {
+        match Server::parse(name) {
+            Some(server) => self.server = Some(server?),
+            None => self.file = path_of(name)?,
+        }
+        Ok(())
+    }
+}
+
 /// A file's name in QEMU's syntax, in which `nbd:...` is something else.
 fn path_of(name: &str) -> std::result::Result<PathBuf, String> {
     let protocol = name.split('/').next().and_then(|first| first.split_once(':'));
@@ -256,7 +275,7 @@ fn path_of(name: &str) -> std::result::Result<PathBuf, String> {
             Ok(rest.strip_prefix("//").unwrap_or(rest).into())
         }
         Some((protocol, _)) => Err(format!(
-            "protocol {protocol}: only files and block devices of this host are served"
+            "protocol {protocol}: only files and block devices of this host, and NBD, are served"
         )),
     }
 }
@@ -389,6 +408,19 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_may_be_on_an_nbd_server() {
+        for nodes in [
+            "-drive|file=nbd:unix:/s:exportname=e,cache=writeback,format=raw,id=hd0,if=none",
+            "-drive|file=nbd+unix:///e?socket=/s,format=raw,id=hd0,if=none",
+            "-drive|file.driver=nbd,file.server.type=unix,file.server.path=/s,file.export=e,format=raw,id=hd0",
+            r#"-blockdev|{"node-name":"hd0","driver":"raw","file":{"driver":"nbd","server":{"type":"unix","path":"/s"},"export":"e"}}"#,
+        ] {
+            let drive = one(&format!("{nodes}|-device|scsi-hd,drive=hd0"));
+            assert_eq!(drive.server.unwrap().to_string(), "nbd:unix:/s:exportname=e", "{nodes}");
+        }
+    }
+
+    #[test]
     fn label_and_sector_size_are_the_devices() {
         let drive = one("-drive|file=/x,format=raw,id=hd0,if=none|-device|\
              scsi-hd,drive=hd0,serial=top,physical_block_size=4096,logical_block_size=4096");
@@ -461,7 +493,8 @@ mod tests {
     #[test]
     fn what_cannot_be_served_is_refused_by_name() {
         for (drives, text) in [
-            ("-drive|file=nbd:localhost:10809,id=hd0", "drive hd0: protocol nbd: only files"),
+            ("-drive|file=nbd:localhost:x,id=hd0", "drive hd0: nbd:localhost:x: port x: expecting"),
+            ("-drive|file.driver=nbd,id=hd0", "drive hd0: neither server.path nor server.host"),
             ("-drive|file=ssh://u@h/x,id=hd0", "drive hd0: protocol ssh: only files"),
             ("-drive|file.driver=https,file.url=x,id=hd0", "drive hd0: protocol https: only"),
             ("-drive|file=/x,snapshot=on,id=hd0", "drive hd0: snapshot=on"),

@@ -10,6 +10,7 @@ mod modules;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
+use crate::nbd::Address;
 use crate::qemu::Machine;
 use crate::report::report;
 use crate::sys::{self, ENDING, Fork, Signals};
@@ -77,7 +78,16 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     let own = std::env::current_exe().on("this program")?;
     let daemon = std::fs::canonicalize(daemon).on(daemon.display())?;
     // Descriptors, before anything is mounted over their paths.
-    let work = isolate(&[&own, &daemon, &modules_dir()])?;
+    let modules = modules_dir();
+    let mut used: Vec<&Path> = vec![&own, &daemon, &modules];
+    for image in &images {
+        used.push(match image.server.as_ref().map(|server| &server.address) {
+            Some(Address::Unix(socket)) => socket,
+            Some(Address::Tcp(..)) => continue,
+            None => &image.path,
+        });
+    }
+    let work = isolate(&used)?;
 
     let mut devices = Vec::new();
     let mut arguments = kernel_arguments(machine, &work.0, &own);
