@@ -212,7 +212,7 @@ fn damaged_filesystems_are_errors_and_no_more() {
             number += 1;
         }
     }
-    checks += "inspect-os\nlist-devices\n";
+    checks += "-inspect-os\nlist-devices\n";
     let (out, err) = says(&host, &(script + &checks));
     assert!(out.ends_with(&format!("/dev/sd{}\n", char::from(b'a' + number - 1))), "{out}\n{err}");
     assert!(err.contains("mount_ro"), "{err}");
@@ -273,7 +273,7 @@ fn garbage_in_place_of_tables_and_images_is_an_error_and_no_more() {
             "-mount {device} /\n-find /\n-umount-all\n-swapoff-device {device}\nping-daemon\n"
         );
     }
-    checks += "inspect-os\nnr-devices\n";
+    checks += "-inspect-os\nnr-devices\n";
     let (out, err) = says(&host, &(script + &checks));
     assert!(out.ends_with(&format!("{}\n", disks.len())), "{out}\n{err}");
 }

@@ -6,6 +6,7 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use std::ffi::CStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
@@ -14,6 +15,8 @@ use std::path::Path;
 pub enum Audience {
     /// The daemon and the host's programs that it runs.
     Daemon,
+    /// Everybody, in a kernel of the session's own, which may use all loop devices.
+    Everybody,
     /// Programs of the guest.
     Guest,
 }
@@ -49,14 +52,24 @@ pub fn make(dev: &Path, audience: Audience) -> Result<()> {
     for dir in DIRECTORIES {
         std::fs::create_dir(dev.join(dir)).on(dir)?;
     }
-    let log = (audience == Audience::Daemon).then_some(&KMSG);
+    let log = (audience != Audience::Guest).then_some(&KMSG);
     for &(name, mode, major, minor) in CHARACTER.iter().chain(log) {
         node(&dev.join(name), FileType::CharacterDevice, mode, makedev(major, minor))?;
     }
-    if audience == Audience::Daemon {
+    if audience != Audience::Guest {
         for name in FROM_HOST {
             if let Ok(found) = std::fs::metadata(Path::new("/dev").join(name)) {
                 node(&dev.join(name), FileType::CharacterDevice, 0o660, found.rdev())?;
+            }
+        }
+    }
+    if audience == Audience::Everybody {
+        for entry in std::fs::read_dir("/dev").on("/dev")?.flatten() {
+            let name = entry.file_name();
+            if name.as_bytes().starts_with(b"loop") {
+                let found = entry.metadata().on("/dev")?;
+                let kind = FileType::from_raw_mode(found.mode());
+                node(&dev.join(name), kind, 0o660, found.rdev())?;
             }
         }
     }

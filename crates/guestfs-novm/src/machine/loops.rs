@@ -101,8 +101,11 @@ impl Loops {
         let control = self.control.as_ref().map_err(String::clone)?;
         let name = Path::new("guestfs-novm: a file of a guest");
         let device = control.attach(file, name, read_only, 0).map_err(|e| e.to_string())?;
-        self.shown.insert(device.number());
-        show(device.number()).map_err(|e| e.to_string())?;
+        // In a kernel of the session's own they all have nodes that stay.
+        if !Path::new(&node(device.number())).exists() {
+            self.shown.insert(device.number());
+            show(device.number()).map_err(|e| e.to_string())?;
+        }
         Ok(device)
     }
 

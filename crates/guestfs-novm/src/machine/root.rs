@@ -92,9 +92,13 @@ impl Root {
         }
         std::fs::write(root.path("tmp/lvm/lvm.conf"), LVM_CONF).on("lvm.conf")?;
         root.kernel_files()?;
-        dev::make(&root.path("dev"), Audience::Daemon)?;
-        if kernel == Kernel::Hosts {
-            confine::make_dev(&root.at)?;
+        let dev = root.path("dev");
+        match kernel {
+            Kernel::Hosts => {
+                dev::make(&dev, Audience::Daemon)?;
+                confine::make_dev(&root.at)?;
+            }
+            Kernel::Own => dev::make(&dev, Audience::Everybody)?,
         }
         Ok(root)
     }
