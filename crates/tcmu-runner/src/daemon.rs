@@ -93,10 +93,7 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     // The kernel's messages queue up from here on. The name comes next, so that targetcli does not
     // wait for devices; devices come last.
     if bus.is_some_and(|bus| bus.own_name(BUS_TIME).is_none()) {
-        tracing::warn!(
-            "D-Bus is slow: the devices are opened before its name {} is owned",
-            dbus::NAME
-        );
+        tracing::info!("the D-Bus name {} is not owned yet; opening devices meanwhile", dbus::NAME);
     }
     let options = Options {
         sysfs: Sysfs::default(),
