@@ -108,10 +108,7 @@ pub enum ErrorKind {
     #[error("{0}")]
     Unsupported(String),
     /// Another device or program has the image open.
-    #[error(
-        "it is in use: another device of this daemon, or another program (QEMU, qemu-img, a \
-         mounted file system), has it open"
-    )]
+    #[error("it is in use by another program or device (a VM, qemu-img, a mounted file system)")]
     InUse,
     /// The image is damaged or of a kind that may not be used; the text says what to run.
     #[error("{0}")]

@@ -211,7 +211,10 @@ fn an_image_has_one_writer_and_is_free_again_when_that_goes() {
         let store = open_default(image.path()).await;
         for options in [OpenOptions::default(), read_only.clone()] {
             let e = open_path(image.path(), options).await.unwrap_err();
-            assert!(e.to_string().contains("lock: it is in use: another device of this"), "{e}");
+            assert!(
+                e.to_string().contains("lock: it is in use by another program or device"),
+                "{e}"
+            );
             assert_eq!(e.errno(), Some(libc::EBUSY));
         }
         drop(store);

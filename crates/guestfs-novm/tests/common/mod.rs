@@ -249,7 +249,10 @@ pub(crate) fn a_look_is_in_no_vms_way(host: &Host) {
             }
             let output = host.session(&format!("{add}\nrun\n"));
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(!output.status.success() && stderr.contains("in use"), "{stderr}");
+            assert!(
+                !output.status.success() && stderr.contains("in use by another program"),
+                "{stderr}"
+            );
         }
         let running = host.running(&format!("{add} readonly:true"));
         drop(Vm::start(image, format));
