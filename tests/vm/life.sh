@@ -7,13 +7,14 @@ IMG=/scratch/x.img
 MB=64
 image $KIND $IMG $MB && image $KIND /scratch/y.img $MB
 
-# verified DISK MIB BS: writes in random order, then reads and verifies, in the background
+# verified DISK MIB BS [OPTION...]: writes in random order, then reads and verifies, in the background
 verified() {
+    local disk=$1 mib=$2 bs=$3; shift 3
     rm -f v.out
-    fio --name=v --filename=$1 --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=$3 \
-        --size=${2}M --verify=crc32c --verify_fatal=1 --randseed=$RANDOM --output=v.out >/dev/null 2>&1 &
+    fio --name=v --filename=$disk --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=$bs "$@" \
+        --size=${mib}M --verify=crc32c --verify_fatal=1 --randseed=$RANDOM --output=v.out >/dev/null 2>&1 &
     FIO=$!
-    within 20 flowing $1
+    within 20 flowing $disk
 }
 flowing() { local a b; a=$(cat /sys/block/${1#/dev/}/stat); sleep 0.2; b=$(cat /sys/block/${1#/dev/}/stat); [ "$a" != "$b" ]; }
 fio_ok() { within ${1:-200} ended $FIO || { kill -9 $FIO; echo "fio does not end"; cat v.out; return 1; }; wait $FIO || { cat v.out; return 1; }; }
@@ -91,7 +92,8 @@ intruder() { while :; do qemu-io -f $FORMAT -c flush $1 >/dev/null 2>&1 && echo 
 intruder $SNAP >intruder.out & INTRUDER=$!
 qemu-nbd -f $FORMAT -t -k $WORK/nbd.socket /scratch/vm.img & NBD=$!
 must "qemu-nbd has an image" within 20 test -e $WORK/nbd.socket
-verified $DISK 24 4k
+# On a fast machine, too, slow enough for all that follows.
+verified $DISK 24 4k --rate=,2m
 check "another option of the same image" switch "$KIND/$SNAP;tcmur_cmd_time_out=60"
 check "a symbolic link to it" switch "$KIND//scratch/soft.img"
 check "a hard link to it" switch "$KIND//scratch/hard.img"
