@@ -20,7 +20,7 @@ const EXT2_MAGIC: (usize, &[u8]) = (1024 + 56, &[0x53, 0xEF]);
 const EXT2_UUID: (usize, &[u8]) = (1024 + 104, b"guestfs-novm\0\0\0\x01");
 
 /// Variables for a client.
-pub fn environment(
+pub(crate) fn environment(
     mode: Option<Mode>,
     guestfsd: Option<&Path>,
 ) -> Result<Vec<(&'static str, OsString)>> {
@@ -41,7 +41,7 @@ pub fn environment(
 }
 
 /// The same as lines of a shell.
-pub fn shell(variables: &[(&str, OsString)]) -> Vec<u8> {
+pub(crate) fn shell(variables: &[(&str, OsString)]) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in variables {
         text.extend_from_slice(format!("export {name}='").as_bytes());

@@ -34,7 +34,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const MAX_MESSAGE: u64 = 1 << 20;
 
 /// Runs a session to its end; yields the exit status.
-pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32> {
+pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Missing(
             "instant mode needs root: to others the kernel gives neither loop devices nor mounts of \

@@ -18,22 +18,22 @@
 //! read of them here is their first bytes, partition tables ([`partitions`]), and what `backstore` reads.
 
 pub mod cli;
-pub mod client;
+mod client;
 pub mod daemon;
 pub mod disk;
 pub mod error;
-pub mod export;
+mod export;
 pub mod image;
-pub mod instant;
-pub mod loopdev;
-pub mod machine;
+mod instant;
+mod loopdev;
+mod machine;
 pub mod mode;
 pub mod nbd;
-pub mod probe;
+mod probe;
 pub mod qemu;
 mod refusal;
 mod report;
-pub mod requirements;
+mod requirements;
 pub mod sys;
 pub mod uml;
 pub mod vhost;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const CONTROL: &str = "/dev/loop-control";
 /// Loop devices, in linux/major.h.
-pub const MAJOR: u32 = 7;
+pub(crate) const MAJOR: u32 = 7;
 /// Flags, in linux/loop.h.
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(2);
 /// Where loop devices come from: the kernel's control device, and a directory that nobody else sees for the
 /// nodes that opening one takes. So it depends on nobody who makes nodes in /dev, and leaves none there.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     control: OwnedFd,
     /// A tmpfs that is mounted nowhere.
     nodes: OwnedFd,
@@ -33,7 +33,7 @@ pub struct Control {
 
 impl Control {
     /// Opens the host's control device.
-    pub fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let control = rustix::fs::open(CONTROL, flags, Mode::empty()).map_err(|e| {
             Error::Missing(format!(
@@ -50,7 +50,7 @@ impl Control {
     }
 
     /// Attaches a file to a free device; `name` is what losetup(8) shows.
-    pub fn attach(
+    pub(crate) fn attach(
         &self,
         file: impl AsFd,
         name: &Path,
@@ -95,7 +95,7 @@ impl Control {
 /// An attached loop device. It detaches itself when its last user is gone: this value, whoever has
 /// mounted it, and what may have opened it meanwhile.
 #[derive(Debug)]
-pub struct Loop {
+pub(crate) struct Loop {
     number: u32,
     /// Open, or the device would detach itself.
     device: OwnedFd,
@@ -103,18 +103,18 @@ pub struct Loop {
 
 impl Loop {
     /// Its number.
-    pub fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
     /// Its name in /sys/block.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("loop{}", self.number)
     }
 
     /// Lets go of devices and waits until they are detached. Yields what is still there, and in use
     /// by whom, as far as the kernel says.
-    pub fn detach(loops: Vec<Self>) -> Vec<String> {
+    pub(crate) fn detach(loops: Vec<Self>) -> Vec<String> {
         let numbers: Vec<u32> = loops.iter().map(|l| l.number).collect();
         for device in loops {
             // Whoever may write to a device can have it stay attached (LOOP_SET_STATUS64): a program of

@@ -40,7 +40,7 @@ const LISTS: &[(&str, &str)] = &[
 
 /// A question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
+pub(crate) enum Probe {
     /// To be answered with this text, after the version.
     Text(&'static str),
     /// QMP commands on standard input.
@@ -49,7 +49,7 @@ pub enum Probe {
 
 impl Probe {
     /// The question that a command line asks, if it is one.
-    pub fn find(args: &[OsString]) -> Option<Self> {
+    pub(crate) fn find(args: &[OsString]) -> Option<Self> {
         for (n, arg) in args.iter().enumerate() {
             let value = args.get(n + 1).and_then(|v| v.to_str());
             match arg.to_str()? {
@@ -68,7 +68,7 @@ impl Probe {
     }
 
     /// Answers it.
-    pub fn answer(self, stdin: impl Read, mut stdout: impl Write) -> io::Result<()> {
+    pub(crate) fn answer(self, stdin: impl Read, mut stdout: impl Write) -> io::Result<()> {
         match self {
             Self::Text(HELP | "") => {
                 write!(stdout, "{VERSION}\n{}", if self == Self::Text("") { "" } else { HELP })?

@@ -102,7 +102,7 @@ impl Sign {
 }
 
 /// Says what is missing for a mode; whether a session is possible at all.
-pub fn check(mode: Mode, out: &mut impl Write) -> io::Result<bool> {
+pub(crate) fn check(mode: Mode, out: &mut impl Write) -> io::Result<bool> {
     let mut possible = true;
     let mut complete = true;
     for need in NEEDS {

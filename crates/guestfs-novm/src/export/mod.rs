@@ -31,7 +31,7 @@ const MAX_MESSAGE: u64 = 64 << 10;
 
 /// An image that is served by a process of its own.
 #[derive(Debug)]
-pub struct Export {
+pub(crate) struct Export {
     file: OwnedFd,
     server: Pid,
     ended: PipeReader,
@@ -39,7 +39,7 @@ pub struct Export {
 
 impl Export {
     /// Starts serving an image.
-    pub fn start(image: &Image) -> Result<Self> {
+    pub(crate) fn start(image: &Image) -> Result<Self> {
         let fuse = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| {
                 Error::Missing(format!(
@@ -79,12 +79,12 @@ impl Export {
     }
 
     /// The raw file.
-    pub fn file(&self) -> impl AsFd + '_ {
+    pub(crate) fn file(&self) -> impl AsFd + '_ {
         &self.file
     }
 
     /// Waits until the image is flushed and closed, which it is when nobody uses the file any more.
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         let Self { file, server, ended } = self;
         drop(file);
         let said = message(&ended);

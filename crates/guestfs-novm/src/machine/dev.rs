@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// For whom a /dev is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub(crate) enum Audience {
     /// The daemon and the host's programs that it runs.
     Daemon,
     /// Everybody, in a kernel of the session's own, which may use all loop devices.
@@ -46,7 +46,7 @@ const DIRECTORIES: &[&str] = &["pts", "shm", "disk", "mapper"];
 const SIZE: &CStr = c"mode=755,size=64k,nr_inodes=16384";
 
 /// Makes /dev at this directory, which is empty.
-pub fn make(dev: &Path, audience: Audience) -> Result<()> {
+pub(crate) fn make(dev: &Path, audience: Audience) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("guestfs-novm", dev, "tmpfs", flags, SIZE).on(dev.display())?;
     for dir in DIRECTORIES {
@@ -83,7 +83,7 @@ pub fn make(dev: &Path, audience: Audience) -> Result<()> {
 }
 
 /// Makes a node with exactly this mode.
-pub fn node(path: &Path, kind: FileType, mode: u32, device: u64) -> Result<()> {
+pub(crate) fn node(path: &Path, kind: FileType, mode: u32, device: u64) -> Result<()> {
     let mode = Mode::from_raw_mode(mode);
     match mknodat(CWD, path, kind, mode, device) {
         Ok(()) | Err(Errno::EXIST) => {}

@@ -34,7 +34,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// What the daemon is started with.
 #[derive(Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     /// The client, or what leads to it.
     pub channel: OwnedFd,
     /// It is to say what it does.
@@ -46,7 +46,7 @@ pub struct Daemon {
 }
 
 /// Runs a daemon to its end, with these disks; yields its exit status.
-pub fn run(
+pub(crate) fn run(
     root: Root,
     disks: impl FnOnce() -> Result<Vec<Disk>>,
     daemon: Daemon,
@@ -155,6 +155,6 @@ fn reap(daemon: Pid) -> Option<i32> {
 }
 
 /// As a shell says it: 128 and the signal's number, where a signal ended it.
-pub fn exit_status(status: WaitStatus) -> i32 {
+pub(crate) fn exit_status(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| Some(128 + status.terminating_signal()?)).unwrap_or(1)
 }

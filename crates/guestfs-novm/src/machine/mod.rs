@@ -7,17 +7,17 @@
 
 mod assemble;
 mod confine;
-pub mod dev;
-pub mod init;
+pub(crate) mod dev;
+pub(crate) mod init;
 mod loops;
-pub mod root;
-pub mod settle;
-pub mod uevents;
-pub mod view;
+pub(crate) mod root;
+pub(crate) mod settle;
+pub(crate) mod uevents;
+pub(crate) mod view;
 
 /// Whose kernel it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
+pub(crate) enum Kernel {
     /// The host's: what is done to it outlives the session, and programs of the guest are confined.
     Hosts,
     /// The session's own.

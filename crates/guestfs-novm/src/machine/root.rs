@@ -45,7 +45,7 @@ const WRITABLE: &[&str] = &["proc/sys/vm/drop_caches"];
 /// Where a directory for the new root may be found.
 const PLACES: &[&str] = &["/tmp", "/run", "/mnt", "/var/tmp"];
 /// Where the daemon is in the new root.
-pub const DAEMON: &str = "/guestfsd";
+pub(crate) const DAEMON: &str = "/guestfsd";
 /// Where udevadm may be; there, it is this program.
 const UDEVADM: &[&str] = &["usr/bin/udevadm", "bin/udevadm", "usr/sbin/udevadm", "sbin/udevadm"];
 /// LVM looks at devices itself, for there is no udev.
@@ -56,13 +56,13 @@ const LVM_CONF: &str = "devices {\n\tuse_devicesfile = 0\n\tobtain_device_list_f
 
 /// A root that was made but not yet entered.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     at: PathBuf,
 }
 
 impl Root {
     /// Makes a root in this mount namespace, which has to be the caller's own.
-    pub fn make(daemon: &Path, kernel: Kernel) -> Result<Self> {
+    pub(crate) fn make(daemon: &Path, kernel: Kernel) -> Result<Self> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .on("a private mount namespace")?;
         // Both may be below the directory that is about to be covered.
@@ -134,7 +134,7 @@ impl Root {
     }
 
     /// Shows a directory of the host under another name, which need not be there yet.
-    pub fn show_at(&self, source: &Path, name: &str) -> Result<()> {
+    pub(crate) fn show_at(&self, source: &Path, name: &str) -> Result<()> {
         let copy = tree(source, true)?;
         let target = self.path(name);
         if !target.is_dir() {
@@ -192,7 +192,7 @@ impl Root {
     }
 
     /// Makes it this process's root; the one before is gone.
-    pub fn enter(self) -> Result<()> {
+    pub(crate) fn enter(self) -> Result<()> {
         std::env::set_current_dir(&self.at).on(self.at.display())?;
         // The old root comes to lie on the new one, from where it is taken off.
         rustix::process::pivot_root(".", ".").on("pivot_root")?;

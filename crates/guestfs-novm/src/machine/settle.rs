@@ -7,24 +7,24 @@ use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 /// Where the socket is.
-pub const SOCKET: &str = "/run/guestfs-novm.sock";
+pub(crate) const SOCKET: &str = "/run/guestfs-novm.sock";
 /// The variable that tells the daemon.
-pub const VARIABLE: &str = "GUESTFSD_SETTLE";
+pub(crate) const VARIABLE: &str = "GUESTFSD_SETTLE";
 
 /// The socket that is listened at.
 #[derive(Debug)]
-pub struct Settle(UnixListener);
+pub(crate) struct Settle(UnixListener);
 
 impl Settle {
     /// Listens.
-    pub fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let socket = UnixListener::bind(SOCKET).on(SOCKET)?;
         socket.set_nonblocking(true).on(SOCKET)?;
         Ok(Self(socket))
     }
 
     /// All who ask now.
-    pub fn asking(&self) -> Vec<UnixStream> {
+    pub(crate) fn asking(&self) -> Vec<UnixStream> {
         std::iter::from_fn(|| self.0.accept().ok()).map(|(stream, _)| stream).collect()
     }
 }
@@ -36,6 +36,6 @@ impl AsFd for Settle {
 }
 
 /// What `udevadm` does here, whatever it is asked: waits.
-pub fn wait() -> std::io::Result<()> {
+pub(crate) fn wait() -> std::io::Result<()> {
     UnixStream::connect(SOCKET)?.read_to_end(&mut Vec::new()).map(drop)
 }

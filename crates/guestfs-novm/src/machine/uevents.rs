@@ -8,11 +8,11 @@ use rustix::net::{
 
 /// A socket at which block devices are announced.
 #[derive(Debug)]
-pub struct Uevents(OwnedFd);
+pub(crate) struct Uevents(OwnedFd);
 
 impl Uevents {
     /// Listens. Announcements go to network namespaces of the first user namespace only.
-    pub fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::KOBJECT_UEVENT);
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)
@@ -23,7 +23,7 @@ impl Uevents {
     }
 
     /// Reads all that there is; whether any was about a block device, or some were lost.
-    pub fn any_block(&self) -> bool {
+    pub(crate) fn any_block(&self) -> bool {
         let mut message = [0; 8192];
         let mut found = false;
         loop {

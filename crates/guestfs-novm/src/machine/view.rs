@@ -40,7 +40,7 @@ const IDENTITY: &[(&str, &str)] =
 
 /// A disk of the client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Disk {
+pub(crate) struct Disk {
     /// What the kernel calls it.
     pub kernel: String,
     /// Its label.
@@ -63,7 +63,7 @@ struct Device {
 
 /// What is shown, and what was shown before.
 #[derive(Debug)]
-pub struct View {
+pub(crate) struct View {
     /// Each with its directory in sysfs.
     disks: Vec<(Disk, PathBuf)>,
     shown: BTreeMap<String, Device>,
@@ -84,7 +84,7 @@ const DEV_CONFINED: &[(&str, Shown)] = &[("/dev", Shown::All), (confine::DEV, Sh
 
 impl View {
     /// Begins to show these disks. From here on the kernel's names are out of sight.
-    pub fn new(disks: Vec<Disk>, kernel: Kernel) -> Result<Self> {
+    pub(crate) fn new(disks: Vec<Disk>, kernel: Kernel) -> Result<Self> {
         let mut found = Vec::with_capacity(disks.len());
         for disk in disks {
             let link = Path::new("/sys/class/block").join(&disk.kernel);
@@ -109,12 +109,12 @@ impl View {
     }
 
     /// All that is shown, in /dev.
-    pub fn devices(&self) -> Vec<PathBuf> {
+    pub(crate) fn devices(&self) -> Vec<PathBuf> {
         self.shown.keys().map(|name| Path::new("/dev").join(name)).collect()
     }
 
     /// Shows what the kernel has now.
-    pub fn sync(&mut self) -> Result<()> {
+    pub(crate) fn sync(&mut self) -> Result<()> {
         self.show(self.scan())?;
         if self.add_partitions() {
             self.show(self.scan())?;

@@ -87,7 +87,7 @@ pub(super) fn cover() -> io::Result<()> {
 pub(super) fn give_up() -> io::Result<()> {
     #[allow(clippy::cast_possible_truncation)] // There are a few instructions.
     let program = libc::sock_fprog {
-        len: NO_KEYS.len() as libc::c_ushort,
+        len: u16::try_from(NO_KEYS.len()).unwrap_or(0),
         filter: NO_KEYS.as_ptr().cast_mut(),
     };
     // SAFETY: the kernel copies the instructions, and writes nothing.
