@@ -1,4 +1,4 @@
-//! The command line: of a user, and of libguestfs, which believes to start QEMU.
+//! The command line: as a user types it, and as libguestfs writes it to start QEMU.
 //!
 //! Options of QEMU have one dash, ours two.
 
@@ -143,7 +143,7 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
     let channel = UnixStream::connect(&path).on(path.display())?;
     if machine.as_ref().is_ok_and(|m| m.rescue) {
         let reason = Error::Usage(
-            "virt-rescue is a shell in a VM, and here is none: use guestfish, whose commands sh and \
+            "virt-rescue needs a VM, and this program starts none: use guestfish, whose commands sh and \
              command run programs of the guest, or run virt-rescue without guestfs-novm"
                 .into(),
         );

@@ -1,7 +1,7 @@
 //! What a client needs in its environment for libguestfs to start this program in place of QEMU.
 //!
 //! libguestfs wants an appliance: with a "fixed appliance" in a directory it neither looks for
-//! supermin nor builds anything. There is one made here, of four files, none of which is used.
+//! supermin nor builds anything. This module makes one of four files, none of which is used.
 
 use crate::daemon;
 use crate::error::{Context, Error, Result};

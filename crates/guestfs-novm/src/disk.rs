@@ -1,7 +1,7 @@
 //! An image as a disk: a whole number of sectors, served by `backstore` or by an NBD server.
 //!
-//! What is behind the end of an image whose last sector is not whole reads as zeroes; the image grows when
-//! that is written.
+//! If the last sector of an image is not whole, the rest of it reads as zeroes; the image grows when that rest
+//! is written.
 
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Kind};

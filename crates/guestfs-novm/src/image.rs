@@ -133,7 +133,7 @@ fn kind_of(format: &str, path: &Path) -> Result<Kind> {
     }
 }
 
-/// The format of a file that nobody has said.
+/// Finds the format of a file by its first bytes.
 fn probe(file: &File) -> std::io::Result<&'static str> {
     let mut head = [0; 80];
     let mut have = 0;

@@ -1,7 +1,7 @@
 //! Stands in for the hypervisor that libguestfs starts, so that unmodified clients work with no virtual
 //! machine: `guestfsd` runs in namespaces on this host, or in User-Mode Linux.
 //!
-//! # The way of a launch
+//! # How a launch works
 //!
 //! libguestfs asks QEMU what it can ([`probe`]), then starts it with drives and a socket ([`qemu`]).
 //! Images are looked at ([`image`]); raw ones become loop devices ([`loopdev`]), others, and those
@@ -9,13 +9,13 @@
 //! made, with the disks under the client's names ([`machine`]), and there the daemon serves the
 //! socket ([`instant`]).
 //!
-//! What cannot be served is refused where the client hears it ([`refusal`]).
+//! A session that cannot start is refused with an error that the client shows ([`refusal`]).
 //!
 //! In the other mode ([`uml`]) the same root and devices are made in User-Mode Linux, by this program
 //! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
 //!
-//! What comes in is the client's command line and, through it, images that may be hostile: what is
-//! read of them here is their first bytes, partition tables ([`partitions`]), and what `backstore` reads.
+//! Input is the client's command line and the images that it names, which may be hostile. This program reads
+//! their first bytes and partition tables ([`partitions`]); the rest is read by `backstore`.
 
 pub mod cli;
 mod client;

@@ -1,4 +1,4 @@
-//! Loop devices: a file as a disk of the host's kernel, with partitions, until it is let go.
+//! Loop devices: a file as a disk of the host's kernel, with partitions, until it is detached.
 
 use crate::error::{Context, Error, Result};
 use crate::sys;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(2);
 
 /// Where loop devices come from: the kernel's control device, and a directory that nobody else sees for the
-/// nodes that opening one takes. So it depends on nobody who makes nodes in /dev, and leaves none there.
+/// nodes that opening one takes. So it does not depend on udev, and leaves no nodes in /dev.
 #[derive(Debug)]
 pub(crate) struct Control {
     control: OwnedFd,
@@ -92,8 +92,8 @@ impl Control {
     }
 }
 
-/// An attached loop device. It detaches itself when its last user is gone: this value, whoever has
-/// mounted it, and what may have opened it meanwhile.
+/// An attached loop device. It detaches itself when its last user is gone: this value, a mount,
+/// or another program that has opened it.
 #[derive(Debug)]
 pub(crate) struct Loop {
     number: u32,
@@ -112,13 +112,13 @@ impl Loop {
         format!("loop{}", self.number)
     }
 
-    /// Lets go of devices and waits until they are detached. Yields what is still there, and in use
+    /// Closes devices and waits until they are detached. Yields what is still there, and in use
     /// by whom, as far as the kernel says.
     pub(crate) fn detach(loops: Vec<Self>) -> Vec<String> {
         let numbers: Vec<u32> = loops.iter().map(|l| l.number).collect();
         for device in loops {
-            // Whoever may write to a device can have it stay attached (LOOP_SET_STATUS64): a program of
-            // the guest, too. What is not attached any more needs nothing.
+            // A program of the guest may have cleared the flag with LOOP_SET_STATUS64. An error means that
+            // the device is detached already.
             sys::loop_clear(&device.device).ok();
         }
         let deadline = Instant::now() + PATIENCE;

@@ -2,7 +2,7 @@
 //! of it, which is drives, channel, kernel command line and network.
 //!
 //! A drive is described by `-drive`, or by `-blockdev` (key=value or JSON, nested or by the names of
-//! other nodes), and becomes a disk by the `-device` that names it. All else is skipped.
+//! other nodes), and becomes a disk by the `-device` that names it. Everything else is ignored.
 
 use crate::error::{Error, Result};
 use crate::nbd::Server;
@@ -134,7 +134,7 @@ impl Machine {
     }
 }
 
-/// The socket at which the client waits for the daemon, whatever else the command line says.
+/// The socket at which the client waits for the daemon, even if the rest cannot be read.
 pub fn channel(args: &[OsString]) -> Result<PathBuf> {
     let chardevs = args.windows(2).filter(|pair| pair[0] == "-chardev");
     let mut paths = chardevs.filter_map(|pair| {

@@ -1,8 +1,8 @@
-//! A session that cannot be: each call is answered with the reason.
+//! A session that cannot start: each call is answered with the reason.
 //!
-//! libguestfs throws away what its hypervisor writes, and of a launch that fails it says only that it did,
-//! with general advice. An error of a call it shows, or hands to its caller, as it is. So the launch
-//! succeeds here, and the first call fails with what is wrong.
+//! libguestfs discards what its hypervisor writes. If a launch fails, it prints general advice without the
+//! reason. It shows the error of a call unchanged. So the launch succeeds here, and the first call fails
+//! with the reason.
 
 use crate::error::Error;
 use crate::sys::{self, Signals};
@@ -26,8 +26,8 @@ pub(crate) fn refuse(channel: &UnixStream, signals: &Signals, reason: &Error) ->
     serve(&mut Channel { stream: channel, signals }, reason)
 }
 
-/// The same for a client that makes no calls but shows the console (virt-rescue): it is told there, and the console
-/// ends.
+/// The same for a client that shows the console and makes no calls (virt-rescue): the reason is written to the
+/// console, which is then closed.
 pub(crate) fn refuse_on_console(
     channel: &UnixStream,
     signals: &Signals,
@@ -138,7 +138,7 @@ fn read(channel: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     if whole { Ok(Some(message)) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// An error with this text, or a result that is none.
+/// An error with this text, or an empty result.
 fn reply(call: &Header, reason: Option<&String>) -> io::Result<Vec<u8>> {
     // The length comes first.
     let mut message = vec![0; 4];

@@ -16,8 +16,8 @@ static CLIENT: OnceLock<File> = OnceLock::new();
 /// is to be had.
 pub(crate) fn to_parent_too() {
     let Some(parent) = rustix::process::getppid() else { return };
-    // The descriptor itself, so that in a file each writes behind the other; who may not have that may
-    // open the file (no socket) once more.
+    // The descriptor itself, so that both append to a file at the same position. If that is not allowed, the
+    // file (not a socket) can be opened again.
     let own = pidfd_open(parent, PidfdFlags::empty())
         .and_then(|pidfd| pidfd_getfd(pidfd, 2, PidfdGetfdFlags::empty()));
     let again = || {
@@ -30,15 +30,15 @@ pub(crate) fn to_parent_too() {
     }
 }
 
-/// Says it to whoever reads the log.
+/// Writes an error to the log.
 pub(crate) fn to_log(error: &Error) {
     io::stderr().write_all(line(error).as_bytes()).ok();
 }
 
-/// Says it.
+/// Writes an error to the log and to the client's standard error.
 pub(crate) fn report(error: &Error) {
     to_log(error);
-    // Not waiting for whoever should read a pipe or look at a terminal.
+    // Skipped if writing would block.
     let takes = |file: &&File| {
         let mut fds = [PollFd::new(*file, PollFlags::OUT)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n == 1)

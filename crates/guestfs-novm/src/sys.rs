@@ -51,14 +51,14 @@ pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
 
 /// Moves this process (for a PID namespace: its children) into new namespaces.
 pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
-    // SAFETY: descriptors stay shared as they are; namespaces are no memory.
+    // SAFETY: descriptors stay shared as they are; namespaces do not affect memory.
     unsafe { rustix::thread::unshare_unsafe(namespaces) }.map_err(Into::into)
 }
 
 /// Signals that end a session.
 pub const ENDING: &[libc::c_int] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// Signals as something to be read; they are blocked for what is else their effect.
+/// Signals that are read from a descriptor; they are blocked, so their usual effect does not occur.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
 
@@ -91,7 +91,7 @@ impl AsFd for Signals {
     }
 }
 
-/// Has all signals do what they do: for programs that are started, which inherit what is blocked.
+/// Unblocks all signals: for programs that are started, which inherit the mask.
 pub fn unblock_all() -> io::Result<()> {
     let set = signal_set(&[]);
     // SAFETY: the set is initialised; the old mask is not asked for.

@@ -224,7 +224,7 @@ fn garbage_in_place_of_tables_and_images_is_an_error_and_no_more() {
     let mut script = String::new();
     let mut checks = "run\nlist-devices\nlist-partitions\n-list-filesystems\n".to_owned();
     // A GPT whose entries are damaged, an MBR whose extended partitions go round in circles, and heads of squashfs,
-    // ISO 9660, LUKS, LVM, swap and a Windows registry, with nothing behind.
+    // ISO 9660, LUKS, LVM, swap and a Windows registry, with nothing after them.
     let gpt = sparse(&host, "0.img", 8);
     run("/usr/sbin/sgdisk", "gdisk", &["-n", "1:2048:4096", gpt.to_str().unwrap()]);
     File::options().write(true).open(&gpt).unwrap().write_all_at(&[0xff; 100], 1024).unwrap();

@@ -259,7 +259,7 @@ fn an_empty_file_is_a_disk_without_sectors() {
 }
 
 #[test]
-fn virt_rescue_is_told_at_once_that_there_is_no_shell() {
+fn virt_rescue_is_told_at_once_that_there_is_no_vm() {
     let host = host();
     let disk = host.ext4("a.img");
     // It wants a terminal, which script(1) has.
@@ -267,6 +267,6 @@ fn virt_rescue_is_told_at_once_that_there_is_no_shell() {
     let command = format!("{novm} --instant -- virt-rescue --format=raw -a {}", disk.display());
     let text =
         run("/usr/bin/timeout", "bsdutils", &["60", "script", "-qec", &command, "/dev/null"]);
-    assert!(text.contains("guestfs-novm: virt-rescue is a shell in a VM"), "{text}");
+    assert!(text.contains("guestfs-novm: virt-rescue needs a VM"), "{text}");
     host.nothing_is_left();
 }

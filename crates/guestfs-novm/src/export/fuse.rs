@@ -59,7 +59,7 @@ impl Files {
 
 impl Filesystem for Files {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Either says what is possible; whatever comes of it will do.
+        // Each fails with the limit of the kernel, which then applies.
         config.set_max_write(MAX_REQUEST).ok();
         config.set_max_readahead(MAX_REQUEST).ok();
         config.set_max_background(MAX_BACKGROUND).ok();

@@ -1,7 +1,7 @@
-//! Images that are not raw, as raw files: `backstore` behind FUSE, in a process of its own.
+//! Images that are not raw, as raw files: `backstore` through FUSE, in a process of its own.
 //!
-//! The filesystem has one file, and is mounted nowhere: whoever has the file open holds all
-//! there is of it, and when the last of them is gone (the loop device on it), so is the filesystem,
+//! The filesystem has one file, and is mounted nowhere: it exists as long as someone has the file
+//! open. When the last user is gone (the loop device on it), so is the filesystem,
 //! and the process that serves it flushes, closes the image and ends. Nothing needs to be cleaned
 //! up, even after SIGKILL. That process must be another one than those that hold the loop device: one that
 //! ends waits until its devices are flushed, which it could not serve any more.
@@ -117,7 +117,7 @@ fn message(pipe: &PipeReader) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The process that serves: until nobody uses the file, whatever becomes of its parent.
+/// The serving process: it runs until nobody uses the file, even if its parent ends before.
 fn serve(image: &Image, fuse: OwnedFd, mut parent: PipeWriter) -> Result<()> {
     // Whatever else the parent has open is to end with the parent.
     sys::close_all_but(&[0, 1, 2, fuse.as_raw_fd(), parent.as_raw_fd()]).on("descriptors")?;

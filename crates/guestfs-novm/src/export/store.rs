@@ -34,7 +34,7 @@ pub(super) fn open_and_serve(
     served.on("the engine of I/O")?
 }
 
-/// Serves until there is nobody to serve, many requests at a time.
+/// Serves requests, many at a time, until all senders are gone.
 async fn serve(disk: &Disk, mut requests: Receiver<Request>) {
     let mut running = TaskSet::new();
     loop {

@@ -47,7 +47,7 @@ fn is_member(device: &File, size: u64) -> Option<bool> {
     }))
 }
 
-/// Runs a program; what it cannot do the client finds out.
+/// Runs a program. If it fails, the client finds the array or volume group missing.
 fn run((program, arguments): (&str, &[&str]), environment: &[(&str, &str)]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().copied());

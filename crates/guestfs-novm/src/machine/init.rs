@@ -94,8 +94,7 @@ pub(crate) fn run(
     }
 }
 
-/// Gives up for good what neither the daemon nor the programs that it runs need, and the whole host would
-/// feel: booting, loading modules, setting the clock, access to its ports, programs in its kernel.
+/// Permanently drops what neither the daemon nor its programs need and what affects the whole host: booting, loading modules, setting the clock, access to its ports, programs in its kernel.
 fn drop_capabilities() -> Result<()> {
     let capabilities = [
         CapabilitySet::SYS_BOOT,

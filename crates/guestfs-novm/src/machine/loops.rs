@@ -65,7 +65,7 @@ impl Loops {
         own.into_iter().chain(self.asking.iter().map(|a| PollFd::new(&a.stream, PollFlags::IN)))
     }
 
-    /// Serves whoever asks, and hides what is not this session's any more.
+    /// Answers requests, and hides devices that no longer belong to this session.
     pub(super) fn serve(&mut self) -> Result<()> {
         while let Ok((stream, _)) = self.listener.accept() {
             if self.asking.len() < MAX_ASKING && stream.set_nonblocking(true).is_ok() {
@@ -84,12 +84,12 @@ impl Loops {
                         }
                         Err(text) => format!("{text}\n"),
                     };
-                    // A line fits into the socket, or else nobody reads it.
+                    // One line always fits into the socket's buffer; if not, the client does not read.
                     if asking.stream.write_all(answer.as_bytes()).is_ok() {
                         self.asking.push(asking);
                     }
                 }
-                // It has hung up, or does what makes no sense.
+                // It has hung up, or breaks the protocol.
                 _ => {}
             }
         }

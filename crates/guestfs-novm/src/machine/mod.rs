@@ -1,4 +1,4 @@
-//! The machine that the daemon believes to be in: a root, devices, and a process 1.
+//! The machine as the daemon sees it: a root, devices, and a process 1.
 //!
 //! The same for namespaces on this host and for User-Mode Linux. [`root`] makes a root directory of the
 //! host's programs and nothing else of it, [`dev`] its /dev, [`confine`] what programs of the guest see, [`view`] shows disks under the names

@@ -40,7 +40,7 @@ const DIRECTORIES: &[(&str, u32)] = &[
 ];
 /// Files of /proc that concern the whole host: not to be written by the guest's programs.
 const HOSTS: &[&str] = &["proc/sys", "proc/sysrq-trigger", "proc/irq", "proc/bus", "proc/fs"];
-/// ... save what a procedure of the daemon writes.
+/// ... except what a procedure of the daemon writes.
 const WRITABLE: &[&str] = &["proc/sys/vm/drop_caches"];
 /// Where a directory for the new root may be found.
 const PLACES: &[&str] = &["/tmp", "/run", "/mnt", "/var/tmp"];

@@ -35,7 +35,7 @@ impl AsFd for Settle {
     }
 }
 
-/// What `udevadm` does here, whatever it is asked: waits.
+/// What `udevadm` does here, with any arguments: it waits.
 pub(crate) fn wait() -> std::io::Result<()> {
     UnixStream::connect(SOCKET)?.read_to_end(&mut Vec::new()).map(drop)
 }

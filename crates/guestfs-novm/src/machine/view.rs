@@ -149,7 +149,7 @@ impl View {
         }
         let mut text = String::from("major minor  #blocks  name\n\n");
         for (name, d) in &self.shown {
-            // A text in memory takes whatever is written.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "{:4}  {:7} {:10} {name}", d.major, d.minor, d.sectors / 2);
         }
         fs::write(PARTITIONS, text).on(PARTITIONS)
@@ -241,7 +241,7 @@ impl View {
         for (shown, device) in &self.shown {
             let disk = device.disk.and_then(|i| Some((i, &self.disks.get(i)?.0)));
             let Some(link) = disk.and_then(|(i, disk)| name(i, disk)) else { continue };
-            // A label is the client's text: one that is no file name is none.
+            // A label is any text from the client; only one that is a file name gets a link.
             if link.is_empty() || link.len() > 200 || link.contains('/') || link.starts_with('.') {
                 continue;
             }

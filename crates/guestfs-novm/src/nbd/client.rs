@@ -176,7 +176,7 @@ impl Nbd {
 
     /// Brings what was written to stable storage. A server that cannot flush has no cache.
     pub fn flush(&self) -> Done {
-        // Where it is all there, a server that has gone is no matter.
+        // Without unflushed writes, a lost connection loses nothing.
         if self.dirty.get() {
             if self.flags & CAN_FLUSH != 0 {
                 self.request(FLUSH, 0, 0, 0, &[], &mut [])?;
@@ -192,7 +192,7 @@ impl Nbd {
     pub fn close(self) -> String {
         if let Some(mut connection) = self.connection.take() {
             connection.deadline = Instant::now() + NEGOTIATION;
-            // Nobody is interested any more.
+            // The result does not matter: everything was flushed before.
             connection.send(DISCONNECT, 0, 0, 0, &[]).ok();
         }
         self.name

@@ -1,10 +1,9 @@
-//! Disks that an NBD server has: where one is ([`Server`], as a client's command line says it), and what is read and
-//! written there ([`Nbd`]).
+//! Disks on NBD servers: the address of a server ([`Server`]), and the connection to it ([`Nbd`]).
 //!
 //! The protocol is that of doc/proto.md of <https://github.com/NetworkBlockDevice/nbd>: fixed newstyle negotiation,
-//! simple replies, no TLS. A server is not trusted: what it sends is bounded, and whatever it does, a request
-//! ends. Once the connection has failed, every request fails; it is not made anew, for what was written
-//! before may be lost.
+//! simple replies, no TLS. A server is not trusted: what it sends is bounded in size, and every request in
+//! time. Once the connection has failed, every request fails. There is no reconnecting, because what was
+//! written before may be lost.
 
 mod client;
 

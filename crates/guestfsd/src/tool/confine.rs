@@ -83,7 +83,7 @@ pub(super) fn cover() -> io::Result<()> {
     Ok(mount(c"none", c"/", c"tmpfs", flags, c"mode=755,size=4k")?)
 }
 
-/// Gives up rights for good, in this process and all that it starts.
+/// Permanently drops rights, for this process and all that it starts.
 pub(super) fn give_up() -> io::Result<()> {
     #[allow(clippy::cast_possible_truncation)] // There are a few instructions.
     let program = libc::sock_fprog {
