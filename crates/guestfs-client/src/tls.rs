@@ -31,7 +31,7 @@ impl TlsStream {
         let config = certificates.client().map_err(io::Error::other)?;
         let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let socket = TcpStream::connect((host, port))?;
-        // Calls are whole: nothing is gained by waiting for more.
+        // Calls are sent whole: waiting for more would only delay them.
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut stream = StreamOwned::new(connection, socket);
@@ -84,7 +84,7 @@ impl Stream for TlsStream {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        // So that the daemon knows that nothing was cut off. It may be gone.
+        // Tells the daemon that the connection was not cut off. The daemon may be gone already.
         self.0.conn.send_close_notify();
         self.0.flush().ok();
     }

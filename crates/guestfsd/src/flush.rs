@@ -1,8 +1,8 @@
 //! Getting what was written onto the disks, and remembering when that failed.
 //!
-//! The kernel tells of a failed write once. The pages count as clean from then on, and the next sync succeeds,
-//! with the data lost. So whatever flushes does it here: a filesystem or device that has failed once fails for
-//! the rest of the session.
+//! The kernel reports a failed write once. After that the pages are clean, and the next sync succeeds although
+//! the data is lost. All flushing is therefore done here: a filesystem or device that has failed once keeps
+//! failing for the rest of the session.
 
 use crate::error::{Context, Error, Result};
 use crate::mounts::{self, Mount};
@@ -64,7 +64,7 @@ impl Session {
 
     /// Flushes what is mounted in the sysroot there, and in directories below.
     pub(crate) fn flush_mounts(&mut self, at: &Path) -> Result<()> {
-        // Of a machine's own filesystems, some may never answer: `sync` is for them.
+        // Some of the machine's own filesystems may never answer: they are left to sync(2).
         if self.serves_machine() {
             return Ok(());
         }
@@ -94,9 +94,9 @@ impl Session {
                 flushed = flushed.and(self.flush_device(&device));
             }
         }
-        // What neither of them is, without hearing of errors.
+        // Everything else. sync(2) reports no errors.
         rustix::fs::sync();
-        // What is not mounted any more is lost as well.
+        // Data of a filesystem that was unmounted since is lost as well.
         flushed.and(self.failed_flushes().any())
     }
 
@@ -123,7 +123,7 @@ impl Session {
     }
 }
 
-/// What a filesystem that cannot even be opened is an error of: it may have shut itself down.
+/// The error of a filesystem whose root cannot be opened: it may have shut itself down.
 fn lost(e: Raw, name: &OsStr) -> Error {
     let errno = Errno::from_raw(e.raw_os_error());
     Error::new(errno, format!("{}: cannot be synced", errno.describe())).within(name)

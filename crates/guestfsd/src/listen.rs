@@ -5,7 +5,7 @@
 //! | listener | who may connect |
 //! |---|---|
 //! | `unix:PATH` | the daemon's own user and root, by what the kernel says of the peer |
-//! | `tcp:HOST:PORT` | who shows a certificate of the authority in the TLS handshake ([`guestfs_tls`]) |
+//! | `tcp:HOST:PORT` | clients that show a certificate of the authority in the TLS handshake ([`guestfs_tls`]) |
 //! | `vsock:CID:PORT` | the machines whose CIDs are named |
 //!
 //! What a client may do then is said in [`crate::reach`].
@@ -122,7 +122,7 @@ impl Listener {
         match &address.kind {
             Kind::Unix(path) => local::Local::bind(Path::new(path)).on(address).map(Self::Unix),
             Kind::Tcp(host) => {
-                // What is wrong with the files is said now, and not to the first client.
+                // Errors in the files are reported now, not when the first client connects.
                 let (directory, names) = admission.tls()?;
                 directory.server(&names)?;
                 if let Err(e) = directory.check_server() {
@@ -165,9 +165,9 @@ impl Listener {
             }
             Self::Tcp(l) => {
                 let (stream, _) = l.accept()?;
-                // Replies are whole: nothing is gained by waiting for more.
+                // Replies are sent whole: waiting for more would only delay them.
                 stream.set_nodelay(true)?;
-                // A client whose machine is gone is not waited for for ever.
+                // Notices a client whose machine has gone away.
                 rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
                 Ok((stream.into(), Stage::Tls))
             }
@@ -201,7 +201,7 @@ pub(crate) fn serve(address: &Address, admission: &Admission, config: &Config) -
             continue;
         }
         tracing::error!(error = %e, "a client was turned away");
-        // Out of descriptors or processes: that does not pass at once.
+        // Out of descriptors or processes: trying again at once would not help.
         let scarce = [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM];
         if e.raw_os_error().is_some_and(|errno| scarce.contains(&errno)) {
             std::thread::sleep(std::time::Duration::from_millis(100));

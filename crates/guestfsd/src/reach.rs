@@ -1,9 +1,9 @@
 //! What reaches outside of the guest: refused to clients of a listener.
 //!
-//! In an appliance the machine is the client's own, and nothing of it is worth protecting. Clients of a listener
-//! are guests on a machine that has other work. They may do what they like to its disks (but the one that
-//! holds `/`) and to what is on them; with `-r`, to its files. They do not get a shell, processes, modules, the
-//! log, or files of the daemon: unless the daemon was started with `--allow-host-access`.
+//! In an appliance the machine belongs to the client, and nothing on it needs protection. A daemon that listens
+//! runs on a machine that has other work to do. Its clients may read and change the machine's disks (except the
+//! one that holds `/`) and what is on them; with `-r`, its files. They cannot run programs, load modules, read the
+//! kernel's log or write the daemon's files, unless the daemon was started with `--allow-host-access`.
 //!
 //! | started with | sysroot | what reaches outside |
 //! |---|---|---|
@@ -49,7 +49,7 @@ const PROCEDURES: &[(&str, &str)] = &[
     ("swapon_label", SWAP),
     ("swapon_uuid", SWAP),
 ];
-/// With the rights of root, its devices and its /proc: chroot keeps none of that away.
+/// As root, with the machine's devices and /proc: chroot does not protect them.
 const PROGRAM: &str = "runs programs as root of this machine";
 const NETWORK: &str = "uses the network of this machine";
 const SWAP: &str = "changes where this machine swaps to";

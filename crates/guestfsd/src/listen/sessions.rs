@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdout};
 
 /// Most sessions at a time.
 const MAX_SESSIONS: usize = 256;
-/// Most clients at a time that have yet to say who they are. One more, and the oldest of them has to go: those
-/// that say nothing are not to keep others away.
+/// Most clients at a time that have not proven who they are. When one more connects, the oldest of them is
+/// disconnected, so that silent clients do not keep others out.
 const MAX_UNPROVEN: usize = 32;
 
 /// The sessions of a listener, oldest first.
@@ -22,13 +22,13 @@ struct Running {
     child: Child,
     /// Readable when the process has ended.
     end: OwnedFd,
-    /// As long as the client has yet to say who it is: readable when it has, or never will.
+    /// Present until the client has proven who it is; becomes readable when it has, or has failed.
     proof: Option<ChildStdout>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Its own end kills what it has started. It is waited for at once: that takes the kernel no time.
+        // When it ends, so do the processes that it started. A killed process ends at once.
         self.child.kill().ok();
         self.child.wait().ok();
     }
