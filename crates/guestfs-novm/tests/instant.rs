@@ -238,10 +238,7 @@ fn device_nodes_of_a_guest_do_not_work() {
     );
     let output = host.session(&script);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && stderr.contains("pread: /zero: Permission denied"),
-        "{stderr}"
-    );
+    assert!(!output.status.success() && stderr.contains("/zero: Permission denied"), "{stderr}");
 }
 
 #[test]
