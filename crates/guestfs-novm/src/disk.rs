@@ -44,7 +44,7 @@ impl Store {
             ..OpenOptions::default()
         };
         let store = backstore::open(&format!("{subtype}/{path}"), &options).await;
-        store.map(Self::Image).map_err(|e| Error::Usage(e.to_string()))
+        store.map(Self::Image).map_err(Error::Open)
     }
 
     fn size(&self) -> u64 {
@@ -162,12 +162,16 @@ impl Disk {
         self.store.flush().await
     }
 
-    /// Flushes and closes the image.
+    /// Flushes and closes the image. It is closed even where it cannot be flushed.
+    ///
+    /// # Errors
+    /// [`Error::Unsaved`], of what failed first.
     pub async fn close(self) -> Result<()> {
         match self.store {
             Store::Image(store) => {
                 let flushed = if self.read_only { Ok(()) } else { store.flush().await };
-                flushed.and(store.close().await).map_err(|e| Error::Usage(e.to_string()))
+                let closed = store.close().await;
+                flushed.and(closed).map_err(Error::Unsaved)
             }
             Store::Nbd(server) => {
                 let flushed = if self.read_only { Ok(()) } else { server.flush() };
@@ -186,5 +190,24 @@ fn errno(error: &backstore::Error) -> i32 {
         ErrorKind::Unsupported(_) => libc::EOPNOTSUPP,
         ErrorKind::InUse => libc::EBUSY,
         ErrorKind::Invalid(_) => libc::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use io_engine::{Backend, Engine};
+
+    #[test]
+    fn what_fails_is_not_the_fault_of_a_command_line() {
+        let path = "/nonexistent/disk".into();
+        let locking = backstore::Locking::default();
+        let image =
+            Image { path, server: None, sector: 512, kind: Kind::Raw, read_only: false, locking };
+        let opened = Engine::new(Backend::Auto).unwrap().block_on(Disk::open(&image)).unwrap();
+        let Err(Error::Open(e)) = opened else { panic!("{opened:?}") };
+        assert_eq!(e.errno(), Some(libc::ENOENT));
+        let lost = Error::Unsaved(e).to_string();
+        assert!(lost.contains("/nonexistent/disk") && lost.contains("may be lost"), "{lost}");
     }
 }

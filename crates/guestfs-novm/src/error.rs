@@ -18,6 +18,15 @@ pub enum Error {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// An image cannot be opened.
+    #[error(transparent)]
+    Open(backstore::Error),
+    /// An image was not flushed or not closed: what was acknowledged is not known to be stored.
+    #[error("{0}: what was written to this image may be lost in part; check it before you use it")]
+    Unsaved(backstore::Error),
+    /// Either of these, as the process that serves an image told of it.
+    #[error("{0}")]
+    Served(String),
     /// Something that this host does not have, and how to get it.
     #[error("{0}")]
     Missing(String),

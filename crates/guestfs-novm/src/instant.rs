@@ -72,7 +72,9 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
     let mut session = Session { child: Some(child), loops: Vec::new(), exports: Vec::new() };
     session.attach(machine, &images, tell)?;
     // From here on the daemon has the channel.
-    Ok(session.wait(&signals, watched).unwrap_or_else(|e| {
+    let ended = session.wait(&signals, watched);
+    let ended = ended.and_then(|status| session.end().map(|()| status));
+    Ok(ended.unwrap_or_else(|e| {
         report(&e);
         1
     }))
@@ -204,9 +206,11 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
+impl Session {
+    /// Takes everything down. The error that is returned is the last one; others are reported.
+    fn end(&mut self) -> Result<()> {
         self.kill();
+        let mut result = Ok(());
         let left = Loop::detach(std::mem::take(&mut self.loops));
         for device in &left {
             writeln!(io::stderr(), "guestfs-novm: {device}").ok();
@@ -214,9 +218,20 @@ impl Drop for Session {
         for export in self.exports.drain(..) {
             // A server whose device is still used goes on until it is not.
             let closed = if left.is_empty() { export.close() } else { Ok(()) };
-            if let Err(e) = closed {
-                report(&e);
+            if let Err(e) = closed
+                && let Err(earlier) = std::mem::replace(&mut result, Err(e))
+            {
+                report(&earlier);
             }
+        }
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            report(&e);
         }
     }
 }

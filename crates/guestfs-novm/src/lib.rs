@@ -23,6 +23,8 @@ pub mod daemon;
 pub mod disk;
 pub mod error;
 mod export;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod image;
 mod instant;
 mod loopdev;

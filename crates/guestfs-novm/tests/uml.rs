@@ -49,6 +49,16 @@ fn a_disk_is_looked_at_beside_a_running_vm_and_keeps_none_from_starting() {
 }
 
 #[test]
+fn a_kernel_that_ends_before_it_has_its_disks_ends_the_session() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let mut client = host.command(&format!("add {} format:raw\nrun\n", disk.display()));
+    let output = client.env("GUESTFS_NOVM_UML", "/bin/true").output().unwrap();
+    assert!(!output.status.success());
+    host.nothing_is_left();
+}
+
+#[test]
 fn nothing_is_left_when_the_program_is_killed() {
     let host = host();
     let disk = host.ext4("a.img");

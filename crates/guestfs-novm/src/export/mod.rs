@@ -65,7 +65,7 @@ impl Export {
         if !matches!((&from_server).read(&mut opened), Ok(1)) || opened != OPENED {
             waitpid(Some(server), WaitOptions::empty()).ok();
             let rest = message(&from_server);
-            return Err(Error::Usage(format!("{}{rest}", char::from(opened[0]))));
+            return Err(Error::Served(format!("{}{rest}", char::from(opened[0]))));
         }
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -89,7 +89,7 @@ impl Export {
         drop(file);
         let said = message(&ended);
         waitpid(Some(server), WaitOptions::empty()).on("the server of an image")?;
-        if said.is_empty() { Ok(()) } else { Err(Error::Usage(said)) }
+        if said.is_empty() { Ok(()) } else { Err(Error::Served(said)) }
     }
 }
 

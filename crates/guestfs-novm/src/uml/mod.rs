@@ -7,6 +7,9 @@
 
 pub mod guest;
 mod modules;
+// build.rs makes a library of it; see there.
+#[cfg(all(clippy, target_arch = "x86_64"))]
+mod xstate;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
@@ -24,7 +27,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::UnshareFlags;
 use std::io::{self, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -122,20 +125,31 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
         }
         Fork::Parent(child) => child,
     };
-    let mut session = Session { child: Some(child), threads: Vec::new(), _work: work };
+    let mut session =
+        Session { child: Some(child), threads: Vec::new(), sockets: Vec::new(), _work: work };
     let mut devices = devices.into_iter();
     let console = devices.next();
     for ((listener, image), drive) in devices.zip(images).zip(&machine.drives) {
+        let socket = listener.local_addr().on("a socket")?;
         session.threads.push(disk(listener, image, drive.sector, drive.serial.clone())?);
+        session.sockets.push(socket);
     }
     // From here on the daemon has the channel.
     if let Some(listener) = console {
-        let mut console = Console::new(channel).on("the channel")?;
+        let console = Console::new(channel).on("the channel")?;
         // Ends with UML, or else with this process.
         let thread = std::thread::Builder::new().name("console".into());
-        thread.spawn(move || vhost::run(&listener, &mut console)).on("a thread")?;
+        thread
+            .spawn(move || {
+                if let Err(e) = vhost::run(&listener, &console) {
+                    tracing::error!("the channel: {e}");
+                }
+            })
+            .on("a thread")?;
     }
-    Ok(session.wait(&signals).unwrap_or_else(|e| {
+    let ended = session.wait(&signals);
+    let ended = ended.and_then(|status| session.end().map(|()| status));
+    Ok(ended.unwrap_or_else(|e| {
         report(&e);
         1
     }))
@@ -260,7 +274,7 @@ fn disk(
     let (opened, is_open) = mpsc::channel();
     let thread = std::thread::Builder::new().name("disk".into());
     let thread = thread.spawn(move || {
-        let mut block = match Block::open(&image, sector, serial.as_deref()) {
+        let block = match Block::open(&image, sector, serial.as_deref()) {
             Ok(block) => block,
             Err(e) => {
                 opened.send(Err(e)).ok();
@@ -268,7 +282,7 @@ fn disk(
             }
         };
         opened.send(Ok(())).ok();
-        let served = vhost::run(&listener, &mut block);
+        let served = vhost::run(&listener, &block);
         block.close()?;
         served.on(image.path.display())
     });
@@ -282,7 +296,10 @@ fn disk(
 /// What there is to be taken down.
 struct Session {
     child: Option<Pid>,
+    /// Of the disks.
     threads: Vec<JoinHandle<Result<()>>>,
+    /// Where they wait for UML.
+    sockets: Vec<SocketAddr>,
     _work: Work,
 }
 
@@ -307,19 +324,38 @@ impl Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
+impl Session {
+    /// Takes everything down. The error that is returned is the last one; others are reported.
+    fn end(&mut self) -> Result<()> {
         if let Some(child) = self.child.take() {
             kill_process(child, Signal::KILL).ok();
             waitpid(Some(child), WaitOptions::empty()).ok();
         }
-        // UML is gone, so its connections are: images are flushed and closed.
+        // UML is gone, so its connections are. A disk to which it never connected is still waiting
+        // for it: this is a front end that hangs up at once.
+        for socket in self.sockets.drain(..) {
+            UnixStream::connect_addr(&socket).ok();
+        }
+        let mut result = Ok(());
+        // Images are flushed and closed.
         for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => report(&e),
-                Err(_) => tracing::error!("a disk's thread panicked"),
+            let ended = thread.join().unwrap_or_else(|_| {
+                Err(io::Error::other("its thread panicked")).on("a disk of User-Mode Linux")
+            });
+            if let Err(e) = ended
+                && let Err(earlier) = std::mem::replace(&mut result, Err(e))
+            {
+                report(&earlier);
             }
+        }
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            report(&e);
         }
     }
 }

@@ -1,15 +1,19 @@
 //! A virtio disk whose blocks an image has.
+//!
+//! Data is copied between the guest's memory and a buffer of at most [`CHUNK`] bytes, whatever a
+//! request's length.
 
 use super::Device;
-use super::memory::{Memory, Piece, view};
-use super::queue::{Chain, Queue, gather};
+use super::ring::Ring;
 use crate::disk::{Disk, SECTOR};
 use crate::error::{Context, Result};
 use crate::image::Image;
 use io_engine::{Backend, Engine};
 use rustix::event::PollFlags;
 use rustix::fd::BorrowedFd;
-use std::io;
+use sgl::Sgl;
+use std::io::{self, Read, Write};
+use virtio_queue::{Reader, Writer};
 
 /// Features: most segments of a request, read-only, size of blocks, flush, discard, write zeroes.
 const SEG_MAX: u64 = 1 << 2;
@@ -18,27 +22,36 @@ const BLK_SIZE: u64 = 1 << 6;
 const FLUSH: u64 = 1 << 9;
 const DISCARD: u64 = 1 << 13;
 const WRITE_ZEROES: u64 = 1 << 14;
-/// Segments of a request: what fits into UML's rings of 128 entries or so.
+/// Segments of a request: what fits into UML's rings several times.
 const SEGMENTS: u32 = 64;
 /// Sectors of a discard: 1 GiB.
 const MAX_DISCARD: u32 = 1 << 21;
-/// Most bytes of a request that are not data.
-const MAX_HEAD: usize = 16;
-const MAX_RANGES: usize = 16 * 64;
+/// Most bytes that are copied at once.
+const CHUNK: usize = 1 << 20;
+/// Most ranges of a discard.
+const MAX_RANGES: usize = 64;
 /// Bytes of a serial number.
 const SERIAL: usize = 20;
+
+/// Types of requests (virtio 1.2, 5.2.6).
+mod kind {
+    pub(super) const IN: u32 = 0;
+    pub(super) const OUT: u32 = 1;
+    pub(super) const FLUSH: u32 = 4;
+    pub(super) const GET_ID: u32 = 8;
+    pub(super) const DISCARD: u32 = 11;
+    pub(super) const WRITE_ZEROES: u32 = 13;
+}
 
 const STATUS_OK: u8 = 0;
 const STATUS_ERROR: u8 = 1;
 const STATUS_UNSUPPORTED: u8 = 2;
 
-/// The device.
+/// The device, with its image, on a thread of its own.
 #[derive(Debug)]
 pub struct Block {
     engine: Engine,
-    disk: Option<Disk>,
-    size: u64,
-    read_only: bool,
+    disk: Disk,
     sector: u32,
     serial: [u8; SERIAL],
 }
@@ -52,98 +65,125 @@ impl Block {
         for (to, from) in serial.iter_mut().zip(label.unwrap_or_default().bytes()) {
             *to = from;
         }
-        let (size, read_only) = (disk.size, disk.read_only);
-        let sector = sector.unwrap_or(512);
-        Ok(Self { engine, disk: Some(disk), size, read_only, sector, serial })
+        Ok(Self { engine, disk, sector: sector.unwrap_or(512), serial })
     }
 
     /// Flushes and closes the image.
-    pub fn close(mut self) -> Result<()> {
-        let Some(disk) = self.disk.take() else { return Ok(()) };
-        self.engine.block_on(disk.close()).on("the engine of I/O")?
+    ///
+    /// # Errors
+    /// What was acknowledged may not be on stable storage.
+    pub fn close(self) -> Result<()> {
+        self.engine.block_on(self.disk.close()).on("the engine of I/O")?
     }
 
-    /// Serves a request; yields its status and how many bytes were written to the guest's memory
-    /// besides.
-    fn request(&self, memory: &Memory, chain: &Chain) -> io::Result<(u8, usize)> {
-        let head = gather(&chain.readable, MAX_HEAD);
-        let (kind, sector) = (super::word(&head, 0), super::long(&head, 8));
-        let Some(disk) = &self.disk else { return Ok((STATUS_ERROR, 0)) };
-        // What is beyond the last sector is refused below.
-        let offset = sector.saturating_mul(SECTOR);
-        let input = without_status(&chain.writable);
-        let data = view(memory, &input);
-        let done = |result: std::result::Result<(), i32>, written: usize| match result {
-            Ok(()) => (STATUS_OK, written),
-            Err(libc::EOPNOTSUPP) => (STATUS_UNSUPPORTED, 0),
-            Err(_) => (STATUS_ERROR, 0),
+    /// Serves a request; yields how many bytes were written to the guest's memory.
+    fn answer(&self, reader: &mut Reader<'_>, mut writer: Writer<'_>) -> io::Result<usize> {
+        // The last byte that may be written is the status.
+        let Some(room) = writer.available_bytes().checked_sub(1) else { return Ok(0) };
+        let mut status = writer.split_at(room).map_err(io::Error::other)?;
+        let code = match self.request(reader, &mut writer) {
+            Ok(()) => STATUS_OK,
+            Err(libc::EOPNOTSUPP) => STATUS_UNSUPPORTED,
+            Err(_) => STATUS_ERROR,
         };
+        status.write_all(&[code])?;
+        Ok(writer.bytes_written() + 1)
+    }
+
+    /// Does what a request asks for, or yields the errno.
+    fn request(
+        &self,
+        reader: &mut Reader<'_>,
+        writer: &mut Writer<'_>,
+    ) -> std::result::Result<(), i32> {
+        let mut head = [0; 16];
+        reader.read_exact(&mut head).map_err(errno)?;
+        let [kind, _, low, high] = words(&head);
+        // What is beyond the last sector is refused below.
+        let offset = (u64::from(high) << 32 | u64::from(low)).saturating_mul(SECTOR);
         let inside =
-            |len: usize| offset.checked_add(len as u64).is_some_and(|end| end <= self.size);
-        Ok(match kind {
-            0 if inside(data.len()) => {
-                done(self.engine.block_on(disk.read(&data, offset))?, data.len())
+            |len: usize| offset.checked_add(len as u64).is_some_and(|end| end <= self.disk.size);
+        match kind {
+            kind::IN if inside(writer.available_bytes()) => self.read(writer, offset),
+            kind::OUT if inside(reader.available_bytes()) => self.write(reader, offset),
+            kind::IN | kind::OUT => Err(libc::EIO),
+            kind::FLUSH => self.wait(self.disk.flush()),
+            kind::GET_ID => {
+                let len = writer.available_bytes().min(SERIAL);
+                writer.write_all(&self.serial[..len]).map_err(errno)
             }
-            1 => {
-                let output = view(memory, &without_head(&chain.readable));
-                done(self.engine.block_on(disk.write(&output, offset))?, 0)
-            }
-            4 => done(self.engine.block_on(disk.flush())?, 0),
-            8 => (STATUS_OK, data.write_at(0, &self.serial)),
-            11 | 13 => {
-                let all = gather(&chain.readable, MAX_HEAD + MAX_RANGES);
-                let mut status = (STATUS_OK, 0);
-                for range in all.get(MAX_HEAD..).unwrap_or_default().chunks_exact(16) {
-                    let at = super::long(range, 0).saturating_mul(SECTOR);
-                    let len = u64::from(super::word(range, 8)) * SECTOR;
-                    let unmap = kind == 11 || super::word(range, 12) & 1 != 0;
-                    status = done(self.engine.block_on(disk.zero(at, len, unmap))?, 0);
-                    if status.0 != STATUS_OK {
+            kind::DISCARD | kind::WRITE_ZEROES => {
+                for _ in 0..MAX_RANGES {
+                    let mut range = [0; 16];
+                    if reader.available_bytes() < range.len() {
                         break;
                     }
+                    reader.read_exact(&mut range).map_err(errno)?;
+                    let [low, high, count, flags] = words(&range);
+                    let at = (u64::from(high) << 32 | u64::from(low)).saturating_mul(SECTOR);
+                    let may_unmap = kind == kind::DISCARD || flags & 1 != 0;
+                    self.wait(self.disk.zero(at, u64::from(count) * SECTOR, may_unmap))?;
                 }
-                status
+                Ok(())
             }
-            0 => (STATUS_ERROR, 0),
-            _ => (STATUS_UNSUPPORTED, 0),
-        })
+            _ => Err(libc::EOPNOTSUPP),
+        }
+    }
+
+    fn read(&self, writer: &mut Writer<'_>, mut offset: u64) -> std::result::Result<(), i32> {
+        let mut buffer = vec![0; writer.available_bytes().min(CHUNK)];
+        while writer.available_bytes() > 0 {
+            let n = writer.available_bytes().min(CHUNK);
+            self.wait(self.disk.read(&Sgl::from_slice(&mut buffer[..n]), offset))?;
+            writer.write_all(&buffer[..n]).map_err(errno)?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&self, reader: &mut Reader<'_>, mut offset: u64) -> std::result::Result<(), i32> {
+        let mut buffer = vec![0; reader.available_bytes().min(CHUNK)];
+        while reader.available_bytes() > 0 {
+            let n = reader.available_bytes().min(CHUNK);
+            reader.read_exact(&mut buffer[..n]).map_err(errno)?;
+            self.wait(self.disk.write(&Sgl::from_slice(&mut buffer[..n]), offset))?;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    fn wait(
+        &self,
+        work: impl Future<Output = std::result::Result<(), i32>>,
+    ) -> std::result::Result<(), i32> {
+        self.engine.block_on(work).map_err(errno)?
     }
 }
 
-/// Where data is read to: the last byte of what may be written is the status.
-fn without_status(pieces: &[Piece]) -> Vec<Piece> {
-    let mut pieces = pieces.to_vec();
-    if let Some(last) = pieces.last_mut() {
-        *last = last.part(0, last.len.saturating_sub(1));
-    }
-    pieces
+fn errno(e: io::Error) -> i32 {
+    tracing::warn!("a disk of User-Mode Linux: {e}");
+    e.raw_os_error().unwrap_or(libc::EIO)
 }
 
-/// Where data is written from: behind the head.
-fn without_head(pieces: &[Piece]) -> Vec<Piece> {
-    let mut skip = MAX_HEAD;
-    let rest = pieces.iter().map(|p| {
-        let part = p.part(skip, usize::MAX);
-        skip -= skip.min(p.len);
-        part
-    });
-    rest.collect()
+/// Four numbers in the guest's order of bytes.
+fn words(bytes: &[u8; 16]) -> [u32; 4] {
+    std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|j| bytes[4 * i + j])))
 }
 
 impl Device for Block {
-    fn features(&self) -> u64 {
-        let features = SEG_MAX | BLK_SIZE | FLUSH;
-        if self.read_only { features | RO } else { features | DISCARD | WRITE_ZEROES }
-    }
-
     fn queues(&self) -> usize {
         1
+    }
+
+    fn features(&self) -> u64 {
+        let features = SEG_MAX | BLK_SIZE | FLUSH;
+        if self.disk.read_only { features | RO } else { features | DISCARD | WRITE_ZEROES }
     }
 
     fn config(&self) -> Vec<u8> {
         let mut config = vec![0; 60];
         let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &(self.size / SECTOR).to_le_bytes());
+        put(0, &(self.disk.size / SECTOR).to_le_bytes());
         put(12, &SEGMENTS.to_le_bytes());
         put(20, &self.sector.to_le_bytes());
         // Discard: sectors, segments, alignment; write zeroes: sectors, segments, may unmap.
@@ -156,24 +196,13 @@ impl Device for Block {
         config
     }
 
-    fn wants(&self, _: &Memory, _: &[Queue]) -> (Option<BorrowedFd<'_>>, PollFlags) {
-        (None, PollFlags::empty())
+    fn wants(&self, _: &[Ring]) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        None
     }
 
-    fn serve(
-        &mut self,
-        memory: &Memory,
-        queues: &mut [Queue],
-        _: Option<usize>,
-        _: PollFlags,
-    ) -> io::Result<()> {
-        let Some(queue) = queues.first_mut() else { return Ok(()) };
-        while let Some(chain) = queue.pop(memory)? {
-            let (status, written) = self.request(memory, &chain)?;
-            if let Some(last) = chain.writable.last() {
-                last.part(last.len.saturating_sub(1), 1).write(&[status]);
-            }
-            queue.push(memory, &chain, written + 1)?;
+    fn serve(&self, rings: &[Ring]) -> io::Result<()> {
+        for ring in rings {
+            while ring.serve_one(|reader, writer| self.answer(reader, writer))? {}
         }
         Ok(())
     }

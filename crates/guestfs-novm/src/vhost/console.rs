@@ -1,10 +1,11 @@
-//! A virtio-serial port, named as libguestfs's is, that copies between the guest and the client's socket.
+//! A virtio-serial port, named as libguestfs's is, that copies between the guest and the client's
+//! socket.
 
 use super::Device;
-use super::memory::Memory;
-use super::queue::{Queue, gather};
+use super::ring::Ring;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, BorrowedFd};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,44 +13,51 @@ use std::os::unix::net::UnixStream;
 /// VIRTIO_CONSOLE_F_MULTIPORT.
 const MULTIPORT: u64 = 1 << 1;
 const NAME: &[u8] = b"org.libguestfs.channel.0";
-const RX: usize = 0;
-const TX: usize = 1;
-const CONTROL_RX: usize = 2;
-const CONTROL_TX: usize = 3;
 /// Rings of the console itself and of one more port; ours is the first.
 const QUEUES: usize = 6;
+const RX: usize = 0;
 const DEVICE_READY: u16 = 0;
 const PORT_ADD: u16 = 1;
 const PORT_READY: u16 = 3;
 const PORT_OPEN: u16 = 6;
 const PORT_NAME: u16 = 7;
-/// Bytes that wait for the client before no more are taken from the guest.
+/// Bytes that wait for the client before no more are taken from the guest; the longest message of
+/// the guest, too.
 const HIGH: usize = 1 << 20;
+/// Bytes that are taken from the client at once.
+const FROM_CLIENT: usize = 64 << 10;
+/// Control messages that wait for the guest before no more of its own are taken.
+const MAX_CONTROL: usize = 64;
 
 /// The device.
 #[derive(Debug)]
 pub struct Console {
     client: UnixStream,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The client hung up.
     ended: bool,
     to_client: VecDeque<u8>,
+    to_guest: VecDeque<u8>,
     control: VecDeque<Vec<u8>>,
     guest_open: bool,
 }
 
 impl Console {
     /// A port that leads to this client.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
     pub fn new(client: UnixStream) -> io::Result<Self> {
         client.set_nonblocking(true)?;
-        Ok(Self {
-            client,
-            ended: false,
-            to_client: VecDeque::new(),
-            control: VecDeque::new(),
-            guest_open: false,
-        })
+        Ok(Self { client, state: RefCell::default() })
     }
+}
 
+impl State {
     fn tell(&mut self, event: u16, value: u16, text: &[u8]) {
         let mut message = vec![0; 4];
         message.extend_from_slice(&event.to_le_bytes());
@@ -58,23 +66,35 @@ impl Console {
         self.control.push_back(message);
     }
 
-    fn flush_control(&mut self, memory: &Memory, queue: &mut Queue) -> io::Result<()> {
-        while !self.control.is_empty() {
-            let Some(chain) = queue.pop(memory)? else { break };
-            let Some(message) = self.control.pop_front() else { break };
-            let written = chain.writable.first().map_or(0, |p| p.write(&message));
-            queue.push(memory, &chain, written)?;
-        }
-        Ok(())
-    }
-
-    fn on_control(&mut self, memory: &Memory, queue: &mut Queue) -> io::Result<()> {
-        while let Some(chain) = queue.pop(memory)? {
-            let message = gather(&chain.readable, 8);
-            queue.push(memory, &chain, 0)?;
-            let number =
-                |at: usize| message.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-            let (Some(event), Some(value)) = (number(4), number(6)) else { continue };
+    /// Control messages both ways.
+    fn control(&mut self, to_guest: &Ring, from_guest: &Ring) -> io::Result<()> {
+        loop {
+            while let Some(message) = self.control.front() {
+                let told = to_guest.serve_one(|_, mut writer| {
+                    let len = writer.available_bytes().min(message.len());
+                    writer.write_all(&message[..len])?;
+                    Ok(len)
+                })?;
+                if !told {
+                    break;
+                }
+                self.control.pop_front();
+            }
+            if self.control.len() >= MAX_CONTROL {
+                return Ok(());
+            }
+            let mut message = [0; 8];
+            let taken = from_guest.serve_one(|reader, _| {
+                let len = reader.available_bytes().min(message.len());
+                reader.read_exact(&mut message[..len])?;
+                Ok(0)
+            })?;
+            if !taken {
+                return Ok(());
+            }
+            let [_, _, _, _, event @ .., value_low, value_high] = message;
+            let (event, value) =
+                (u16::from_le_bytes(event), u16::from_le_bytes([value_low, value_high]));
             match event {
                 DEVICE_READY if value == 1 => self.tell(PORT_ADD, 1, b""),
                 PORT_READY if value == 1 => {
@@ -85,33 +105,65 @@ impl Console {
                 _ => {}
             }
         }
-        Ok(())
     }
 
-    /// From the guest to the client.
-    fn on_transmit(&mut self, memory: &Memory, queue: &mut Queue) -> io::Result<()> {
-        while self.to_client.len() < HIGH {
-            let Some(chain) = queue.pop(memory)? else { break };
-            let bytes = gather(&chain.readable, HIGH);
-            queue.push(memory, &chain, 0)?;
-            if !self.ended {
-                self.to_client.extend(bytes);
+    /// From the guest to the client, until either has no more room or nothing more.
+    fn transmit(&mut self, mut client: &UnixStream, from_guest: &Ring) -> io::Result<()> {
+        loop {
+            while !self.to_client.is_empty() {
+                let (front, _) = self.to_client.as_slices();
+                match client.write(front) {
+                    Ok(n) => drop(self.to_client.drain(..n)),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => self.client_gone(),
+                }
             }
-            self.flush_client();
+            if self.to_client.len() >= HIGH {
+                return Ok(());
+            }
+            let (ended, to_client) = (self.ended, &mut self.to_client);
+            let taken = from_guest.serve_one(|reader, _| {
+                if !ended {
+                    let mut bytes = vec![0; reader.available_bytes().min(HIGH)];
+                    reader.read_exact(&mut bytes)?;
+                    to_client.extend(bytes);
+                }
+                Ok(0)
+            })?;
+            if !taken {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
-    fn flush_client(&mut self) {
-        while !self.to_client.is_empty() {
-            let (front, _) = self.to_client.as_slices();
-            match self.client.write(front) {
-                Ok(n) => drop(self.to_client.drain(..n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.client_gone(),
+    /// From the client to the guest, likewise.
+    fn receive(&mut self, mut client: &UnixStream, to_guest: &Ring) -> io::Result<()> {
+        while self.guest_open && to_guest.is_pending()? {
+            if self.to_guest.is_empty() {
+                if self.ended {
+                    return Ok(());
+                }
+                let mut bytes = vec![0; FROM_CLIENT];
+                match client.read(&mut bytes) {
+                    Ok(n) if n > 0 => self.to_guest.extend(&bytes[..n]),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    _ => {
+                        self.client_gone();
+                        return Ok(());
+                    }
+                }
             }
+            let bytes = &mut self.to_guest;
+            to_guest.serve_one(|_, mut writer| {
+                let n = writer.available_bytes().min(bytes.len());
+                writer.write_all(&bytes.make_contiguous()[..n])?;
+                bytes.drain(..n);
+                Ok(n)
+            })?;
         }
+        Ok(())
     }
 
     /// The daemon reads the end of file.
@@ -122,46 +174,15 @@ impl Console {
         }
         self.to_client.clear();
     }
-
-    /// From the client to the guest.
-    fn on_client(&mut self, memory: &Memory, queue: &mut Queue) -> io::Result<()> {
-        let mut buffer = vec![0; 64 << 10];
-        while queue.is_pending(memory)? {
-            // As much as the next buffer has room for is only known when it was taken: so the guest
-            // gets several, of a page each.
-            let Some(chain) = queue.pop(memory)? else { break };
-            let room: usize = chain.writable.iter().map(|p| p.len).sum();
-            let room = room.min(buffer.len());
-            match self.client.read(&mut buffer[..room]) {
-                Ok(n) if n > 0 => {
-                    let mut done = 0;
-                    for piece in &chain.writable {
-                        done += piece.write(&buffer[done..n]);
-                    }
-                    queue.push(memory, &chain, done)?;
-                }
-                result => {
-                    queue.unpop();
-                    match result {
-                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        _ => self.client_gone(),
-                    }
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Device for Console {
-    fn features(&self) -> u64 {
-        MULTIPORT
-    }
-
     fn queues(&self) -> usize {
         QUEUES
+    }
+
+    fn features(&self) -> u64 {
+        MULTIPORT
     }
 
     fn config(&self) -> Vec<u8> {
@@ -169,36 +190,22 @@ impl Device for Console {
         [&[0; 4][..], &1u32.to_le_bytes(), &[0; 4]].concat()
     }
 
-    fn wants(&self, memory: &Memory, queues: &[Queue]) -> (Option<BorrowedFd<'_>>, PollFlags) {
+    fn wants(&self, rings: &[Ring]) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let state = self.state.borrow();
+        let room = rings.get(RX).is_some_and(|ring| ring.is_pending().unwrap_or(false));
         let mut flags = PollFlags::empty();
-        let room = queues.get(RX).is_some_and(|q| q.is_pending(memory).unwrap_or(false));
-        flags.set(PollFlags::IN, self.guest_open && room);
-        flags.set(PollFlags::OUT, !self.to_client.is_empty());
-        ((!self.ended && !flags.is_empty()).then(|| self.client.as_fd()), flags)
+        flags.set(PollFlags::IN, state.guest_open && room);
+        flags.set(PollFlags::OUT, !state.to_client.is_empty());
+        (!state.ended && !flags.is_empty()).then(|| (self.client.as_fd(), flags))
     }
 
-    fn serve(
-        &mut self,
-        memory: &Memory,
-        queues: &mut [Queue],
-        kicked: Option<usize>,
-        ready: PollFlags,
-    ) -> io::Result<()> {
-        let [rx, tx, control_rx, control_tx, ..] = queues else { return Ok(()) };
-        match kicked {
-            Some(CONTROL_TX) => self.on_control(memory, control_tx)?,
-            Some(TX) => self.on_transmit(memory, tx)?,
-            Some(RX | CONTROL_RX) | Some(_) => {}
-            None => {
-                if ready.intersects(PollFlags::OUT) {
-                    self.flush_client();
-                    self.on_transmit(memory, tx)?;
-                }
-                if ready.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-                    self.on_client(memory, rx)?;
-                }
-            }
-        }
-        self.flush_control(memory, control_rx)
+    fn serve(&self, rings: &[Ring]) -> io::Result<()> {
+        let [rx, tx, control_rx, control_tx, ..] = rings else { return Ok(()) };
+        let state = &mut *self.state.borrow_mut();
+        state.control(control_rx, control_tx)?;
+        state.transmit(&self.client, tx)?;
+        state.receive(&self.client, rx)?;
+        // The client may have gone meanwhile.
+        state.control(control_rx, control_tx)
     }
 }

@@ -1,22 +1,22 @@
-//! Virtio devices for User-Mode Linux, by the vhost-user protocol: UML connects to a socket, hands over
-//! its memory and its rings, and a thread here is the device.
+//! Virtio devices for User-Mode Linux, by the vhost-user protocol: UML connects to a socket and
+//! hands over its memory and its rings, and a thread here is the device.
 //!
-//! What comes from UML is what a guest's kernel wrote: every address, index and length is checked
-//! ([`memory`], [`queue`]), and one that is wrong ends the device.
+//! What comes from UML is what a guest's kernel wrote. Memory and rings are those of the crates of
+//! rust-vmm ([`ring`]), which check every address, index and length. The protocol is here: that of
+//! the crate `vhost` refuses UML, whose SET_MEM_TABLE has room for two regions whatever their number.
 
 pub mod block;
 pub mod console;
-pub mod memory;
-pub mod queue;
+pub mod ring;
 
-use memory::{Memory, Region};
-use queue::Queue;
+use ring::{Memory, Ring};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 /// Requests of the front end.
 mod request {
@@ -48,79 +48,82 @@ const MAX_FDS: usize = 8;
 
 /// What a device does.
 pub trait Device {
-    /// Features beyond those of every device.
-    fn features(&self) -> u64;
     /// How many rings it has.
     fn queues(&self) -> usize;
+    /// Features beyond those of every device.
+    fn features(&self) -> u64;
     /// Its configuration space.
     fn config(&self) -> Vec<u8>;
-    /// What else it waits for.
-    fn wants(&self, memory: &Memory, queues: &[Queue]) -> (Option<BorrowedFd<'_>>, PollFlags);
-    /// Serves a ring that was kicked, or (none) what else it waits for, which is ready like this.
-    fn serve(
-        &mut self,
-        memory: &Memory,
-        queues: &mut [Queue],
-        kicked: Option<usize>,
-        ready: PollFlags,
-    ) -> io::Result<()>;
+    /// What else it waits for now.
+    fn wants(&self, rings: &[Ring]) -> Option<(BorrowedFd<'_>, PollFlags)>;
+    /// Serves its rings: one was kicked, or what else it waits for is ready.
+    ///
+    /// # Errors
+    /// Those that end the device.
+    fn serve(&self, rings: &[Ring]) -> io::Result<()>;
 }
 
 /// Waits for UML and is its device until it hangs up.
-pub fn run(listener: &UnixListener, device: &mut dyn Device) -> io::Result<()> {
+///
+/// # Errors
+/// What ended the device before.
+pub fn run(listener: &UnixListener, device: &dyn Device) -> io::Result<()> {
     let (stream, _) = listener.accept()?;
-    let mut queues: Vec<Queue> =
-        std::iter::repeat_with(Queue::default).take(device.queues()).collect();
-    let mut front = FrontEnd { stream, memory: Memory::default(), backend_requests: None };
+    let memory = Memory::new(GuestMemoryMmap::new());
+    let new = || Ring::new(memory.clone());
+    let mut rings =
+        std::iter::repeat_with(new).take(device.queues()).collect::<io::Result<Vec<_>>>()?;
+    let mut front = FrontEnd { stream, memory, regions: Vec::new(), backend_requests: None };
     loop {
-        let (other, flags) = device.wants(&front.memory, &queues);
+        let other = device.wants(&rings);
         let mut fds = vec![PollFd::new(&front.stream, PollFlags::IN)];
-        let kicks: Vec<usize> = (0..queues.len()).filter(|i| queues[*i].kick.is_some()).collect();
-        for i in &kicks {
-            if let Some(kick) = &queues[*i].kick {
-                fds.push(PollFd::new(kick, PollFlags::IN));
-            }
-        }
-        if let Some(other) = &other {
-            fds.push(PollFd::new(other, flags));
+        fds.extend(
+            rings.iter().filter_map(Ring::kick).map(|kick| PollFd::new(kick, PollFlags::IN)),
+        );
+        if let Some((other, flags)) = &other {
+            fds.push(PollFd::new(other, *flags));
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
-        drop(fds);
-        if !ready[0].is_empty() && !front.message(device, &mut queues)? {
-            return Ok(());
-        }
-        for (i, ready) in kicks.iter().zip(&ready[1..]) {
-            if ready.is_empty() {
-                continue;
-            }
-            if let Some(kick) = &queues[*i].kick {
+        let message = !fds[0].revents().is_empty();
+        let ready = fds[1..].iter().any(|fd| !fd.revents().is_empty());
+        for (kick, fd) in rings.iter().filter_map(Ring::kick).zip(&fds[1..]) {
+            if !fd.revents().is_empty() {
                 // An eventfd, or a pipe: emptied either way.
                 rustix::io::read(kick, &mut [0; 64]).ok();
             }
-            device.serve(&front.memory, &mut queues, Some(*i), PollFlags::empty())?;
         }
-        let other = ready.get(1 + kicks.len()).copied().unwrap_or(PollFlags::empty());
-        if !other.is_empty() {
-            device.serve(&front.memory, &mut queues, None, other)?;
+        drop(fds);
+        if message && !front.message(device, &mut rings)? {
+            return Ok(());
+        }
+        if ready {
+            device.serve(&rings)?;
         }
     }
+}
+
+/// A part of memory under the address that the front end has for it, which is how rings are named.
+struct Region {
+    user: u64,
+    guest: u64,
+    len: u64,
 }
 
 /// The connection to UML.
 struct FrontEnd {
     stream: UnixStream,
     memory: Memory,
+    regions: Vec<Region>,
     /// Kept open, for UML looks at its other end; nothing is sent.
     backend_requests: Option<OwnedFd>,
 }
 
 impl FrontEnd {
     /// Answers one message; false at the end of the connection.
-    fn message(&mut self, device: &dyn Device, queues: &mut [Queue]) -> io::Result<bool> {
+    fn message(&mut self, device: &dyn Device, rings: &mut [Ring]) -> io::Result<bool> {
         let mut head = [0; 12];
         let Some(mut fds) = self.receive(&mut head)? else { return Ok(false) };
         let [request, flags, len] = [0, 4, 8].map(|at| word(&head, at));
@@ -130,7 +133,7 @@ impl FrontEnd {
         }
         let mut body = vec![0; len];
         self.stream.read_exact(&mut body)?;
-        let reply = self.answer(request, &body, &mut fds, device, queues)?;
+        let reply = self.answer(request, &body, &mut fds, device, rings)?;
         let reply = match reply {
             None if flags & NEED_REPLY != 0 => Some(0u64.to_le_bytes().to_vec()),
             reply => reply,
@@ -150,7 +153,7 @@ impl FrontEnd {
         body: &[u8],
         fds: &mut Vec<OwnedFd>,
         device: &dyn Device,
-        queues: &mut [Queue],
+        rings: &mut [Ring],
     ) -> io::Result<Option<Vec<u8>>> {
         let number = |n: u64| Some(n.to_le_bytes().to_vec());
         let mut first = || if fds.is_empty() { None } else { Some(fds.remove(0)) };
@@ -158,42 +161,35 @@ impl FrontEnd {
             request::GET_FEATURES => number(FEATURES | device.features()),
             request::GET_PROTOCOL_FEATURES => number(PROTOCOL_FEATURES),
             request::SET_MEM_TABLE => {
-                let regions = usize::try_from(word(body, 0)).unwrap_or(usize::MAX);
-                if regions > fds.len() || regions > MAX_FDS {
-                    return Err(invalid("a region of memory has no descriptor"));
-                }
-                let mut mapped = Vec::new();
-                for (i, fd) in fds.drain(..regions).enumerate() {
-                    let at = |field: usize| long(body, 8 + 32 * i + 8 * field);
-                    mapped.push(Region::map(fd, at(0), at(1), at(2), at(3))?);
-                }
-                self.memory = Memory::new(mapped);
+                self.set_memory(body, fds)?;
                 None
             }
             request::SET_VRING_NUM => {
-                ring(queues, word(body, 0))?.set_size(word(body, 4))?;
+                ring(rings, word(body, 0))?.set_size(word(body, 4))?;
                 None
             }
             request::SET_VRING_BASE => {
-                ring(queues, word(body, 0))?.set_base(word(body, 4));
+                ring(rings, word(body, 0))?.set_base(word(body, 4));
                 None
             }
             request::GET_VRING_BASE => {
                 let index = word(body, 0);
-                let base = ring(queues, index)?.base();
-                Some([index.to_le_bytes(), base.to_le_bytes()].concat())
+                let base = ring(rings, index)?.stop();
+                Some([index.to_le_bytes(), u32::from(base).to_le_bytes()].concat())
             }
             request::SET_VRING_ADDR => {
-                let queue = ring(queues, word(body, 0))?;
-                queue.set_addresses(long(body, 8), long(body, 16), long(body, 24));
+                let [descriptors, used, available] =
+                    [8, 16, 24].map(|at| self.guest_address(long(body, at)));
+                let ring = ring(rings, word(body, 0))?;
+                ring.set_addresses(descriptors?, available?, used?)?;
                 None
             }
             request::SET_VRING_KICK => {
-                ring(queues, word(body, 0))?.kick = first();
+                ring(rings, word(body, 0))?.set_kick(first());
                 None
             }
             request::SET_VRING_CALL => {
-                ring(queues, word(body, 0))?.call = first();
+                ring(rings, word(body, 0))?.set_call(first());
                 None
             }
             request::SET_BACKEND_REQ_FD => {
@@ -208,11 +204,45 @@ impl FrontEnd {
                 let to = from.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
                 let part =
                     config.get(from..to).ok_or_else(|| invalid("outside of the configuration"))?;
-                Some([&body[..12], part].concat())
+                let head = body.get(..12).ok_or_else(|| invalid("a message is too short"))?;
+                Some([head, part].concat())
             }
             // Owner, features, errors, enabling: there is nothing to do.
             _ => None,
         })
+    }
+
+    /// Maps the guest's memory: a number of regions, then of each its address for the guest, its
+    /// length, its address for the front end, and where it is in its file.
+    fn set_memory(&mut self, body: &[u8], fds: &mut Vec<OwnedFd>) -> io::Result<()> {
+        let count = usize::try_from(word(body, 0)).unwrap_or(usize::MAX);
+        if count > fds.len() || count > MAX_FDS {
+            return Err(invalid("a region of memory has no descriptor"));
+        }
+        let (mut regions, mut mapped) = (Vec::new(), Vec::new());
+        for (i, fd) in fds.drain(..count).enumerate() {
+            let [guest, len, user, offset] = [0, 1, 2, 3].map(|n| long(body, 8 + 32 * i + 8 * n));
+            let bytes = usize::try_from(len).map_err(io::Error::other)?;
+            let file = FileOffset::new(fd.into(), offset);
+            let region = MmapRegion::from_file(file, bytes).map_err(io::Error::other)?;
+            let region = GuestRegionMmap::new(region, GuestAddress(guest));
+            mapped.push(region.ok_or_else(|| invalid("a region beyond the last address"))?);
+            regions.push(Region { user, guest, len });
+        }
+        let memory = GuestMemoryMmap::from_regions(mapped).map_err(io::Error::other)?;
+        let lock = self.memory.lock();
+        lock.map_err(|_| io::Error::other("memory: a thread panicked"))?.replace(memory);
+        self.regions = regions;
+        Ok(())
+    }
+
+    /// The guest's address of what the front end has at this one.
+    fn guest_address(&self, user: u64) -> io::Result<u64> {
+        let found = self.regions.iter().find_map(|region| {
+            let within = user.checked_sub(region.user).filter(|n| *n < region.len)?;
+            region.guest.checked_add(within)
+        });
+        found.ok_or_else(|| invalid("a ring is outside of memory"))
     }
 
     /// Fills the buffer and takes the descriptors that come with its first byte; none at the end.
@@ -236,12 +266,12 @@ impl FrontEnd {
 }
 
 /// The ring of this number.
-fn ring(queues: &mut [Queue], number: u32) -> io::Result<&mut Queue> {
+fn ring(rings: &mut [Ring], number: u32) -> io::Result<&mut Ring> {
     let index = usize::try_from(number & 0xFF).unwrap_or(usize::MAX);
-    queues.get_mut(index).ok_or_else(|| invalid("there is no such ring"))
+    rings.get_mut(index).ok_or_else(|| invalid("there is no such ring"))
 }
 
-pub(crate) fn invalid(text: &str) -> io::Error {
+fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
