@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2, stat};
 use rustix::io::Errno;
 
 use super::header::{self, Header};
-use super::qcow1;
+use super::{name, qcow1};
 use crate::Error;
 use crate::file::{Identity, Place};
 
@@ -106,21 +106,14 @@ impl<'a> Chain<'a> {
                 let text = format!("its chain of backing files is longer than {MAX_DEPTH}");
                 return Err(Error::invalid(text, OPERATION, path));
             }
-            let below = resolve(&path, &backing.name, self.allowed)?;
-            self.next = Some(Next { place: below, format: backing.format.clone() });
-        }
-        // `imago` has no driver for version 1, and accepts none from outside.
-        if let (Some(above), Kind::Qcow1(_)) = (self.layers.last(), &kind)
-            && matches!(above.kind, Kind::Qcow2(_))
-        {
-            let text = format!(
-                "its backing file {0} is a qcow version 1 image, which is not supported below a \
-                 qcow2 image; run `qemu-img convert -O qcow2 {0} NEW` and `qemu-img rebase -u -F \
-                 qcow2 -b NEW {1}`",
-                path.display(),
-                above.path.display()
-            );
-            return Err(Error::invalid(text, OPERATION, &above.path));
+            let name = name::parse(&backing.name).map_err(|why| {
+                let text = format!("its backing file \"{}\" {why}", backing.name.escape_debug());
+                Error::invalid(text, OPERATION, &path)
+            })?;
+            let below = resolve(&path, &name.path, self.allowed)?;
+            // As in QEMU, the format that the header tells is above that of the options.
+            let format = backing.format.clone().or(name.format);
+            self.next = Some(Next { place: below, format });
         }
         self.layers.push(Layer { path, file, len, kind });
         Ok(())
@@ -170,18 +163,9 @@ fn identify(
     kind.map_err(|kind| Error::new(kind, OPERATION, path))
 }
 
-/// The backing file that `image` names, if it is allowed.
+/// The backing file whose path `image` names, if it is allowed.
 fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<Place, Error> {
-    let refuse = |why: String| {
-        let text = format!("its backing file \"{}\" {why}", name.escape_debug());
-        Error::invalid(text, OPERATION, image)
-    };
-    let local = name.strip_prefix("file:").unwrap_or(name);
-    let protocol = local.split('/').next().is_some_and(|first| first.contains(':'));
-    if protocol {
-        return Err(refuse("is not a file, which is not supported".into()));
-    }
-    let joined = image.parent().unwrap_or(Path::new("")).join(local);
+    let joined = image.parent().unwrap_or(Path::new("")).join(name);
     let Some(allowed) = allowed else {
         return Place::find(&joined);
     };
@@ -189,11 +173,14 @@ fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<Plac
         return Ok(place);
     }
     let dirs: Vec<_> = allowed.iter().map(|dir| dir.display().to_string()).collect();
-    Err(refuse(format!(
-        "is {}, which is in none of the directories that the configuration allows ({})",
+    let text = format!(
+        "its backing file \"{}\" is {}, which is in none of the directories that the configuration \
+         allows ({})",
+        name.escape_debug(),
         joined.canonicalize().unwrap_or(joined).display(),
         dirs.join(", ")
-    )))
+    );
+    Err(Error::invalid(text, OPERATION, image))
 }
 
 /// What `path` names, if it is in one of these directories.

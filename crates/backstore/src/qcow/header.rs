@@ -261,16 +261,19 @@ impl Header {
         if self.l1_entries < needed {
             return Err(damaged(path, "its L1 table is too small for its size"));
         }
-        let table = |name: &str, offset: u64, bytes: u64| {
+        // A file may end inside its last table: what is missing is zero, as in QEMU. But no more may
+        // be missing than an honest image lacks.
+        let table = |name: &str, offset: u64, bytes: u64, missing: u64| {
             if !offset.is_multiple_of(cluster_size) {
                 return Err(damaged(path, format!("its {name} is not aligned to a cluster")));
             }
             match offset.checked_add(bytes) {
                 Some(end) if end <= len => Ok(()),
+                Some(end) if offset < len && end - len <= missing => Ok(()),
                 _ => Err(damaged(path, format!("its {name} lies outside of the file"))),
             }
         };
-        table("L1 table", self.l1_offset, l1_bytes)?;
+        table("L1 table", self.l1_offset, l1_bytes, cluster_size.max(needed * 8))?;
         if self.l1_entries > 0 && self.l1_offset == 0 {
             return Err(damaged(path, "its L1 table is at the place of the header"));
         }
@@ -281,7 +284,7 @@ impl Header {
         if reftable_bytes > MAX_REFTABLE_BYTES {
             return Err(damaged(path, "its refcount table is too large"));
         }
-        table("refcount table", self.reftable_offset, reftable_bytes)
+        table("refcount table", self.reftable_offset, reftable_bytes, cluster_size)
     }
 
     /// Checks the refcounts of an image that is to be written: all metadata in use must be counted,

@@ -1,4 +1,6 @@
-//! A chain of images put together: `imago` for raw files and qcow2 images, [`Qcow1`] above them.
+//! A chain of images put together: `imago` for raw files and qcow2 images, [`Qcow1`] for version 1,
+//! which `imago` does not know. Below a qcow2 image a version 1 image is a raw file to `imago`, of
+//! which [`Storage`] reads the guest's data.
 use std::io;
 
 use imago::qcow2::Qcow2;
@@ -31,13 +33,12 @@ pub(super) enum Source {
 impl Source {
     /// Puts a chain together that is not written.
     pub(super) async fn build(mut parts: Vec<Part>) -> io::Result<Self> {
-        // Version 1 images are above all others.
         let below = parts.iter().take_while(|part| matches!(part.kind, Kind::Qcow1(_))).count();
         let rest = parts.split_off(below);
         let mut source = if rest.is_empty() {
             Source::None
         } else {
-            Source::Imago(Imago::build(rest, false).await?)
+            Source::Imago(Box::pin(Imago::build(rest, false)).await?)
         };
         for part in parts.into_iter().rev() {
             let Kind::Qcow1(header) = part.kind else {
@@ -83,7 +84,16 @@ pub(super) enum Target<'a> {
 
 impl Imago {
     /// Puts a chain together; with `writable` the first one may be written.
-    pub(super) async fn build(parts: Vec<Part>, writable: bool) -> io::Result<Self> {
+    pub(super) async fn build(mut parts: Vec<Part>, writable: bool) -> io::Result<Self> {
+        if let Some(at) = parts.iter().position(|part| matches!(part.kind, Kind::Qcow1(_))) {
+            let lower = parts.split_off(at);
+            let storage = lower.first().map(|part| part.storage.clone());
+            let (Some(storage), Source::Qcow1(image)) = (storage, Source::build(lower).await?)
+            else {
+                return Err(io::Error::other("a chain that is not in order"));
+            };
+            parts.push(Part { storage: storage.of_image(image), kind: Kind::Raw });
+        }
         let mut below: Option<FormatAccess<Storage>> = None;
         for (depth, part) in parts.iter().enumerate().rev() {
             let write = writable && depth == 0;

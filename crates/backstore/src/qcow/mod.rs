@@ -17,6 +17,7 @@ mod extents;
 mod header;
 mod image;
 mod layered;
+mod name;
 mod qcow1;
 mod storage;
 

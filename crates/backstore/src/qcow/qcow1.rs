@@ -2,11 +2,11 @@
 //!
 //! The format: a header; an L1 table of offsets of L2 tables; L2 tables of offsets of clusters, in
 //! which bit 63 marks a compressed cluster (raw deflate).
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
@@ -110,7 +110,7 @@ pub(super) struct Qcow1 {
     header: Header,
     backing: Source,
     /// The offset of the L2 table last used, and the table.
-    l2: RefCell<(u64, Vec<u8>)>,
+    l2: Mutex<(u64, Vec<u8>)>,
 }
 
 /// Where a cluster is.
@@ -125,7 +125,7 @@ enum Cluster {
 
 impl Qcow1 {
     pub(super) fn new(storage: Storage, header: Header, backing: Source) -> Self {
-        Qcow1 { storage, header, backing, l2: RefCell::default() }
+        Qcow1 { storage, header, backing, l2: Mutex::default() }
     }
 
     /// Virtual size in bytes.
@@ -189,13 +189,15 @@ impl Qcow1 {
         if l2_offset >> 62 != 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an L1 entry is wrong"));
         }
-        if self.l2.borrow().0 != l2_offset {
+        let cached = || self.l2.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cached().0 == l2_offset;
+        if !known {
             let mut table = vec![0; 8 << header.l2_bits];
             self.storage.read(&Sgl::from_slice(&mut table), l2_offset).await?;
-            *self.l2.borrow_mut() = (l2_offset, table);
+            *cached() = (l2_offset, table);
         }
         let l2_index = (offset >> header.cluster_bits) & ((1 << header.l2_bits) - 1);
-        let l2 = self.l2.borrow();
+        let l2 = cached();
         let entry = usize::try_from(l2_index).ok().and_then(|i| l2.1.as_chunks::<8>().0.get(i));
         let entry = u64::from_be_bytes(entry.copied().unwrap_or_default());
         Ok(if entry == 0 {

@@ -18,6 +18,7 @@ use imago::storage::drivers::CommonStorageHelper;
 use sgl::Sgl;
 
 use super::counting::Counting;
+use super::qcow1::Qcow1;
 use crate::file::{Image, durable};
 
 /// Up to this many bytes, writing zeroes costs less than fallocate(2).
@@ -29,6 +30,8 @@ pub(super) struct Storage(Arc<Inner>);
 
 struct Inner {
     file: Arc<io_engine::File>,
+    /// A version 1 image in the file, of which this is the guest's data, to be read only.
+    image: Option<Box<Qcow1>>,
     path: PathBuf,
     helper: CommonStorageHelper,
     /// Nothing was ever written at or after this offset: it reads as zeroes.
@@ -44,6 +47,7 @@ impl Storage {
     pub(super) fn new(image: &Image, path: &Path, counting: Option<Counting>) -> Self {
         Storage(Arc::new(Inner {
             file: image.file.clone(),
+            image: None,
             path: path.to_owned(),
             helper: CommonStorageHelper::default(),
             end: image.size.into(),
@@ -52,8 +56,24 @@ impl Storage {
         }))
     }
 
+    /// The guest's data of an image that is in this file.
+    pub(super) fn of_image(&self, image: Box<Qcow1>) -> Self {
+        Storage(Arc::new(Inner {
+            file: self.0.file.clone(),
+            path: self.0.path.clone(),
+            helper: CommonStorageHelper::default(),
+            end: image.size().into(),
+            image: Some(image),
+            counting: None,
+            loaded: 0.into(),
+        }))
+    }
+
     /// Fills all of `data`; what lies past the end of the file is zero.
     pub(super) async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+        if let Some(image) = &self.0.image {
+            return Box::pin(image.read(data, offset)).await;
+        }
         let n = self.0.file.read_at(data, offset).await?;
         if n < data.len() {
             data.fill(n..data.len(), 0);
@@ -63,6 +83,9 @@ impl Storage {
 
     /// Writes all of `data`; with `dsync` it is on stable storage on return.
     pub(super) async fn write(&self, data: &Sgl<'_>, offset: u64, dsync: bool) -> io::Result<()> {
+        if self.0.image.is_some() {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         self.grow_to(offset, data.len() as u64);
         self.0.file.write_at(data, offset, dsync).await
     }

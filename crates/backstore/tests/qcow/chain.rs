@@ -209,7 +209,8 @@ fn backing_files_that_are_no_files_are_refused() {
         ("fifo", "neither a regular file nor a block device"),
         ("/dev/zero", "neither a regular file nor a block device"),
         ("nbd://localhost/x", "is not a file"),
-        ("json:{\"driver\":\"file\"}", "is not a file"),
+        ("json:{\"driver\":\"file\"}", "name no file"),
+        ("json:{\"driver\":\"nbd\",\"path\":\"/x\"}", "\"path\", which is not supported"),
         ("missing", "No such file"),
     ] {
         let image = dir.path("image");
@@ -287,10 +288,79 @@ fn version_1_images_can_be_read() {
             store.close().await.unwrap();
         }
     });
-    // `imago` cannot have one below a qcow2 image.
+}
+
+/// What libguestfs makes for `--ro`: an overlay. Below the version 1 image there is another qcow2
+/// image, and a second overlay is above the first.
+#[test]
+fn version_1_images_can_be_below_and_above_qcow2_images() {
+    let dir = Dir::new();
+    let base = dir.create("base", "", 2 * MIB);
+    qemu_io(&base, &["write -P 1 0 1M", "write -P 2 1M 64k"]);
+    let old = dir.path("old");
+    let args = ["-b", base.to_str().unwrap(), "-F", "qcow2", old.to_str().unwrap(), "3M"];
+    qemu_img(&[&["create", "-q", "-u", "-f", "qcow"][..], &args].concat());
+    qemu_io_on("qcow", &old, &["write -P 3 64k 4k", "write -P 4 2560k 64k"]);
+    let options = format!("backing_file={},backing_fmt=qcow", old.display());
+    let overlay = dir.create("overlay", &options, 4 * MIB);
+    let options = format!("backing_file={},backing_fmt=qcow2", overlay.display());
+    let top = dir.create("top", &options, 4 * MIB);
+    let want = content(&top);
+    assert_eq!((want[0], want[65_536], want[2 * 1_048_576 + 524_288]), (1, 3, 4));
+    for image in [&top, &overlay] {
+        on_engine(async {
+            let store = open_image(image).await;
+            assert!(read(&store, 0, want.len()).await.unwrap() == want);
+            // Parts of clusters: the rest is copied from below.
+            write(&store, 65_536 + 512, &[9; 1024]).await.unwrap();
+            write(&store, 3 * MIB - 512, &[8; 1024]).await.unwrap();
+            store.close().await.unwrap();
+        });
+        let mut now = want.clone();
+        now[66_048..67_072].fill(9);
+        now[3 * 1_048_576 - 512..][..1024].fill(8);
+        assert!(content(image) == now, "as QEMU sees it");
+        assert_eq!(crate::common::check(image), Check::Clean);
+    }
+}
+
+#[test]
+fn backing_files_named_by_options_are_served() {
+    let dir = Dir::new();
+    let base = dir.create("base:1", "", MIB);
+    qemu_io(&base, &["write -P 7 0 64k"]);
+    let path = base.display().to_string();
     let image = dir.path("image");
-    let args = ["-b", plain.to_str().unwrap(), "-F", "qcow", image.to_str().unwrap(), "4M"];
-    qemu_img(&[&["create", "-q", "-u", "-f", "qcow2"][..], &args].concat());
-    let text = refusal(&image, &OpenOptions::default());
-    assert!(text.contains("qcow version 1 image"), "{text}");
+    for (name, format) in [
+        (
+            format!(r#"json:{{"driver":"qcow2","file":{{"driver":"file","filename":"{path}"}}}}"#),
+            "qcow2",
+        ),
+        (
+            format!(r#"json:{{"driver":"qcow2","file.filename":"{path}","file.locking":"off"}}"#),
+            "qcow2",
+        ),
+        (format!(r#"json:{{"file":{{"driver":"file","filename":"{path}"}}}}"#), "qcow2"),
+        (format!("file:{path}"), "qcow2"),
+    ] {
+        let _ = std::fs::remove_file(&image);
+        dir.create("image", "", MIB);
+        qemu_img(&["rebase", "-u", "-F", format, "-b", &name, image.to_str().unwrap()]);
+        let want = content(&image);
+        on_engine(async {
+            let store = open_image(&image).await;
+            assert!(read(&store, 0, want.len()).await.unwrap() == want, "{name}");
+            store.close().await.unwrap();
+        });
+    }
+    // The node of the file itself: its bytes, and not what they say.
+    let name = format!(r#"json:{{"driver":"file","filename":"{path}"}}"#);
+    qemu_img(&["rebase", "-u", "-F", "raw", "-b", &name, image.to_str().unwrap()]);
+    on_engine(async {
+        let store = open_image(&image).await;
+        assert_eq!(&read(&store, 0, 512).await.unwrap()[..4], b"QFI\xfb");
+        store.close().await.unwrap();
+    });
+    let allowed = refusal(&image, &allow(&[Path::new("/nonexistent")]));
+    assert!(allowed.contains("none of the directories"), "{allowed}");
 }
