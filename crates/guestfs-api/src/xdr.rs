@@ -5,7 +5,7 @@
 //! NUL are refused: to most of what they are handed to, a NUL would end them early.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -277,11 +277,6 @@ impl<T: Text + ToOwned + ?Sized> Text for std::borrow::Cow<'_, T> {
     fn bytes(&self) -> &[u8] {
         (**self).bytes()
     }
-}
-
-/// A text of the wire as an owned one.
-pub fn os_string(bytes: &[u8]) -> OsString {
-    OsString::from_vec(bytes.to_vec())
 }
 
 #[cfg(test)]

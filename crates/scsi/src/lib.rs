@@ -17,6 +17,8 @@ pub mod copy;
 #[cfg(test)]
 mod fixtures;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inquiry;
 pub mod mode;
 pub mod opcodes;

@@ -86,14 +86,6 @@ macro_rules! triples {
 triples! {
     NO_SENSE = 0x0/0x00/0x00 "no additional sense information";
 
-    LUN_NOT_READY = 0x2/0x04/0x00 "logical unit not ready, cause not reportable";
-    LUN_BECOMING_READY = 0x2/0x04/0x01 "logical unit is in process of becoming ready";
-    LUN_NOT_READY_START_REQUIRED = 0x2/0x04/0x02
-        "logical unit not ready, initializing command required";
-    LUN_NOT_READY_INTERVENTION_REQUIRED = 0x2/0x04/0x03
-        "logical unit not ready, manual intervention required";
-    LUN_NOT_READY_FORMAT_IN_PROGRESS = 0x2/0x04/0x04
-        "logical unit not ready, format in progress";
     LUN_NOT_READY_ALUA_TRANSITION = 0x2/0x04/0x0a
         "logical unit not accessible, asymmetric access state transition";
     LUN_NOT_READY_ALUA_STANDBY = 0x2/0x04/0x0b
@@ -101,14 +93,11 @@ triples! {
     LUN_NOT_READY_ALUA_UNAVAILABLE = 0x2/0x04/0x0c
         "logical unit not accessible, target port in unavailable state";
     LUN_NOT_READY_OFFLINE = 0x2/0x04/0x12 "logical unit not ready, offline";
-    MEDIUM_NOT_PRESENT = 0x2/0x3a/0x00 "medium not present";
 
     WRITE_ERROR = 0x3/0x0c/0x00 "write error";
     UNRECOVERED_READ_ERROR = 0x3/0x11/0x00 "unrecovered read error";
-    MEDIUM_FORMAT_CORRUPTED = 0x3/0x31/0x00 "medium format corrupted";
 
     LUN_COMMUNICATION_FAILURE = 0x4/0x08/0x00 "logical unit communication failure";
-    TIMEOUT_ON_LOGICAL_UNIT = 0x4/0x3e/0x02 "timeout on logical unit";
     INTERNAL_TARGET_FAILURE = 0x4/0x44/0x00 "internal target failure";
     SET_TARGET_PORT_GROUPS_COMMAND_FAILED = 0x4/0x67/0x0a "set target port groups command failed";
 
@@ -116,32 +105,18 @@ triples! {
     INVALID_COMMAND_OPERATION_CODE = 0x5/0x20/0x00 "invalid command operation code";
     LBA_OUT_OF_RANGE = 0x5/0x21/0x00 "logical block address out of range";
     INVALID_FIELD_IN_CDB = 0x5/0x24/0x00 "invalid field in CDB";
-    LUN_NOT_SUPPORTED = 0x5/0x25/0x00 "logical unit not supported";
     INVALID_FIELD_IN_PARAMETER_LIST = 0x5/0x26/0x00 "invalid field in parameter list";
     TOO_MANY_TARGET_DESCRIPTORS = 0x5/0x26/0x06 "too many target descriptors";
     UNSUPPORTED_TARGET_DESCRIPTOR_TYPE = 0x5/0x26/0x07 "unsupported target descriptor type code";
     TOO_MANY_SEGMENT_DESCRIPTORS = 0x5/0x26/0x08 "too many segment descriptors";
     UNSUPPORTED_SEGMENT_DESCRIPTOR_TYPE = 0x5/0x26/0x09 "unsupported segment descriptor type code";
     INLINE_DATA_LENGTH_EXCEEDED = 0x5/0x26/0x0b "inline data length exceeded";
-    INVALID_COPY_OPERATION = 0x5/0x26/0x0c "invalid operation for copy source or destination";
-    COMMAND_SEQUENCE_ERROR = 0x5/0x2c/0x00 "command sequence error";
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x5/0x39/0x00 "saving parameters not supported";
-    MEDIUM_REMOVAL_PREVENTED = 0x5/0x53/0x02 "medium removal prevented";
 
-    NOT_READY_TO_READY_CHANGE = 0x6/0x28/0x00
-        "not ready to ready change, medium may have changed";
     POWER_ON_OR_RESET = 0x6/0x29/0x00 "power on, reset, or bus device reset occurred";
-    POWER_ON = 0x6/0x29/0x01 "power on occurred";
-    BUS_DEVICE_RESET = 0x6/0x29/0x03 "bus device reset function occurred";
-    I_T_NEXUS_LOSS = 0x6/0x29/0x07 "I_T nexus loss occurred";
     MODE_PARAMETERS_CHANGED = 0x6/0x2a/0x01 "mode parameters changed";
-    ASYMMETRIC_ACCESS_STATE_CHANGED = 0x6/0x2a/0x06 "asymmetric access state changed";
-    IMPLICIT_ALUA_TRANSITION_FAILED = 0x6/0x2a/0x07
-        "implicit asymmetric access state transition failed";
     CAPACITY_DATA_HAS_CHANGED = 0x6/0x2a/0x09 "capacity data has changed";
-    COMMANDS_CLEARED = 0x6/0x2f/0x00 "commands cleared by another initiator";
     INQUIRY_DATA_HAS_CHANGED = 0x6/0x3f/0x03 "inquiry data has changed";
-    REPORTED_LUNS_DATA_HAS_CHANGED = 0x6/0x3f/0x0e "reported LUNs data has changed";
 
     WRITE_PROTECTED = 0x7/0x27/0x00 "write protected";
     SPACE_ALLOCATION_FAILED_WRITE_PROTECT = 0x7/0x27/0x07 "space allocation failed write protect";
@@ -153,7 +128,6 @@ triples! {
     COPY_SEGMENT_GRANULARITY_VIOLATION = 0xa/0x26/0x0d "copy segment granularity violation";
     COPY_DESTINATION_WRITE_PROTECTED = 0xa/0x27/0x00 "write protected";
 
-    ABORTED_COMMAND = 0xb/0x00/0x00 "aborted command";
     COMMAND_TIMEOUT_DURING_PROCESSING = 0xb/0x2e/0x02 "command timeout during processing";
 
     MISCOMPARE_DURING_VERIFY = 0xe/0x1d/0x00 "miscompare during verify operation";

@@ -191,3 +191,32 @@ fn a_bit_that_is_not_looked_at_changes_nothing_or_is_refused_at_its_place() {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn what_the_fuzz_targets_assert_holds(mut input in bytes(), row in 0..OPCODES.len()) {
+        scsi::fuzz::cdb(&input);
+        scsi::fuzz::parameter_list(&input);
+        if let [opcode, action, ..] = &mut input[..] {
+            *opcode = OPCODES[row].opcode;
+            *action = OPCODES[row].action.unwrap_or(0);
+        }
+        scsi::fuzz::cdb(&input);
+        input.resize(16, 0);
+        scsi::fuzz::cdb(&cdb_of(&OPCODES[row], &input));
+    }
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_hold() {
+    for (target, run) in
+        [("cdb", scsi::fuzz::cdb as fn(&[u8])), ("parameter_lists", scsi::fuzz::parameter_list)]
+    {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+        let seeds: Vec<_> = std::fs::read_dir(dir.join(target)).unwrap().collect();
+        assert!(seeds.len() >= 8, "{target}");
+        for seed in seeds {
+            run(&std::fs::read(seed.unwrap().path()).unwrap());
+        }
+    }
+}

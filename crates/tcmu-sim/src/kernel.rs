@@ -37,10 +37,7 @@ impl Default for Options {
             ring_size: (64 << 10) - 128,
             blocks: 256,
             block_size: 4096,
-            flags: mailbox::CAP_OOOC
-                | mailbox::CAP_READ_LEN
-                | mailbox::CAP_TMR
-                | mailbox::CAP_KEEP_BUF,
+            flags: mailbox::CAP_OOOC | mailbox::CAP_READ_LEN | mailbox::CAP_TMR,
             scatter: true,
         }
     }

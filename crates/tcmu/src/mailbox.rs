@@ -16,8 +16,6 @@ pub const CAP_OOOC: u16 = 1 << 0;
 pub const CAP_READ_LEN: u16 = 1 << 1;
 /// `TCMU_MAILBOX_FLAG_CAP_TMR`: the kernel reports task management functions.
 pub const CAP_TMR: u16 = 1 << 2;
-/// `TCMU_MAILBOX_FLAG_CAP_KEEP_BUF`: data may be kept after completion.
-pub const CAP_KEEP_BUF: u16 = 1 << 3;
 
 /// `TCMU_OP_PAD`: skip the entry.
 pub const OP_PAD: u32 = 0;
