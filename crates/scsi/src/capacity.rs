@@ -1,5 +1,5 @@
-//! How large the medium is and which blocks of it take up space: READ CAPACITY (SBC-3 5.15, 5.16)
-//! and GET LBA STATUS (SBC-3 5.7). In: plain facts. Out: parameter data.
+//! How large the medium is and which blocks of it take up space: READ CAPACITY (SBC-4)
+//! and GET LBA STATUS (SBC-4). In: plain facts. Out: parameter data.
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{Immutable, IntoBytes};

@@ -1,4 +1,4 @@
-//! The parameter list of FORMAT UNIT (SBC-3 5.3.2). In: bytes from the initiator. Out: whether to
+//! The parameter list of FORMAT UNIT (SBC-4). In: bytes from the initiator. Out: whether to
 //! answer at once. There are no defects to manage, no patterns and no protection information.
 
 use crate::sense::Sense;

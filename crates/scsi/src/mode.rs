@@ -1,4 +1,4 @@
-//! Mode pages (SPC-4 7.5, SBC-3 6.5): MODE SENSE is built from, and MODE SELECT checked against, one
+//! Mode pages (SPC-4 7.5, SBC-4): MODE SENSE is built from, and MODE SELECT checked against, one
 //! table. In: the values that differ by device, [`Modes`]. Out: parameter data, or the new values.
 
 use zerocopy::big_endian::{U32, U64};
@@ -112,7 +112,7 @@ impl Page {
     }
 }
 
-/// Block descriptor of direct access devices (SBC-3 6.5.2.2), as short as its name.
+/// Block descriptor of direct access devices (SBC-4), as short as its name.
 fn short_descriptor(capacity: &Capacity) -> [u8; 8] {
     let blocks = u32::try_from(capacity.blocks).unwrap_or(u32::MAX).to_be_bytes();
     let [_, size @ ..] = capacity.block_size.to_be_bytes();
@@ -122,7 +122,7 @@ fn short_descriptor(capacity: &Capacity) -> [u8; 8] {
     descriptor
 }
 
-/// The same for LLBAA (SBC-3 6.5.2.3).
+/// The same for LLBAA (SBC-4).
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct LongDescriptor {

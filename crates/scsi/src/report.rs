@@ -30,7 +30,7 @@ pub fn task_management(extended: bool) -> Answer {
     a
 }
 
-/// READ DEFECT DATA (10) and (12) (SBC-3 5.17, 5.18): the lists that were asked for, in the format
+/// READ DEFECT DATA (10) and (12) (SBC-4): the lists that were asked for, in the format
 /// that was asked for, both empty.
 pub fn defect_data(twelve: bool, primary: bool, grown: bool, format: u8) -> Answer {
     let flags = u8::from(primary) << 4 | u8::from(grown) << 3 | format & 7;

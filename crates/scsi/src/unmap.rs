@@ -1,4 +1,4 @@
-//! The parameter list of UNMAP (SBC-3 5.28.2). In: bytes from the initiator. Out: ranges of blocks,
+//! The parameter list of UNMAP (SBC-4). In: bytes from the initiator. Out: ranges of blocks,
 //! within the limits that the Block Limits page tells.
 
 use zerocopy::big_endian::{U16, U32, U64};

@@ -1,4 +1,4 @@
-//! Vital product data (SPC-4 7.8, SBC-3 6.6). In: the facts of a device. Out: pages. The table of
+//! Vital product data (SPC-4 7.8, SBC-4). In: the facts of a device. Out: pages. The table of
 //! pages below is also what page 00h lists.
 
 use zerocopy::big_endian::{U16, U32, U64};
@@ -178,7 +178,7 @@ struct BlockLimitsPage {
 
 fn block_limits(device: &Device) -> Answer {
     let limits = &device.limits;
-    // Without UNMAP its limits are zero (SBC-3 6.6.3).
+    // Without UNMAP its limits are zero (SBC-4).
     let of_unmap = |n: u32| U32::new(if device.provisioning.unmap { n } else { 0 });
     let mut a = Answer::new();
     a.layout(&BlockLimitsPage {
