@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates one method of `Client` for each procedure of the table.
 
 // A build script talks to cargo on standard output.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds the library that is preloaded into User-Mode Linux; it becomes a part of the program.
 
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates the dispatch: one handler for each procedure of the table, which decodes the arguments,
 //! gives them their meaning, calls `crate::procedures::NAME` and encodes the result.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! CDBs: any bytes decode to a command, or to sense that says what is wrong with them.
 #![no_main]
 

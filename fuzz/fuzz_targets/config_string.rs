@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Configuration strings: parsing only, nothing is opened.
 #![no_main]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Archives of cpio, as initrds are.
 #![no_main]
 

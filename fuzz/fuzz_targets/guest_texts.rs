@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Texts of the guest (fstab, os-release, access control lists ...) and of the client (mountables, base64).
 #![no_main]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Arguments of every procedure: its number, the bitmask, the body.
 #![no_main]
 

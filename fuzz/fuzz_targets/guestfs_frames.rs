@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Messages, chunks and progress of the guestfs protocol.
 #![no_main]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Netlink datagrams, in both directions.
 #![no_main]
 

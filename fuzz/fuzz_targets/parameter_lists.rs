@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Parameter lists of UNMAP, EXTENDED COPY, MODE SELECT, SET TARGET PORT GROUPS and FORMAT UNIT.
 #![no_main]
 

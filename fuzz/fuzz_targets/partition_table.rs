@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Disks with a partition table: what is read is bounded by the disk, and a GPT that was read can be written.
 #![no_main]
 

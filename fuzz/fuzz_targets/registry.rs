@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Hives of Windows' registry.
 #![no_main]
 

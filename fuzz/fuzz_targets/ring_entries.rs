@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Ring entries: any bytes in the ring are served, refused or declared broken. The first byte
 //! says in which order completions are made.
 #![no_main]

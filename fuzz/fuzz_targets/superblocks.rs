@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Superblocks of filesystems, and volume descriptors.
 #![no_main]
 

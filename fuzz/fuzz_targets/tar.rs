@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Archives of tar, unpacked into a directory that is removed at once.
 #![no_main]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The rings of a guest of User-Mode Linux, served as a disk or a console.
 #![no_main]
 

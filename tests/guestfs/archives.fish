@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 400M
 # filesystems: ext4 xfs btrfs vfat
 # Archives, unpacked into the guest and made from it. Runs in an empty directory of its own; needs tar, cpio and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 200M
 run
 mkfs ext4 /dev/sda

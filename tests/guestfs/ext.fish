@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M 64M 4M
 # ext2, ext3, ext4.
 run

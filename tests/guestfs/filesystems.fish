@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M 400M 128M 64M
 # What is on devices, of every type that the programs can make; labels and UUIDs; finding by them.
 run

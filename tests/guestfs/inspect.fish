@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 300M 100M
 run
 -inspect-get-type /dev/sda1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 1M 64M 10K
 # What the volume descriptor of an ISO 9660 filesystem says. Runs in an empty directory of its own.
 run

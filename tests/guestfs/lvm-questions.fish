@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M 64M 64M 64M
 # Questions about LVM, the device mapper and RAID. What makes volumes and arrays needs the kernel's device mapper
 # and md: without, what is asked about them fails.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M
 # The machine that the daemon runs on, initrds, and the daemon's insides.
 run

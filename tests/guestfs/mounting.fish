@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 128M 64M 1M
 # What is mounted, where and how; mount points; what the daemon says of itself.
 run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 256M
 # Programs of the guest: what they find, what they yield, how they fail.
 run

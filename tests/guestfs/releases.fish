@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 4M 4M 4M 4M 4M 4M 4M 4M 4M 4M
 # What distributions call themselves, and a system whose /usr is a filesystem of its own.
 run

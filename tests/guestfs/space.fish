@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M 64M
 # Space of filesystems: how much there is, and clearing what is free.
 run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M 64M 64M 64M
 run
 mkswap /dev/sda

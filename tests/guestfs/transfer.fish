@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 400M 64M
 # filesystems: ext4 xfs btrfs vfat
 # Copies between files and devices, base64, compression, attributes. Runs in an empty directory of its own.

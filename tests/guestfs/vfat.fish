@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 64M 4M 512M
 # FAT in its three widths.
 run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 400M
 # filesystems: ext4 xfs btrfs vfat
 run

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # disks: 400M 64M
 # XFS: where the kernel has it, mounted too.
 run

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # absent.sh DAEMON: images that are not there when the daemon starts, because their file system is
 # mounted later. Their devices wait for them, their commands as long as their initiators do.
 . "$(dirname "$(realpath "$0")")/lib.sh"

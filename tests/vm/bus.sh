@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # bus.sh DAEMON: who may do what on the system bus, with the real dbus-daemon and our policy.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1

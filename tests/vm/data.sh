@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # data.sh DAEMON: ext4 on LUNs of file and qcow; then the same writes, discards and zeroes to a raw
 # LUN and to qcow2 LUNs of several makes, which have to hold the same bytes.
 . "$(dirname "$(realpath "$0")")/lib.sh"

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # faults.sh DAEMON: file systems that fill up, media that fail, and I/O that hangs: each is reported
 # as what it is, and affects only its own LUN.
 . "$(dirname "$(realpath "$0")")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Shared by the suites in this directory; sourced inside the VM (cargo xtask vm). Each suite takes
 # the daemon under test as its first argument, a command line split at spaces, so that the C
 # daemon can be run for comparison.

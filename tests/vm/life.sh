@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # life.sh DAEMON KIND [KILLS]: the daemon's death and return, and devices that are added, removed
 # and grown under verified I/O.
 . "$(dirname "$(realpath "$0")")/lib.sh"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """listener.py SUBTYPE [STATUS]: another program that listens to the kernel's target over netlink, as
 every program that is built on libtcmu does. It prints "listening", and a line for each device of
 SUBTYPE that is enabled, removed or changed. It answers the kernel with STATUS, or, without one, never.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # many.sh DAEMON [N]: N devices at once, each with its own bytes, and all of them after kill -9.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1 N=${2:-64}

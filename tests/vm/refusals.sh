@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # refusals.sh DAEMON: configurations and images that cannot be served. Each is refused at once, with
 # the errno and, in the log and over D-Bus, the reason; nothing is left half-made.
 . "$(dirname "$(realpath "$0")")/lib.sh"

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # scsi.sh DAEMON KIND: SCSI commands of a LUN of the backstore KIND (file or qcow), sent by
 # sg3-utils through the kernel's loopback fabric.
 . "$(dirname "$(realpath "$0")")/lib.sh"

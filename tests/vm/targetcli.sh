@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # targetcli.sh DAEMON: the daemon as targetcli-fb sees it, over D-Bus.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # bench.sh DAEMON KIND RUNTIME MB MANY: the guest's part of `cargo xtask bench tcmu`. fio on a LUN of
 # the backstore KIND, and what the daemon used meanwhile; `zeroes` is the example serve_zeroes, of
 # which fio's jobs alone are of interest. Raw figures go to /share, one file each:

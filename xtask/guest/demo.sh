@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
 # demo.sh DAEMON IMAGE FORMAT [SUMS]: the guest's part of `cargo xtask demo`. Serves a throw-away
 # overlay of IMAGE, mounts what is in it, reads and writes, and cleans up. SUMS holds the sha256 of
 # the files that are expected, as sha256sum writes them. What was seen is left in /share, for the

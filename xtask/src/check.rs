@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checks beside the tests: the project's own files, licences and origin of what we depend on,
 //! fuzzing, model checking.
 
@@ -63,9 +64,10 @@ pub(crate) fn loom() -> Result<Count> {
     cargo_test(test.env("RUSTFLAGS", format!("{flags} --cfg loom")).env("CARGO_TARGET_DIR", dir))
 }
 
-/// Runs each fuzz target for some seconds, from what earlier runs found.
+/// Runs each fuzz target for some seconds, from its seeds and what earlier runs found.
 fn fuzz(seconds: u32) -> Result<Count> {
-    let dir = run::root().join("fuzz/fuzz_targets");
+    let fuzz = run::root().join("fuzz");
+    let dir = fuzz.join("fuzz_targets");
     let mut targets: Vec<String> = std::fs::read_dir(&dir)
         .with_context(|| format!("no fuzz targets in {}", dir.display()))?
         .flatten()
@@ -79,7 +81,14 @@ fn fuzz(seconds: u32) -> Result<Count> {
     let mut count = Count::default();
     for target in targets {
         println!("-- {target}, {seconds} s");
-        let mut command = run::cargo(["fuzz", "run", &target, "--"]);
+        let mut command = run::cargo(["fuzz", "run", &target]);
+        let (corpus, seeds) = (fuzz.join("corpus").join(&target), fuzz.join("seeds").join(&target));
+        if seeds.is_dir() {
+            // New inputs go to the first directory.
+            std::fs::create_dir_all(&corpus)?;
+            command.args([corpus, seeds]);
+        }
+        command.arg("--");
         command.args([
             &format!("-max_total_time={seconds}"),
             "-verbosity=0",

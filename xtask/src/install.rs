@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which Debian package every program and file that we use comes from; installing what is missing.
 
 mod apt;
@@ -76,6 +77,7 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("bzip2"),              For::Test,  "bzip2"),
     (Sign::Program("file"),               For::Test,  "file"),
     (Sign::Program("scrub"),              For::Test,  "scrub"),
+    (Sign::Program("openssl"),            For::Test,  "openssl"),
     (Sign::Program("uuidgen"),            For::Test,  "uuid-runtime"),
     (Sign::Program("setfattr"),           For::Test,  "attr"),
     (Sign::Program("setfacl"),            For::Test,  "acl"),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What people do with the workspace: `cargo xtask demo | test | vm | bench | check | install`.
 //!
 //! Each subcommand is a module. All of them that need a kernel share `vm`, which boots the host's

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Running other programs, and what to do when someone presses Ctrl-C.
 
 use std::ffi::OsStr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! All tests, in the order in which they are quick to fail: the project's files, formatting, lints, documentation, unit
 //! tests (among them short runs of what `fuzz/` feeds), the model checks of loom; then the suites of
 //! `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.

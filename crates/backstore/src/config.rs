@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The configuration string of a device, as it stands in configfs:
 //!
 //! ```text

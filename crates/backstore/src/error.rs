@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Constructors of [`Error`].
 use std::io;
 use std::path::{Path, PathBuf};

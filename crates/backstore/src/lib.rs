@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What holds the blocks of a logical unit. A [`Backstore`] reads and writes bytes at offsets; it
 //! knows nothing about SCSI. Its [`Facts`] say what it supports; `lun` emulates the rest.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `null/`: reads as zeroes and discards what is written. For benchmarks of everything else.
 use std::cell::Cell;
 

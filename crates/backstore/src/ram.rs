@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `ram//SIZE`: memory, taken as it is written to and gone when the device goes. A memfd, served
 //! as a file: the data is never in the address space of this process.
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The table of subtypes, and the backstore that is any of them.
 //!
 //! To add a backstore: write its module, implement [`Backstore`], add a variant to

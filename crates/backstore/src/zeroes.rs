@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Writing zeroes where the storage has no faster operation for it.
 use std::io;
 

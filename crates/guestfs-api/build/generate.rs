@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The code that the library is made of beside what is written by hand: structures, arguments,
 //! optional arguments with their decoders and encoders, and the table.
 

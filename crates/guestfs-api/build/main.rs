@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generates Rust from the table of procedures: see `generate`.
 
 // A build script talks to cargo on standard output.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Names of errnos: the protocol sends them as text, since numbers differ between machines.
 
 /// A Linux error number.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Frames: what goes over the channel, outside of arguments and results.
 //!
 //! A frame begins with a big-endian word. It is one of the flags ([`LAUNCH`], [`CANCEL`],

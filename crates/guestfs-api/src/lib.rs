@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The guestfs remote procedure call interface: what goes between libguestfs and its daemon.
 //!
 //! `guestfs.api` is the table of all procedures and the single source of truth: types of arguments

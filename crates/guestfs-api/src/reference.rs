@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reference documentation, made from the table.
 
 use crate::{Argument, PROCEDURES, Procedure};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The table of procedures as text (`guestfs.api`) and its parser.
 //!
 //! The text is the single source of truth. This module is compiled twice: into the build script, which

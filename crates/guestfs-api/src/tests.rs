@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the generated code does with honest and with hostile messages.
 
 use super::*;

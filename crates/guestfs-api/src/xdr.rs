@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! XDR (RFC 4506) as the protocol uses it: integers, booleans, floats, strings, opaque data, lists.
 //!
 //! Decoding borrows from the message. Every length and count is checked against the bytes that are

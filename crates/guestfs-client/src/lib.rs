@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A synchronous client of the guestfs protocol, generated from the table of procedures.
 //!
 //! [`Client`] speaks to a daemon over any byte stream and has one method for each procedure. Files

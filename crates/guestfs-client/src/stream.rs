@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a client needs of the connection.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Connections over TCP, which are TLS with certificates on both sides.
 
 use crate::Stream;

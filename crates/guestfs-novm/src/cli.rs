@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The command line: as a user types it, and as libguestfs writes it to start QEMU.
 //!
 //! Options of QEMU have one dash, ours two.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a client needs in its environment for libguestfs to start this program in place of QEMU.
 //!
 //! libguestfs wants an appliance: with a "fixed appliance" in a directory it neither looks for

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where guestfsd is.
 
 use crate::error::{Error, Result};

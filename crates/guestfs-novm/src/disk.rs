@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An image as a disk: a whole number of sectors, served by `backstore` or by an NBD server.
 //!
 //! If the last sector of an image is not whole, the rest of it reads as zeroes; the image grows when that rest

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the fuzz target `virtqueues` runs: a guest's memory with rings in it, served by the devices
 //! of User-Mode Linux.
 

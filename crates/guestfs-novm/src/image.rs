@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Images: what format they have, and which of them can be served.
 //!
 //! A raw image becomes a loop device as it is. One that is qcow2 (or qcow), and one whose length is no

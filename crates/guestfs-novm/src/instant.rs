@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The host's own kernel: the daemon in namespaces, with the client's disks as loop devices.
 //!
 //! This process attaches the disks and waits; its child is process 1 of the namespaces and starts the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Stands in for the hypervisor that libguestfs starts, so that unmodified clients work with no virtual
 //! machine: `guestfsd` runs in namespaces on this host, or in User-Mode Linux.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Loop devices: a file as a disk of the host's kernel, with partitions, until it is detached.
 
 use crate::error::{Context, Error, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `guestfs-novm`: see the library.
 
 fn main() -> std::process::ExitCode {

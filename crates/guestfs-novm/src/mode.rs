@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What runs the daemon.
 
 use crate::error::{Error, Result};

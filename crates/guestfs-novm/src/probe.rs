@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Questions that libguestfs asks of QEMU before it starts it, and answers that make it use what there
 //! is here: virtio-scsi disks, a virtio-serial channel, no acceleration to worry about.
 //!

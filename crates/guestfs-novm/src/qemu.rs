@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The command line of QEMU, as the `direct` backend of libguestfs 1.40 to 1.56 writes it: what matters
 //! of it, which is drives, channel, kernel command line and network.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A session that cannot start: each call is answered with the reason.
 //!
 //! libguestfs discards what its hypervisor writes. If a launch fails, it prints general advice without the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where errors go that no call can be answered with ([`crate::refusal`]): to standard error, which
 //! libguestfs takes for the console of its appliance and throws away unless it is verbose; and so to the
 //! client's own, too.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What of the host is needed, and what for: `--check`.
 
 use crate::daemon;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` for system calls that no library wraps: fork, unshare,
 //! signalfd, mount_setattr, and ioctls of block devices.
 #![allow(unsafe_code)]

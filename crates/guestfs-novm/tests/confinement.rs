@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What programs and calls of a guest reach in instant mode, where the kernel is the host's: their own disks and
 //! nothing else. Needs root, and perl for a hostile program.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]

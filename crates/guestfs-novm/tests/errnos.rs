@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Calls with arguments that make no sense, to the distribution's daemon and to ours: where it fails, ours
 //! fails, and with the same error number. The calls are made of the table of procedures; texts of
 //! errors are not compared.

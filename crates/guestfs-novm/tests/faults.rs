@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What goes wrong in a session: clients that are killed in the middle of a call, disks that are full,
 //! filesystems that are damaged. The daemon says so and lives, and nothing is left of it at the end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The host's kernel: the real guestfish, our daemon, loop devices. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 

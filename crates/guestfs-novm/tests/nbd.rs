@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Disks that an NBD server has: the real qemu-nbd, the real guestfish. Needs root for instant mode, and
 //! User-Mode Linux.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]

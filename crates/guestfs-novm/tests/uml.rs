@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! User-Mode Linux: the same with a kernel of its own.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The devices of User-Mode Linux, by what a guest's kernel puts in their rings.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 

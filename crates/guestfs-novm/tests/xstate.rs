@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The library that is preloaded into User-Mode Linux, on a process that is traced. This test uses `unsafe` to
 //! load the library, to fork and to trace.
 #![cfg(target_arch = "x86_64")]

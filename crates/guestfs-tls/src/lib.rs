@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! TLS with certificates on both sides for the guestfs protocol: which files hold them, and what is
 //! asked of the peer.
 //!

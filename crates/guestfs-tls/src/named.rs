@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Clients by name: of those with a certificate of the authority, only some are let in.
 
 use rustls::client::danger::HandshakeSignatureValid;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is in a directory of certificates, and what is said of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! POSIX access control lists: the kernel's form and the text that archives hold.
 //!
 //! The kernel's form (linux/posix_acl_xattr.h): a version (2), then entries of tag, permissions and id, all

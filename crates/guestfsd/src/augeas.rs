@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Augeas: configuration files of the guest as a tree.
 //!
 //! libaugeas is C and reads what the guest has written, and it follows the guest's symbolic links by path. So

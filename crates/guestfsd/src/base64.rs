@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Base64 (RFC 4648) piece by piece, in lines of 76 characters.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Block devices are queried and changed by ioctls.
 //! What the kernel knows of a block device, and what it can be told to do to one.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Capabilities of files: the kernel's form (security.capability, see capabilities(7)) and the text of
 //! cap_to_text(3) and cap_from_text(3).
 

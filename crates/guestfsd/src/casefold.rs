@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Names where upper and lower case do not matter: on filesystems of Windows and DOS, in registries.
 
 use rustix::fs::Dir;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The byte stream between client and session: frames in, frames out.
 //!
 //! A channel is a socket, a virtio-serial port or a serial line. Reading goes through one buffer, from

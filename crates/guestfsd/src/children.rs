@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Programs that outlive the call that started them: daemons of the guest.
 //!
 //! The daemon is made the reaper of its descendants, so that they become its children when their

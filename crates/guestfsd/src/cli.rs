@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The command line, and what becomes of the process: it serves one channel, or listens for many clients.
 
 use crate::channel::{Channel, Closed};

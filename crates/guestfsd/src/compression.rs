@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How streams are compressed, by their first bytes.
 
 /// How compressed streams begin, and the programs that decompress them (linux, lib/decompress.c).

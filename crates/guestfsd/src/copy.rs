@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Copies of files and trees of the guest, made by descriptor: as cp(1) makes them, but no link of the guest leads
 //! out of it, wherever it lies in source or target.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Cpio archives of the SVR4 formats, without (`newc`) and with checksums (`crc`): made from the guest
 //! ([`write`]), and read ([`mod@read`]); initramfs images are made of them ([`image`]).
 //!

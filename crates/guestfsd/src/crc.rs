@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The CRC that POSIX defines for cksum(1): polynomial 0x04C11DB7, most significant bit first, over the data and
 //! then its length, complemented.
 

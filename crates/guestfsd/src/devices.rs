@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Names of block devices, both ways.
 //!
 //! Clients name disks /dev/sda, /dev/sdb, ... (or hd, vd) in the order in which they added them. Which

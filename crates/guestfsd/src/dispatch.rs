@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From a message to the function that serves it, and back.
 //!
 //! The handlers are generated from the table of procedures (`build.rs`): each decodes the arguments,

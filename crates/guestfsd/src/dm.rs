@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Devices of the device mapper, as the kernel's own tables have them: no program is needed to tell which of
 //! them are logical volumes.
 

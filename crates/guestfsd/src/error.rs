@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Errors as callers get them: the name of an errno, and a text that names what it concerns.
 
 use guestfs_api::{Errno, xdr};

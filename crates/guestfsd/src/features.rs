@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Optional groups: which of them this machine can serve, decided at run time.
 //!
 //! A group is there when all its procedures are done and what they need is there: programs, features

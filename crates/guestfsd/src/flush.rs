@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Getting what was written onto the disks, and remembering when that failed.
 //!
 //! The kernel reports a failed write once. After that the pages are clean, and the next sync succeeds although

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What `fuzz/` feeds with bytes: each parser of what guests hold and clients send. What must hold of what comes
 //! out is asserted here; the tests below are a short run of the same.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Shell patterns, matched as bytes: `*`, `?`, `[...]` and `\`.
 
 /// A pattern.

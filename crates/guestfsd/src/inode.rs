@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What an inode has besides its mode: flags and generation. `unsafe` here: `ioctl` requests that `rustix` has no
 //! functions for.
 #![allow(unsafe_code)]

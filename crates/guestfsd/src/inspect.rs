@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Inspection: which operating systems are on the disks, and what they are.
 //!
 //! Every filesystem is mounted on the sysroot in turn, to be read only, and looked at: what its files say is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The primary volume descriptor of an ISO 9660 filesystem (ECMA-119, 8.4).
 
 use guestfs_api::structs::Isoinfo;

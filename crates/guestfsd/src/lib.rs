@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The daemon behind libguestfs: it mounts, inspects and changes what is inside disk images, and serves
 //! unmodified libguestfs clients over their protocol.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Libraries that are loaded at run time know no types.
 //! C libraries that only some calls need: loaded when they are, so that one binary serves every machine.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Many clients at once: each connection gets a process of its own.
 //!
 //! Who may connect is decided before the first byte of the protocol:

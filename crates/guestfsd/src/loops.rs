@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A loop device from whoever makes the nodes of this machine (guestfs-novm), named by `GUESTFSD_LOOP`: a socket that
 //! takes a file and answers with a device's path. The device is ours while the connection lasts, and while it is
 //! mounted.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Mountables: what can be mounted is a block device or a btrfs subvolume on one, written
 //! `btrfsvol:DEVICE/SUBVOLUME`.
 

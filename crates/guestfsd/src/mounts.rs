@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is mounted: the kernel's own table, and unmounting.
 
 use crate::error::{Context, Error, Result, shown};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Paths of the guest, resolved inside the sysroot by descriptor.
 //!
 //! No symbolic link of the guest leads out of the sysroot, wherever it points: `openat2` with

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is on a device: the type, label and UUID of the filesystem, or of what else fills it. The one place
 //! that answers this for all procedures.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What reaches outside of the guest: refused to clients of a listener.
 //!
 //! In an appliance the machine belongs to the client, and nothing on it needs protection. A daemon that listens

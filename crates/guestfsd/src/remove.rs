@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Removing trees of the guest, by descriptor: no link is followed.
 
 use crate::tree::{Step, Walk};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Calls of a C library.
 //! The packages in a guest's RPM database, through librpm.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Serial lines as channels: raw mode, so that every byte arrives as it was sent.
 
 use crate::error::{Context, Result};

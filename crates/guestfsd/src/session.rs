@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A session: what one client has made of its machine.
 //!
 //! A session serves a sysroot, on which the client mounts filesystems, or with `-r` the machine it runs on. It

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Signal handlers: there is no safe way to install one.
 //! SIGTERM, SIGINT and SIGHUP end the session: the channel is shut, so that whatever waits for the
 //! client goes on to clean up.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // The two system calls have no safe wrapper.
 //! What is swapped on in a session: switched on and off by descriptor, and off when the session ends.
 

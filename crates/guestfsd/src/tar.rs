@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tar archives: made from the guest ([`create`]) and unpacked into it ([`extract`]), in this process.
 //!
 //! No program sees the guest's paths: members are found by descriptor, in the sysroot, so that neither an

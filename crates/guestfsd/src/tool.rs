@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Programs: of this machine ([`Tool::new`]) and of the guest ([`Tool::in_guest`]).
 //!
 //! A program gets a fixed environment, no shell, and nothing to read unless it is given something.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Files on their way: from the client ([`FileIn`]), to the client ([`FileOut`]), and how far a long
 //! call has got ([`Progress`]).
 //!

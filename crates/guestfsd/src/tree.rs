@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Walks through directory trees of the guest, by descriptor: no symbolic link is followed on the way, and neither
 //! how many levels a tree has nor how many names a directory has makes a difference to what a walk takes.
 

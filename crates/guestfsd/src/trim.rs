@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // An ioctl that rustix does not know.
 //! FITRIM: a filesystem tells its disk which blocks are free.
 

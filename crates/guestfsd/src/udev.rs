@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Waiting for udev, only when something changed.
 //!
 //! After a partition table or a device's contents were changed, udev makes and removes nodes and, to

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Extended attributes of files that are open for nothing but their place (`O_PATH`): of any type, links too.
 
 use crate::paths::proc_path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tar archives of GNU tar and of hostile makers, unpacked into a guest, and archives made there. Needs root,
 //! loop devices and GNU tar.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Augeas: its tree lives in a process of its own, and is of the guest's files only. Needs root, loop
 //! devices and libaugeas with its lenses (Debian: libaugeas0).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Block devices, their partition tables and swap space, on loop devices. Needs root, parted, fdisk, gdisk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Copies of files and trees that cannot be made whole: what the error says. Needs root and loop devices.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Trees of more levels than a process may have descriptors.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

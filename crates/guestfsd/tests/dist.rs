@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The man page says the same as the program; with UPDATE_DIST=1 it is written.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Every call that takes a path and changes something, on links of the guest that point out of it: what is
 //! outside stays as it is. Needs root and loop devices.
 

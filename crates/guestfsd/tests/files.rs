@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Files of a guest: what is in them, copies of them, and what a hostile one may have in their place. Needs root
 //! and loop devices.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Filesystems made, looked at, checked, resized and labelled through the protocol. Needs root and loop devices.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

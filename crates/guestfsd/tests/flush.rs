@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Disks that fail: what was lost once is not reported as written later. Needs root and loop devices.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Listeners: who is let in, and what clients may do then. TLS is spoken with our own client and OpenSSL's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

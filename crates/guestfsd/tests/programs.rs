@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Programs of the guest, and watching its files. Needs root, loop devices and a static busybox.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

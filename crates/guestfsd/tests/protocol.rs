@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The protocol over a socket pair: honest calls, files both ways, and clients that mean no good.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sessions on real filesystems: where paths lead, and what is left when a session ends. Needs root and
 //! loop devices.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Space of filesystems, initrds, and the daemon's insides. Needs root, loop devices, cpio, gzip, xz and scrub.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Copies between files and devices, base64, compression and attributes. Needs root, loop devices, gzip, bzip2,
 //! xz, lzop and zstd.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What an I/O costs (512 bytes, so that the copy does not count); run it under callgrind, `strace -c` or `time`:
 //!
 //! ```text

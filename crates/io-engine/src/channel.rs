@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A queue into an engine's thread from others. It holds as much as is sent.
 use std::collections::VecDeque;
 use std::future::poll_fn;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the futures of an engine share: the table of operations, the timers, the driver.
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The engine: which backend, and the loop.
 use std::future::Future;
 use std::io;

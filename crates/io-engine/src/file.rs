@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A file that is read and written at offsets, on the shortest way there is.
 //!
 //! - Reads are first tried on the spot, without waiting (`RWF_NOWAIT`): what the page cache has

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Asynchronous file I/O and an executor for ONE thread: the thread of a device.
 //!
 //! An [`Engine`] runs one future ([`Engine::block_on`]); what that future awaits goes to io_uring,

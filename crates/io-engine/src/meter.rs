@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` for clock_gettime and getrusage, which cost too much or go wrong
 //! under valgrind through the libraries that wrap them.
 //!

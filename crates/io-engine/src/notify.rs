@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The waker of an engine's thread. Wakes from the thread itself cost one atomic operation; wakes
 //! from other threads write to an eventfd, and only while the thread sleeps.
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` for fcntl(2) with the F_OFD commands, which no library wraps.
 //!
 //! Locks on single bytes of a file. They belong to the open file description: duplicates of a

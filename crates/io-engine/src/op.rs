@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` to hand buffers to system calls.
 //!
 //! One operation on a descriptor: what is asked of the kernel, done at once ([`now`]) or awaited

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whether a file's buffered writes are fast enough to be done on the engine's own thread.
 //!
 //! A buffered write is a copy to the page cache: 1 to 10 us, less than the way through io_uring's

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The driver without io_uring: epoll for descriptors and wakes, the pool for the rest.
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` to do system calls with the buffers of waiting operations.
 //!
 //! Threads for what can only block, shared by the engines of the process, started when needed and

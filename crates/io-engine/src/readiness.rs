@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Waiting for a descriptor to become readable.
 use std::future::poll_fn;
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Many futures of one type run as one: the commands of a device.
 //!
 //! Each future sits in a slot whose box and waker are made once and reused, so that running a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Behaviour of the engine as its users see it, with both backends.
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};

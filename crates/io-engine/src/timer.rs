@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Time: what sleeps, and until when the engine may.
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Code that can only block, on the pool of threads.
 use std::any::Any;
 use std::future::poll_fn;

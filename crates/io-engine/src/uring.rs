@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` to give the kernel descriptors and buffers through io_uring.
 //!
 //! The ring of one engine. Entries collect in the submission queue while futures are polled; one

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! In a process of its own: it uses up the threads of the pool.
 #![allow(clippy::unwrap_used, reason = "a test's helpers")]
 

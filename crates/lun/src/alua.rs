@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Asymmetric logical unit access (SPC-4 5.15): REPORT and SET TARGET PORT GROUPS, and in which
 //! state the port is that commands come through. States live outside, in the kernel's configfs; an
 //! [`Alua`] reads and sets them. Without one, or where it knows of no group, there is one group,

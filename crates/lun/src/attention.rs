@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Unit attentions (SAM-5 5.14): what the next command is told before it is executed, because
 //! something changed behind the initiator's back.
 //!

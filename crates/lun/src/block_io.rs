@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! READ, WRITE, WRITE AND VERIFY, VERIFY, PRE-FETCH and SYNCHRONIZE CACHE (SBC-4 5): ranges of
 //! blocks to reads, writes and flushes of the backstore.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! COMPARE AND WRITE (SBC-4 5.3): the primitive that clusters build locks of.
 use backstore::Backstore;
 use scsi::sense::Sense;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The commands that read or change the logical unit itself rather than its blocks: mode pages,
 //! start and stop, diagnostics, and what is supported.
 use backstore::Backstore;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! EXTENDED COPY (SPC-4 6.4) inside a logical unit and between those of one daemon, and RECEIVE
 //! COPY RESULTS.
 //!

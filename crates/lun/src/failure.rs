@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How a command fails: sense, or a status that asks to try again; and the one table that turns
 //! errors of a backstore into that.
 use std::cell::Cell;

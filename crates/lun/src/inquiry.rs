@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a logical unit says of itself: INQUIRY and its pages, READ CAPACITY. All of it is made
 //! from the facts of the backstore, so that the answers agree with each other and with what
 //! `provisioning` does.

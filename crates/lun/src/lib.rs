@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A logical unit: executes SCSI commands on a backstore.
 //!
 //! In: a CDB and a view of the command's buffer. Out: status, sense, and how many bytes of data-in

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! UNMAP, WRITE SAME, GET LBA STATUS and FORMAT UNIT (SBC-4 4.7): what gives up space, and what
 //! writes the same block over and over. What a backstore cannot do is emulated by writes in
 //! bounded pieces.

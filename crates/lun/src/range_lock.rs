@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Locks on ranges of blocks, so that compound commands (COMPARE AND WRITE, an emulated WRITE
 //! SAME, WRITE AND VERIFY) are atomic towards every other command of the logical unit.
 //!

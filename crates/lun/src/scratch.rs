@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Memory of our own for commands that need more than the initiator's buffer (VERIFY, COMPARE AND
 //! WRITE, EXTENDED COPY ...). There are [`SLOTS`] buffers of at most [`CHUNK`] bytes for a logical
 //! unit, so that no number of queued commands makes it take more.

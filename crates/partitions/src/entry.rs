@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A partition of either kind of table.
 
 use crate::{Geometry, gpt, mbr};

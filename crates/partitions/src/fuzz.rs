@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the fuzz target `partition_table` runs.
 
 use crate::{Geometry, Table, read, read_beyond_doubt};

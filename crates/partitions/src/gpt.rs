@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! GUID partition tables (UEFI 2.10, chapter 5): a header after the first sector, an array of entries, and both
 //! once more at the end of the disk.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! GUIDs as GPT has them: UUIDs whose first three groups are little-endian on disk, and which are shown in capitals.
 
 use std::fmt;

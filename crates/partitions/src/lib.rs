@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Partition tables: MBR with its chain of logical partitions, and GPT, read from a disk by its bytes; changes
 //! to fields of a GPT.
 //!

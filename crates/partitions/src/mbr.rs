@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! DOS partition tables: four entries in the first sector, and a chain of sectors (EBRs) through the extended
 //! partition with one logical partition each.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sound tables, and hostile ones.
 
 use super::gpt::{Field, crc32};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tables that sfdisk(8) makes, and what may become of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Asymmetric logical unit access: states, the answer to REPORT TARGET PORT GROUPS (SPC-4 6.37) and
 //! the parameter list of SET TARGET PORT GROUPS (SPC-4 6.45).
 

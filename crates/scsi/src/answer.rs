@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The data of an answer while it is being built. In: fields, in order. Out: exactly the bytes that
 //! were put in, and of these what the allocation length has room for.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How large the medium is and which blocks of it take up space: READ CAPACITY (SBC-4)
 //! and GET LBA STATUS (SBC-4). In: plain facts. Out: parameter data.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The fields of a CDB, by their place. In: the bytes that came. Out: numbers.
 
 use crate::sense::Sense;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a CDB asks for, as types. Lengths called `alloc` are allocation lengths: the most that the
 //! initiator takes of an answer. `list_len` is the length of the parameter data that comes along.
 

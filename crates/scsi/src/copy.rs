@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Third-party copy with one-byte list identifiers (SPC-4 6.4, 6.17 to 6.20). In: the parameter list
 //! of EXTENDED COPY. Out: who copies what to where, every length and count checked; and the answers
 //! of the RECEIVE COPY commands.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A device for the tests of answers.
 
 use crate::capacity::{Capacity, Provisioning};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The parameter list of FORMAT UNIT (SBC-4). In: bytes from the initiator. Out: whether to
 //! answer at once. There are no defects to manage, no patterns and no protection information.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the fuzz targets `cdb` and `parameter_lists` run: whatever an initiator may send. What must
 //! hold of the result is asserted here; `tests/hostile.rs` has a short run of the same.
 

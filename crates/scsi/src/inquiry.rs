@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Standard INQUIRY data (SPC-4 6.6.2). In: who the device is. Out: 96 bytes.
 
 use crate::answer::Answer;

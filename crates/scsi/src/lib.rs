@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! SCSI as a language: CDBs in, typed commands out; answers' layouts; sense data. Pure: no I/O, no
 //! `unsafe`, no clock, no state.
 //!

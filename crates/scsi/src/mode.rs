@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Mode pages (SPC-4 7.5, SBC-4): MODE SENSE is built from, and MODE SELECT checked against, one
 //! table. In: the values that differ by device, [`Modes`]. Out: parameter data, or the new values.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The opcode table: what it says of a command, and how a CDB finds its row. The rows drive
 //! decoding, REPORT SUPPORTED OPERATION CODES, the checks of write protection and
 //! ALUA state in `lun`, and the table here:

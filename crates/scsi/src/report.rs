@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Answers that are the same for every device: REPORT LUNS, REPORT SUPPORTED TASK MANAGEMENT
 //! FUNCTIONS, READ DEFECT DATA, LOG SENSE and REQUEST SENSE.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), from the opcode table. In: what is asked, and
 //! which rows this device serves. Out: parameter data.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Status, and sense: why a command ended in CHECK CONDITION (SPC-4 4.5). A sense is data, not an
 //! error. In: one of the named triples below, perhaps with INFORMATION or a field pointer. Out:
 //! sense data in fixed or descriptor format.
@@ -86,6 +87,7 @@ macro_rules! triples {
 triples! {
     NO_SENSE = 0x0/0x00/0x00 "no additional sense information";
 
+    LUN_BECOMING_READY = 0x2/0x04/0x01 "logical unit is in process of becoming ready";
     LUN_NOT_READY_ALUA_TRANSITION = 0x2/0x04/0x0a
         "logical unit not accessible, asymmetric access state transition";
     LUN_NOT_READY_ALUA_STANDBY = 0x2/0x04/0x0b
@@ -113,6 +115,8 @@ triples! {
     INLINE_DATA_LENGTH_EXCEEDED = 0x5/0x26/0x0b "inline data length exceeded";
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x5/0x39/0x00 "saving parameters not supported";
 
+    NOT_READY_TO_READY_CHANGE = 0x6/0x28/0x00
+        "not ready to ready change, medium may have changed";
     POWER_ON_OR_RESET = 0x6/0x29/0x00 "power on, reset, or bus device reset occurred";
     MODE_PARAMETERS_CHANGED = 0x6/0x2a/0x01 "mode parameters changed";
     CAPACITY_DATA_HAS_CHANGED = 0x6/0x2a/0x09 "capacity data has changed";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The parameter list of UNMAP (SBC-4). In: bytes from the initiator. Out: ranges of blocks,
 //! within the limits that the Block Limits page tells.
 

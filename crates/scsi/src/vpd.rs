@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Vital product data (SPC-4 7.8, SBC-4). In: the facts of a device. Out: pages. The table of
 //! pages below is also what page 00h lists.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whatever bytes come as a CDB or as a parameter list: a value or sense, never a panic.
 
 use proptest::collection::vec;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This crate uses `unsafe` to view memory that the kernel shares with us.
 //!
 //! A scatter-gather list is the memory of one command's data: a view of the kernel's shared data

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `tcmu-runner check`: looks at what the daemon needs of this host, and says in plain words what
 //! is missing and how to fix it. One table of checks; each looks and changes nothing.
 use std::fmt::Display;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The command line: that of the C daemon, and `check`. The man page tcmu-runner(8) is made from
 //! it.
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! /etc/tcmu/tcmu.conf: one table of keys drives the parser, the defaults, the report of changes
 //! and the man page tcmu.conf(5). A bad line is reported with its number; its key keeps its old
 //! value.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The daemon from start to end: sets everything up, each part before anybody can ask for it, then
 //! runs the main loop.
 use std::fs::File;

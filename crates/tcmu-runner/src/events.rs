@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The main loop's queue. Device threads, the D-Bus thread and checks put [`Event`]s in; the main
 //! loop is woken through an eventfd that it polls together with its other descriptors.
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The daemon `tcmu-runner`: serves images as SCSI logical units of the Linux kernel's target.
 //!
 //! The main thread does netlink, signals and configuration; each device has a thread of its own

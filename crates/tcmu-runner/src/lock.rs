@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One daemon per host: a POSIX record lock on /run/tcmu.lock, the one that the C daemon takes, so
 //! that the two never run at the same time. The kernel drops the lock when its holder dies,
 //! however.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The program: reads the command line; the library does the rest.
 use std::process::ExitCode;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Keeps the process small: glibc gives each thread an arena of its own, up to eight per core, and
 //! keeps what is freed there. Our threads allocate little and seldom, so they share two.
 #![allow(unsafe_code)] // mallopt has no safe wrapper.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Signals as events: SIGTERM, SIGINT and SIGHUP are blocked in every thread and read by the main
 //! loop from a signalfd. SIGPIPE is ignored by Rust's runtime.
 #![allow(unsafe_code)] // signalfd and the signal mask have no safe wrapper.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tells when a file may have changed, however it is written: in place, by rename (editors), or
 //! through a link that is switched (configuration mounts). Watches directories, for a file's own
 //! watch is lost with its inode.

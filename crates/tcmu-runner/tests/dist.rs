@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The files that are installed with the program agree with it: names, paths, options, keys.
 //! Files that are made from the program's tables are compared, or with UPDATE_DIST=1 written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The program as scripts call it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 

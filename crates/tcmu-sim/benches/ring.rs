@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the ring costs per command: reading the entries of a batch, completing them, one kick
 //! (a write to a socket here; in the real kernel it takes the completions within that call).
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that fails has no result")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Feeds a ring with arbitrary bytes: what the fuzz target and the property tests share.
 
 use tcmu::{Entry, Response};

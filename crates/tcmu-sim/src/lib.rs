@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A stand-in for the kernel's side of TCM-User, for tests and benchmarks on machines without the
 //! module. It is never part of a product.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A folder that looks like sysfs, /dev, configfs and the module's parameters.
 
 use std::fs;

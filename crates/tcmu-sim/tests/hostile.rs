@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The ring against a kernel that lies: what concerns one command fails that command, what makes
 //! the ring unreadable is an error until it is reset, and nothing else happens.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The netlink socket against a stand-in for the kernel.
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The smallest daemon: serves every device whose configuration begins with `zeroes/` as a disk
 //! that reads as zeroes and forgets what is written. It shows how the parts of the crate work
 //! together: netlink for devices that come and go, discovery for those that are there already, a

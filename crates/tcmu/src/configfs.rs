@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! configfs: what the kernel's target knows of a device, under `/sys/kernel/config/target`, and
 //! the switches that it offers. All of it is probed: a file that this kernel (or this fabric) does
 //! not have reads as `None`; writing to it is [`Error::Missing`]. Reads are bounded.

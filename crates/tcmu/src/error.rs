@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What can go wrong with the kernel's interface, with the file or device that it concerns.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The kernel's TCM-User interface (`linux/target_core_user.h`, mailbox version 2): everything that
 //! passes between the kernel's target and a daemon that serves its logical units.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The layout of the shared memory (`linux/target_core_user.h`): mailbox, then the command ring,
 //! then the data area. All integers are in the machine's own byte order. Offsets in the mailbox
 //! and in entries count from the start of the memory; head and tail count from the start of the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` for memory that is shared with the kernel.
 //!
 //! A [`Mapping`] is the memory of one device, from its UIO descriptor or, in tests, from a memfd.

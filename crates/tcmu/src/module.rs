@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The kernel module `target_core_user`: whether it is there, loading it, its parameters.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Generic netlink, family `TCM-USER` version 2. The kernel reports that a device was enabled, is
 //! being removed or is being changed. Once we have said that we reply, it waits for our reply,
 //! which becomes the result of the write to configfs that caused the event.

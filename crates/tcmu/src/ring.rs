@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The command ring of one device: commands and task management notices come out, responses go in.
 //!
 //! # How the kernel uses the ring

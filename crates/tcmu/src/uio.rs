@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! UIO discovery: the devices that the kernel's target has made for user space, from
 //! `/sys/class/uio/uioN`. Devices of other drivers, and names that are not TCM-User's, are
 //! skipped silently.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A model of the ring between two processors: one thread is the kernel, which appends entries and
 //! takes completions, the other is the real [`tcmu::Ring`]. loom tries every order of their memory
 //! accesses, and fails on a read that races with a write, be it of an entry that the head has not

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A fixed appliance for libguestfs, as guestfs-internals(1) and libguestfs-make-fixed-appliance(1) describe
 //! it: with `LIBGUESTFS_PATH` at its directory an unmodified client boots the host's own kernel in QEMU,
 //! with a guestfsd of our choice.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which of the host's files belong into the appliance: those of some Debian packages and of what
 //! these depend on, as dpkg knows them.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Measuring, side by side with the C daemons. The tables go into BENCHMARKS.md: each subcommand writes
 //! its own section there.
 

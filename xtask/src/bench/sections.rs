@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! BENCHMARKS.md: each subcommand has a section in it. What stands between the section's two markers
 //! is replaced, the rest is written by people and kept.
 

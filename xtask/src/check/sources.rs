@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The project's own files: each Rust source is part of a target, each suite of the VM is run, each
 //! file names its licence, and no dependency needs a newer compiler than `Cargo.toml` says.
 

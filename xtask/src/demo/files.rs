@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The second half: what is in the image, as the unmodified guestfish tells it with our guestfsd and
 //! no VM. The files have to be those that the first half saw on the disk.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A guestfish that is asked one question after the other.
 
 use std::io::{Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The main job, to look at, in two halves: a disk image becomes a disk of a real kernel, with our
 //! daemon between them; then the same image is opened by the unmodified guestfish, with our other
 //! daemon and no VM ([`files`]). The image stays as it is: writes go to a throw-away overlay.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whether the scripts call every procedure that they can.
 
 use guestfs_api::{PROCEDURES, Procedure};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The scripts of `tests/guestfs`, run by the unmodified guestfish against the distribution's daemon
 //! and ours, with no VM: what the calls return and print is compared line by line ([`session`]), and
 //! what is right to differ is noted with the reason ([`notes`]). Every procedure that a script can call

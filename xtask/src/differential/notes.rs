@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is right to differ: `NAME.differs` beside `NAME.fish`. Reasons (`#`), and below each what
 //! differs for it: lines of the distribution's daemon (`-`) and of ours (`+`), in any order.
 

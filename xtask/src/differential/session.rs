@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One script in a session of guestfish: what it prints, less what differs from run to run.
 
 use std::fmt;

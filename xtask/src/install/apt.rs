@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Running apt-get: one line that tells how far it is, and everything it says in a log.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whether KVM really works here. `/dev/kvm` can open and then hang or fail with some kernels
 //! (nested virtualization, containers), so the real kernel is booted once, with a deadline.
 

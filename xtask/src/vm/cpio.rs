@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The archive format of an initramfs: cpio, "newc"
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the VM boots, made from what the host has: the ELF inside its bzImage, and an initramfs
 //! with a busybox and a dozen of its modules. Both are kept in the cache directory.
 

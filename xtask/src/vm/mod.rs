@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A VM with the host's own kernel and files, in which a script runs as root.
 //!
 //! The guest's root is the host's root file system, read-only over 9p with a tmpfs overlay on it:

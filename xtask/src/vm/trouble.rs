@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Lines of the kernel's log that tell of trouble.
 
 /// Pieces of such lines; all pieces of a row have to be in the line.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Locks that keep an image from being written twice, in QEMU's language: so qemu-img and QEMU
 //! refuse an image that is being served, and we refuse one that they have open.
 //!

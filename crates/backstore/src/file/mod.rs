@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `file//path`: a regular file or a block device that holds the blocks as they are.
 //!
 //! I/O goes through the page cache, as the C daemon's does: what is acknowledged survives the

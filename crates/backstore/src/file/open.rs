@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Opening an image: a regular file or a block device is looked up, opened, and locked. Used by
 //! every backstore whose image is a file.
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` for BLKDISCARD, which no library wraps.
 #![allow(unsafe_code)]
 

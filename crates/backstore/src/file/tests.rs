@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Behaviour of `file` and `ram`, with both backends of the engine.
 use std::future::Future;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};

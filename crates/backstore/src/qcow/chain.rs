@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The files of an image: itself, its backing file, that one's backing file and so on. Names are
 //! resolved, checked and opened here, never by `imago`.
 //!

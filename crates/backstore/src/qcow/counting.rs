@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Counts metadata clusters in the file before something in the file refers to them.
 //!
 //! `imago` 0.2.6 writes L1 entries, entries of the refcount table and the position of the L1 table

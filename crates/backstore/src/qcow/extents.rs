@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where in the image's file guest data is: a cache of the mappings that reads and writes may use
 //! without asking `imago`. Only clusters that this image alone owns (COPIED), or those of an image
 //! that is not written, are here; such a mapping stays true until a discard, a write of zeroes or

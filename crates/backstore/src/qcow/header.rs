@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The header of a qcow2 image, read and checked before `imago` sees the image: what may not be
 //! opened is refused here, with a message that names the problem and what to run. In: the open
 //! file. Out: a [`Header`], or [`ErrorKind::Invalid`].

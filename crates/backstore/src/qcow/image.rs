@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A qcow2 image as a backstore.
 //!
 //! # Concurrency

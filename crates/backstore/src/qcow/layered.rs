@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A chain of images put together: `imago` for raw files and qcow2 images, [`Qcow1`] for version 1,
 //! which `imago` does not know. Below a qcow2 image a version 1 image is a raw file to `imago`, of
 //! which [`Storage`] reads the guest's data.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `qcow//path`: an image in QEMU's qcow2 format, versions 2 and 3, and, for reading, version 1.
 //!
 //! What is where:

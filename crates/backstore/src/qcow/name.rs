@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The name of a backing file, as an image has it: a path, `file:` and a path, or `json:` and the
 //! options of a block device of QEMU. In: the text. Out: the path, and the format where the options
 //! tell it. Whatever is no file, or only a part of one, is refused.

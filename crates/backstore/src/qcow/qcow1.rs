@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! qcow version 1 images, for reading. Nobody makes them any more; `imago` does not know them.
 //!
 //! The format: a header; an L1 table of offsets of L2 tables; L2 tables of offsets of clusters, in

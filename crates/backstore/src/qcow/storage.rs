@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` to implement the unsafe methods of `imago`'s trait, and to view the
 //! buffers of `imago` as a scatter-gather list.
 //!

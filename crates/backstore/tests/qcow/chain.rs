@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Backing files: which are opened, which are refused and why.
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tools of these tests.
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! kill -9 at any moment: the image has no errors afterwards, and what was acknowledged is there.
 //!
 //! The child is this test's own program, run with [`child`] as its one test. It reports on its

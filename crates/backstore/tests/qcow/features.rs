@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which images are opened, and how those are refused that are not; what the facts say.
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An image takes the place of another that shares files with it: snapshots under I/O.
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};

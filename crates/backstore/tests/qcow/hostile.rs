@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Images with bytes changed at random: whatever is in them, opening and using them ends, soon,
 //! without a panic and without much memory.
 use std::os::unix::fs::FileExt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Random operations on an image and on its twin, a piece of memory: both have to be the same at
 //! any time, for us and for QEMU, and the image without errors.
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The filesystem: a directory with one file, whose contents the image's executor has.
 
 use super::NAME;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Images that are not raw, as raw files: `backstore` through FUSE, in a process of its own.
 //!
 //! The filesystem has one file, and is mounted nowhere: it exists as long as someone has the file

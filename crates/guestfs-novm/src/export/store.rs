@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The image that is open: requests in, replies to FUSE out.
 
 use crate::disk::Disk;

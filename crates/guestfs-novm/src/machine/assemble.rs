@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is made of several devices, set up before the daemon starts as the appliance of libguestfs does:
 //! RAID arrays and volume groups. Only in a kernel of our own: in the host's they would outlive the session.
 

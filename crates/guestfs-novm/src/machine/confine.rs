@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What programs of the guest (the calls `command`, `sh` and others) see of this machine where its kernel is
 //! the host's: directories that the daemon shows them in place of /dev, /proc and /sys.
 //!

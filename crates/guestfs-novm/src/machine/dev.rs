@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! /dev: a few character devices, and (by [`super::view`] and [`super::loops`]) the client's disks and what is
 //! attached for them. No other device of the host's.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Process 1: enters the root, starts the daemon, reaps what is orphaned, and keeps the view of devices
 //! up to date until the daemon ends.
 

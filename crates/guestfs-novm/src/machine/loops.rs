@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Loop devices for files of the guest (`mount_loop`): process 1 attaches them for the daemon, and shows a
 //! node for as long as the device is this session's.
 //!

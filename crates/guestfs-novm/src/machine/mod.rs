@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The machine as the daemon sees it: a root, devices, and a process 1.
 //!
 //! The same for namespaces on this host and for User-Mode Linux. [`root`] makes a root directory of the

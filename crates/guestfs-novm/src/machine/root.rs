@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The root directory: a tmpfs with the host's programs, libraries and their configuration, read-only.
 //!
 //! Nothing else of the host's files is there: no /home, /root, /var, /srv, /boot, and no device that

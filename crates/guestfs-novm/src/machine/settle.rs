@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Waiting until /dev says what the kernel says: a socket at which process 1 does what has to be done
 //! before it hangs up. The daemon asks there, and `udevadm` does, which is this program.
 

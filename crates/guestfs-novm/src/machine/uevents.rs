@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The kernel's announcements of devices.
 
 use crate::error::{Context, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Disks under the names that the client gives them.
 //!
 //! The kernel calls the first disk `loop3`, or `vda`; here it is sda, with sda1, ... for its

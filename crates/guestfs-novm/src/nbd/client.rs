@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The connection to an NBD server: negotiation, then one request after the other.
 
 use super::{Address, Server};

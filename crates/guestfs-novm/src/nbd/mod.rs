@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Disks on NBD servers: the address of a server ([`Server`]), and the connection to it ([`Nbd`]).
 //!
 //! The protocol is that of doc/proto.md of <https://github.com/NetworkBlockDevice/nbd>: fixed newstyle negotiation,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Process 1 of User-Mode Linux: the same root and devices as in namespaces, then the daemon.
 
 use super::modules;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! User-Mode Linux: a kernel of the guests' own, as a process of this user. Neither root nor KVM.
 //!
 //! Its root is the host's, through hostfs and read-only, on which [`guest`] makes the same root and the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Loading the few modules that the kernel needs before there is a modprobe to ask.
 
 use crate::error::{Context, Error, Result};

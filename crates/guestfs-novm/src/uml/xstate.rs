@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Preloaded into User-Mode Linux on CPUs that have more registers than it has room for.
 //!
 //! UML keeps some 2.6 KiB of a thread's extended registers, which is enough up to AVX-512 and PKRU, and

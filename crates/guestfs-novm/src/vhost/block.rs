@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A virtio disk whose blocks an image has.
 //!
-//! Data is copied between the guest's memory and a buffer of at most [`CHUNK`] bytes, whatever a
+//! Data is copied between the guest's memory and a buffer of at most `CHUNK` bytes, whatever a
 //! request's length.
 
 use super::Device;

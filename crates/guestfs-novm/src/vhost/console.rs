@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A virtio-serial port, named as libguestfs's is, that copies between the guest and the client's
 //! socket.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Virtio devices for User-Mode Linux, by the vhost-user protocol: UML connects to a socket and
 //! hands over its memory and its rings, and a thread here is the device.
 //!

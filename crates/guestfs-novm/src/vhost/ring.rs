@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A ring in a guest's memory: chains of descriptors come out as readers and writers of bytes, and
 //! are given back.
 //!

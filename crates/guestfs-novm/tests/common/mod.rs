@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sessions of the real guestfish through guestfs-novm, and what is left of them.
 #![allow(
     dead_code,

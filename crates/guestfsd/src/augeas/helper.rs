@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The process that libaugeas works in.
 //!
 //! Between requests its root directory is this machine's. During one it is the sysroot, so that every path

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Calls of a C library.
 //! libaugeas: its functions, with strings of Rust's, and its errors with all that it says about them.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Initramfs images: a row of archives, of which those after the first compressed one are in its compressed stream.
 //! What comes first and is not compressed is, as a rule, microcode.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reading archives piece by piece: one after the other, with zeroes in between.
 
 use crate::cpio::{ALIGN, FIELDS, HEADER, MAGIC_CRC, MAGIC_NEWC, TRAILER};

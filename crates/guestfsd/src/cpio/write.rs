@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Making archives.
 
 use crate::cpio::{ALIGN, FIELDS, MAGIC_CRC, MAGIC_NEWC, TRAILER};

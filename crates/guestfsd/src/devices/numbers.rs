@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Device numbers as clients know them: those of SCSI disks, which is what disks are in a virtual machine
 //! (linux, Documentation/admin-guide/devices.txt). Without one, a disk is a loop device or a ubd of any number.
 

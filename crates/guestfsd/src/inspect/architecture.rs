@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The architecture that a program, library, kernel module, kernel or initrd is for: from its first bytes, or
 //! from those of the first program in it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Distributions: by which names they are known, in which files they say so, what packages they have.
 
 use super::release::{self, Release, Version};

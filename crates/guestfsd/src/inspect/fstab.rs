@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! fstab(5): bytes of the guest in, entries out.
 
 use crate::mounts::unescape;

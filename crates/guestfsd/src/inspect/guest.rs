@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Looking at the filesystem that is mounted on the sysroot: what is not there, or cannot be read, is none.
 
 use super::architecture;

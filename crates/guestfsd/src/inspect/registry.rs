@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Windows' registry: a reader of hive files (`regf`), for questions only.
 //!
 //! A hive is the guest's, and it may be anything: every offset and count in it is checked where it is read,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The files by which a distribution says what it is: os-release, lsb-release, one line in a file of its own.
 //!
 //! Bytes of the guest come in, what they say goes out; nothing is looked up.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the guest's fstab names, as the client's: a filesystem of this session.
 //!
 //! Tags are looked for on all devices. Names of disks are the guest's: the letter, or the number, says which

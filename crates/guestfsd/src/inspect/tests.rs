@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Guests made of a few files each, and what inspection has to find.
 
 use super::guest::Guest;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Linux, the BSDs, Hurd, MINIX and DOS: whether a filesystem is the root of one, and what its files say.
 
 use super::guest::Guest;

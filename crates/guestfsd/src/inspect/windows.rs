@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Windows: where its system is, and what its registry says.
 
 use super::guest::Guest;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sockets in the filesystem: made without touching what is another's.
 
 use crate::error::shown;

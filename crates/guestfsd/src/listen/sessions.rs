@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The processes of sessions, and how many there may be.
 
 use rustix::event::{PollFd, PollFlags, poll};

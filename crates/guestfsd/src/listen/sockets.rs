@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Vsock addresses, namespaces and inherited descriptors have no safe interface.
 //! What the kernel offers for connections and namespaces below the level of the standard library.
 

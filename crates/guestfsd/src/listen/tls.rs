@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! TLS of a session, in a process of its own: the only one that knows the private key, and one that no other
 //! client waits for.
 //!

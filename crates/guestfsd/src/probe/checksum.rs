@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checksums of superblocks. Bit by bit or by a small table: a superblock is at most 4 KiB.
 
 const fn table(polynomial: u32) -> [u32; 256] {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Filesystems of Linux, and swap.
 
 use super::checksum::crc32c;

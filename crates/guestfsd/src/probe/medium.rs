@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The blocks of a device that superblocks are in.
 
 use rustix::buffer::spare_capacity;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is a part of something larger, or a container: LUKS, physical volumes of LVM, members of Linux RAIDs.
 
 use super::checksum::crc32;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Filesystems of Microsoft: FAT and NTFS.
 
 use super::medium::{Medium, be16, le16, le32, le64};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The partition that a device is: which one of which disk, and what the disk's table says of it.
 
 use crate::block;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What `blkid` says of a device.
 
 use super::Contents;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Signatures of what is not recognized here: where one of them is, `blkid` is asked.
 
 use super::medium::{Medium, be16, le16};

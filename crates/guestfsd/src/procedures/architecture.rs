@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The architecture that a file of the guest is for: a program, kernel or module, or an initramfs image of programs.
 
 use crate::compression;

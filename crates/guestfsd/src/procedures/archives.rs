@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Archives, unpacked into the guest and made from it.
 
 use crate::cpio;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Configuration files of the guest, through augeas.
 
 use crate::augeas::{self, Answer, Operation, Request};

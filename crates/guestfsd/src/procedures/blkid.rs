@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! All that is known of what is on a device, as blkid(8) tells it.
 //!
 //! Where it is a filesystem that is recognized here, and the partition is one of an MBR or a GPT, all of that

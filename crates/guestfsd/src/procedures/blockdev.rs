@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What block devices are, and what wipes them.
 
 use super::files::only_zeroes;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Checksums of files, devices and trees.
 
 use crate::crc::Crc;

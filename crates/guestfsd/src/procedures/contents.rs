@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is in files, as text: lines, words, strings, dumps.
 
 use crate::error::{Context, Error, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Copying, moving and removing files and trees.
 
 use crate::copy::{Copier, Names};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Copies between files of the guest and devices: `dd`, `copy_size` and the four `copy_*_to_*`, and attributes
 //! from one file to another.
 //!

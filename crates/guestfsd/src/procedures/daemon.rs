@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The daemon itself: whether it is alive, what it can do, and what clients call at the end.
 
 use crate::error::{Error, Result};

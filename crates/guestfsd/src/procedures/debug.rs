@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is inside the daemon, for debugging: `debug help 0` lists it.
 
 use crate::devices::Device;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which block devices there are.
 
 use crate::devices::Device;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is in directories.
 
 use crate::error::{Calling, Context, Result};

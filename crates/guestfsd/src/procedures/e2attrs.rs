@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Attributes and generations of files, as `lsattr` and `chattr` know them.
 
 use crate::error::{Context, Error, Result};

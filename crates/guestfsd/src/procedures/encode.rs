@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Files of the guest and devices to the client in another form: compressed, or as base64; and base64 back.
 
 use super::transfer::{open, refuse_directory};

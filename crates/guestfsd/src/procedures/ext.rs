@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! ext2, ext3 and ext4: checking, resizing and tuning them.
 
 use super::labels;

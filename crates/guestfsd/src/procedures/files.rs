@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Making, changing and removing files.
 
 use crate::error::{Calling, Context, Error, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which filesystems there are, and what they are: type, label, UUID.
 
 use super::devices::{arrays, partitions_of};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Filling files and directories, and names that nobody has yet.
 
 use super::transfer::not_negative;

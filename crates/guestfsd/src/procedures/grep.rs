@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Lines that match, and what sort of file it is: by the programs grep, zgrep and file, which get descriptors.
 
 use super::contents::{Lines, too_long};

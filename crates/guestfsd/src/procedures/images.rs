@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Filesystems that are images: ISO 9660 and squashfs; and f2fs, which has a single procedure.
 
 use super::ext::change;

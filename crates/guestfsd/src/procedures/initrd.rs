@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Initramfs images of the guest: what is in them.
 
 use crate::cpio::image;

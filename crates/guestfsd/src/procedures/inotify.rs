@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Watching files of the guest: one inotify instance a session.
 
 use crate::error::{Context, Error, Result};

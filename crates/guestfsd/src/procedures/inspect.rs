@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Questions about operating systems: inspecting, and asking what was found.
 
 use crate::error::{Error, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Labels and UUIDs of filesystems of any type, and how small they can be made.
 
 use super::{ext, ntfs, xfs};

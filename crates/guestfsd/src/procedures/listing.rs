@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Listings of directories as ls writes them, for people. Owners are numbers: names would be those of the machine
 //! that runs the daemon, not of the guest.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Questions about LVM, the device mapper and software RAID, and names of volumes and groups.
 //!
 //! What the kernel's tables or a superblock say is answered from there; `lvm` is asked for the rest.

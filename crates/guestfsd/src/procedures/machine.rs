@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The machine that the daemon runs on: its kernel, its messages, its caches and modules.
 
 use crate::error::{Context, Error, Result};

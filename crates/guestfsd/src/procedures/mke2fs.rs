@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Making ext2, ext3 and ext4 filesystems and their external journals, with all that mke2fs can be told.
 
 use super::ext::{TYPES, change, check_label, natural};

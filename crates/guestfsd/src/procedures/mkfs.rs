@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Making filesystems of any type: `mkfs.TYPE` with what the type calls its options.
 
 use super::ext;

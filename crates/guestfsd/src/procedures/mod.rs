@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The procedures, one module per area. `crate::lib` says how to add one.
 //!
 //! Each procedure is one function named as in the table. What is `pub(crate)` here and not called by the

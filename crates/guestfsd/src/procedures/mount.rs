@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Mounting, unmounting, and what is mounted.
 
 use crate::devices::Device;

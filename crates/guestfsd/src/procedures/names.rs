@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Paths: what they really are, and which ones match.
 
 use crate::casefold;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! NTFS: checking, resizing and cloning it.
 
 use super::ext::{change, unreadable};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Partition tables.
 //!
 //! Questions are answered from the table's own bytes ([`partitions`]); of kinds of tables that we

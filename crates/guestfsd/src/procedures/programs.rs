@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Programs of the guest, run in it.
 //!
 //! What they write to standard output is the result. A program that fails is an error whose text is what it

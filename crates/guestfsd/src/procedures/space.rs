@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Space: how much filesystems have, how much files take, and clearing what is free.
 
 use crate::error::{Context, Error, Result};

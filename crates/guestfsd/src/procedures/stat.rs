@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What files are: the stat family. The number of the device that a file is on is the client's, as its name is.
 
 use crate::devices::Devices;

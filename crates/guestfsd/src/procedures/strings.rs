@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Printable strings in files.
 
 use super::contents::{Lines, each_piece, too_long};

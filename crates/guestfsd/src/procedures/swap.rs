@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Swap space: made, switched on and off. What is on when the session ends is switched off.
 
 use super::filesystems::find_filesystem;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Files and devices to and from the client, whole or in part.
 
 use crate::devices::Device;

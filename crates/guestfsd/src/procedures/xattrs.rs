@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Extended attributes, and what is stored in them: access control lists and capabilities.
 
 use crate::acl;

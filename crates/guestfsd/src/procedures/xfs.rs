@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! XFS: its geometry, growing, changing and repairing it.
 //!
 //! `xfs_admin` and `xfs_info` are scripts, the former of which gives what it is told to a shell: what they

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a tar header has no room for: pax extended headers (POSIX.1-2017, pax, "pax Extended Header"), with
 //! GNU's keywords for sparse files.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Unpacking archives, fed piece by piece.
 //!
 //! A member's path loses what leads out of the directory (a leading `/`, everything up to the last `..`) and is

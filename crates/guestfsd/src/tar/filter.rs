@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Compression of archives, by the programs that everybody has.
 
 use crate::error::{Context, Error, Result};

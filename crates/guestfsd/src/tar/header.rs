@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A tar header: 512 bytes, numbers in octal or (GNU) base 256.
 
 /// Bytes of a header, and of what contents are padded to.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Names of users and groups that are the same on all systems, as this machine knows them.
 //!
 //! Others are those of the machine that runs the daemon, and nobody's in the guest: in an archive they would give

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where an archive's members go: made by name in directories that are resolved inside the sysroot.
 
 use crate::error::{Context, Result};

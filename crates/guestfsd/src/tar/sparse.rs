@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Sparse files in archives: the old GNU format, and those of pax headers (GNU tar manual, "Sparse Formats").
 
 use crate::error::{Context, Result};

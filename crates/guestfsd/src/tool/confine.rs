@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // prctl(2) with a seccomp filter has no safe wrapper.
 //! What a program of the guest is kept from where the kernel is the host's: done by the child between fork and exec,
 //! which makes system calls only.

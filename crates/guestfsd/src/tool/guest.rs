@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // What a child does between fork and exec cannot be said in safe Rust.
 //! Entering the guest: what a child does before it becomes a program of the guest.
 //!

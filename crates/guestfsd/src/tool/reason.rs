@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a program that failed has said of it, without what says nothing about it: its name and version, and how it
 //! is to be called.
 

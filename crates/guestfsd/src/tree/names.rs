@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Names in a directory, read before they are needed: many with one system call, and what is left of a
 //! directory before it is closed.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The way from a directory down to one below it. However long it is, few of its directories are open: those far
 //! above are closed, and opened again through `..` when the way comes back to them.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A daemon of our own for each test, at the other end of a socket pair.
 
 #![allow(dead_code, unreachable_pub)] // Each test binary uses its part.

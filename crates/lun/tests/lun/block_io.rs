@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! READ, WRITE, VERIFY and SYNCHRONIZE CACHE.
 use scsi::sense::{Sense, Status};
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! COMPARE AND WRITE, alone and under concurrent commands.
 use std::cell::Cell;
 use std::rc::Rc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Unit attentions, mode pages, resize, and commands that read or change the logical unit itself.
 use scsi::sense::Sense;
 use sgl::Sgl;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! EXTENDED COPY inside one logical unit and between two, and RECEIVE COPY RESULTS.
 use std::future::Future;
 use std::pin::Pin;

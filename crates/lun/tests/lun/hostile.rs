@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Any CDB with any buffer: always a status, sense with CHECK CONDITION alone, and never more
 //! data-in than the buffer has room for or than was written.
 use std::io;

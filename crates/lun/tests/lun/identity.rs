@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! INQUIRY, READ CAPACITY and target port groups.
 use std::cell::RefCell;
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A logical unit on a backstore in memory: what each command does, and how it fails.
 #![allow(
     clippy::unwrap_used,

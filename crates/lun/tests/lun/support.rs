@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the tests of the logical unit share: an executor that polls only what was woken, a
 //! backstore in memory that fails, dawdles and lacks abilities on request, and CDBs.
 use std::cell::{Cell, RefCell};

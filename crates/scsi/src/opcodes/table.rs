@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The rows of the opcode table, in the order of opcodes and service actions.
 //!
 //! The usage data of a row has a bit for each that is looked at. Further bits are accepted where

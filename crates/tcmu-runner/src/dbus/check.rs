@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs the check of a configuration string away from the bus's thread, within a time limit and not
 //! too many at once of one user: opening a file on a dead server blocks forever.
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The handlers that are there: those built in, and external ones with the bus connection that each
 //! belongs to.
 use std::collections::BTreeMap;

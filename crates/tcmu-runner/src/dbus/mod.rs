@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The daemon on the system bus, as targetcli and external handlers know it. All of it runs on one
 //! thread; nothing that may block does so there (module `check`). Without a bus the daemon still
 //! serves devices, and tries to connect from time to time.

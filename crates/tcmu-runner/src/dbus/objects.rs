@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The D-Bus objects and their interfaces. Names of arguments are those of the C daemon.
 use std::borrow::Cow;
 use std::collections::HashMap;

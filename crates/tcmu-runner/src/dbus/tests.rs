@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The service on a real bus: a dbus-daemon of the test's own, asked with dbus-send and zbus.
 use super::*;
 use std::collections::HashMap;

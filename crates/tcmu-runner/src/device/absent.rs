@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A device whose image cannot be opened, while nobody waits for it in `enable`: it was there
 //! before the daemon, and the image's file system may be mounted later. The image is tried again
 //! with growing pauses, when something changes in its directory, and when the manager says so;

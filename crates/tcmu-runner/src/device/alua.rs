@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Target port groups as configfs has them, for the logical unit. The kernel does not say through
 //! which port a command came: only a device that is seen through a single port has one here.
 use std::collections::BTreeMap;

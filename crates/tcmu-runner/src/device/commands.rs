@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The commands of one device that did not end at once: their futures, for how long they have been
 //! under way, and which of them are to be dropped.
 use std::cell::RefCell;

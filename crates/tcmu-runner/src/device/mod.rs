@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One device: its thread, and the handle that the manager holds. A [`DeviceSpec`] goes in;
 //! [`DeviceEvent`]s come out on the main loop's queue. The thread maps the ring, opens the
 //! backstore and serves commands until it is told to stop; whatever blocks or panics in it, blocks

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Opening a device: its image, the logical unit on it, its ring. Either all of it is there, or
 //! nothing is left and the one who enabled the device is told why.
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The devices of this process as EXTENDED COPY sees them: found by designator, spoken to by
 //! messages. A device is in the book from its opening to its end.
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The outcome of a command, as the kernel takes it.
 use scsi::opcodes::Opcode;
 use scsi::sense::Status;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The loop of an open device: entries come out of the ring, run as futures on the logical unit,
 //! and their outcomes go back, the kernel being told once per batch.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A device whose ring is that of the simulated kernel.
 use std::future::{Future, poll_fn};
 use std::path::Path;

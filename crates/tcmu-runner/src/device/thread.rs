@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The thread of one device: opens it, says so, serves until told to stop, closes.
 //!
 //! The thread may get stuck in the kernel with its backstore (a dead NFS server, a frozen file

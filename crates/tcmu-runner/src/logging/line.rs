@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One line of the log, and the two ways to write it: for a file, and for journald.
 #![allow(unsafe_code)] // localtime_r has no safe wrapper.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The log: events of `tracing` in; lines in the C daemon's format out, to a file and to stderr.
 //!
 //! The caller only formats the line and puts it in a bounded queue. One thread writes, so that a

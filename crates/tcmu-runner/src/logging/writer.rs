@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The thread that writes the log. Nothing here may end the daemon: an error is reported once on
 //! stderr, and the file is tried again after a while.
 use std::fs::{DirBuilder, File, OpenOptions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The kernel's messages about devices whose subtype is not ours. As long as somebody else may
 //! serve the subtype (another program that listens to the kernel, a handler registered over D-Bus),
 //! we leave the answer to them. When nobody is left who could answer, we do.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The life of all devices. Events of the kernel (netlink), of the devices' threads and of the
 //! clock go in; threads are started and stopped, and the kernel gets its answers. Nothing here
 //! waits: a device that hangs while it opens, changes or closes only delays its own answer, and not

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the manager keeps of one device: the phase of its life, and who waits for what.
 use std::collections::VecDeque;
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Life cycles against a kernel made of a socket pair, a folder for sysfs and configfs, and threads
 //! that do what the test says.
 use std::cell::{Cell, RefCell};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! ALUA in configfs: the target port groups of a device, and the ports that it is seen through.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Who is in a multicast group of generic netlink, as the kernel tells it. The kernel sends
 //! TCM-User's events to the members in every network namespace, so all of them count.
 //!

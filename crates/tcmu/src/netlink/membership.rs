@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` for one socket option that no library has.
 #![allow(unsafe_code)]
 

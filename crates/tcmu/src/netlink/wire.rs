@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Netlink messages as bytes (RFC 3549 2.3; `linux/netlink.h`, `linux/genetlink.h`): a header of
 //! 16 bytes with the length, the generic header of 4 bytes with the command, attributes of type,
 //! length and value; all in the machine's own byte order, aligned to 4.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! This module uses `unsafe` to make views of the data area that live as long as the mapping.
 //!
 //! What comes out of the ring and goes into it: commands, task management notices, responses.

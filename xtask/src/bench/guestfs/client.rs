@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One session: a libguestfs client that is a process of its own, started in the environment that
 //! guestfs-novm gives it. It times its calls and prints a line for each row.
 

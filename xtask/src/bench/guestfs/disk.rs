@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The disk that all sessions use, and the files of the client: made once, in memory where there is
 //! room, so that no disk of this machine is measured.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // A C library, loaded at run time, and clocks of other processes.
 //! libguestfs, the unmodified client: its C functions, as far as they are timed or prepare what is.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! guestfsd: the same calls of the unmodified libguestfs to the distribution's daemon and ours, on the
 //! same disk, with no VM, alternating. A session is a process of its own ([`client`]), so that the
 //! client's CPU time is known.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The table: medians of all sessions, ratios, and what is reached.
 
 use std::collections::HashMap;

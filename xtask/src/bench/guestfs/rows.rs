@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is measured: each row of the table is a call of libguestfs, with what it is to reach and, where
 //! it does not, what bounds it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The C daemon to compare with: Debian's package. It has no `file` handler, so that is built from
 //! the example in the source of the same package, in the cache directory.
 

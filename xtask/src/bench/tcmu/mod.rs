@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! tcmu-runner: side by side with the C daemon in the VM, and natively with criterion.
 
 mod c_daemon;

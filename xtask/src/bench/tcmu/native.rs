@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Criterion's benchmarks of the ring and the command path, on this machine, with the simulated
 //! kernel; their results as a table.
 

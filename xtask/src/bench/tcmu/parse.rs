@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the guest measured, as numbers.
 
 use std::path::Path;

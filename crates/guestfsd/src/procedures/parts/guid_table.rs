@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! GUID partition tables: what only they have. Fields are changed in place.
 
 use super::parted::{self, Listing};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The program parted: it knows tables that we do not, and changes all of them.
 
 use crate::devices::Device;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The program sfdisk, as such: calls that are kept for old callers.
 
 use super::parted::{named, with_client_names};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The geometry of an XFS, as xfs_info(8) shows it:
 //!
 //! ```text
