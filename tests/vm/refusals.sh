@@ -96,6 +96,14 @@ listen() {
 gone() { kill $LISTENER && wait $LISTENER; ended $LISTENER; }
 enable_foreign() { (mk_dev foreign $BYTES nosuch/$S/good.img >foreign.out 2>&1) & FOREIGN=$!; within 20 grep -q added listener.out; }
 hears_ours() { grep -q 'write error: Operation not supported' foreign.out || { cat foreign.out; return 1; }; }
+NOBODY="setpriv --reuid 65534 --clear-groups"
+for user in "$NOBODY" "$NOBODY unshare --user --map-root-user"; do
+    must "a user without rights listens to the kernel ($user)" listen "$user" nosuch
+    enable_foreign
+    check "a device does not wait for who may not answer" eval 'within 5 ended $FOREIGN && hears_ours'
+    check "the device can be removed" rm_dev foreign
+    gone
+done
 for where in "" "unshare --net"; do
     place=${where:+, in a network namespace of its own,}
     must "another program$place listens to the kernel" listen "$where" nosuch

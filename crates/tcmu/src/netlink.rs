@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,7 @@ use crate::{DeviceName, Error};
 
 mod members;
 mod membership;
+mod rights;
 pub mod wire;
 
 use wire::Message;
@@ -171,12 +173,14 @@ impl Netlink {
     }
 
     /// Whether another socket, of whatever program and network namespace, gets the kernel's events
-    /// as well: its owner may be the one who serves what we do not. Groups above 32 are known of
-    /// our own network namespace alone. False for a stand-in.
+    /// as well, and its owner may answer them: who serves what we do not. Groups above 32 are known
+    /// of our own network namespace alone. False for a stand-in.
     pub fn has_other_listeners(&self) -> Result<bool, Error> {
         let Some(group) = self.group else { return Ok(false) };
         let own = rustix::fs::fstat(&self.fd).map_err(Error::channel("look at a socket"))?.st_ino;
-        Ok(members::of_group(group)?.iter().any(|&inode| inode != own))
+        let mut others = members::of_group(group)?;
+        others.remove(&own);
+        rights::may_answer(Path::new("/proc"), &others)
     }
 
     fn next_sequence(&mut self) -> u32 {

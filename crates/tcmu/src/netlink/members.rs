@@ -46,10 +46,7 @@ pub(super) fn of_group(group: u32) -> Result<BTreeSet<u64>, Error> {
 fn by_proc(proc: &Path, group: u32) -> Result<BTreeSet<u64>, Error> {
     let mut members = table(&proc.join("self/net/netlink"), group)?;
     let mut seen: BTreeSet<PathBuf> = fs::read_link(proc.join("self/ns/net")).into_iter().collect();
-    let is_pid = |name: &OsString| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let processes = fs::read_dir(proc).map_err(Error::io("list", proc))?;
-    let processes = processes.flatten().map(|entry| entry.file_name()).filter(is_pid);
-    for process in processes.map(|pid| proc.join(pid)) {
+    for process in processes(proc)? {
         // A process may end while it is looked at.
         let Ok(namespace) = fs::read_link(process.join("ns/net")) else { continue };
         if !seen.contains(&namespace)
@@ -60,6 +57,14 @@ fn by_proc(proc: &Path, group: u32) -> Result<BTreeSet<u64>, Error> {
         }
     }
     Ok(members)
+}
+
+/// The directories of all processes.
+pub(super) fn processes(proc: &Path) -> Result<impl Iterator<Item = PathBuf>, Error> {
+    let is_pid = |name: &OsString| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let entries = fs::read_dir(proc).map_err(Error::io("list", proc))?;
+    let pids = entries.flatten().map(|entry| entry.file_name()).filter(is_pid);
+    Ok(pids.map(|pid| proc.join(pid)))
 }
 
 /// The members in one table.
