@@ -314,14 +314,14 @@ fn damaged_archives_never_take_the_daemon_down() {
         any::<bool>(),
     );
     let config = ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() };
-    proptest!(config, |((which, changes, mend) in strategy)| {
+    proptest!(config, |((which, changes, repair) in strategy)| {
         let mut bytes = archives[which].clone();
         for (at, value) in changes {
             let i = at.index(bytes.len());
             bytes[i] = value;
         }
-        if mend {
-            mend_checksums(&mut bytes);
+        if repair {
+            repair_checksums(&mut bytes);
         }
         let client = &mut d.borrow_mut().client;
         // Whether it is still an archive is not the question.
@@ -331,7 +331,7 @@ fn damaged_archives_never_take_the_daemon_down() {
 }
 
 /// Makes the checksum of every block that looks like a header right, so that what is wrong in it is met.
-fn mend_checksums(bytes: &mut [u8]) {
+fn repair_checksums(bytes: &mut [u8]) {
     for block in bytes.chunks_exact_mut(512) {
         if &block[257..262] == b"ustar" {
             block[148..156].fill(b' ');

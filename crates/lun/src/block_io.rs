@@ -55,7 +55,7 @@ impl<B: Backstore> Lun<B> {
     }
 
     /// Holds a range alone; the same.
-    pub(crate) async fn seize(&self, range: Range<u64>) -> Result<Guard<'_>, Failure> {
+    pub(crate) async fn hold_alone(&self, range: Range<u64>) -> Result<Guard<'_>, Failure> {
         let end = range.end;
         let guard = self.locks.exclusive(range).await;
         self.still_there(end)?;
@@ -169,7 +169,7 @@ impl<B: Backstore> Lun<B> {
             return Ok(0);
         }
         let scratch = self.scratch.get(len as u64).await;
-        let _alone = self.seize(range).await?;
+        let _alone = self.hold_alone(range).await?;
         let data = data.slice(0..len);
         self.store(&data, lba, true).await?;
         self.compare(lba, len as u64, check, &data, &scratch).await?;

@@ -40,7 +40,7 @@ impl<B: Backstore> Lun<B> {
 
         let scratch = self.scratch.get(len as u64).await;
         let medium = scratch.view(len);
-        let _alone = self.seize(range).await?;
+        let _alone = self.hold_alone(range).await?;
         self.fill(&medium, lba).await?;
         if let Some(offset) = medium.first_difference(&verify) {
             return Err(Failure::Check(

@@ -159,7 +159,7 @@ impl<B: Backstore> Lun<B> {
             }
         }
         let per_write = (scratch.memory.len() >> self.block_shift) as u64;
-        let _alone = self.seize(range.clone()).await?;
+        let _alone = self.hold_alone(range.clone()).await?;
         let mut lba = range.start;
         while lba < range.end {
             let blocks = per_write.min(range.end - lba);
@@ -236,7 +236,7 @@ impl<B: Backstore> Lun<B> {
             (facts.discard.is_some(), facts.write_zeroes)
         };
         if discards {
-            let _alone = self.seize(all.clone()).await?;
+            let _alone = self.hold_alone(all.clone()).await?;
             self.discard(all).await?;
             self.settle(0).await?;
         } else if zeroes {

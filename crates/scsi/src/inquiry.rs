@@ -33,8 +33,8 @@ pub struct TargetPort {
     pub group: Option<u16>,
 }
 
-/// SAM-5, SPC-4 and SBC-3, no version claimed.
-const VERSIONS: [u16; 3] = [0x00a0, 0x0460, 0x04c0];
+/// SAM-5, SPC-4 and SBC-4, no version claimed.
+const VERSIONS: [u16; 3] = [0x00a0, 0x0460, 0x0600];
 /// Length of the data, reserved bytes at its end included.
 const LEN: u8 = 96;
 
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(a.len(), usize::from(a[4]) + 5);
         assert_eq!(a[..8], [0, 0, 6, 2, 91, 0x08, 0, 2]);
         assert_eq!(&a[8..36], b"LIO-ORG disk0           0002");
-        assert_eq!(a[58..64], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0]);
+        assert_eq!(a[58..64], [0x00, 0xa0, 0x04, 0x60, 0x06, 0x00]);
         let both = Identity { implicit_alua: true, explicit_alua: true, ..identity() };
         assert_eq!(standard(&both)[5], 0x38);
     }

@@ -149,7 +149,7 @@ where
         }
         if self.broken
             && self.commands.is_empty()
-            && let Err(e) = self.mend_ring(cx)
+            && let Err(e) = self.repair_ring(cx)
         {
             return Poll::Ready(End::Failed(format!(
                 "the ring is broken and cannot be reset: {e}"
@@ -284,7 +284,7 @@ where
     }
 
     /// Resets a ring that cannot be read, when no command is under way any more.
-    fn mend_ring(&mut self, cx: &mut Context<'_>) -> Result<(), tcmu::Error> {
+    fn repair_ring(&mut self, cx: &mut Context<'_>) -> Result<(), tcmu::Error> {
         self.server.ring.reset(&self.server.spec.configfs)?;
         self.broken = false;
         tracing::warn!("{}: the ring has been reset", self.server.spec.name);
