@@ -6,10 +6,11 @@
 //! with the reason.
 
 use crate::error::Error;
-use crate::sys::{self, Signals};
+use crate::sys;
 use guestfs_api::frame::{self, Chunk, ErrorBody, Header};
 use guestfs_api::xdr::Decoder;
 use guestfs_api::{Kind, PROCEDURES};
+use io_engine::Signals;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -3,12 +3,11 @@
 //! signalfd, mount_setattr, and ioctls of block devices.
 #![allow(unsafe_code)]
 
-use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, RawFd};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
 use std::io;
-use std::ptr;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -58,58 +57,6 @@ pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 
 /// Signals that end a session.
 pub const ENDING: &[libc::c_int] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-
-/// Signals that are read from a descriptor; they are blocked, so their usual effect does not occur.
-#[derive(Debug)]
-pub struct Signals(OwnedFd);
-
-impl Signals {
-    /// Blocks these signals, for this thread and those that it starts.
-    pub fn block(signals: &[libc::c_int]) -> io::Result<Self> {
-        let set = signal_set(signals);
-        // SAFETY: the set is initialised; the old mask is not asked for.
-        check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) })?;
-        // SAFETY: the set is initialised.
-        let fd =
-            check(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// The next signal that has arrived.
-    pub fn next(&self) -> Option<libc::c_int> {
-        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-        let n = rustix::io::read(&self.0, &mut info).ok()?;
-        // Its first word is the signal's number.
-        let number = info.first_chunk::<4>().filter(|_| n == info.len())?;
-        i32::try_from(u32::from_ne_bytes(*number)).ok()
-    }
-}
-
-impl AsFd for Signals {
-    fn as_fd(&self) -> rustix::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Unblocks all signals: for programs that are started, which inherit the mask.
-pub fn unblock_all() -> io::Result<()> {
-    let set = signal_set(&[]);
-    // SAFETY: the set is initialised; the old mask is not asked for.
-    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut()) }).map(drop)
-}
-
-fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
-    // SAFETY: `sigset_t` is plain numbers, and sigemptyset initialises it.
-    let mut set = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is a signal set.
-    unsafe { libc::sigemptyset(&mut set) };
-    for &signal in signals {
-        // SAFETY: `set` is an initialised signal set.
-        unsafe { libc::sigaddset(&mut set, signal) };
-    }
-    set
-}
 
 /// Makes a mount and all below it read-only, without device nodes, and without programs that change
 /// who they run as: whose they are is not as it seems in a user namespace.

@@ -12,8 +12,9 @@ mod store;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
-use crate::sys::{self, ENDING, Fork, Signals};
+use crate::sys::{self, ENDING, Fork};
 use fuser::{Config, Session, SessionACL};
+use io_engine::Signals;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{

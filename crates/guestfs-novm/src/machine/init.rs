@@ -11,7 +11,7 @@ use super::view::{Disk, View};
 use super::{Kernel, confine};
 use crate::error::{Context, Result};
 use crate::loopdev::Control;
-use crate::sys::{self, Signals};
+use io_engine::{Signals, unblock_all};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
@@ -62,7 +62,7 @@ pub(crate) fn run(
         confine::make()?;
         drop_capabilities()?;
     }
-    sys::unblock_all().on("signals")?;
+    unblock_all().on("signals")?;
     if daemon.kernel == Kernel::Own && assemble(&view.devices(), ENVIRONMENT) {
         view.sync()?;
     }

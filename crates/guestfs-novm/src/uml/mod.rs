@@ -17,10 +17,11 @@ use crate::image::Image;
 use crate::nbd::Address;
 use crate::qemu::Machine;
 use crate::report::report;
-use crate::sys::{self, ENDING, Fork, Signals};
+use crate::sys::{self, ENDING, Fork};
 use crate::vhost;
 use crate::vhost::block::Block;
 use crate::vhost::console::Console;
+use io_engine::{Signals, unblock_all};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::MemfdFlags;
@@ -245,7 +246,7 @@ fn end_with_parent() -> Result<()> {
 
 /// Starts UML and waits for it.
 fn start(kernel: &Path, arguments: &[String]) -> Result<i32> {
-    sys::unblock_all().on("signals")?;
+    unblock_all().on("signals")?;
     let shim = shim().on("a file in memory")?;
     let mut command = Command::new(kernel);
     command.args(arguments).env_clear();
