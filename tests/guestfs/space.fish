@@ -13,8 +13,8 @@ statvfs /dir | grep -E '^(bsize|frsize|blocks|files|flag|namemax)'
 ln-s dir /link
 statvfs /link | grep -E '^(bsize|frsize|blocks|files)'
 set-trace false
-df | grep -o '^/dev/sda .* /sysroot$'
-df-h | grep -o '^/dev/sda .* /sysroot$'
+df | tr -s ' ' | grep -o '^/dev/sda .* /sysroot$'
+df-h | tr -s ' ' | grep -o '^/dev/sda .* /sysroot$'
 set-trace true
 du /
 fill 1 1000000 /dir/file
@@ -28,8 +28,8 @@ du /
 mkfs ext2 /dev/sdb
 mount /dev/sdb /dir
 set-trace false
-df | grep -o '^/dev/sd. .* /sysroot.*$'
-df-h | grep -o '^/dev/sd. .* /sysroot.*$'
+df | tr -s ' ' | grep -o '^/dev/sd. .* /sysroot.*$'
+df-h | tr -s ' ' | grep -o '^/dev/sd. .* /sysroot.*$'
 set-trace true
 du /
 du /dir
