@@ -18,7 +18,7 @@ use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
 use crate::report::report;
-use crate::sys::{self, ENDING, Fork};
+use crate::sys::{self, ENDING, Fork, Parent};
 use io_engine::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -57,10 +57,11 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
         network: machine.network,
         kernel: Kernel::Hosts,
     };
+    let parent = Parent::this().on("this process")?;
     let child = match fork_into_pid_namespace()? {
         Fork::Child => {
             drop((tell, watched));
-            let status = child(daemon, daemon_options, told, &uevents);
+            let status = child(&parent, daemon, daemon_options, told, &uevents);
             let status = status.unwrap_or_else(|e| {
                 report(&e);
                 1
@@ -95,8 +96,14 @@ fn fork_into_pid_namespace() -> Result<Fork> {
 }
 
 /// Process 1.
-fn child(daemon: &Path, options: Daemon, told: impl Read, uevents: &Uevents) -> Result<i32> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("prctl")?;
+fn child(
+    parent: &Parent,
+    daemon: &Path,
+    options: Daemon,
+    told: impl Read,
+    uevents: &Uevents,
+) -> Result<i32> {
+    parent.take_along().on("process 1")?;
     rustix::process::setsid().on("setsid")?;
     let mut namespaces = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
     namespaces.set(UnshareFlags::NEWNET, !options.network);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! This module uses `unsafe` for system calls that no library wraps: fork, unshare,
-//! signalfd, mount_setattr, and ioctls of block devices.
+//! This module uses `unsafe` for system calls that no library wraps: fork, unshare, mount_setattr,
+//! and ioctls of block devices.
 #![allow(unsafe_code)]
 
-use rustix::fd::{AsFd, AsRawFd, RawFd};
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 use std::ffi::CStr;
 use std::io;
@@ -30,6 +31,30 @@ pub fn fork() -> io::Result<Fork> {
     // SAFETY: there is one thread, so the child may do whatever its parent may.
     let pid = check(unsafe { libc::fork() })?;
     Ok(Pid::from_raw(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// A process that takes its children along when it ends, however it ends.
+#[derive(Debug)]
+pub struct Parent(OwnedFd);
+
+impl Parent {
+    /// This process. To be called before the fork.
+    pub fn this() -> io::Result<Self> {
+        Ok(Self(pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?))
+    }
+
+    /// In the child: from now on it is killed when the parent ends.
+    ///
+    /// # Errors
+    /// Also when the parent has ended already, of which no signal tells.
+    pub fn take_along(&self) -> io::Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec::default()))? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("the process that started this one has ended")),
+        }
+    }
 }
 
 /// Closes all descriptors but these.
@@ -175,4 +200,22 @@ pub fn add_partition(disk: impl AsFd, number: u32, start: u64, length: u64) -> i
     let argument = Argument { operation: 1, flags: 0, length, data: &partition };
     // SAFETY: the kernel reads a blkpg_ioctl_arg and the blkpg_partition that it points to.
     check(unsafe { libc::ioctl(disk.as_fd().as_raw_fd(), 0x1269, &argument) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_child_whose_parent_has_ended_before_is_told_so() {
+        let mut parent = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let bound = Parent(pidfd_open(Pid::from_child(&parent), PidfdFlags::empty()).unwrap());
+        // On a thread of its own, whose end no test waits for.
+        let bind = || std::thread::scope(|s| s.spawn(|| bound.take_along()).join().unwrap());
+        bind().unwrap();
+        drop(parent.stdin.take());
+        parent.wait().unwrap();
+        bind().unwrap_err();
+    }
 }

@@ -9,7 +9,7 @@ use crate::reach;
 use crate::session::{Config, Session};
 use clap::{ArgAction, Parser};
 use guestfs_api::{Errno, PROCEDURES};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -233,13 +233,25 @@ fn open_channel(channel: &str) -> Result<OwnedFd> {
             Err(rustix::io::Errno::NXIO) => {
                 std::os::unix::net::UnixStream::connect(channel).map(OwnedFd::from).on(channel)
             }
-            opened => opened.on(channel),
+            opened => check_channel(opened.on(channel)?, channel),
         };
     };
     let number: u32 = number.parse().map_err(|_| wrong())?;
     // A copy, and the original closed by nobody: it is the starter's, who may have more uses for it.
-    let path = format!("/proc/self/fd/{number}");
-    listen::inherited(number).on(path)
+    check_channel(listen::inherited(number).on(channel)?, channel)
+}
+
+/// Refuses what is no channel before the first byte is written to it: a file or a disk would lose its first bytes.
+fn check_channel(opened: OwnedFd, channel: &str) -> Result<OwnedFd> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&opened).on(channel)?.st_mode);
+    match kind {
+        FileType::CharacterDevice | FileType::Socket => Ok(opened),
+        _ => {
+            let why =
+                format!("--channel {channel}: neither a socket nor a character device ({kind:?})");
+            Err(Error::new(Errno::EINVAL, why))
+        }
+    }
 }
 
 fn log_to_stderr(verbose: bool) {
@@ -305,6 +317,27 @@ mod tests {
             flags,
             KernelFlags { verbose: true, network: false, channel: Some("/dev/ttyS1".into()) }
         );
+    }
+
+    #[test]
+    fn what_is_no_channel_is_refused_and_stays_as_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "root:x:0:0").unwrap();
+        let (read, _write) = std::io::pipe().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for channel in [
+            file.path().to_str().unwrap().to_owned(),
+            format!("fd:{}", std::os::fd::AsRawFd::as_raw_fd(file.as_file())),
+            format!("fd:{}", std::os::fd::AsRawFd::as_raw_fd(&read)),
+            dir.path().to_str().unwrap().to_owned(),
+        ] {
+            let e = open_channel(&channel).unwrap_err();
+            assert!(e.to_string().contains(&channel), "{e}");
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"root:x:0:0");
+        open_channel("/dev/null").unwrap();
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        open_channel(&format!("fd:{}", std::os::fd::AsRawFd::as_raw_fd(&one))).unwrap();
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::nbd::Address;
 use crate::qemu::Machine;
 use crate::report::report;
-use crate::sys::{self, ENDING, Fork};
+use crate::sys::{self, ENDING, Fork, Parent};
 use crate::vhost;
 use crate::vhost::block::Block;
 use crate::vhost::console::Console;
@@ -116,9 +116,10 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
             "paths of guestfsd and of the modules for User-Mode Linux must have no spaces".into(),
         ));
     }
+    let parent = Parent::this().on("this process")?;
     let child = match sys::fork().on("fork")? {
         Fork::Child => {
-            let status = supervise(&kernel, &arguments).unwrap_or_else(|e| {
+            let status = supervise(&parent, &kernel, &arguments).unwrap_or_else(|e| {
                 report(&e);
                 1
             });
@@ -221,16 +222,17 @@ fn isolate(used: &[&Path]) -> Result<Work> {
 
 /// Starts UML in a PID namespace and waits for it. Its parent is process 1 there, with which all of its
 /// processes end, and which ends with this one.
-fn supervise(kernel: &Path, arguments: &[String]) -> Result<i32> {
-    end_with_parent()?;
+fn supervise(parent: &Parent, kernel: &Path, arguments: &[String]) -> Result<i32> {
+    parent.take_along().on("User-Mode Linux")?;
     rustix::process::setsid().on("setsid")?;
     if let Err(e) = sys::unshare(UnshareFlags::NEWPID) {
         tracing::warn!("a PID namespace: {e}: a crash of User-Mode Linux may leave processes");
         return start(kernel, arguments);
     }
+    let own = Parent::this().on("this process")?;
     match sys::fork().on("fork")? {
         Fork::Child => {
-            end_with_parent()?;
+            own.take_along().on("User-Mode Linux")?;
             start(kernel, arguments)
         }
         Fork::Parent(child) => {
@@ -238,10 +240,6 @@ fn supervise(kernel: &Path, arguments: &[String]) -> Result<i32> {
             Ok(status.map_or(1, |(_, status)| crate::machine::init::exit_status(status)))
         }
     }
-}
-
-fn end_with_parent() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("prctl")
 }
 
 /// Starts UML and waits for it.
