@@ -41,7 +41,7 @@ pub struct Options {
     pub guestfsd: Option<PathBuf>,
 
     /// Print what a client needs in its environment, for a shell to eval
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["check", "client"])]
     pub print_env: bool,
 
     /// Say what is missing on this host, and what for; status 1 if there can be no session
@@ -166,7 +166,7 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
 
 /// Runs a session to its end. Errors are those before the daemon has begun to serve.
 fn start(machine: &Machine, channel: &UnixStream) -> Result<i32> {
-    let daemon = daemon::find()?;
+    let daemon = daemon::find(None)?;
     let channel = channel.try_clone().on("the channel")?;
     match Mode::from_environment()? {
         Mode::Instant => instant::run(machine, &daemon, channel),
@@ -182,13 +182,14 @@ fn user(options: Options) -> Result<i32> {
         _ => None,
     };
     if options.check {
+        if options.guestfsd.is_some() {
+            daemon::find(options.guestfsd.as_deref())?;
+        }
         let mode = mode.map_or_else(Mode::from_environment, Ok)?;
         let possible = requirements::check(mode, &mut io::stdout()).on("standard output")?;
         return Ok(i32::from(!possible));
     }
-    if options.guestfsd.is_none() {
-        daemon::find()?;
-    }
+    daemon::find(options.guestfsd.as_deref())?;
     let variables = client::environment(mode, options.guestfsd.as_deref())?;
     if options.print_env {
         io::stdout().write_all(&client::shell(&variables)).on("standard output")?;

@@ -10,14 +10,19 @@ pub const VARIABLE: &str = "GUESTFS_NOVM_GUESTFSD";
 /// Directories where it may be installed.
 const PLACES: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/usr/libexec", "/usr/lib/lunette"];
 
-/// The daemon that is to be used: the variable's, else the one beside this program, else one that is
-/// installed.
-pub fn find() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(VARIABLE) {
-        let path = PathBuf::from(path);
+/// The daemon that is to be used: the one that the user has given, else the variable's, else the one
+/// beside this program, else one that is installed.
+pub fn find(given: Option<&Path>) -> Result<PathBuf> {
+    let variable = || std::env::var_os(VARIABLE).map(|path| (VARIABLE, path.into()));
+    let given = given.map(|path| ("--guestfsd", path.to_owned()));
+    if let Some((who, path)) = given.or_else(variable) {
         return match is_program(&path) {
             true => Ok(path),
-            false => Err(Error::Missing(format!("{VARIABLE}={}: no program", path.display()))),
+            false => {
+                let path = path.display();
+                let text = format!("{who} {path}: there is no file that can be executed");
+                Err(Error::Missing(text))
+            }
         };
     }
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));

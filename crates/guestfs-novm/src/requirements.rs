@@ -85,7 +85,7 @@ impl Sign {
                     .any(|dir| Path::new(dir).join(name).exists())
             }
             Self::Root => rustix::process::geteuid().is_root(),
-            Self::Daemon => daemon::find().is_ok(),
+            Self::Daemon => daemon::find(None).is_ok(),
             Self::UmlKernel => uml::kernel().is_ok(),
             Self::UmlModules => uml::modules_dir().is_dir(),
         }

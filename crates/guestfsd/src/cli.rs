@@ -186,6 +186,7 @@ fn run(options: Options) -> Result<()> {
         vsock_clients: options.vsock_client,
     };
     log_to_stderr(config.verbose);
+    let named = options.channel.is_some() || kernel.channel.is_some();
     let channel = options.channel.or(kernel.channel).unwrap_or_else(|| DEFAULT_CHANNEL.to_owned());
     match (options.session, options.listen) {
         (Some(stage), _) => match listen::enter(stage, &admission, &config)? {
@@ -197,7 +198,11 @@ fn run(options: Options) -> Result<()> {
             listen::serve(&Address::parse(&address)?, &admission, &config)
         }
         (None, None) => {
-            let stream = open_channel(&channel)?;
+            let hint = "--channel says where the client is, --listen makes a socket for clients";
+            let stream = open_channel(&channel).map_err(|e| match named {
+                true => e,
+                false => Error::new(e.errno(), format!("{}; {hint}", e.message())),
+            })?;
             crate::serial::make_raw(&stream, &channel)?;
             serve(config, stream)
         }
