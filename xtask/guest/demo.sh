@@ -17,6 +17,8 @@ human() { numfmt --to=iec-i --suffix=B "$1"; }
 say Kernel "Linux $(uname -r), $(nproc) CPUs, up after $(</run/vm/boot-seconds) s of its own clock"
 
 # -- the daemon
+# The bus says so where the group of its policy is not there.
+getent group tcmu >/dev/null || groupadd --system tcmu
 modprobe target_core_user && start_dbus || die "no target_core_user, or no system bus" dmesg
 T=$(now)
 start "$DAEMON" || die "the daemon did not start:" tail -5 $DAEMON_LOG
