@@ -17,7 +17,7 @@ use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
-use crate::report::report;
+use crate::report::{Last, report};
 use crate::sys::{self, ENDING, Fork, Parent};
 use io_engine::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -219,21 +219,18 @@ impl Session {
     /// Takes everything down. The error that is returned is the last one; others are reported.
     fn end(&mut self) -> Result<()> {
         self.kill();
-        let mut result = Ok(());
+        let mut last = Last::new();
         let left = Loop::detach(std::mem::take(&mut self.loops));
         for device in &left {
             writeln!(io::stderr(), "guestfs-novm: {device}").ok();
         }
         for export in self.exports.drain(..) {
             // A server whose device is still used goes on until it is not.
-            let closed = if left.is_empty() { export.close() } else { Ok(()) };
-            if let Err(e) = closed
-                && let Err(earlier) = std::mem::replace(&mut result, Err(e))
-            {
-                report(&earlier);
+            if left.is_empty() {
+                last.add(export.close());
             }
         }
-        result
+        last.result()
     }
 }
 

@@ -3,7 +3,7 @@
 //! libguestfs takes for the console of its appliance and throws away unless it is verbose; and so to the
 //! client's own, too.
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -46,6 +46,29 @@ pub(crate) fn report(error: &Error) {
     };
     if let Some(mut client) = CLIENT.get().filter(takes) {
         client.write_all(line(error).as_bytes()).ok();
+    }
+}
+
+/// What is left of errors at the end of a session: the last one, while those before it are reported.
+#[derive(Debug)]
+pub(crate) struct Last(Result<()>);
+
+impl Last {
+    pub(crate) fn new() -> Self {
+        Self(Ok(()))
+    }
+
+    /// Takes note of how one more step ended.
+    pub(crate) fn add(&mut self, result: Result<()>) {
+        if let Err(e) = result
+            && let Err(earlier) = std::mem::replace(&mut self.0, Err(e))
+        {
+            report(&earlier);
+        }
+    }
+
+    pub(crate) fn result(self) -> Result<()> {
+        self.0
     }
 }
 

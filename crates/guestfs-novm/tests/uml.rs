@@ -72,14 +72,5 @@ fn nothing_is_left_when_the_program_is_killed() {
 
 #[test]
 fn an_empty_file_is_a_disk_without_sectors() {
-    let host = host();
-    let (first, second) = (host.path("empty.img"), host.ext4("a.img"));
-    fs::write(&first, "").unwrap();
-    let text = host.prints(&format!(
-        "add {} format:raw\nadd {}\nrun\nlist-devices\nblockdev-getsize64 /dev/sda\n\
-         list-filesystems\nmount /dev/sdb /\ncat /hello\n",
-        first.display(),
-        second.display()
-    ));
-    assert_eq!(text, "/dev/sda\n/dev/sdb\n0\n/dev/sda: unknown\n/dev/sdb: ext4\nfrom the host\n\n");
+    common::an_empty_file_has_no_sectors(&host());
 }

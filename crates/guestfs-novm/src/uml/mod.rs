@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::Image;
 use crate::nbd::Address;
 use crate::qemu::Machine;
-use crate::report::report;
+use crate::report::{Last, report};
 use crate::sys::{self, ENDING, Fork, Parent};
 use crate::vhost;
 use crate::vhost::block::Block;
@@ -336,19 +336,14 @@ impl Session {
         for socket in self.sockets.drain(..) {
             UnixStream::connect_addr(&socket).ok();
         }
-        let mut result = Ok(());
+        let mut last = Last::new();
         // Images are flushed and closed.
         for thread in self.threads.drain(..) {
-            let ended = thread.join().unwrap_or_else(|_| {
+            last.add(thread.join().unwrap_or_else(|_| {
                 Err(io::Error::other("its thread panicked")).on("a disk of User-Mode Linux")
-            });
-            if let Err(e) = ended
-                && let Err(earlier) = std::mem::replace(&mut result, Err(e))
-            {
-                report(&earlier);
-            }
+            }));
         }
-        result
+        last.result()
     }
 }
 

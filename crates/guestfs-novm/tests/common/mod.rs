@@ -232,6 +232,19 @@ impl Drop for Vm {
     }
 }
 
+/// Serves an empty file as the first of two disks.
+pub(crate) fn an_empty_file_has_no_sectors(host: &Host) {
+    let (first, second) = (host.path("empty.img"), host.ext4("a.img"));
+    fs::write(&first, "").unwrap();
+    let text = host.prints(&format!(
+        "add {} format:raw\nadd {}\nrun\nlist-devices\nblockdev-getsize64 /dev/sda\n\
+         list-filesystems\nmount /dev/sdb /\ncat /hello\n",
+        first.display(),
+        second.display()
+    ));
+    assert_eq!(text, "/dev/sda\n/dev/sdb\n0\n/dev/sda: unknown\n/dev/sdb: ext4\nfrom the host\n\n");
+}
+
 /// Looks into the disks of a running VM, and starts a VM on a disk that is looked at; in the way in
 /// which `host` is served.
 pub(crate) fn a_look_is_in_no_vms_way(host: &Host) {
