@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|config: &str| {
-    if let Err(error) = backstore::Config::parse(config) {
+    if let Err(error) = block::Config::parse(config) {
         assert!(!error.to_string().is_empty(), "a refusal without a reason");
     }
 });

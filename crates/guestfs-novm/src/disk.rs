@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An image as a disk: a whole number of sectors, served by `backstore` or by an NBD server.
+//! An image as a disk: a whole number of sectors, served by `block` or by an NBD server.
 //!
 //! If the last sector of an image is not whole, the rest of it reads as zeroes; the image grows when that rest
 //! is written.
@@ -7,7 +7,7 @@
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Kind};
 use crate::nbd::Nbd;
-use backstore::{AnyBackstore, Backstore, ErrorKind, OpenOptions};
+use block::{AnyStore, ErrorKind, OpenOptions, Store as _};
 use sgl::Sgl;
 use std::io;
 
@@ -27,7 +27,7 @@ pub struct Disk {
 /// What holds the blocks.
 #[derive(Debug)]
 enum Store {
-    Image(AnyBackstore),
+    Image(AnyStore),
     Nbd(Nbd),
 }
 
@@ -44,7 +44,7 @@ impl Store {
             locking: image.locking,
             ..OpenOptions::default()
         };
-        let store = backstore::open(&format!("{subtype}/{path}"), &options).await;
+        let store = block::open(&format!("{subtype}/{path}"), &options).await;
         store.map(Self::Image).map_err(Error::Open)
     }
 
@@ -183,7 +183,7 @@ impl Disk {
     }
 }
 
-fn errno(error: &backstore::Error) -> i32 {
+fn errno(error: &block::Error) -> i32 {
     tracing::warn!("{error}");
     match &error.kind {
         ErrorKind::Io(e) => e.raw_os_error().unwrap_or(libc::EIO),
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn what_fails_is_not_the_fault_of_a_command_line() {
         let path = "/nonexistent/disk".into();
-        let locking = backstore::Locking::default();
+        let locking = block::Locking::default();
         let image =
             Image { path, server: None, sector: 512, kind: Kind::Raw, read_only: false, locking };
         let opened = Engine::new(Backend::Auto).unwrap().block_on(Disk::open(&image)).unwrap();

@@ -21,10 +21,10 @@ pub enum Error {
     },
     /// An image cannot be opened.
     #[error(transparent)]
-    Open(backstore::Error),
+    Open(block::Error),
     /// An image was not flushed or not closed: what was acknowledged is not known to be stored.
     #[error("{0}: what was written to this image may be lost in part; check it before you use it")]
-    Unsaved(backstore::Error),
+    Unsaved(block::Error),
     /// Either of these, as the process that serves an image told of it.
     #[error("{0}")]
     Served(String),

@@ -8,7 +8,7 @@ use crate::vhost::Device;
 use crate::vhost::block::Block;
 use crate::vhost::console::Console;
 use crate::vhost::ring::{Memory, Ring};
-use backstore::Locking;
+use block::Locking;
 use rustix::fs::MemfdFlags;
 use std::io;
 use std::os::fd::AsRawFd;

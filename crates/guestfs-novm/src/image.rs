@@ -2,13 +2,13 @@
 //! Images: what format they have, and which of them can be served.
 //!
 //! A raw image becomes a loop device as it is. One that is qcow2 (or qcow), and one whose length is no
-//! whole number of sectors, is served by `backstore` through FUSE. Other formats are refused.
+//! whole number of sectors, is served by `block` through FUSE. Other formats are refused.
 
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
 use crate::nbd::Server;
 use crate::qemu::Drive;
-use backstore::{Locking, Locks};
+use block::{Locking, Locks};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -56,7 +56,7 @@ pub enum Kind {
     Raw,
     /// The file is the disk, but for the end of its last sector.
     Ragged,
-    /// Through `backstore`.
+    /// Through `block`.
     Qcow,
     /// An NBD server has it.
     Nbd,
@@ -98,7 +98,7 @@ impl Image {
     pub fn open_locked(&self) -> Result<File> {
         let file = open(&self.path, self.read_only)?;
         let locks = Locks::of(self.read_only, self.locking != Locking::None);
-        match backstore::lock_image(file.as_fd(), locks) {
+        match block::lock_image(file.as_fd(), locks) {
             Ok(true) => Ok(file),
             Ok(false) => Err(Error::image(
                 &self.path,

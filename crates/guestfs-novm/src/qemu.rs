@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::nbd::Server;
-use backstore::Locking;
+use block::Locking;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;

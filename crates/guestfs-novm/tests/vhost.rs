@@ -2,7 +2,7 @@
 //! The devices of User-Mode Linux, by what a guest's kernel puts in their rings.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use backstore::Locking;
+use block::Locking;
 use guestfs_novm::fuzz;
 use guestfs_novm::image::{Image, Kind};
 use guestfs_novm::vhost::Device;

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 
-use backstore::Backstore;
+use block::Store;
 use scsi::alua::{PortGroup, parse_set_groups, report_groups};
 use scsi::inquiry::TargetPort;
 use scsi::sense::Sense;
@@ -88,7 +88,7 @@ impl Snapshot {
     }
 }
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// What is known of the port groups now; the state that commands are checked against follows.
     pub(crate) fn port_groups(&self) -> Snapshot {
         let snapshot = self.alua.as_ref().map_or_else(Snapshot::default, |alua| alua.snapshot());

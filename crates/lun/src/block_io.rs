@@ -8,7 +8,7 @@
 //! kernel has found room for takes no more memory here.
 use std::ops::Range;
 
-use backstore::Backstore;
+use block::Store;
 use scsi::command::ByteCheck;
 use scsi::sense::Sense;
 use sgl::Sgl;
@@ -18,7 +18,7 @@ use crate::failure::{Access, Answer, Failure, failure};
 use crate::range_lock::Guard;
 use crate::scratch::{Buffer, CHUNK};
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// The blocks that a command names, if the medium has them.
     #[inline]
     pub(crate) fn extent(&self, lba: u64, blocks: u64) -> Result<Range<u64>, Failure> {
@@ -72,7 +72,7 @@ impl<B: Backstore> Lun<B> {
 
     /// The failure of an access to the backstore from block `lba` on; logs it.
     #[cold]
-    pub(crate) fn failed(&self, error: &backstore::Error, access: Access, lba: u64) -> Failure {
+    pub(crate) fn failed(&self, error: &block::Error, access: Access, lba: u64) -> Failure {
         self.failures.note(&self.name, error, lba);
         failure(&error.kind, access, lba)
     }

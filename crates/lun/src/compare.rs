@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! COMPARE AND WRITE (SBC-4 5.3): the primitive that clusters build locks of.
-use backstore::Backstore;
+use block::Store;
 use scsi::sense::Sense;
 use sgl::Sgl;
 
@@ -8,7 +8,7 @@ use crate::Lun;
 use crate::failure::{Answer, Failure};
 use crate::scratch::CHUNK;
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// The most blocks that one COMPARE AND WRITE takes: the field of VPD page B0h has a byte.
     pub(crate) fn max_compare_and_write(&self) -> u8 {
         u8::try_from(CHUNK >> self.block_shift).unwrap_or(u8::MAX)

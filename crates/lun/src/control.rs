@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands that read or change the logical unit itself rather than its blocks: mode pages,
 //! start and stop, diagnostics, and what is supported.
-use backstore::Backstore;
+use block::Store;
 use scsi::command::{ModeRequest, OpcodeReport};
 use scsi::mode::{self, Modes};
 use scsi::opcodes::Opcode;
@@ -17,7 +17,7 @@ const MAX_MODE_LIST: usize = 4096;
 /// The most bytes of a FORMAT UNIT parameter list: a header.
 const MAX_FORMAT_LIST: usize = 8;
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// REQUEST SENSE: the oldest unit attention, which is thereby reported, or nothing.
     pub(crate) fn request_sense(&self, descriptor: bool, alloc: usize, data: &Sgl<'_>) -> Answer {
         let sense = self.attentions.take().unwrap_or(Sense::NO_SENSE);

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use backstore::Backstore;
+use block::Store;
 use scsi::command::CopyService;
 use scsi::copy::{self, CopyList, CopyStatus, Cscd, Segment};
 use scsi::sense::Sense;
@@ -142,7 +142,7 @@ struct Move {
     len: u64,
 }
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// EXTENDED COPY (LID1). Everything that can be checked is, before anything is copied; a copy
     /// that does not begin leaves no status, nor that of an earlier one with its list identifier.
     pub(crate) async fn extended_copy(&self, list_len: usize, data: &Sgl<'_>) -> Answer {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use backstore::ErrorKind;
+use block::ErrorKind;
 use scsi::sense::Sense;
 
 /// Why a command did not end in GOOD.
@@ -134,7 +134,7 @@ pub(crate) struct FailureLog {
 impl FailureLog {
     /// Writes a line, or counts it. The level says who acts: on a shortage of the moment nobody
     /// has to, the initiator tries again; all else is for the administrator of the storage.
-    pub(crate) fn note(&self, device: &str, error: &backstore::Error, lba: u64) {
+    pub(crate) fn note(&self, device: &str, error: &block::Error, lba: u64) {
         let class = classify(&error.kind);
         let Some(suffix) = self.due(class, Instant::now()) else { return };
         let advice = match class {

@@ -2,7 +2,7 @@
 //! What a logical unit says of itself: INQUIRY and its pages, READ CAPACITY. All of it is made
 //! from the facts of the backstore, so that the answers agree with each other and with what
 //! `provisioning` does.
-use backstore::Backstore;
+use block::Store;
 use scsi::capacity::{Capacity, Provisioning, read_capacity10, read_capacity16};
 use scsi::inquiry::standard;
 use scsi::vpd::{self, BlockLimits, Device};
@@ -46,7 +46,7 @@ impl Identity {
     }
 }
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// INQUIRY. It is never longer than what there is to say.
     pub(crate) fn inquiry(&self, page: Option<u8>, alloc: usize, data: &Sgl<'_>) -> Answer {
         let device = self.device();

@@ -2,7 +2,7 @@
 //! A logical unit: executes SCSI commands on a backstore.
 //!
 //! In: a CDB and a view of the command's buffer. Out: status, sense, and how many bytes of data-in
-//! are valid. What a command does to the blocks is here, once, for every [`Backstore`]: checks of
+//! are valid. What a command does to the blocks is here, once, for every [`Store`]: checks of
 //! ranges, unit attentions, asymmetric access, atomicity, emulation of what a backstore cannot do.
 //! The layout of CDBs and answers is `scsi`'s.
 //!
@@ -18,7 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use backstore::{Backstore, Facts};
+use block::{Facts, Store};
 use scsi::command::Command;
 use scsi::opcodes::Opcode;
 use scsi::report;
@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// The backstore failed.
     #[error(transparent)]
-    Backstore(#[from] backstore::Error),
+    Store(#[from] block::Error),
 }
 
 /// How a command ended.
@@ -112,7 +112,7 @@ const EXEMPT: [u8; 3] = [0x12, 0xa0, 0x03];
 const ASK_PORTS: [u8; 6] = [0x00, 0x12, 0x1a, 0x5a, 0xa3, 0xa4];
 
 /// A logical unit: a disk whose blocks a backstore holds.
-pub struct Lun<B: Backstore> {
+pub struct Lun<B: Store> {
     backstore: B,
     name: String,
     identity: Identity,
@@ -138,7 +138,7 @@ pub struct Lun<B: Backstore> {
     failures: FailureLog,
 }
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// A logical unit of an open backstore. A part of a block at its end is left alone.
     pub fn new(backstore: B, config: Config) -> Result<Self, Error> {
         let block_size = config.block_size;

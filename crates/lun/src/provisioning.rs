@@ -11,7 +11,7 @@
 //!   in any case, because it is only let to give up space for a block of zeroes.
 use std::ops::Range;
 
-use backstore::{Backstore, Provisioning};
+use block::{Provisioning, Store};
 use scsi::capacity::{LbaStatus, lba_status};
 use scsi::sense::Sense;
 use sgl::Sgl;
@@ -46,7 +46,7 @@ enum Zeroing {
     Write,
 }
 
-impl<B: Backstore> Lun<B> {
+impl<B: Store> Lun<B> {
     /// The most blocks of one UNMAP command; 0: it is not offered.
     pub(crate) fn max_unmap_blocks(&self) -> u64 {
         if self.facts.borrow().discard.is_some() { MAX_UNMAP_BLOCKS } else { 0 }

@@ -274,11 +274,11 @@ impl Settings {
 
 /// The built-in handlers, as D-Bus shows them.
 pub fn handlers() -> Vec<Handler> {
-    let handler = |subtype: &backstore::Subtype| Handler {
+    let handler = |subtype: &block::Subtype| Handler {
         subtype: subtype.name.to_owned(),
         description: subtype.config_desc.to_owned(),
     };
-    backstore::SUBTYPES.iter().map(handler).collect()
+    block::SUBTYPES.iter().map(handler).collect()
 }
 
 fn start_dbus(handlers: Arc<Handlers>) -> Option<dbus::Starting> {
@@ -296,7 +296,7 @@ fn check_config(config: &str) -> Result<(), String> {
              a name"
         ));
     }
-    backstore::check(config).map_err(|error| error.to_string())
+    block::check(config).map_err(|error| error.to_string())
 }
 
 /// Ends the waits that a predecessor has left, and listens. In between, the kernel's messages are

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Images that are not raw, as raw files: `backstore` through FUSE, in a process of its own.
+//! Images that are not raw, as raw files: `block` through FUSE, in a process of its own.
 //!
 //! The filesystem has one file, and is mounted nowhere: it exists as long as someone has the file
 //! open. When the last user is gone (the loop device on it), so is the filesystem,

@@ -3,7 +3,7 @@
 //! data-in than the buffer has room for or than was written.
 use std::io;
 
-use backstore::Discard;
+use block::Discard;
 use lun::alua::{AccessState, Alua, Later, Snapshot};
 use proptest::prelude::*;
 use scsi::opcodes::OPCODES;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! UNMAP, WRITE SAME, GET LBA STATUS, FORMAT UNIT, and what is promised about them.
-use backstore::Discard;
+use block::Discard;
 use scsi::sense::Sense;
 
 use crate::support::*;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use backstore::{Backstore, Discard, Error, ErrorKind, Facts, Provisioning};
+use block::{Discard, Error, ErrorKind, Facts, Provisioning, Store};
 use lun::{Config, Identity, Lun, Outcome};
 use scsi::sense::{Sense, Status};
 use sgl::Sgl;
@@ -217,7 +217,7 @@ pub(crate) fn pattern(lba: u64) -> u8 {
     (lba % 251) as u8 + 1
 }
 
-impl Backstore for Memory {
+impl Store for Memory {
     fn facts(&self) -> Facts {
         self.facts.borrow().clone()
     }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use backstore::AnyBackstore;
+use block::AnyStore;
 use io_engine::{Readiness, Receiver, Sleep, Started, TaskSet, sleep_until};
 use lun::{Lun, Outcome};
 use scsi::sense::{Sense, Status};
@@ -56,7 +56,7 @@ pub(super) enum Opening<'a> {
     Stopped(Stop),
 }
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Lun<AnyBackstore>, OpenError>> + 'a>>;
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Lun<AnyStore>, OpenError>> + 'a>>;
 
 /// Waits for the image, after opening it has failed because of `why`. Commands wait for `hold`.
 pub(super) async fn wait<'a>(
@@ -126,9 +126,9 @@ pub(super) async fn wait<'a>(
 
 enum End {
     /// The image is open.
-    Open(Lun<AnyBackstore>),
+    Open(Lun<AnyStore>),
     /// It is, but the device was told to stop meanwhile.
-    Late(Lun<AnyBackstore>),
+    Late(Lun<AnyStore>),
     /// The device was told to stop.
     Stopped,
     /// It was told to stop, and the time for that is over.
@@ -152,7 +152,7 @@ struct Absent<'a> {
     /// Whether an initiator was told that the logical unit is not ready.
     told: bool,
     /// The image, once it is open.
-    opened: Option<Lun<AnyBackstore>>,
+    opened: Option<Lun<AnyStore>>,
     /// Why opening failed last.
     reason: String,
     /// A configuration string that was asked for, to be tried next.
@@ -171,7 +171,7 @@ struct Absent<'a> {
 
 /// A watch on the directory that the image is to appear in, or the nearest one that exists.
 fn arrival(config: &str) -> Option<Readiness<Watch>> {
-    let config = backstore::Config::parse(config).ok()?;
+    let config = block::Config::parse(config).ok()?;
     let image = Path::new(config.rest.as_ref());
     let nearest = image.ancestors().find(|path| path.parent().is_some_and(Path::is_dir))?;
     Watch::new(nearest).and_then(Readiness::new).ok()

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use backstore::Backstore;
+use block::Store;
 use io_engine::{Sleep, Started, TaskSet, sleep};
 use lun::{Lun, Outcome};
 use tcmu::{Command, Tmr, TmrKind};
@@ -57,11 +57,7 @@ pub(super) struct Commands<F: Future<Output = Done>> {
 
 /// Executes one command, unless it is aborted between two of its steps: a command that waits for
 /// the kernel is left to end there, as the kernel may use its memory until then.
-pub(super) async fn execute<B: Backstore>(
-    lun: Rc<Lun<B>>,
-    command: Command,
-    aborted: Aborted,
-) -> Done {
+pub(super) async fn execute<B: Store>(lun: Rc<Lun<B>>, command: Command, aborted: Aborted) -> Done {
     let outcome = {
         let mut run = pin!(lun.execute(command.cdb(), command.data()));
         let mut begun = false;

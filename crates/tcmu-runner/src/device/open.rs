@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use backstore::{AnyBackstore, Config, Held, Locking, OpenOptions};
+use block::{AnyStore, Config, Held, Locking, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
 use tcmu::Ring;
@@ -38,8 +38,8 @@ impl OpenError {
     }
 }
 
-impl From<backstore::Error> for OpenError {
-    fn from(error: backstore::Error) -> Self {
+impl From<block::Error> for OpenError {
+    fn from(error: block::Error) -> Self {
         let errno = error.errno().unwrap_or(libc::EIO);
         OpenError::new(errno, error)
     }
@@ -48,7 +48,7 @@ impl From<backstore::Error> for OpenError {
 impl From<lun::Error> for OpenError {
     fn from(error: lun::Error) -> Self {
         match error {
-            lun::Error::Backstore(error) => error.into(),
+            lun::Error::Store(error) => error.into(),
             error => OpenError::new(libc::EINVAL, error),
         }
     }
@@ -67,7 +67,7 @@ pub(super) async fn open_lun(
     spec: &DeviceSpec,
     config: &str,
     predecessor: Option<Held>,
-) -> Result<Lun<AnyBackstore>, OpenError> {
+) -> Result<Lun<AnyStore>, OpenError> {
     let options = OpenOptions {
         read_only: false,
         size: Some(spec.size),
@@ -75,7 +75,7 @@ pub(super) async fn open_lun(
         locking: Locking::All,
         predecessor,
     };
-    let backstore = backstore::open(config, &options).await;
+    let backstore = block::open(config, &options).await;
     let backstore = backstore.map_err(|error| {
         let missing = error.errno() == Some(libc::ENOENT);
         match missing.then(|| comma_hint(config)).flatten() {

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use backstore::Backstore;
+use block::Store;
 use io_engine::{Receiver, Sender, channel};
 use lun::Lun;
 use lun::copy::{CopyPeer, CopyPeers, PeerError, PeerReply, PeerRequest};
@@ -30,7 +30,7 @@ pub(crate) struct Job {
 }
 
 /// Does a job on the logical unit that it is for.
-pub(super) async fn serve<B: Backstore>(lun: Rc<Lun<B>>, job: Job) {
+pub(super) async fn serve<B: Store>(lun: Rc<Lun<B>>, job: Job) {
     // Whoever asked may have gone in the meantime.
     let _ = job.answer.send(lun.serve_peer(job.request).await);
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use backstore::{AnyBackstore, Backstore, Config};
+use block::{AnyStore, Config, Store};
 use io_engine::{Readiness, Receiver, Sleep, TaskSet, sleep_until, timeout};
 use lun::Lun;
 use tcmu::{Command, Entry, Ring};
@@ -31,7 +31,7 @@ use crate::events::Sender;
 /// cost of that system call, few enough to keep initiator and daemon busy side by side.
 const BATCH: usize = 32;
 
-pub(super) type DiskLun = Rc<Lun<AnyBackstore>>;
+pub(super) type DiskLun = Rc<Lun<AnyStore>>;
 
 /// A change of the device under way. It yields what takes the place of the old image, if something
 /// does.
@@ -351,7 +351,7 @@ async fn succeed(
     lun: &DiskLun,
     spec: &DeviceSpec,
     config: &str,
-) -> Result<Lun<AnyBackstore>, OpenError> {
+) -> Result<Lun<AnyStore>, OpenError> {
     let held = lun.backstore().held();
     // Both may be the same file, or one the other's backing file: so everything that the old one
     // has in memory is in its files before the new one reads them.

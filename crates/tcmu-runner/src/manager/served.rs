@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use backstore::Config;
+use block::Config;
 use tcmu::netlink::{Event, EventKind};
 use tcmu::{DeviceName, UioDevice};
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use sgl::Sgl;
 
-use crate::{Backstore, Config, Discard, Error, Facts, OpenOptions, Provisioning};
+use crate::{Config, Discard, Error, Facts, OpenOptions, Provisioning, Store};
 
 /// A backstore without content.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) fn open(config: &Config<'_>, options: &OpenOptions) -> Result<NullSto
     Ok(NullStore { size: Cell::new(options.size.unwrap_or(1 << 30)) })
 }
 
-impl Backstore for NullStore {
+impl Store for NullStore {
     fn facts(&self) -> Facts {
         Facts {
             size: self.size.get(),

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use backstore::{AnyBackstore, Backstore, Error, OpenOptions, open};
+use block::{AnyStore, Error, OpenOptions, Store, open};
 use io_engine::{Backend, Engine};
 use sgl::Sgl;
 
@@ -114,11 +114,11 @@ pub(crate) fn config(image: &Path) -> String {
     format!("qcow/{}", image.display())
 }
 
-pub(crate) async fn try_open_image(image: &Path) -> Result<AnyBackstore, Error> {
+pub(crate) async fn try_open_image(image: &Path) -> Result<AnyStore, Error> {
     open(&config(image), &OpenOptions::default()).await
 }
 
-pub(crate) async fn open_image(image: &Path) -> AnyBackstore {
+pub(crate) async fn open_image(image: &Path) -> AnyStore {
     try_open_image(image).await.unwrap()
 }
 
@@ -132,14 +132,14 @@ pub(crate) fn on_engine<F: Future>(future: F) -> F::Output {
     with(Backend::Auto, future)
 }
 
-pub(crate) async fn read(store: &AnyBackstore, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
+pub(crate) async fn read(store: &AnyStore, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
     // Not zero, so that what is not filled is seen.
     let mut buf = vec![0xa5; len];
     store.read(&Sgl::from_slice(&mut buf), offset).await?;
     Ok(buf)
 }
 
-pub(crate) async fn write(store: &AnyBackstore, offset: u64, data: &[u8]) -> Result<(), Error> {
+pub(crate) async fn write(store: &AnyStore, offset: u64, data: &[u8]) -> Result<(), Error> {
     let mut data = data.to_vec();
     store.write(&Sgl::from_slice(&mut data), offset, false).await
 }

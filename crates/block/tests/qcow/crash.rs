@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use backstore::{AnyBackstore, Backstore};
+use block::{AnyStore, Store};
 use io_engine::{Backend, Started, TaskSet};
 
 use crate::common::*;
@@ -37,7 +37,7 @@ fn report(line: std::fmt::Arguments<'_>) {
 }
 
 /// Works on every `WORKERS`th slot until the process is killed.
-async fn work(store: &AnyBackstore, worker: u64, seed: u64) {
+async fn work(store: &AnyStore, worker: u64, seed: u64) {
     let mut random = Random(seed ^ worker << 32);
     let mut version = seed;
     loop {

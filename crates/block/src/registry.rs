@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The table of subtypes, and the backstore that is any of them.
 //!
-//! To add a backstore: write its module, implement [`Backstore`], add a variant to
-//! [`AnyBackstore`] with its lines in `each!`, and a row to [`SUBTYPES`].
+//! To add a backstore: write its module, implement [`Store`], add a variant to
+//! [`AnyStore`] with its lines in `each!`, and a row to [`SUBTYPES`].
 use std::path::PathBuf;
 
 use sgl::Sgl;
 
-use crate::{
-    Backstore, Config, Error, Facts, FileStore, Held, NullStore, Provisioning, QcowStore, file,
-    null, qcow, ram,
-};
+use crate::format::qcow;
+use crate::protocol::{file, null, ram};
+
+use crate::{Config, Error, Facts, FileStore, Held, NullStore, Provisioning, QcowStore, Store};
 
 /// How a backstore is opened.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct OpenOptions {
     pub allowed_backing_dirs: Option<Vec<PathBuf>>,
     /// Which files are locked.
     pub locking: Locking,
-    /// The files of the backstore that this one replaces, see [`AnyBackstore::held`]; an image that
+    /// The files of the backstore that this one replaces, see [`AnyStore::held`]; an image that
     /// somebody else has open is then refused at once. `None`: it replaces none, and opening such
     /// an image is retried for some seconds.
     pub predecessor: Option<Held>,
@@ -110,20 +110,20 @@ pub fn check(config: &str) -> Result<(), Error> {
 }
 
 /// Opens what a configuration string names, in the engine that runs on this thread.
-pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyBackstore, Error> {
+pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyStore, Error> {
     let (config, kind) = find(config)?;
     Ok(match kind {
-        Kind::File => AnyBackstore::File(file::open(&config, options).await?),
-        Kind::Null => AnyBackstore::Null(null::open(&config, options)?),
-        Kind::Qcow => AnyBackstore::Qcow(qcow::open(&config, options).await?),
-        Kind::Ram => AnyBackstore::File(ram::open(&config, options)?),
+        Kind::File => AnyStore::File(file::open(&config, options).await?),
+        Kind::Null => AnyStore::Null(null::open(&config, options)?),
+        Kind::Qcow => AnyStore::Qcow(qcow::open(&config, options).await?),
+        Kind::Ram => AnyStore::File(ram::open(&config, options)?),
     })
 }
 
 /// A backstore of any subtype. Which one is decided by a `match` in each call: no call is boxed.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum AnyBackstore {
+pub enum AnyStore {
     /// `file` and `ram`.
     File(FileStore),
     /// `null`.
@@ -132,13 +132,13 @@ pub enum AnyBackstore {
     Qcow(QcowStore),
 }
 
-impl AnyBackstore {
+impl AnyStore {
     /// The files that it has open, for [`OpenOptions::predecessor`].
     pub fn held(&self) -> Held {
         match self {
-            AnyBackstore::File(store) => store.held(),
-            AnyBackstore::Null(_) => Held::default(),
-            AnyBackstore::Qcow(store) => store.held(),
+            AnyStore::File(store) => store.held(),
+            AnyStore::Null(_) => Held::default(),
+            AnyStore::Qcow(store) => store.held(),
         }
     }
 }
@@ -147,14 +147,14 @@ impl AnyBackstore {
 macro_rules! each {
     ($any:expr, $it:ident => $call:expr) => {
         match $any {
-            AnyBackstore::File($it) => $call,
-            AnyBackstore::Null($it) => $call,
-            AnyBackstore::Qcow($it) => $call,
+            AnyStore::File($it) => $call,
+            AnyStore::Null($it) => $call,
+            AnyStore::Qcow($it) => $call,
         }
     };
 }
 
-impl Backstore for AnyBackstore {
+impl Store for AnyStore {
     fn facts(&self) -> Facts {
         each!(self, it => it.facts())
     }

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backstore::{AnyBackstore, Backstore, Error, ErrorKind, OpenOptions, open};
+use block::{AnyStore, Error, ErrorKind, OpenOptions, Store, open};
 use io_engine::ofd;
 
 use crate::common::*;
 
 /// Opens an image in the place of `old`, as a device does that is told of another `dev_config`.
-async fn succeed(old: &AnyBackstore, image: &Path) -> Result<AnyBackstore, Error> {
+async fn succeed(old: &AnyStore, image: &Path) -> Result<AnyStore, Error> {
     old.close().await.unwrap();
     let options = OpenOptions { predecessor: Some(old.held()), ..OpenOptions::default() };
     open(&config(image), &options).await

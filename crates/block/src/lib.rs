@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What holds the blocks of a logical unit. A [`Backstore`] reads and writes bytes at offsets; it
+//! What holds the blocks of a logical unit. A [`Store`] reads and writes bytes at offsets; it
 //! knows nothing about SCSI. Its [`Facts`] say what it supports; `lun` emulates the rest.
 //!
 //! All methods run on the thread of the device, in the `io-engine` of that thread.
 mod config;
 mod error;
-mod file;
-mod null;
-mod qcow;
-mod ram;
+mod format;
+mod protocol;
 mod registry;
-mod zeroes;
 
 use std::path::PathBuf;
 
 use sgl::Sgl;
 
 pub use config::Config;
-pub use file::{FileStore, Held, Locks, lock_image};
-pub use null::NullStore;
-pub use qcow::QcowStore;
-pub use registry::{AnyBackstore, Locking, OpenOptions, SUBTYPES, Subtype, check, open};
+pub use format::qcow::QcowStore;
+pub use protocol::file::{FileStore, Held, Locks, lock_image};
+pub use protocol::null::NullStore;
+pub use registry::{AnyStore, Locking, OpenOptions, SUBTYPES, Subtype, check, open};
 
 /// What a backstore is and can do; asked for once after opening, and again after a resize.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +58,7 @@ pub enum Provisioning {
 /// open sees the data (metadata of an image included) even after kill -9. When `flush` has
 /// returned, what was written before is safe from loss of power too.
 #[allow(async_fn_in_trait, reason = "all of it runs on one thread")]
-pub trait Backstore {
+pub trait Store {
     /// What it is and can do.
     fn facts(&self) -> Facts;
     /// Fills all of `data` from `offset`.

@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use backstore::{Backstore, OpenOptions, Provisioning, check, open};
+use block::{OpenOptions, Provisioning, Store, check, open};
 use sgl::Sgl;
 
 use crate::common::*;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{MemfdFlags, SeekFrom, ftruncate, memfd_create, seek};
 
-use crate::file::Image;
+use crate::protocol::file::Image;
 use crate::{Config, Error, FileStore, OpenOptions};
 
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //! `file//path`: a regular file or a block device that holds the blocks as they are.
 //!
 //! I/O goes through the page cache, as the C daemon's does: what is acknowledged survives the
-//! death of the daemon, and [`Backstore::flush`] is fdatasync.
+//! death of the daemon, and [`Store::flush`] is fdatasync.
 //!
 //! | | regular file | block device |
 //! | --- | --- | --- |
@@ -29,9 +29,8 @@ use rustix::fs::{SeekFrom, fstat, fstatvfs, ftruncate, seek};
 use rustix::io::Errno;
 use sgl::Sgl;
 
-use crate::{
-    Backstore, Config, Discard, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning, zeroes,
-};
+use crate::protocol::zeroes;
+use crate::{Config, Discard, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning, Store};
 pub use lock::{Locks, lock as lock_image};
 pub use open::Held;
 pub(crate) use open::{Identity, Image, Place, open as open_image};
@@ -222,7 +221,7 @@ impl BlockDevice {
     }
 }
 
-impl Backstore for FileStore {
+impl Store for FileStore {
     fn facts(&self) -> Facts {
         let discard = match self.device {
             Some(device) => {

@@ -2,7 +2,7 @@
 //! Backing files: which are opened, which are refused and why.
 use std::path::{Path, PathBuf};
 
-use backstore::{Backstore, OpenOptions, check, open};
+use block::{OpenOptions, Store, check, open};
 
 use crate::common::*;
 

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::header::{self, Header};
 use super::{name, qcow1};
 use crate::Error;
-use crate::file::{Identity, Place};
+use crate::protocol::file::{Identity, Place};
 
 /// How many files a chain may have.
 const MAX_DEPTH: usize = 64;

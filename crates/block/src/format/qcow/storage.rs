@@ -20,7 +20,7 @@ use sgl::Sgl;
 
 use super::counting::Counting;
 use super::qcow1::Qcow1;
-use crate::file::{Image, durable};
+use crate::protocol::file::{Image, durable};
 
 /// Up to this many bytes, writing zeroes costs less than fallocate(2).
 const WRITTEN_ZEROES: u64 = 16 << 10;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rustix::fs::FileType;
 
 use super::*;
-use crate::{AnyBackstore, registry};
+use crate::{AnyStore, registry};
 
 const K: u64 = 1024;
 
@@ -25,21 +25,21 @@ fn image(size: u64) -> tempfile::NamedTempFile {
     file
 }
 
-async fn open_path(path: &Path, options: OpenOptions) -> Result<AnyBackstore, Error> {
+async fn open_path(path: &Path, options: OpenOptions) -> Result<AnyStore, Error> {
     registry::open(&format!("file/{}", path.display()), &options).await
 }
 
-async fn open_default(path: &Path) -> AnyBackstore {
+async fn open_default(path: &Path) -> AnyStore {
     open_path(path, OpenOptions::default()).await.unwrap()
 }
 
-async fn bytes(store: &impl Backstore, offset: u64, len: usize) -> Vec<u8> {
+async fn bytes(store: &impl Store, offset: u64, len: usize) -> Vec<u8> {
     let mut buf = vec![0xee; len];
     store.read(&Sgl::from_slice(&mut buf), offset).await.unwrap();
     buf
 }
 
-async fn fill(store: &impl Backstore, offset: u64, len: usize, byte: u8) -> Result<(), Error> {
+async fn fill(store: &impl Store, offset: u64, len: usize, byte: u8) -> Result<(), Error> {
     let mut buf = vec![byte; len];
     store.write(&Sgl::from_slice(&mut buf), offset, false).await
 }
@@ -121,7 +121,7 @@ fn a_file_system_without_zero_range_gets_zeroes_written() {
         let content = bytes(&store, 0, 1 << 20).await;
         let zeroes = content.iter().filter(|&&b| b == 0).count();
         assert_eq!((content[4], zeroes), (9, 700 << 10));
-        let AnyBackstore::File(store) = store else { panic!() };
+        let AnyStore::File(store) = store else { panic!() };
         assert!(!store.zero.get(), "found out");
         assert!(store.facts().write_zeroes, "by holes still");
     });
@@ -236,7 +236,7 @@ fn an_image_that_is_soon_given_up_is_waited_for() {
         let image = image(4 * K);
         let store = open_default(image.path()).await;
         let holder = std::thread::spawn({
-            let AnyBackstore::File(FileStore { file, image, .. }) = store else { panic!() };
+            let AnyStore::File(FileStore { file, image, .. }) = store else { panic!() };
             move || {
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 drop((file, image));
@@ -249,7 +249,7 @@ fn an_image_that_is_soon_given_up_is_waited_for() {
 }
 
 /// The options of the one that takes the place of `store`.
-fn after(store: &AnyBackstore) -> OpenOptions {
+fn after(store: &AnyStore) -> OpenOptions {
     OpenOptions { predecessor: Some(store.held()), ..OpenOptions::default() }
 }
 
@@ -556,7 +556,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-async fn follow(store: &impl Backstore, steps: &[Step]) {
+async fn follow(store: &impl Store, steps: &[Step]) {
     let mut model = vec![0u8; SIZE];
     for step in steps {
         let clip = |offset: usize, len: usize| offset..(offset + len).min(model.len());

@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 
 use sgl::Sgl;
 
-use crate::file::{Held, Place, open_image};
-use crate::{Backstore, Config, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning};
+use crate::protocol::file::{Held, Place, open_image};
+use crate::{Config, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning, Store};
 use chain::{Chain, Kind, Layer};
 use counting::Counting;
 use image::Qcow2;
@@ -168,7 +168,7 @@ fn read_only(path: &Path, operation: &str) -> Error {
     Error::new(ErrorKind::ReadOnly, operation, path)
 }
 
-impl Backstore for QcowStore {
+impl Store for QcowStore {
     fn facts(&self) -> Facts {
         match &*self.version {
             Version::One { image, size, .. } => Facts {

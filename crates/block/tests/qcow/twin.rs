@@ -3,7 +3,7 @@
 //! any time, for us and for QEMU, and the image without errors.
 use std::path::{Path, PathBuf};
 
-use backstore::{AnyBackstore, Backstore, Provisioning};
+use block::{AnyStore, Provisioning, Store};
 use io_engine::{Backend, Started, TaskSet};
 use sgl::Sgl;
 
@@ -84,7 +84,7 @@ fn make(dir: &Dir, base: Base, options: &str, random: &mut Random) -> (PathBuf, 
     (image, twin)
 }
 
-async fn compare(store: &AnyBackstore, twin: &[u8], at: u64, len: u64, what: &str) {
+async fn compare(store: &AnyStore, twin: &[u8], at: u64, len: u64, what: &str) {
     let len = usize::try_from(len).unwrap();
     let at_usize = usize::try_from(at).unwrap();
     let got = read(store, at, len).await.unwrap();
@@ -95,7 +95,7 @@ async fn compare(store: &AnyBackstore, twin: &[u8], at: u64, len: u64, what: &st
 }
 
 /// One random operation on both.
-async fn step(store: &AnyBackstore, twin: &mut [u8], random: &mut Random, what: &str) {
+async fn step(store: &AnyStore, twin: &mut [u8], random: &mut Random, what: &str) {
     let size = twin.len() as u64;
     let (at, len) = random.range(size / 512 * 512, 3 * MIB);
     let (from, n) = (usize::try_from(at).unwrap(), usize::try_from(len).unwrap());
@@ -269,7 +269,7 @@ fn concurrent_operations_do_not_disturb_each_other() {
 }
 
 /// Works on every `workers`th region; returns their content.
-async fn work(store: &AnyBackstore, worker: u64, region: u64, workers: u64) -> (u64, Vec<Vec<u8>>) {
+async fn work(store: &AnyStore, worker: u64, region: u64, workers: u64) -> (u64, Vec<Vec<u8>>) {
     let mut random = Random(worker);
     let mut regions = vec![vec![0; usize::try_from(region).unwrap()]; 8];
     for _ in 0..150 {

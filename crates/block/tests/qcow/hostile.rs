@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use backstore::{AnyBackstore, Backstore, Error, OpenOptions, check, open};
+use block::{AnyStore, Error, OpenOptions, Store, check, open};
 
 use crate::common::*;
 
@@ -16,7 +16,7 @@ fn peak_memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-async fn use_it(store: &AnyBackstore, random: &mut Random) -> Result<(), Error> {
+async fn use_it(store: &AnyStore, random: &mut Random) -> Result<(), Error> {
     let size = store.facts().size.min(1 << 40);
     if size < 8192 {
         return store.close().await;

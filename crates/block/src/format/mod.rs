@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Layers on other stores: formats of images.
+pub(crate) mod qcow;
