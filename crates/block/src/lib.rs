@@ -6,6 +6,7 @@
 mod config;
 mod error;
 mod format;
+mod lower;
 mod protocol;
 mod registry;
 
@@ -15,6 +16,7 @@ use sgl::Sgl;
 
 pub use config::Config;
 pub use format::qcow::QcowStore;
+pub use lower::Lower;
 pub use protocol::file::{FileStore, Held, Locks, lock_image};
 pub use protocol::null::NullStore;
 pub use registry::{AnyStore, Locking, OpenOptions, SUBTYPES, Subtype, check, open};
@@ -48,7 +50,7 @@ pub struct Discard {
 pub enum Provisioning {
     /// Space is allocated for it.
     Mapped,
-    /// None is; it reads as zeroes (or as the backing image has it).
+    /// None is; it reads as zeroes.
     Deallocated,
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Behaviour of `file` and `ram`, with both backends of the engine.
 use std::future::Future;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use rustix::fs::FileType;
 
 use super::*;
-use crate::{AnyStore, registry};
+use crate::{AnyStore, Discard, registry};
 
 const K: u64 = 1024;
 
@@ -122,7 +123,7 @@ fn a_file_system_without_zero_range_gets_zeroes_written() {
         let zeroes = content.iter().filter(|&&b| b == 0).count();
         assert_eq!((content[4], zeroes), (9, 700 << 10));
         let AnyStore::File(store) = store else { panic!() };
-        assert!(!store.zero.get(), "found out");
+        assert!(!store.medium.zero.get(), "found out");
         assert!(store.facts().write_zeroes, "by holes still");
     });
 }
@@ -236,10 +237,10 @@ fn an_image_that_is_soon_given_up_is_waited_for() {
         let image = image(4 * K);
         let store = open_default(image.path()).await;
         let holder = std::thread::spawn({
-            let AnyStore::File(FileStore { file, image, .. }) = store else { panic!() };
+            let AnyStore::File(FileStore { medium, .. }) = store else { panic!() };
             move || {
                 std::thread::sleep(std::time::Duration::from_millis(300));
-                drop((file, image));
+                drop(medium);
             }
         });
         open_default(image.path()).await;
