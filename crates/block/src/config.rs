@@ -5,7 +5,7 @@
 //! SUBTYPE/[;OPTION=VALUE;]...REST[;OPTION=VALUE]...
 //! ```
 //!
-//! `SUBTYPE` names the backstore, which decides what `REST` means: a path (`file//scratch/x.img` is
+//! `SUBTYPE` names the store, which decides what `REST` means: a path (`file//scratch/x.img` is
 //! the file `/scratch/x.img`), a size, or nothing. Options concern the daemon and may stand anywhere
 //! after the subtype; there is one:
 //!
@@ -29,7 +29,7 @@ const OPERATION: &str = "configuration string";
 /// A parsed configuration string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config<'a> {
-    /// The name of the backstore, not empty.
+    /// The name of the store, not empty.
     pub subtype: &'a str,
     /// What follows the slash, without options.
     pub rest: Cow<'a, str>,

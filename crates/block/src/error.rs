@@ -1,30 +1,209 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Constructors of [`Error`].
+//! Errors: what was done, to which file, what the system said; and the one table that sorts them
+//! into classes, by which front ends decide what to tell their clients.
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, ErrorKind};
+/// Why an operation failed: what was done, to which file, and what the system said.
+///
+/// It is one pointer, because results pass through many layers, and most are `Ok(())`.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {operation}: {kind}", path = self.path.display(), operation = self.operation, kind = self.kind)]
+pub struct Error(Box<Details>);
+
+/// What an [`Error`] consists of.
+#[derive(Debug)]
+pub struct Details {
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// What was being done ("read 4096 bytes at 0", "open").
+    pub operation: String,
+    /// The file concerned.
+    pub path: PathBuf,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ErrorKind {
+    /// The system refused; the errno decides further.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The store is read-only.
+    #[error("it is read-only")]
+    ReadOnly,
+    /// This store does not support the operation.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Another device or program has the image open.
+    #[error("it is in use by another program or device (a VM, qemu-img, a mounted file system)")]
+    InUse,
+    /// The image is damaged or of a kind that may not be used; the text says what to run.
+    #[error("{0}")]
+    Invalid(String),
+    /// The range is not inside the disk. A front end that has checked it sees this only when the
+    /// disk has become smaller since.
+    #[error("it is past the end of the disk, which has {size} bytes")]
+    OutOfBounds {
+        /// Of the disk, in bytes.
+        size: u64,
+    },
+    /// The guest would have turned a raw image into one of another format.
+    #[error(
+        "these bytes would make the image look like a {0} image, and its format was not given: give \
+         it (format=raw) if that is what they are to be"
+    )]
+    Disguise(&'static str),
+}
+
+/// Classes of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorClass {
+    /// No space is left for the write.
+    Space,
+    /// The file, its file system or the store is read-only.
+    ReadOnly,
+    /// A shortage that passes.
+    Shortage,
+    /// It took too long; another attempt may do.
+    TimedOut,
+    /// What holds the blocks is gone, or cannot be reached.
+    Connection,
+    /// Another host has shut this one out, and may be writing.
+    Fenced,
+    /// The blocks cannot be read or written.
+    Media,
+    /// The image is damaged, or of a kind that may not be used.
+    Invalid,
+    /// Another program or device has it.
+    InUse,
+    /// The store cannot do this.
+    Unsupported,
+    /// What was asked for is not possible: a fault of this program.
+    Internal,
+}
+
+impl ErrorClass {
+    /// How many there are; `class as usize` is less.
+    pub const COUNT: usize = 11;
+
+    /// All of them, each at its index.
+    pub const ALL: [ErrorClass; Self::COUNT] = [
+        ErrorClass::Space,
+        ErrorClass::ReadOnly,
+        ErrorClass::Shortage,
+        ErrorClass::TimedOut,
+        ErrorClass::Connection,
+        ErrorClass::Fenced,
+        ErrorClass::Media,
+        ErrorClass::Invalid,
+        ErrorClass::InUse,
+        ErrorClass::Unsupported,
+        ErrorClass::Internal,
+    ];
+
+    /// What the administrator of the storage has to do; `None`: nothing, trying again is enough.
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            ErrorClass::Shortage | ErrorClass::InUse => None,
+            ErrorClass::Space => Some("free or add space, the initiator's writes fail until then"),
+            ErrorClass::ReadOnly => Some("make it writable, or the device read-only"),
+            ErrorClass::TimedOut | ErrorClass::Connection => Some("bring the storage back"),
+            ErrorClass::Fenced => Some("this host was shut out: see who serves the image now"),
+            ErrorClass::Media | ErrorClass::Invalid => Some("check the storage, and the image"),
+            ErrorClass::Unsupported | ErrorClass::Internal => {
+                Some("a fault of this program, report it")
+            }
+        }
+    }
+}
+
+/// Errnos by class; one that is not listed is of [`ErrorClass::Media`].
+const ERRNOS: &[(i32, ErrorClass)] = &[
+    (libc::ENOSPC, ErrorClass::Space),
+    (libc::EDQUOT, ErrorClass::Space),
+    (libc::EROFS, ErrorClass::ReadOnly),
+    (libc::EPERM, ErrorClass::ReadOnly),
+    (libc::EACCES, ErrorClass::ReadOnly),
+    (libc::EAGAIN, ErrorClass::Shortage),
+    (libc::EBUSY, ErrorClass::Shortage),
+    (libc::EINTR, ErrorClass::Shortage),
+    (libc::EMFILE, ErrorClass::Shortage),
+    (libc::ENFILE, ErrorClass::Shortage),
+    (libc::ENOBUFS, ErrorClass::Shortage),
+    (libc::ENOMEM, ErrorClass::Shortage),
+    (libc::ETIME, ErrorClass::TimedOut),
+    (libc::ETIMEDOUT, ErrorClass::TimedOut),
+    (libc::ECONNABORTED, ErrorClass::Connection),
+    (libc::ECONNREFUSED, ErrorClass::Connection),
+    (libc::ECONNRESET, ErrorClass::Connection),
+    (libc::EHOSTDOWN, ErrorClass::Connection),
+    (libc::EHOSTUNREACH, ErrorClass::Connection),
+    (libc::ENETDOWN, ErrorClass::Connection),
+    (libc::ENETUNREACH, ErrorClass::Connection),
+    (libc::ENODEV, ErrorClass::Connection),
+    (libc::ENOLINK, ErrorClass::Connection),
+    (libc::ENOTCONN, ErrorClass::Connection),
+    (libc::ENXIO, ErrorClass::Connection),
+    (libc::EPIPE, ErrorClass::Connection),
+    (libc::ESTALE, ErrorClass::Connection),
+    // What librbd says to a client that the cluster has on its blocklist.
+    (libc::ESHUTDOWN, ErrorClass::Fenced),
+    (libc::ENOSYS, ErrorClass::Unsupported),
+    (libc::EOPNOTSUPP, ErrorClass::Unsupported),
+    (libc::EBADF, ErrorClass::Internal),
+    (libc::EFAULT, ErrorClass::Internal),
+    (libc::EINVAL, ErrorClass::Internal),
+];
+
+impl Deref for Error {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl ErrorKind {
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            ErrorKind::Io(error) => {
+                let errno = error.raw_os_error();
+                let known = ERRNOS.iter().find(|(known, _)| Some(*known) == errno);
+                known.map_or(ErrorClass::Media, |(_, class)| *class)
+            }
+            ErrorKind::ReadOnly | ErrorKind::Disguise(_) => ErrorClass::ReadOnly,
+            ErrorKind::Unsupported(_) => ErrorClass::Unsupported,
+            ErrorKind::InUse => ErrorClass::InUse,
+            ErrorKind::Invalid(_) => ErrorClass::Invalid,
+            ErrorKind::OutOfBounds { .. } => ErrorClass::Internal,
+        }
+    }
+}
 
 impl Error {
     /// An error of `operation` on `path`.
-    pub(crate) fn new(
+    pub fn new(
         kind: impl Into<ErrorKind>,
         operation: impl Into<String>,
         path: impl Into<PathBuf>,
     ) -> Self {
-        Error { kind: kind.into(), operation: operation.into(), path: path.into() }
+        let (operation, path) = (operation.into(), path.into());
+        Error(Box::new(Details { kind: kind.into(), operation, path }))
     }
 
     /// What is wrong with an image, or with a configuration string, which then stands for the path.
-    pub(crate) fn invalid(
-        text: impl Into<String>,
-        operation: &str,
-        path: impl AsRef<Path>,
-    ) -> Self {
+    pub fn invalid(text: impl Into<String>, operation: &str, path: impl AsRef<Path>) -> Self {
         Error::new(ErrorKind::Invalid(text.into()), operation, path.as_ref())
     }
 
-    /// The errno, where the system gave one.
+    /// Its class.
+    pub fn class(&self) -> ErrorClass {
+        self.kind.class()
+    }
+
+    /// The errno, where there is one.
     pub fn errno(&self) -> Option<i32> {
         match &self.kind {
             ErrorKind::Io(e) => e.raw_os_error(),
@@ -32,6 +211,8 @@ impl Error {
             ErrorKind::Unsupported(_) => Some(libc::EOPNOTSUPP),
             ErrorKind::InUse => Some(libc::EBUSY),
             ErrorKind::Invalid(_) => Some(libc::EINVAL),
+            ErrorKind::OutOfBounds { .. } => Some(libc::EFBIG),
+            ErrorKind::Disguise(_) => Some(libc::EPERM),
         }
     }
 }
@@ -39,5 +220,28 @@ impl Error {
 impl From<rustix::io::Errno> for ErrorKind {
     fn from(errno: rustix::io::Errno) -> Self {
         ErrorKind::Io(io::Error::from(errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_and_every_class_is_listed_once() {
+        for (i, (errno, _)) in ERRNOS.iter().enumerate() {
+            assert!(ERRNOS.iter().skip(i + 1).all(|(other, _)| other != errno), "{errno}");
+        }
+        for (i, class) in ErrorClass::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, i);
+        }
+    }
+
+    #[test]
+    fn an_unknown_errno_is_the_media() {
+        let class = |errno| ErrorKind::from(io::Error::from_raw_os_error(errno)).class();
+        assert_eq!(class(9999), ErrorClass::Media);
+        assert_eq!(class(libc::EIO), ErrorClass::Media);
+        assert_eq!(class(libc::ENOSPC), ErrorClass::Space);
     }
 }

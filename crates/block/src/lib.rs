@@ -1,27 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What holds the blocks of a logical unit. A [`Store`] reads and writes bytes at offsets; it
-//! knows nothing about SCSI. Its [`Facts`] say what it supports; `lun` emulates the rest.
+//! What holds the blocks of a disk. A [`Store`] reads and writes bytes at offsets; it knows nothing
+//! about SCSI or other front ends. Its [`Facts`] say what it supports. A [`Disk`] makes any store fit
+//! for front ends.
+//!
+//! - `protocol`: the bottom layers: files, memory, nothing
+//! - `format`: formats of images, layers on other stores
+//! - `registry`, `config`: which stores there are, and the strings that name them
+//! - [`disk`]: what every front end needs; `range_lock`, `scratch`, [`statistics`]: parts of it
+//! - `error`: errors and their classes
 //!
 //! All methods run on the thread of the device, in the `io-engine` of that thread.
+mod boxed;
 mod config;
+pub mod disk;
 mod error;
 mod format;
 mod lower;
 mod protocol;
+mod range_lock;
 mod registry;
-
-use std::path::PathBuf;
+mod scratch;
+pub mod statistics;
 
 use sgl::Sgl;
 
+pub use boxed::BoxedStore;
 pub use config::Config;
+pub use disk::Disk;
+pub use error::{Error, ErrorClass, ErrorKind};
+pub use format::probe::{PROBED, probe};
 pub use format::qcow::QcowStore;
 pub use lower::Lower;
 pub use protocol::file::{FileStore, Held, Locks, lock_image};
 pub use protocol::null::NullStore;
+pub use range_lock::Access;
 pub use registry::{AnyStore, Locking, OpenOptions, SUBTYPES, Subtype, check, open};
+pub use scratch::CHUNK;
 
-/// What a backstore is and can do; asked for once after opening, and again after a resize.
+/// What a store is and can do; asked for once after opening, and again after a resize.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Capacity in bytes.
@@ -30,13 +46,17 @@ pub struct Facts {
     pub read_only: bool,
     /// Best alignment and length of an I/O, in bytes (a file system's block, a qcow2 cluster).
     pub optimal_io: u32,
+    /// Offsets and lengths have to be multiples of this, in bytes; a power of two, 1 if any will do.
+    pub request_alignment: u32,
+    /// Whether other hosts can have it open at the same time.
+    pub shared: bool,
     /// What discard does; `None` when it is not supported.
     pub discard: Option<Discard>,
     /// Whether `write_zeroes` is cheaper than writing zeroes.
     pub write_zeroes: bool,
 }
 
-/// How a backstore discards.
+/// How a store discards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discard {
     /// Bytes below which a discard frees nothing.
@@ -54,7 +74,18 @@ pub enum Provisioning {
     Deallocated,
 }
 
-/// The blocks of a logical unit. Offsets and lengths are in bytes, inside [`Facts::size`].
+/// What happens to a store that nobody here has done.
+#[derive(Debug)]
+pub enum Event {
+    /// Its size has changed: ask for its facts again.
+    Resized,
+    /// It cannot be reached, or has lost its lock: operations fail or wait until it is back.
+    Lost(Error),
+    /// What it lies on has lost data.
+    MediaError(Error),
+}
+
+/// The blocks of a disk. Offsets and lengths are in bytes, inside [`Facts::size`].
 ///
 /// Acknowledged means safe from the death of this process: when `write` has returned, a later
 /// open sees the data (metadata of an image included) even after kill -9. When `flush` has
@@ -79,38 +110,14 @@ pub trait Store {
     /// Changes the capacity.
     async fn resize(&self, size: u64) -> Result<(), Error>;
     /// Brings everything that is in memory to the files and to stable storage, so that they can be
-    /// opened by another backstore. If that one cannot be opened, this one stays in use.
+    /// opened by another store. If that one cannot be opened, this one stays in use.
     async fn close(&self) -> Result<(), Error>;
-}
-
-/// Why an operation failed: what was done, to which file, and what the system said.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {operation}: {kind}", path = path.display())]
-pub struct Error {
-    /// The class, which decides the sense.
-    pub kind: ErrorKind,
-    /// What was being done ("read 4096 bytes at 0", "open").
-    pub operation: String,
-    /// The file concerned.
-    pub path: PathBuf,
-}
-
-/// Classes of failure.
-#[derive(Debug, thiserror::Error)]
-pub enum ErrorKind {
-    /// The system refused; the errno decides further (ENOSPC, EDQUOT: no space; else medium).
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// The backstore is read-only.
-    #[error("it is read-only")]
-    ReadOnly,
-    /// This backstore does not support the operation.
-    #[error("{0}")]
-    Unsupported(String),
-    /// Another device or program has the image open.
-    #[error("it is in use by another program or device (a VM, qemu-img, a mounted file system)")]
-    InUse,
-    /// The image is damaged or of a kind that may not be used; the text says what to run.
-    #[error("{0}")]
-    Invalid(String),
+    /// The files that it has open, which a successor may take over: [`OpenOptions::predecessor`].
+    fn held(&self) -> Held {
+        Held::default()
+    }
+    /// Waits until something happens that nobody here has done; never returns for most stores.
+    async fn event(&self) -> Event {
+        std::future::pending().await
+    }
 }

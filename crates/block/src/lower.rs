@@ -72,7 +72,8 @@ impl Lower {
 fn to_io(error: Error) -> io::Error {
     let kind = match &error.kind {
         ErrorKind::Io(e) => e.kind(),
-        ErrorKind::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+        ErrorKind::ReadOnly | ErrorKind::Disguise(_) => io::ErrorKind::ReadOnlyFilesystem,
+        ErrorKind::OutOfBounds { .. } => io::ErrorKind::FileTooLarge,
         ErrorKind::Unsupported(_) => io::ErrorKind::Unsupported,
         ErrorKind::InUse => io::ErrorKind::ResourceBusy,
         ErrorKind::Invalid(_) => io::ErrorKind::InvalidData,

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The table of subtypes, and the backstore that is any of them.
+//! The table of subtypes, and the store that is any of them.
 //!
-//! To add a backstore: write its module, implement [`Store`], add a variant to
-//! [`AnyStore`] with its lines in `each!`, and a row to [`SUBTYPES`].
+//! To add a store: write its module, implement [`Store`], and add a row to [`SUBTYPES`], in which it
+//! is an [`AnyStore::Boxed`].
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use sgl::Sgl;
 
 use crate::format::qcow;
 use crate::protocol::{file, null, ram};
 
-use crate::{Config, Error, Facts, FileStore, Held, NullStore, Provisioning, QcowStore, Store};
+use crate::{
+    BoxedStore, Config, Error, Event, Facts, FileStore, Held, NullStore, Provisioning, QcowStore,
+    Store,
+};
 
-/// How a backstore is opened.
+/// How a store is opened.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// Writes are refused, and the image need not be writable.
@@ -24,7 +29,10 @@ pub struct OpenOptions {
     pub allowed_backing_dirs: Option<Vec<PathBuf>>,
     /// Which files are locked.
     pub locking: Locking,
-    /// The files of the backstore that this one replaces, see [`AnyStore::held`]; an image that
+    /// That the image was taken to be raw because [`probe`](crate::probe()) found no other format:
+    /// what would make it look like one is not written.
+    pub probed: bool,
+    /// The files of the store that this one replaces, see [`Store::held`]; an image that
     /// somebody else has open is then refused at once. `None`: it replaces none, and opening such
     /// an image is retried for some seconds.
     pub predecessor: Option<Held>,
@@ -43,52 +51,58 @@ pub enum Locking {
     None,
 }
 
-/// A kind of backstore.
+/// A kind of store.
 #[derive(Debug)]
 pub struct Subtype {
     /// Its name in configuration strings.
     pub name: &'static str,
     /// What follows the name, in words: the property `ConfigDesc` on D-Bus.
     pub config_desc: &'static str,
-    kind: Kind,
+    check: fn(&Config<'_>) -> Result<(), Error>,
+    open: for<'a> fn(&'a Config<'a>, &'a OpenOptions) -> Opening<'a>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    File,
-    Null,
-    Qcow,
-    Ram,
-}
+/// Opening a store. It is boxed: that happens once a device.
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<AnyStore, Error>> + 'a>>;
 
 /// All subtypes, by name.
 pub static SUBTYPES: &[Subtype] = &[
     Subtype {
         name: "file",
         config_desc: "/path/to/file: a file, or a block device, that holds the blocks as they are",
-        kind: Kind::File,
+        check: file::check,
+        open: |config, options| {
+            Box::pin(async { Ok(AnyStore::File(file::open(config, options).await?)) })
+        },
     },
     Subtype {
         name: "null",
         config_desc: "(nothing): reads zeroes and forgets what is written",
-        kind: Kind::Null,
+        check: null::check,
+        open: |config, options| {
+            Box::pin(async { Ok(AnyStore::Null(null::open(config, options)?)) })
+        },
     },
     Subtype {
         name: "qcow",
         config_desc: "/path/to/image: a qcow2 image (version 1 images can be read)",
-        kind: Kind::Qcow,
+        check: qcow::check,
+        open: |config, options| {
+            Box::pin(async { Ok(AnyStore::Qcow(qcow::open(config, options).await?)) })
+        },
     },
     Subtype {
         name: "ram",
         config_desc: "/SIZE, such as /64M: memory, which is gone when the daemon ends",
-        kind: Kind::Ram,
+        check: ram::check,
+        open: |config, options| Box::pin(async { Ok(AnyStore::File(ram::open(config, options)?)) }),
     },
 ];
 
-fn find<'a>(config: &'a str) -> Result<(Config<'a>, Kind), Error> {
+fn find(config: &str) -> Result<(Config<'_>, &'static Subtype), Error> {
     let parsed = Config::parse(config)?;
     match SUBTYPES.iter().find(|subtype| subtype.name == parsed.subtype) {
-        Some(subtype) => Ok((parsed, subtype.kind)),
+        Some(subtype) => Ok((parsed, subtype)),
         None => {
             let names: Vec<_> = SUBTYPES.iter().map(|subtype| subtype.name).collect();
             let text = format!("no subtype {:?}; there are {}", parsed.subtype, names.join(", "));
@@ -100,27 +114,18 @@ fn find<'a>(config: &'a str) -> Result<(Config<'a>, Kind), Error> {
 /// Whether a configuration string could be opened for writing, as far as can be told without
 /// doing so: its form, and that the image is there and is of the right kind. Blocks.
 pub fn check(config: &str) -> Result<(), Error> {
-    let (config, kind) = find(config)?;
-    match kind {
-        Kind::File => file::check(&config),
-        Kind::Null => null::check(&config),
-        Kind::Qcow => qcow::check(&config),
-        Kind::Ram => ram::check(&config),
-    }
+    let (config, subtype) = find(config)?;
+    (subtype.check)(&config)
 }
 
 /// Opens what a configuration string names, in the engine that runs on this thread.
 pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyStore, Error> {
-    let (config, kind) = find(config)?;
-    Ok(match kind {
-        Kind::File => AnyStore::File(file::open(&config, options).await?),
-        Kind::Null => AnyStore::Null(null::open(&config, options)?),
-        Kind::Qcow => AnyStore::Qcow(qcow::open(&config, options).await?),
-        Kind::Ram => AnyStore::File(ram::open(&config, options)?),
-    })
+    let (config, subtype) = find(config)?;
+    (subtype.open)(&config, options).await
 }
 
-/// A backstore of any subtype. Which one is decided by a `match` in each call: no call is boxed.
+/// A store of any subtype. Which one is decided by a `match` in each call: those that matter for speed are
+/// not boxed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AnyStore {
@@ -130,26 +135,18 @@ pub enum AnyStore {
     Null(NullStore),
     /// `qcow`.
     Qcow(QcowStore),
+    /// Any other, behind a pointer.
+    Boxed(BoxedStore),
 }
 
-impl AnyStore {
-    /// The files that it has open, for [`OpenOptions::predecessor`].
-    pub fn held(&self) -> Held {
-        match self {
-            AnyStore::File(store) => store.held(),
-            AnyStore::Null(_) => Held::default(),
-            AnyStore::Qcow(store) => store.held(),
-        }
-    }
-}
-
-/// Evaluates `$call` with the backstore in `$any`.
+/// Evaluates `$call` with the store in `$any`.
 macro_rules! each {
     ($any:expr, $it:ident => $call:expr) => {
         match $any {
             AnyStore::File($it) => $call,
             AnyStore::Null($it) => $call,
             AnyStore::Qcow($it) => $call,
+            AnyStore::Boxed($it) => $call,
         }
     };
 }
@@ -189,5 +186,13 @@ impl Store for AnyStore {
 
     async fn close(&self) -> Result<(), Error> {
         each!(self, it => it.close().await)
+    }
+
+    fn held(&self) -> Held {
+        each!(self, it => it.held())
+    }
+
+    async fn event(&self) -> Event {
+        each!(self, it => it.event().await)
     }
 }

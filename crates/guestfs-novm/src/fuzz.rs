@@ -68,6 +68,7 @@ fn disk(rings: &[Ring], read_only: bool) -> io::Result<()> {
         kind: Kind::Ragged,
         read_only,
         locking,
+        probed: false,
     };
     let block = Block::open(&image, None, Some("fuzz")).map_err(io::Error::other)?;
     block.serve(rings)?;

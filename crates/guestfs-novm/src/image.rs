@@ -15,23 +15,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-/// Bytes at the beginning of images of other formats, and their names.
-const MAGIC: &[(&[u8], &str)] = &[
-    (b"QFI\xfb\0\0\0\x01", "qcow"),
-    (b"QFI\xfb", "qcow2"),
-    (b"QED\0", "qed"),
-    (b"KDMV", "vmdk"),
-    (b"COWD", "vmdk"),
-    (b"# Disk DescriptorFile", "vmdk"),
-    (b"vhdxfile", "vhdx"),
-    (b"conectix", "vpc"),
-    (b"WithoutFreeSpace", "parallels"),
-    (b"WithouFreSpacExt", "parallels"),
-    (b"LUKS\xba\xbe", "luks"),
-];
-/// VirtualBox writes a text first.
-const VDI: (usize, &[u8]) = (64, b"\x7f\x10\xda\xbe");
-
 /// An image that can be served.
 #[derive(Debug)]
 pub struct Image {
@@ -47,6 +30,8 @@ pub struct Image {
     pub read_only: bool,
     /// Which of its files are locked.
     pub locking: Locking,
+    /// Nobody has said that it is raw: it only looks like it.
+    pub probed: bool,
 }
 
 /// How an image is served.
@@ -74,7 +59,15 @@ impl Image {
                 return Err(Error::image(path, why));
             }
             let server = Some(server);
-            return Ok(Self { path, server, sector, kind: Kind::Nbd, read_only, locking });
+            return Ok(Self {
+                path,
+                server,
+                sector,
+                kind: Kind::Nbd,
+                read_only,
+                locking,
+                probed: false,
+            });
         }
         let path = std::path::absolute(&drive.file).on(drive.file.display())?;
         let file = open(&path, true)?;
@@ -90,7 +83,8 @@ impl Image {
         }
         let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
         let kind = if ragged { Kind::Ragged } else { kind };
-        Ok(Self { path, server: None, sector, kind, read_only, locking })
+        let probed = drive.format.is_none();
+        Ok(Self { path, server: None, sector, kind, read_only, locking, probed })
     }
 
     /// Opens a raw image and locks it, if it is to be locked, for as long as the file is open
@@ -136,7 +130,7 @@ fn kind_of(format: &str, path: &Path) -> Result<Kind> {
 
 /// Finds the format of a file by its first bytes.
 fn probe(file: &File) -> std::io::Result<&'static str> {
-    let mut head = [0; 80];
+    let mut head = [0; block::PROBED];
     let mut have = 0;
     while have < head.len() {
         match file.read_at(&mut head[have..], have as u64)? {
@@ -144,10 +138,7 @@ fn probe(file: &File) -> std::io::Result<&'static str> {
             n => have += n,
         }
     }
-    let head = &head[..have];
-    let known = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
-    let vdi = head.get(VDI.0..).is_some_and(|rest| rest.starts_with(VDI.1));
-    Ok(known.unwrap_or(if vdi { "vdi" } else { "raw" }))
+    Ok(block::probe(&head[..have]))
 }
 
 #[cfg(test)]

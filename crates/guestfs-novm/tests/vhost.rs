@@ -124,8 +124,15 @@ const UNSUPPORTED: u8 = 2;
 
 fn block(path: &Path, read_only: bool) -> Block {
     let locking = Locking::default();
-    let image =
-        Image { path: path.into(), server: None, sector: 512, kind: Kind::Raw, read_only, locking };
+    let image = Image {
+        path: path.into(),
+        server: None,
+        sector: 512,
+        kind: Kind::Raw,
+        read_only,
+        locking,
+        probed: false,
+    };
     Block::open(&image, None, Some("label")).unwrap()
 }
 

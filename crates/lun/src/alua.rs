@@ -88,7 +88,7 @@ impl Snapshot {
     }
 }
 
-impl<B: Store> Lun<B> {
+impl<S: Store> Lun<S> {
     /// What is known of the port groups now; the state that commands are checked against follows.
     pub(crate) fn port_groups(&self) -> Snapshot {
         let snapshot = self.alua.as_ref().map_or_else(Snapshot::default, |alua| alua.snapshot());

@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //! READ, WRITE, WRITE AND VERIFY, VERIFY, PRE-FETCH and SYNCHRONIZE CACHE (SBC-4 5): ranges of
-//! blocks to reads, writes and flushes of the backstore.
+//! blocks to reads, writes and flushes of the disk.
 //!
-//! READ and WRITE are the data path: from the decoded CDB to the backstore they check numbers,
-//! note their range, and allocate nothing. They are as long as the buffer that comes with them:
+//! READ and WRITE are the data path: from the decoded CDB to the store they check numbers, and
+//! allocate nothing. They are as long as the buffer that comes with them:
 //! VPD page B0h names a maximum transfer length, but not every initiator reads it, and what the
 //! kernel has found room for takes no more memory here.
 use std::ops::Range;
 
-use block::Store;
+use block::disk::{Buffer, Locked};
+use block::{Access, ErrorKind, Store};
 use scsi::command::ByteCheck;
 use scsi::sense::Sense;
 use sgl::Sgl;
 
 use crate::Lun;
-use crate::failure::{Access, Answer, Failure, failure};
-use crate::range_lock::Guard;
-use crate::scratch::{Buffer, CHUNK};
+use crate::failure::{Answer, Doing, Failure, failure};
 
-impl<B: Store> Lun<B> {
+impl<S: Store> Lun<S> {
     /// The blocks that a command names, if the medium has them.
     #[inline]
     pub(crate) fn extent(&self, lba: u64, blocks: u64) -> Result<Range<u64>, Failure> {
-        let capacity = self.blocks.get();
+        let capacity = self.blocks();
         if lba > capacity || blocks > capacity - lba {
             return Err(Sense::LBA_OUT_OF_RANGE.into());
         }
@@ -32,7 +31,7 @@ impl<B: Store> Lun<B> {
     /// As [`extent`](Self::extent); 0 blocks mean all from `lba` to the end of the medium.
     pub(crate) fn extent_to_end(&self, lba: u64, blocks: u64) -> Result<Range<u64>, Failure> {
         let range = self.extent(lba, blocks)?;
-        Ok(if blocks == 0 { lba..self.blocks.get() } else { range })
+        Ok(if blocks == 0 { lba..self.blocks() } else { range })
     }
 
     /// How much of `blocks` blocks the buffer has room for, in bytes.
@@ -41,44 +40,35 @@ impl<B: Store> Lun<B> {
         usize::try_from(self.bytes(blocks)).unwrap_or(usize::MAX).min(data.len())
     }
 
-    /// Holds a range against those that want it for themselves. The capacity may have changed since
-    /// the range was checked: what the medium has no more is refused.
+    /// A range of blocks in bytes.
     #[inline]
-    pub(crate) async fn share(&self, range: Range<u64>) -> Result<Guard<'_>, Failure> {
-        let end = range.end;
-        let guard = match self.locks.try_shared(range.clone()) {
-            Some(guard) => guard,
-            None => self.locks.shared(range).await,
-        };
-        self.still_there(end)?;
-        Ok(guard)
+    pub(crate) fn byte_range(&self, range: &Range<u64>) -> Range<u64> {
+        self.bytes(range.start)..self.bytes(range.end)
     }
 
-    /// Holds a range alone; the same.
-    pub(crate) async fn hold_alone(&self, range: Range<u64>) -> Result<Guard<'_>, Failure> {
-        let end = range.end;
-        let guard = self.locks.exclusive(range).await;
-        self.still_there(end)?;
-        Ok(guard)
+    /// Holds a range for several accesses.
+    pub(crate) async fn hold(
+        &self,
+        range: &Range<u64>,
+        access: Access,
+    ) -> Result<Locked<'_, S>, Failure> {
+        let held = self.disk.lock(self.byte_range(range), access).await;
+        held.map_err(|error| self.failed(&error, Doing::Read, range.start))
     }
 
-    #[inline]
-    fn still_there(&self, end: u64) -> Result<(), Failure> {
-        if end > self.blocks.get() {
-            return Err(Sense::LBA_OUT_OF_RANGE.into());
-        }
-        Ok(())
-    }
-
-    /// The failure of an access to the backstore from block `lba` on; logs it.
+    /// The failure of an access to the disk from block `lba` on; logs it. The capacity may have
+    /// changed since the range was checked: what the medium has no more is refused.
     #[cold]
-    pub(crate) fn failed(&self, error: &block::Error, access: Access, lba: u64) -> Failure {
+    pub(crate) fn failed(&self, error: &block::Error, doing: Doing, lba: u64) -> Failure {
+        if let ErrorKind::OutOfBounds { .. } = error.kind {
+            return Sense::LBA_OUT_OF_RANGE.into();
+        }
         self.failures.note(&self.name, error, lba);
-        failure(&error.kind, access, lba)
+        failure(error.class(), doing, lba)
     }
 
     pub(crate) fn writable(&self) -> Result<(), Failure> {
-        if self.read_only.get() {
+        if self.disk.read_only() {
             return Err(Sense::WRITE_PROTECTED.into());
         }
         Ok(())
@@ -98,9 +88,10 @@ impl<B: Store> Lun<B> {
             part = data.slice(0..len);
             &part
         };
-        let _shared = self.share(range).await?;
-        self.fill(data, lba).await?;
-        Ok(len)
+        match self.disk.read(data, self.bytes(range.start)).await {
+            Ok(()) => Ok(len),
+            Err(error) => Err(self.failed(&error, Doing::Read, lba)),
+        }
     }
 
     /// WRITE. Of a buffer that is too short the whole blocks are written: a block is never torn.
@@ -118,36 +109,15 @@ impl<B: Store> Lun<B> {
             part = data.slice(0..len);
             &part
         };
-        let _shared = self.share(range).await?;
-        self.store(data, lba, fua).await?;
-        Ok(0)
-    }
-
-    /// Reads from block `lba` on. The caller holds the range.
-    #[inline]
-    pub(crate) async fn fill(&self, data: &Sgl<'_>, lba: u64) -> Result<(), Failure> {
-        let result = self.backstore.read(data, self.bytes(lba)).await;
-        result.map_err(|error| self.failed(&error, Access::Read, lba))
-    }
-
-    /// Writes from block `lba` on; on stable storage with `fua` or without a write cache. The
-    /// caller holds the range.
-    #[inline]
-    pub(crate) async fn store(&self, data: &Sgl<'_>, lba: u64, fua: bool) -> Result<(), Failure> {
-        let durable = fua || !self.write_cache.get();
-        let result = self.backstore.write(data, self.bytes(lba), durable).await;
-        result.map_err(|error| self.failed(&error, Access::Write, lba))
-    }
-
-    /// Brings what was changed from block `lba` on to stable storage, unless the write cache may
-    /// keep it: for changes that are not writes.
-    pub(crate) async fn settle(&self, lba: u64) -> Result<(), Failure> {
-        if self.write_cache.get() { Ok(()) } else { self.flush_cache(lba).await }
+        match self.disk.write(data, self.bytes(range.start), fua).await {
+            Ok(()) => Ok(0),
+            Err(error) => Err(self.failed(&error, Doing::Write, lba)),
+        }
     }
 
     pub(crate) async fn flush_cache(&self, lba: u64) -> Result<(), Failure> {
-        let result = self.backstore.flush().await;
-        result.map_err(|error| self.failed(&error, Access::Write, lba))
+        let result = self.disk.flush().await;
+        result.map_err(|error| self.failed(&error, Doing::Write, lba))
     }
 
     /// WRITE AND VERIFY: the blocks are on the medium, can be read, and with a byte check are
@@ -168,11 +138,12 @@ impl<B: Store> Lun<B> {
         if len == 0 {
             return Ok(0);
         }
-        let scratch = self.scratch.get(len as u64).await;
-        let _alone = self.hold_alone(range).await?;
+        let buffer = self.disk.buffer(len as u64).await;
+        let held = self.hold(&range, Access::Alone).await?;
         let data = data.slice(0..len);
-        self.store(&data, lba, true).await?;
-        self.compare(lba, len as u64, check, &data, &scratch).await?;
+        let written = held.write(&data, self.bytes(lba), true).await;
+        written.map_err(|error| self.failed(&error, Doing::Write, lba))?;
+        self.compare(&held, lba, len as u64, check, &data, &buffer).await?;
         Ok(0)
     }
 
@@ -198,26 +169,29 @@ impl<B: Store> Lun<B> {
         if (data.len() as u64) < needed {
             return Err(Sense::INVALID_FIELD_IN_CDB.into());
         }
-        let scratch = self.scratch.get(len).await;
-        let _shared = self.share(range).await?;
-        self.compare(lba, len, check, data, &scratch).await?;
+        let buffer = self.disk.buffer(len).await;
+        let held = self.hold(&range, Access::Read).await?;
+        self.compare(&held, lba, len, check, data, &buffer).await?;
         Ok(0)
     }
 
-    /// Reads `len` bytes from block `lba` on through `scratch`, and compares them with `data`.
+    /// Reads `len` bytes from block `lba` on through `buffer`, and compares them with `data`.
     async fn compare(
         &self,
+        held: &Locked<'_, S>,
         lba: u64,
         len: u64,
         check: ByteCheck,
         data: &Sgl<'_>,
-        scratch: &Buffer<'_>,
+        buffer: &Buffer<'_>,
     ) -> Result<(), Failure> {
         let mut done = 0;
         while done < len {
-            let n = usize::try_from(len - done).unwrap_or(CHUNK).min(scratch.memory.len());
-            let medium = scratch.view(n);
-            self.fill(&medium, lba + (done >> self.block_shift)).await?;
+            let n = usize::try_from(len - done).unwrap_or(usize::MAX).min(buffer.len());
+            let medium = buffer.view(n);
+            let at = lba + (done >> self.block_shift);
+            let read = held.read(&medium, self.bytes(at)).await;
+            read.map_err(|error| self.failed(&error, Doing::Read, at))?;
             let differs = match check {
                 ByteCheck::Medium => None,
                 ByteCheck::All => {
@@ -242,7 +216,7 @@ impl<B: Store> Lun<B> {
         Ok(())
     }
 
-    /// PRE-FETCH: the blocks exist; they are not fetched, the backstore's own read-ahead is better.
+    /// PRE-FETCH: the blocks exist; they are not fetched, the store's own read-ahead is better.
     pub(crate) fn prefetch(&self, lba: u64, blocks: u64) -> Answer {
         self.extent_to_end(lba, blocks)?;
         Ok(0)

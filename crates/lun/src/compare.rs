@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! COMPARE AND WRITE (SBC-4 5.3): the primitive that clusters build locks of.
-use block::Store;
+use block::{Access, CHUNK, Store};
 use scsi::sense::Sense;
 use sgl::Sgl;
 
 use crate::Lun;
-use crate::failure::{Answer, Failure};
-use crate::scratch::CHUNK;
+use crate::failure::{Answer, Doing, Failure};
 
-impl<B: Store> Lun<B> {
+impl<S: Store> Lun<S> {
     /// The most blocks that one COMPARE AND WRITE takes: the field of VPD page B0h has a byte.
     pub(crate) fn max_compare_and_write(&self) -> u8 {
         u8::try_from(CHUNK >> self.block_shift).unwrap_or(u8::MAX)
@@ -38,16 +37,19 @@ impl<B: Store> Lun<B> {
         }
         let (verify, write) = (data.slice(0..len), data.slice(len..2 * len));
 
-        let scratch = self.scratch.get(len as u64).await;
-        let medium = scratch.view(len);
-        let _alone = self.hold_alone(range).await?;
-        self.fill(&medium, lba).await?;
+        let buffer = self.disk.buffer(len as u64).await;
+        let medium = buffer.view(len);
+        let held = self.hold(&range, Access::Alone).await?;
+        let read = held.read(&medium, self.bytes(lba)).await;
+        read.map_err(|error| self.failed(&error, Doing::Read, lba))?;
         if let Some(offset) = medium.first_difference(&verify) {
             return Err(Failure::Check(
                 Sense::MISCOMPARE_DURING_VERIFY.with_information(offset as u64),
             ));
         }
-        self.store(&write, lba, fua).await?;
-        Ok(0)
+        match held.write(&write, self.bytes(lba), fua).await {
+            Ok(()) => Ok(0),
+            Err(error) => Err(self.failed(&error, Doing::Write, lba)),
+        }
     }
 }

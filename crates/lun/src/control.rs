@@ -9,7 +9,7 @@ use scsi::sense::Sense;
 use scsi::{report, rsoc};
 use sgl::Sgl;
 
-use crate::failure::Answer;
+use crate::failure::{Answer, Doing};
 use crate::{Lun, parameter_list, reply};
 
 /// The most bytes of a MODE SELECT parameter list: all pages together are far shorter.
@@ -17,7 +17,7 @@ const MAX_MODE_LIST: usize = 4096;
 /// The most bytes of a FORMAT UNIT parameter list: a header.
 const MAX_FORMAT_LIST: usize = 8;
 
-impl<B: Store> Lun<B> {
+impl<S: Store> Lun<S> {
     /// REQUEST SENSE: the oldest unit attention, which is thereby reported, or nothing.
     pub(crate) fn request_sense(&self, descriptor: bool, alloc: usize, data: &Sgl<'_>) -> Answer {
         let sense = self.attentions.take().unwrap_or(Sense::NO_SENSE);
@@ -28,7 +28,7 @@ impl<B: Store> Lun<B> {
         Modes {
             write_cache: self.write_cache(),
             write_cache_default: self.write_cache_default,
-            write_protected: self.read_only.get(),
+            write_protected: self.disk.read_only(),
             implicit_alua: self.port_groups().implicit,
             capacity: self.capacity(),
         }
@@ -44,7 +44,7 @@ impl<B: Store> Lun<B> {
     pub(crate) async fn mode_select(&self, ten: bool, list_len: usize, data: &Sgl<'_>) -> Answer {
         let list = parameter_list(data, list_len, MAX_MODE_LIST)?;
         let modes = mode::select(&list, ten, &self.modes())?;
-        if self.write_cache.replace(modes.write_cache) && !modes.write_cache {
+        if self.disk.set_write_cache(modes.write_cache) && !modes.write_cache {
             self.flush_cache(0).await?;
         }
         Ok(0)
@@ -63,10 +63,11 @@ impl<B: Store> Lun<B> {
 
     /// SEND DIAGNOSTIC: the self-test reads a block.
     pub(crate) async fn self_test(&self) -> Answer {
-        let scratch = self.scratch.get(u64::from(self.block_size())).await;
-        let _shared = self.share(0..1).await?;
-        self.fill(&scratch.view(self.block_len()), 0).await?;
-        Ok(0)
+        let buffer = self.disk.buffer(u64::from(self.block_size())).await;
+        match self.disk.read(&buffer.view(self.block_len()), 0).await {
+            Ok(()) => Ok(0),
+            Err(error) => Err(self.failed(&error, Doing::Read, 0)),
+        }
     }
 
     /// FORMAT UNIT: the list first, if there is one.

@@ -12,14 +12,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use block::Store;
+use block::{CHUNK, Store};
 use scsi::command::CopyService;
 use scsi::copy::{self, CopyList, CopyStatus, Cscd, Segment};
 use scsi::sense::Sense;
 use sgl::Sgl;
 
-use crate::failure::{Answer, Failure};
-use crate::scratch::CHUNK;
+use crate::failure::{Answer, Doing, Failure};
 use crate::{Lun, parameter_list, reply};
 
 /// The most bytes of one [`PeerRequest::Read`] or [`PeerRequest::Write`].
@@ -142,7 +141,7 @@ struct Move {
     len: u64,
 }
 
-impl<B: Store> Lun<B> {
+impl<S: Store> Lun<S> {
     /// EXTENDED COPY (LID1). Everything that can be checked is, before anything is copied; a copy
     /// that does not begin leaves no status, nor that of an earlier one with its list identifier.
     pub(crate) async fn extended_copy(&self, list_len: usize, data: &Sgl<'_>) -> Answer {
@@ -208,7 +207,7 @@ impl<B: Store> Lun<B> {
                 peer: None,
                 block_size: self.block_size(),
                 blocks: self.blocks(),
-                read_only: self.read_only.get(),
+                read_only: self.disk.read_only(),
             }
         } else {
             let peer = self.peers.as_ref().and_then(|peers| peers.find(&naa)).ok_or(unreachable)?;
@@ -225,7 +224,7 @@ impl<B: Store> Lun<B> {
     /// Copies, and counts what was done.
     async fn run_copy(&self, moves: &[Move], status: &mut CopyStatus) -> Result<(), Failure> {
         // The buffer travels between threads: it is no `Sgl`.
-        let _slot = self.scratch.slot().await;
+        let _slot = self.disk.slot().await;
         let mut buffer = Vec::new();
         for segment in moves {
             self.run_move(segment, &mut buffer, &mut status.bytes).await?;
@@ -283,16 +282,16 @@ impl<B: Store> Lun<B> {
     }
 
     async fn read_own(&self, lba: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        let range = self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
-        let _shared = self.share(range).await?;
-        self.fill(&Sgl::from_slice(buffer), lba).await
+        self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
+        let read = self.disk.read(&Sgl::from_slice(buffer), self.bytes(lba)).await;
+        read.map_err(|error| self.failed(&error, Doing::Read, lba))
     }
 
     async fn write_own(&self, lba: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        let range = self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
+        self.extent(lba, (buffer.len() >> self.block_shift) as u64)?;
         self.writable()?;
-        let _shared = self.share(range).await?;
-        self.store(&Sgl::from_slice(buffer), lba, false).await
+        let written = self.disk.write(&Sgl::from_slice(buffer), self.bytes(lba), false).await;
+        written.map_err(|error| self.failed(&error, Doing::Write, lba))
     }
 
     /// Does its part in the copy of another logical unit; called on this one's thread.
@@ -320,7 +319,7 @@ impl<B: Store> Lun<B> {
         Ok(PeerReply {
             block_size: self.block_size(),
             blocks: self.blocks(),
-            read_only: self.read_only.get(),
+            read_only: self.disk.read_only(),
             buffer,
         })
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a logical unit says of itself: INQUIRY and its pages, READ CAPACITY. All of it is made
-//! from the facts of the backstore, so that the answers agree with each other and with what
+//! from the facts of the disk, so that the answers agree with each other and with what
 //! `provisioning` does.
 use block::Store;
 use scsi::capacity::{Capacity, Provisioning, read_capacity10, read_capacity16};
@@ -46,7 +46,7 @@ impl Identity {
     }
 }
 
-impl<B: Store> Lun<B> {
+impl<S: Store> Lun<S> {
     /// INQUIRY. It is never longer than what there is to say.
     pub(crate) fn inquiry(&self, page: Option<u8>, alloc: usize, data: &Sgl<'_>) -> Answer {
         let device = self.device();
@@ -89,7 +89,7 @@ impl<B: Store> Lun<B> {
     }
 
     pub(crate) fn capacity(&self) -> Capacity {
-        let physical = self.facts.borrow().optimal_io.min(MAX_PHYSICAL) >> self.block_shift;
+        let physical = self.disk.facts().optimal_io.min(MAX_PHYSICAL) >> self.block_shift;
         Capacity {
             blocks: self.blocks(),
             block_size: self.block_size(),
@@ -103,7 +103,7 @@ impl<B: Store> Lun<B> {
     }
 
     pub(crate) fn limits(&self) -> BlockLimits {
-        let facts = self.facts.borrow();
+        let facts = self.disk.facts();
         let blocks = |bytes: u32| bytes >> self.block_shift;
         let cut = |blocks: u64| u32::try_from(blocks).unwrap_or(u32::MAX);
         BlockLimits {
@@ -122,7 +122,7 @@ impl<B: Store> Lun<B> {
     }
 
     fn thin_provisioning(&self) -> Provisioning {
-        let discard = self.facts.borrow().discard;
+        let discard = self.disk.facts().discard;
         Provisioning {
             thin: discard.is_some(),
             unmap: discard.is_some(),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A logical unit: executes SCSI commands on a backstore.
+//! A logical unit: executes SCSI commands on a disk.
 //!
 //! In: a CDB and a view of the command's buffer. Out: status, sense, and how many bytes of data-in
-//! are valid. What a command does to the blocks is here, once, for every [`Store`]: checks of
-//! ranges, unit attentions, asymmetric access, atomicity, emulation of what a backstore cannot do.
-//! The layout of CDBs and answers is `scsi`'s.
+//! are valid. What a command means is here: ranges of blocks, unit attentions, asymmetric access,
+//! what is promised to initiators. The layout of CDBs and answers is `scsi`'s; atomicity, and the
+//! emulation of what a store cannot do, are those of [`block::Disk`].
 //!
 //! A [`Lun`] lives on one thread. Commands run concurrently there, each as one future; dropping
 //! the future aborts the command.
@@ -13,12 +13,12 @@
 //! - `compare`, `provisioning`, `copy`: the compound commands
 //! - `inquiry`, `control`: what initiators ask about the logical unit
 //! - [`alua`]: asymmetric access; `attention`: unit attentions
-//! - [`range_lock`]: atomicity; `scratch`: bounded memory; `failure`: errors to sense
+//! - `failure`: errors to sense
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
-use block::{Facts, Store};
+use block::{Disk, Event, Store};
 use scsi::command::Command;
 use scsi::opcodes::Opcode;
 use scsi::report;
@@ -34,15 +34,12 @@ pub mod copy;
 mod failure;
 mod inquiry;
 mod provisioning;
-pub mod range_lock;
-mod scratch;
 
 use alua::{AccessState, Alua};
 use attention::Attentions;
+use block::disk::Options;
 use copy::CopyPeers;
 use failure::{Answer, Failure, FailureLog};
-use range_lock::RangeLock;
-use scratch::Scratch;
 
 pub use inquiry::Identity;
 
@@ -68,15 +65,15 @@ pub enum Error {
     /// The block size is none that a disk has.
     #[error("block size {0}: it has to be a power of two from 512 to 65536")]
     BlockSize(u32),
-    /// The backstore is smaller than a block.
+    /// The store is smaller than a block.
     #[error("size {size}: that is less than one block of {block_size} bytes")]
     TooSmall {
-        /// Of the backstore, in bytes.
+        /// Of the store, in bytes.
         size: u64,
         /// In bytes.
         block_size: u32,
     },
-    /// The backstore failed.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] block::Error),
 }
@@ -111,65 +108,52 @@ const EXEMPT: [u8; 3] = [0x12, 0xa0, 0x03];
 /// MODE SENSE, and those that report and set groups.
 const ASK_PORTS: [u8; 6] = [0x00, 0x12, 0x1a, 0x5a, 0xa3, 0xa4];
 
-/// A logical unit: a disk whose blocks a backstore holds.
-pub struct Lun<B: Store> {
-    backstore: B,
+/// A logical unit on a store.
+pub struct Lun<S: Store> {
+    disk: Disk<S>,
     name: String,
     identity: Identity,
     block_shift: u32,
     /// The most blocks of a READ or WRITE that VPD page B0h recommends.
     max_blocks: u64,
-    /// As of the opening or the last resize.
-    facts: RefCell<Facts>,
-    /// Capacity in blocks.
-    blocks: Cell<u64>,
-    read_only: Cell<bool>,
-    write_cache: Cell<bool>,
-    /// As it was when the logical unit was made.
+    /// Whether there was a write cache when the logical unit was made.
     write_cache_default: bool,
     /// Of the port that commands come through, as last seen.
     access: Cell<AccessState>,
     alua: Option<Box<dyn Alua>>,
     peers: Option<Rc<dyn CopyPeers>>,
-    locks: RangeLock,
-    scratch: Scratch,
     attentions: Attentions,
     copies: copy::Results,
     failures: FailureLog,
 }
 
-impl<B: Store> Lun<B> {
-    /// A logical unit of an open backstore. A part of a block at its end is left alone.
-    pub fn new(backstore: B, config: Config) -> Result<Self, Error> {
+impl<S: Store> Lun<S> {
+    /// A logical unit of an open store. A part of a block at its end is left alone.
+    pub fn new(store: S, config: Config) -> Result<Self, Error> {
         let block_size = config.block_size;
         if !block_size.is_power_of_two() || !(512..=65536).contains(&block_size) {
             return Err(Error::BlockSize(block_size));
         }
-        let facts = backstore.facts();
         let block_shift = block_size.trailing_zeros();
-        let blocks = facts.size >> block_shift;
-        if blocks == 0 {
-            return Err(Error::TooSmall { size: facts.size, block_size });
+        let options = Options { write_cache: config.write_cache, ..Options::default() };
+        let disk = Disk::new(store, config.name.clone(), options);
+        let size = disk.size();
+        if size >> block_shift == 0 {
+            return Err(Error::TooSmall { size, block_size });
         }
         Ok(Lun {
             name: config.name,
             identity: config.identity,
             block_shift,
             max_blocks: u64::from(config.max_transfer >> block_shift).max(1),
-            blocks: Cell::new(blocks),
-            read_only: Cell::new(facts.read_only),
-            facts: RefCell::new(facts),
-            write_cache: Cell::new(config.write_cache),
             write_cache_default: config.write_cache,
             access: Cell::new(AccessState::Optimized),
             alua: None,
             peers: None,
-            locks: RangeLock::new(),
-            scratch: Scratch::default(),
             attentions: Attentions::default(),
             copies: copy::Results::default(),
             failures: FailureLog::default(),
-            backstore,
+            disk,
         })
     }
 
@@ -187,9 +171,14 @@ impl<B: Store> Lun<B> {
         self
     }
 
-    /// The backstore.
-    pub fn backstore(&self) -> &B {
-        &self.backstore
+    /// The disk.
+    pub fn disk(&self) -> &Disk<S> {
+        &self.disk
+    }
+
+    /// What holds its blocks.
+    pub fn store(&self) -> &S {
+        self.disk.store()
     }
 
     /// Block size in bytes.
@@ -198,8 +187,9 @@ impl<B: Store> Lun<B> {
     }
 
     /// Capacity in blocks.
+    #[inline]
     pub fn blocks(&self) -> u64 {
-        self.blocks.get()
+        self.disk.size() >> self.block_shift
     }
 
     /// Who it is.
@@ -209,42 +199,55 @@ impl<B: Store> Lun<B> {
 
     /// Whether there is a volatile write cache.
     pub fn write_cache(&self) -> bool {
-        self.write_cache.get()
+        self.disk.write_cache()
     }
 
     /// Turns the volatile write cache on or off; initiators are told if that is a change. Turning
     /// it off flushes nothing by itself: call [`flush`](Self::flush).
     pub fn set_write_cache(&self, on: bool) {
-        if self.write_cache.replace(on) != on {
+        if self.disk.set_write_cache(on) != on {
             self.attentions.raise(Sense::MODE_PARAMETERS_CHANGED);
         }
     }
 
     /// Brings everything acknowledged to stable storage.
     pub async fn flush(&self) -> Result<(), Error> {
-        Ok(self.backstore.flush().await?)
+        Ok(self.disk.flush().await?)
     }
 
     /// Takes a new capacity, in bytes, when no command is under way any more; initiators are told
-    /// if that is a change. On an error the capacity is what the backstore says that it is.
+    /// if that is a change. On an error the capacity is what the store says that it is.
     pub async fn resize(&self, size: u64) -> Result<(), Error> {
         let block_size = self.block_size();
         if size >> self.block_shift == 0 {
             return Err(Error::TooSmall { size, block_size });
         }
-        let _alone = self.locks.exclusive(0..u64::MAX).await;
-        if size == self.facts.borrow().size {
-            return Ok(());
+        let before = self.blocks();
+        let result = self.disk.resize(size).await;
+        self.tell_of_capacity(before);
+        result?;
+        Ok(())
+    }
+
+    /// Waits until something happens to the store that nobody here has done; initiators are told of
+    /// a new capacity, and the log of the rest.
+    pub async fn watch(&self) {
+        let before = self.blocks();
+        match self.disk.event().await {
+            Event::Resized => {
+                self.tell_of_capacity(before);
+                tracing::info!("{}: it has {} blocks now", self.name, self.blocks());
+            }
+            Event::Lost(error) | Event::MediaError(error) => {
+                tracing::error!("{}: {error}", self.name);
+            }
         }
-        let result = self.backstore.resize(size).await;
-        let facts = self.backstore.facts();
-        let blocks = facts.size >> self.block_shift;
-        self.read_only.set(facts.read_only);
-        *self.facts.borrow_mut() = facts;
-        if self.blocks.replace(blocks) != blocks {
+    }
+
+    fn tell_of_capacity(&self, before: u64) {
+        if self.blocks() != before {
             self.attentions.raise(Sense::CAPACITY_DATA_HAS_CHANGED);
         }
-        Ok(result?)
     }
 
     /// Has the next command report `condition`, a sense with key UNIT ATTENTION.

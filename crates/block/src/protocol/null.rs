@@ -6,7 +6,7 @@ use sgl::Sgl;
 
 use crate::{Config, Discard, Error, Facts, OpenOptions, Provisioning, Store};
 
-/// A backstore without content.
+/// A store without content.
 #[derive(Debug)]
 pub struct NullStore {
     size: Cell<u64>,
@@ -32,6 +32,8 @@ impl Store for NullStore {
             size: self.size.get(),
             read_only: false,
             optimal_io: 4096,
+            request_alignment: 1,
+            shared: false,
             discard: Some(Discard { granularity: 512, zeroes: true }),
             write_zeroes: true,
         }

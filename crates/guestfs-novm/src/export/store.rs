@@ -28,7 +28,7 @@ pub(super) fn open_and_serve(
     let served = engine.block_on(async {
         let disk = Disk::open(image).await?;
         let (requests, receiver) = channel();
-        start(disk.size, requests)?;
+        start(disk.size(), requests)?;
         serve(&disk, receiver).await;
         disk.close().await
     });

@@ -131,6 +131,21 @@ impl Nbd {
         })
     }
 
+    /// The server's name, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the server refuses writes.
+    pub(super) fn read_only(&self) -> bool {
+        self.flags & READ_ONLY != 0
+    }
+
+    /// Whether the server can zero ranges.
+    pub(super) fn can_zero(&self) -> bool {
+        self.flags & CAN_WRITE_ZEROES != 0
+    }
+
     /// Bytes of the export.
     pub fn size(&self) -> u64 {
         self.size
@@ -189,14 +204,13 @@ impl Nbd {
         Ok(())
     }
 
-    /// Ends the connection; yields the name.
-    pub fn close(self) -> String {
+    /// Ends the connection.
+    pub fn close(&self) {
         if let Some(mut connection) = self.connection.take() {
             connection.deadline = Instant::now() + NEGOTIATION;
             // The result does not matter: everything was flushed before.
             connection.send(DISCONNECT, 0, 0, 0, &[]).ok();
         }
-        self.name
     }
 
     fn request(

@@ -7,8 +7,10 @@
 //! written before may be lost.
 
 mod client;
+mod store;
 
 pub use client::Nbd;
+pub(crate) use store::NbdStore;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -103,7 +103,7 @@ impl Block {
         // What is beyond the last sector is refused below.
         let offset = (u64::from(high) << 32 | u64::from(low)).saturating_mul(SECTOR);
         let inside =
-            |len: usize| offset.checked_add(len as u64).is_some_and(|end| end <= self.disk.size);
+            |len: usize| offset.checked_add(len as u64).is_some_and(|end| end <= self.disk.size());
         match kind {
             kind::IN if inside(writer.available_bytes()) => self.read(writer, offset),
             kind::OUT if inside(reader.available_bytes()) => self.write(reader, offset),
@@ -178,13 +178,13 @@ impl Device for Block {
 
     fn features(&self) -> u64 {
         let features = SEG_MAX | BLK_SIZE | FLUSH;
-        if self.disk.read_only { features | RO } else { features | DISCARD | WRITE_ZEROES }
+        if self.disk.read_only() { features | RO } else { features | DISCARD | WRITE_ZEROES }
     }
 
     fn config(&self) -> Vec<u8> {
         let mut config = vec![0; 60];
         let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &(self.disk.size / SECTOR).to_le_bytes());
+        put(0, &(self.disk.size() / SECTOR).to_le_bytes());
         put(12, &SEGMENTS.to_le_bytes());
         put(20, &self.sector.to_le_bytes());
         // Discard: sectors, segments, alignment; write zeroes: sectors, segments, may unmap.

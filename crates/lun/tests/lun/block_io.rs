@@ -27,16 +27,16 @@ fn a_buffer_longer_than_the_transfer_keeps_its_rest() {
     let lun = lun(Memory::new(16).patterned());
     assert_eq!(read_data(&lun, &cdb10(READ10, 0, 0, 1), 4 * BS).len(), BS);
     good(&lun, &cdb10(WRITE10, 0, 0, 1), &mut [9; 3 * BS]);
-    assert_eq!(lun.backstore().block(0), [9; BS]);
-    assert_eq!(lun.backstore().block(1), [pattern(1); BS]);
+    assert_eq!(lun.store().block(0), [9; BS]);
+    assert_eq!(lun.store().block(1), [pattern(1); BS]);
 }
 
 #[test]
 fn a_write_with_a_short_buffer_tears_no_block() {
     let lun = lun(Memory::new(16).patterned());
     good(&lun, &cdb10(WRITE10, 0, 0, 3), &mut [9; BS + 100]);
-    assert_eq!(lun.backstore().block(0), [9; BS]);
-    assert_eq!(lun.backstore().block(1), [pattern(1); BS]);
+    assert_eq!(lun.store().block(0), [9; BS]);
+    assert_eq!(lun.store().block(1), [pattern(1); BS]);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn the_last_block_can_be_used_and_the_one_after_it_cannot() {
             assert_eq!(sense(&lun, &cdb, &mut data), Sense::LBA_OUT_OF_RANGE, "{lba}+{blocks}");
         }
     }
-    assert!(lun.backstore().take_ops().iter().all(|op| matches!(op, Op::Read(7680, _))));
+    assert!(lun.store().take_ops().iter().all(|op| matches!(op, Op::Read(7680, _))));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_transfer_of_no_blocks_does_nothing() {
         good(&lun, &cdb10(opcode, 0, 5, 0), &mut [1; BS]);
     }
     good(&lun, &cdb10(READ10, 0, 16, 0), &mut []);
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_transfer_longer_than_page_b0_says_is_served_where_the_buffer_has_it() {
     for blocks in [max + 1, BLOCKS] {
         let short = blocks as u16;
         let old = read_data(&lun, &cdb10(READ10, 0, 0, short), blocks * BS);
-        assert!((0..blocks).all(|i| old[i * BS..][..BS] == *lun.backstore().block(i)));
+        assert!((0..blocks).all(|i| old[i * BS..][..BS] == *lun.store().block(i)));
         for (opcode, flags) in [(WRITE10, 0), (0x2e, 0), (0x2e, 0x02)] {
             let mut new: Vec<u8> = (0..blocks * BS).map(|i| (i / 7) as u8 ^ opcode).collect();
             good(&lun, &cdb10(opcode, flags, 0, short), &mut new);
@@ -95,7 +95,7 @@ fn half_a_comparison_is_none() {
         let refused = sense(&lun, &cdb10(0x2f, flags, 2, 2), &mut vec![pattern(2); len]);
         assert_eq!(refused, Sense::INVALID_FIELD_IN_CDB, "{flags:02x} {len}");
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_write_is_durable_with_fua_or_without_a_write_cache() {
     let lun = lun(Memory::new(16));
     let write = |flags| {
         good(&lun, &cdb10(WRITE10, flags, 0, 1), &mut [1; BS]);
-        lun.backstore().take_ops()
+        lun.store().take_ops()
     };
     assert_eq!(write(0), [Op::Write(0, 512, false)]);
     assert_eq!(write(FUA), [Op::Write(0, 512, true)]);
@@ -131,7 +131,7 @@ fn a_read_only_medium_is_write_protected_for_every_command_that_writes() {
         data[..24].copy_from_slice(&unmap);
         assert_eq!(sense(&lun, &cdb, &mut data), Sense::WRITE_PROTECTED, "{:02x}", cdb[0]);
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
     let header = read_data(&lun, &[0x1a, 0, 0x3f, 0, 4, 0], 4);
     assert_eq!(header[2] & 0x80, 0x80, "WP");
 }
@@ -141,10 +141,10 @@ fn synchronize_cache_flushes_and_checks_its_range() {
     let lun = lun(Memory::new(16));
     for (lba, blocks) in [(0, 0), (4, 12), (16, 0)] {
         good(&lun, &cdb10(0x35, 0, lba, blocks), &mut []);
-        assert_eq!(lun.backstore().take_ops(), [Op::Flush]);
+        assert_eq!(lun.store().take_ops(), [Op::Flush]);
     }
     assert_eq!(sense(&lun, &cdb10(0x35, 2, 4, 13), &mut []), Sense::LBA_OUT_OF_RANGE);
-    lun.backstore().fail(|op| (op == Op::Flush).then_some(libc_eio()));
+    lun.store().fail(|op| (op == Op::Flush).then_some(libc_eio()));
     assert_eq!(triple(sense(&lun, &cdb10(0x35, 0, 0, 0), &mut [])), (3, 0x0c, 0));
 }
 
@@ -170,7 +170,7 @@ fn verify_compares_all_or_one_block_and_tells_where_they_differ() {
 fn verify_of_the_medium_finds_a_block_that_cannot_be_read() {
     let lun = lun(Memory::new(4096));
     let bad = 3000 * BS as u64;
-    lun.backstore().fail(move |op| match op {
+    lun.store().fail(move |op| match op {
         Op::Read(at, len) if at <= bad && bad < at + len => Some(libc_eio()),
         _ => None,
     });
@@ -183,12 +183,12 @@ fn verify_of_the_medium_finds_a_block_that_cannot_be_read() {
 fn write_and_verify_is_durable_and_reads_back() {
     let lun = lun(Memory::new(16));
     good(&lun, &cdb10(0x2e, 0x02, 4, 2), &mut [7; 2 * BS]);
-    assert_eq!(lun.backstore().take_ops(), [Op::Write(2048, 1024, true), Op::Read(2048, 1024)]);
-    assert_eq!(lun.backstore().block(5), [7; BS]);
+    assert_eq!(lun.store().take_ops(), [Op::Write(2048, 1024, true), Op::Read(2048, 1024)]);
+    assert_eq!(lun.store().block(5), [7; BS]);
 }
 
 #[test]
-fn errors_of_the_backstore_become_sense_or_busy() {
+fn errors_of_the_store_become_sense_or_busy() {
     let lun = lun(Memory::new(16));
     let cases = [
         (5, (3, 0x11, 0), (3, 0x0c, 0)),       // EIO
@@ -199,14 +199,14 @@ fn errors_of_the_backstore_become_sense_or_busy() {
         (110, (0xb, 0x2e, 2), (0xb, 0x2e, 2)), // ETIMEDOUT
     ];
     for (errno, read, write) in cases {
-        lun.backstore().fail(move |_| Some(errno));
+        lun.store().fail(move |_| Some(errno));
         assert_eq!(triple(sense(&lun, &cdb10(READ10, 0, 3, 1), &mut [0; BS])), read);
         assert_eq!(triple(sense(&lun, &cdb10(WRITE10, 0, 3, 1), &mut [0; BS])), write);
     }
-    lun.backstore().fail(|_| Some(5));
+    lun.store().fail(|_| Some(5));
     let failed = sense(&lun, &cdb10(READ10, 0, 3, 1), &mut [0; BS]);
     assert_eq!(failed.information, Some(3));
-    lun.backstore().fail(|_| Some(12)); // ENOMEM
+    lun.store().fail(|_| Some(12)); // ENOMEM
     let busy = run(&lun, &cdb10(READ10, 0, 3, 1), &mut [0; BS]);
     assert_eq!((busy.status, busy.sense, busy.read_len), (Status::Busy, None, 0));
 }

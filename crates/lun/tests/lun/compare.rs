@@ -13,7 +13,7 @@ fn compare_and_write_writes_what_matches() {
     let lun = lun(Memory::new(16).patterned());
     let mut data = [[pattern(2); BS], [9; BS]].concat();
     good(&lun, &caw(2, 1), &mut data);
-    assert_eq!(lun.backstore().block(2), [9; BS]);
+    assert_eq!(lun.store().block(2), [9; BS]);
 }
 
 #[test]
@@ -23,15 +23,15 @@ fn compare_and_write_miscompare_reports_offset() {
     data[BS + 17] = 0;
     let miscompare = Sense::MISCOMPARE_DURING_VERIFY.with_information(BS as u64 + 17);
     assert_eq!(sense(&lun, &caw(2, 2), &mut data), miscompare);
-    assert_eq!(lun.backstore().block(2), [pattern(2); BS]);
-    assert_eq!(lun.backstore().block(3), [pattern(3); BS]);
+    assert_eq!(lun.store().block(2), [pattern(2); BS]);
+    assert_eq!(lun.store().block(3), [pattern(3); BS]);
 }
 
 #[test]
 fn compare_and_write_of_nothing_does_nothing() {
     let lun = lun(Memory::new(16));
     good(&lun, &caw(2, 0), &mut []);
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn compare_and_write_with_less_or_more_data_than_it_names_is_refused() {
         assert_eq!(refused, Sense::INVALID_FIELD_IN_CDB, "{len} bytes");
     }
     assert_eq!(sense(&lun, &caw(2, 0), &mut [0; BS]), Sense::INVALID_FIELD_IN_CDB);
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn compare_and_write_past_the_end_is_out_of_range() {
 #[test]
 fn of_concurrent_compare_and_writes_one_wins() {
     let lun = lun(Memory::new(16));
-    lun.backstore().delay.set(3);
+    lun.store().delay.set(3);
     let wins = Cell::new(0);
     let mut tasks = Tasks::new();
     for i in 1..=20u8 {
@@ -81,7 +81,7 @@ fn a_concurrent_write_is_never_lost_between_comparison_and_write() {
     for lead in 0..20 {
         for start in 0..20 {
             let lun = lun(Memory::new(16));
-            lun.backstore().delay.set(3);
+            lun.store().delay.set(3);
             let order = Rc::new(std::cell::RefCell::new(Vec::new()));
             let mut tasks = Tasks::new();
             let (l, o) = (&lun, order.clone());
@@ -101,7 +101,7 @@ fn a_concurrent_write_is_never_lost_between_comparison_and_write() {
             });
             tasks.run();
             // The write always succeeds; if the comparison did too, the write came after it.
-            assert_eq!(lun.backstore().block(4), [2; BS], "{lead} {start}: {order:?}");
+            assert_eq!(lun.store().block(4), [2; BS], "{lead} {start}: {order:?}");
         }
     }
 }
@@ -109,7 +109,7 @@ fn a_concurrent_write_is_never_lost_between_comparison_and_write() {
 #[test]
 fn a_dropped_compare_and_write_lets_the_next_one_in() {
     let lun = lun(Memory::new(16));
-    lun.backstore().delay.set(1000);
+    lun.store().delay.set(1000);
     let mut tasks = Tasks::new();
     let first = tasks.spawn(async {
         let mut data = [[0; BS], [1; BS]].concat();
@@ -125,15 +125,15 @@ fn a_dropped_compare_and_write_lets_the_next_one_in() {
         tasks.step();
     }
     tasks.drop_task(first);
-    lun.backstore().delay.set(0);
+    lun.store().delay.set(0);
     tasks.run();
-    assert_eq!(lun.backstore().block(4), [2; BS]);
+    assert_eq!(lun.store().block(4), [2; BS]);
 }
 
 #[test]
 fn reads_elsewhere_go_on_while_a_compare_and_write_is_under_way() {
     let lun = lun(Memory::new(16).patterned());
-    lun.backstore().delay.set(1000);
+    lun.store().delay.set(1000);
     let read = Cell::new(false);
     let mut tasks = Tasks::new();
     tasks.spawn(async {
@@ -143,7 +143,7 @@ fn reads_elsewhere_go_on_while_a_compare_and_write_is_under_way() {
     });
     tasks.spawn(async {
         pause(1).await;
-        lun.backstore().delay.set(0);
+        lun.store().delay.set(0);
         let mut data = [0; BS];
         let outcome = lun.execute(&cdb10(READ10, 0, 5, 1), &Sgl::from_slice(&mut data)).await;
         assert_eq!((outcome, data), (done(BS), [pattern(5); BS]));

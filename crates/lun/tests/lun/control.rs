@@ -37,7 +37,7 @@ fn a_resize_to_the_same_size_is_no_event() {
 fn a_resize_that_fails_leaves_the_capacity() {
     let lun = lun(Memory::new(16));
     assert!(block_on(lun.resize(511)).is_err());
-    lun.backstore().fail(|op| matches!(op, Op::Resize(_)).then_some(28));
+    lun.store().fail(|op| matches!(op, Op::Resize(_)).then_some(28));
     assert!(block_on(lun.resize(32 * 512)).is_err());
     assert_eq!(lun.blocks(), 16);
     good(&lun, &TEST_UNIT_READY, &mut []);
@@ -46,7 +46,7 @@ fn a_resize_that_fails_leaves_the_capacity() {
 #[test]
 fn a_resize_waits_for_the_commands_under_way() {
     let lun = lun(Memory::new(16));
-    lun.backstore().delay.set(10);
+    lun.store().delay.set(10);
     let mut tasks = Tasks::new();
     tasks.spawn(async {
         let cdb = cdb10(WRITE10, 0, 15, 1);
@@ -60,7 +60,7 @@ fn a_resize_waits_for_the_commands_under_way() {
 #[test]
 fn a_command_that_waited_for_a_shrink_is_checked_again() {
     let lun = lun(Memory::new(16));
-    lun.backstore().delay.set(10);
+    lun.store().delay.set(10);
     let late =
         [cdb16(READ16, 0, 15, 1), cdb16(WRITE16, 0, 15, 1), cdb16(0x8f, 0, 15, 1), caw(15, 1)];
     let mut tasks = Tasks::new();
@@ -78,7 +78,7 @@ fn a_command_that_waited_for_a_shrink_is_checked_again() {
         });
     }
     tasks.run();
-    let ops = lun.backstore().take_ops();
+    let ops = lun.store().take_ops();
     assert_eq!(ops, [Op::Write(15 * 512, 512, false), Op::Resize(8 * 512)]);
 }
 
@@ -111,12 +111,12 @@ fn mode_select_turns_the_write_cache_off_and_flushes_it() {
     let lun = lun(Memory::new(16));
     let cdb = [0x15, 0x10, 0, 0, 24, 0];
     good(&lun, &cdb, &mut mode_select_caching(false));
-    assert_eq!(lun.backstore().take_ops(), [Op::Flush]);
+    assert_eq!(lun.store().take_ops(), [Op::Flush]);
     assert!(!lun.write_cache());
     let caching = |control: u8| read_data(&lun, &[0x1a, 8, control << 6 | 8, 0, 64, 0], 64)[6] & 4;
     assert_eq!([caching(0), caching(1), caching(2)], [0, 4, 4]);
     good(&lun, &cdb, &mut mode_select_caching(true));
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
     assert!(lun.write_cache());
     good(&lun, &TEST_UNIT_READY, &mut []);
 }
@@ -134,10 +134,10 @@ fn mode_select_with_a_list_that_is_cut_off_changes_nothing() {
 fn a_stop_flushes_and_nothing_can_be_ejected() {
     let lun = lun(Memory::new(16));
     good(&lun, &[0x1b, 0, 0, 0, 0, 0], &mut []);
-    assert_eq!(lun.backstore().take_ops(), [Op::Flush]);
+    assert_eq!(lun.store().take_ops(), [Op::Flush]);
     good(&lun, &[0x1b, 0, 0, 0, 1, 0], &mut []);
     good(&lun, &[0x1b, 0, 0, 0, 4, 0], &mut []);
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
     assert_eq!(triple(sense(&lun, &[0x1b, 0, 0, 0, 2, 0], &mut [])), (5, 0x24, 0));
 }
 
@@ -145,8 +145,8 @@ fn a_stop_flushes_and_nothing_can_be_ejected() {
 fn the_self_test_reads_the_medium() {
     let lun = lun(Memory::new(16));
     good(&lun, &[0x1d, 4, 0, 0, 0, 0], &mut []);
-    assert_eq!(lun.backstore().take_ops(), [Op::Read(0, 512)]);
-    lun.backstore().fail(|_| Some(5));
+    assert_eq!(lun.store().take_ops(), [Op::Read(0, 512)]);
+    lun.store().fail(|_| Some(5));
     assert_eq!(triple(sense(&lun, &[0x1d, 4, 0, 0, 0, 0], &mut [])), (3, 0x11, 0));
 }
 

@@ -83,10 +83,10 @@ fn blocks_are_copied_inside_a_logical_unit() {
     let lun = lun(Memory::new(64).patterned());
     let mut list = copy_list(&[here(&lun)], &[(0, 0, 4, 8, 32), (0, 0, 0, 0, 0), (0, 0, 1, 0, 63)]);
     good(&lun, &copy_cdb(&list), &mut list);
-    assert_eq!(lun.backstore().block(32), [pattern(8); BS]);
-    assert_eq!(lun.backstore().block(35), [pattern(11); BS]);
-    assert_eq!(lun.backstore().block(36), [pattern(36); BS]);
-    assert_eq!(lun.backstore().block(63), [pattern(0); BS]);
+    assert_eq!(lun.store().block(32), [pattern(8); BS]);
+    assert_eq!(lun.store().block(35), [pattern(11); BS]);
+    assert_eq!(lun.store().block(36), [pattern(36); BS]);
+    assert_eq!(lun.store().block(63), [pattern(0); BS]);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_destination_that_overlaps_its_source_gets_what_the_source_was() {
         let mut list = copy_list(&[here(&lun)], &[(0, 0, 9001, from, to)]);
         good(&lun, &copy_cdb(&list), &mut list);
         for i in 0..9001 {
-            let block = lun.backstore().block((to + i) as usize);
+            let block = lun.store().block((to + i) as usize);
             assert_eq!(block, [pattern(from + i); BS], "{from} to {to}, block {i}");
         }
     }
@@ -111,10 +111,10 @@ fn blocks_are_copied_to_and_from_another_logical_unit() {
     let mut list = copy_list(&[here(&lun), there], &segments);
     good(&lun, &copy_cdb(&list), &mut list);
     for i in 0..4096 {
-        assert_eq!(other.lun.backstore().block(8 + i), [pattern(16 + i as u64); BS], "{i}");
+        assert_eq!(other.lun.store().block(8 + i), [pattern(16 + i as u64); BS], "{i}");
     }
-    assert_eq!(lun.backstore().block(8), [pattern(16); BS]);
-    assert_eq!(lun.backstore().block(15), [pattern(23); BS]);
+    assert_eq!(lun.store().block(8), [pattern(16); BS]);
+    assert_eq!(lun.store().block(15), [pattern(23); BS]);
 
     let status = read_data(&lun, &cdb_results(0x00, 7), 64);
     let bytes = 4096 * 512 + 4096u32;
@@ -152,8 +152,8 @@ fn a_list_with_anything_wrong_copies_nothing() {
     let list = copy_list(&[a], &[(0, 0, 1, 0, 1)]);
     let cut = sense(&lun, &copy_cdb(&list), &mut list[..40].to_vec());
     assert_eq!(cut, Sense::PARAMETER_LIST_LENGTH_ERROR);
-    assert_eq!(lun.backstore().take_ops(), []);
-    assert_eq!(other.lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
+    assert_eq!(other.lun.store().take_ops(), []);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_list_without_segments_copies_nothing_and_is_good() {
         assert_eq!(status[4..], [1, 0, 0, 0, 0, 0, 0, 0]);
     }
     good(&lun, &copy_cdb(&[]), &mut []);
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -177,11 +177,11 @@ fn a_null_device_cannot_be_copied_from() {
     // LU ID TYPE means nothing in an identification descriptor; NUL does.
     list[17] = 0xc0;
     good(&lun, &copy_cdb(&list), &mut list);
-    lun.backstore().take_ops();
+    lun.store().take_ops();
     list[17] = 0x20;
     let refused = sense(&lun, &copy_cdb(&list), &mut list);
     assert_eq!(refused, Sense::UNREACHABLE_COPY_TARGET.in_list(17, Some(5)));
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn only_the_logical_units_that_a_segment_names_have_to_be_there() {
     let lun = lun(Memory::new(64).patterned());
     let mut list = copy_list(&[([9; 16], 512), here(&lun)], &[(1, 1, 1, 0, 1)]);
     good(&lun, &copy_cdb(&list), &mut list);
-    assert_eq!(lun.backstore().block(1), [pattern(0); BS]);
+    assert_eq!(lun.store().block(1), [pattern(0); BS]);
 }
 
 #[test]
@@ -219,13 +219,13 @@ fn a_list_with_too_many_descriptors_or_bytes_is_refused() {
         let refused = sense(&lun, &copy_cdb(&list), &mut list);
         assert_eq!(triple(refused), expected);
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
 fn a_copy_that_fails_in_the_middle_says_how_far_it_came() {
     let (lun, other) = pair(Memory::new(8192).patterned(), Memory::new(8192), 512);
-    other.lun.backstore().fail(|op| matches!(op, Op::Write(0x10_0000.., ..)).then_some(5));
+    other.lun.store().fail(|op| matches!(op, Op::Write(0x10_0000.., ..)).then_some(5));
     let mut list =
         copy_list(&[here(&lun), here(&other.lun)], &[(0, 1, 8, 0, 0), (0, 1, 8, 0, 4096)]);
     let failed = sense(&lun, &copy_cdb(&list), &mut list);
@@ -238,7 +238,7 @@ fn a_copy_that_fails_in_the_middle_says_how_far_it_came() {
 #[test]
 fn a_copy_to_a_full_disk_says_that_it_is_full() {
     let lun = lun(Memory::new(64).patterned());
-    lun.backstore().fail(|op| matches!(op, Op::Write(..)).then_some(28));
+    lun.store().fail(|op| matches!(op, Op::Write(..)).then_some(28));
     let mut list = copy_list(&[here(&lun)], &[(0, 0, 8, 0, 8)]);
     let failed = sense(&lun, &copy_cdb(&list), &mut list);
     assert_eq!(failed, Sense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT);
@@ -255,7 +255,7 @@ fn a_copy_to_a_read_only_logical_unit_is_refused() {
 #[test]
 fn two_logical_units_can_copy_from_each_other_at_once() {
     let lun = lun(Memory::new(8192).patterned());
-    lun.backstore().delay.set(2);
+    lun.store().delay.set(2);
     let list = copy_list(&[here(&lun)], &[(0, 0, 2500, 0, 4000), (0, 0, 2500, 4000, 0)]);
     let mut tasks = Tasks::new();
     for _ in 0..10 {
@@ -282,7 +282,7 @@ fn a_peer_serves_whole_blocks_inside_its_capacity_alone() {
         let request = PeerRequest::Write { lba, buffer: vec![0; len] };
         assert_eq!(block_on(lun.serve_peer(request)).unwrap_err(), PeerError::Failed);
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]

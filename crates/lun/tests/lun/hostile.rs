@@ -81,7 +81,7 @@ proptest! {
         if alua {
             lun = lun.with_alua(Box::new(Explicit));
         }
-        lun.backstore().fail(move |_| fault);
+        lun.store().fail(move |_| fault);
         let len = data.len();
         let before = data.clone();
         let outcome = run(&lun, &cdb, &mut data);

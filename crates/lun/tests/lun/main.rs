@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A logical unit on a backstore in memory: what each command does, and how it fails.
+//! A logical unit on a store in memory: what each command does, and how it fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -36,9 +36,9 @@ fn unmap_gives_up_each_range() {
     let lun = lun(Memory::new(64).patterned());
     let mut list = unmap_list(&[(8, 8), (0, 0), (32, 1)]);
     good(&lun, &unmap_cdb(&list), &mut list);
-    assert_eq!(lun.backstore().take_ops(), [Op::Discard(4096, 4096), Op::Discard(16384, 512)]);
-    assert_eq!(lun.backstore().block(8), [0; BS]);
-    assert_eq!(lun.backstore().block(7), [pattern(7); BS]);
+    assert_eq!(lun.store().take_ops(), [Op::Discard(4096, 4096), Op::Discard(16384, 512)]);
+    assert_eq!(lun.store().block(8), [0; BS]);
+    assert_eq!(lun.store().block(7), [pattern(7); BS]);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn unmap_checks_all_of_the_list_before_it_gives_anything_up() {
     let mut list = unmap_list(&[(0, 8)]);
     let cut = sense(&lun, &unmap_cdb(&list), &mut list[..20]);
     assert_eq!(cut, Sense::PARAMETER_LIST_LENGTH_ERROR);
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn as_many_descriptors_as_page_b0_says_can_be_unmapped() {
     let ranges: Vec<_> = (0..256).map(|lba| (lba, 1)).collect();
     let mut list = unmap_list(&ranges);
     good(&lun, &unmap_cdb(&list), &mut list);
-    assert_eq!(lun.backstore().take_ops().len(), 256);
+    assert_eq!(lun.store().take_ops().len(), 256);
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn an_unmap_of_more_descriptors_or_blocks_than_page_b0_says_is_refused() {
     assert_eq!((blocks, descriptors), (1 << 20, 256));
     let mut most = unmap_list(&[(0, blocks - 1), (1 << 20, 1)]);
     good(&lun, &unmap_cdb(&most), &mut most);
-    lun.backstore().take_ops();
+    lun.store().take_ops();
     for ranges in [vec![(0, blocks + 1)], vec![(0, blocks), (1 << 20, 1)], vec![(0, 1); 257]] {
         let mut list = unmap_list(&ranges);
         let refused = sense(&lun, &unmap_cdb(&list), &mut list);
         assert_eq!(triple(refused), (5, 0x26, 0), "{} descriptors", ranges.len());
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -90,13 +90,13 @@ fn without_a_write_cache_what_was_unmapped_is_durable() {
     sense(&lun, &TEST_UNIT_READY, &mut []);
     let mut list = unmap_list(&[(0, 8), (8, 8)]);
     good(&lun, &unmap_cdb(&list), &mut list);
-    assert_eq!(lun.backstore().take_ops().last(), Some(&Op::Flush));
+    assert_eq!(lun.store().take_ops().last(), Some(&Op::Flush));
     good(&lun, &cdb16(WRITE_SAME16, NDOB, 0, 8), &mut []);
-    assert_eq!(lun.backstore().take_ops(), [Op::WriteZeroes(0, 4096, false), Op::Flush]);
+    assert_eq!(lun.store().take_ops(), [Op::WriteZeroes(0, 4096, false), Op::Flush]);
 }
 
 #[test]
-fn a_backstore_that_cannot_discard_has_no_unmap_anywhere() {
+fn a_store_that_cannot_discard_has_no_unmap_anywhere() {
     let lun = lun(without_discard(64));
     let mut list = unmap_list(&[(0, 8)]);
     let refused = sense(&lun, &unmap_cdb(&list), &mut list);
@@ -107,7 +107,7 @@ fn a_backstore_that_cannot_discard_has_no_unmap_anywhere() {
     assert_eq!(read_data(&lun, &rsoc, 64)[1] & 7, 1, "not supported");
 }
 
-/// For every backstore, VPD pages B0h and B2h, READ CAPACITY (16) and the commands agree.
+/// For every store, VPD pages B0h and B2h, READ CAPACITY (16) and the commands agree.
 #[test]
 fn what_is_promised_of_provisioning_is_what_happens() {
     let discards = [
@@ -136,12 +136,12 @@ fn what_is_promised_of_provisioning_is_what_happens() {
             let unmapped = run(&lun, &unmap_cdb(&list), &mut list);
             assert_eq!(unmapped == done(0), lbpme);
             if lbprz {
-                assert_eq!(lun.backstore().block(20), [0; BS]);
+                assert_eq!(lun.store().block(20), [0; BS]);
             }
             let same = run(&lun, &cdb16(WRITE_SAME16, UNMAP_BIT, 64, 16), &mut [0; BS]);
             assert_eq!(same == done(0), lbpme);
             if lbpme {
-                assert_eq!(lun.backstore().block(70), [0; BS], "WRITE SAME leaves zeroes");
+                assert_eq!(lun.store().block(70), [0; BS], "WRITE SAME leaves zeroes");
             }
             let granularity = u32::from_be_bytes(b0[28..32].try_into().unwrap());
             assert_eq!(granularity as usize * BS, discard.map_or(0, |d| d.granularity as usize));
@@ -150,12 +150,12 @@ fn what_is_promised_of_provisioning_is_what_happens() {
 }
 
 #[test]
-fn write_same_of_zeroes_is_done_by_the_backstore() {
+fn write_same_of_zeroes_is_done_by_the_store() {
     let lun = lun(Memory::new(64).patterned());
     good(&lun, &cdb16(WRITE_SAME16, 0, 8, 8), &mut [0; BS]);
-    assert_eq!(lun.backstore().take_ops(), [Op::WriteZeroes(4096, 4096, false)]);
+    assert_eq!(lun.store().take_ops(), [Op::WriteZeroes(4096, 4096, false)]);
     good(&lun, &cdb16(WRITE_SAME16, UNMAP_BIT | NDOB, 16, 8), &mut []);
-    assert_eq!(lun.backstore().take_ops(), [Op::WriteZeroes(8192, 4096, true)]);
+    assert_eq!(lun.store().take_ops(), [Op::WriteZeroes(8192, 4096, true)]);
 }
 
 #[test]
@@ -165,29 +165,29 @@ fn write_same_of_anything_else_is_written_again_and_again() {
     // More than one piece, and a last piece that is shorter.
     good(&lun, &cdb16(WRITE_SAME16, 0, 1, 5000), &mut block);
     for lba in [1, 2, 2048, 2049, 4097, 5000] {
-        assert_eq!(lun.backstore().block(lba), block, "{lba}");
+        assert_eq!(lun.store().block(lba), block, "{lba}");
     }
-    assert_eq!(lun.backstore().block(0), [0; BS]);
-    assert_eq!(lun.backstore().block(5001), [0; BS]);
-    let ops = lun.backstore().take_ops();
+    assert_eq!(lun.store().block(0), [0; BS]);
+    assert_eq!(lun.store().block(5001), [0; BS]);
+    let ops = lun.store().take_ops();
     assert!(ops.iter().all(|op| matches!(op, Op::Write(_, len, false) if *len <= 1 << 20)));
 }
 
 #[test]
-fn write_same_is_emulated_where_the_backstore_can_do_nothing() {
+fn write_same_is_emulated_where_the_store_can_do_nothing() {
     let lun = lun(without_discard(64));
     good(&lun, &cdb10(0x41, 0, 8, 8), &mut [0; BS]);
-    assert_eq!(lun.backstore().take_ops(), [Op::Write(4096, 4096, false)]);
-    assert_eq!(lun.backstore().block(15), [0; BS]);
-    assert_eq!(lun.backstore().block(16), [pattern(16); BS]);
+    assert_eq!(lun.store().take_ops(), [Op::Write(4096, 4096, false)]);
+    assert_eq!(lun.store().block(15), [0; BS]);
+    assert_eq!(lun.store().block(16), [pattern(16); BS]);
 }
 
 #[test]
 fn write_same_of_0_blocks_goes_to_the_end() {
     let lun = lun(Memory::new(64).patterned());
     good(&lun, &cdb16(WRITE_SAME16, 0, 60, 0), &mut [7; BS]);
-    assert_eq!(lun.backstore().block(63), [7; BS]);
-    assert_eq!(lun.backstore().block(59), [pattern(59); BS]);
+    assert_eq!(lun.store().block(63), [7; BS]);
+    assert_eq!(lun.store().block(59), [pattern(59); BS]);
     good(&lun, &cdb16(WRITE_SAME16, 0, 64, 0), &mut [7; BS]);
 }
 
@@ -199,7 +199,7 @@ fn write_same_with_anything_but_one_block_is_refused() {
         let refused = sense(&lun, &cdb, &mut vec![0; len]);
         assert_eq!(refused, Sense::INVALID_FIELD_IN_CDB, "{flags} {len}");
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }
 
 #[test]
@@ -237,15 +237,15 @@ fn lba_status_tells_mapped_from_deallocated() {
 fn format_unit_gives_up_all_space_or_leaves_all_as_it_is() {
     let thin = lun(Memory::new(64).patterned());
     good(&thin, &[0x04, 0, 0, 0, 0, 0], &mut []);
-    assert_eq!(thin.backstore().take_ops(), [Op::Discard(0, 64 * 512)]);
+    assert_eq!(thin.store().take_ops(), [Op::Discard(0, 64 * 512)]);
 
     let zeroing = lun(Memory::new(64).patterned().with(|facts| facts.discard = None));
     good(&zeroing, &[0x04, 0x10, 0, 0, 0, 0], &mut [0; 4]);
-    assert_eq!(zeroing.backstore().take_ops(), [Op::WriteZeroes(0, 64 * 512, true)]);
+    assert_eq!(zeroing.store().take_ops(), [Op::WriteZeroes(0, 64 * 512, true)]);
 
     let thick = lun(without_discard(64));
     good(&thick, &[0x04, 0, 0, 0, 0, 0], &mut []);
-    assert_eq!(thick.backstore().take_ops(), []);
+    assert_eq!(thick.store().take_ops(), []);
 }
 
 #[test]
@@ -255,5 +255,5 @@ fn format_unit_with_a_pattern_or_a_defect_list_is_refused() {
         let refused = sense(&lun, &[0x04, 0x10, 0, 0, 0, 0], &mut list.clone());
         assert_eq!(triple(refused), (5, 0x26, 0));
     }
-    assert_eq!(lun.backstore().take_ops(), []);
+    assert_eq!(lun.store().take_ops(), []);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests of the logical unit share: an executor that polls only what was woken, a
-//! backstore in memory that fails, dawdles and lacks abilities on request, and CDBs.
+//! store in memory that fails, dawdles and lacks abilities on request, and CDBs.
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use block::{Discard, Error, ErrorKind, Facts, Provisioning, Store};
+use block::{Discard, Error, Facts, Provisioning, Store};
 use lun::{Config, Identity, Lun, Outcome};
 use scsi::sense::{Sense, Status};
 use sgl::Sgl;
@@ -108,7 +108,7 @@ pub(crate) async fn pause(times: u32) {
     }
 }
 
-/// What the backstore was asked to do, with offset and length in bytes.
+/// What the store was asked to do, with offset and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Read(u64, u64),
@@ -124,7 +124,7 @@ pub(crate) enum Op {
 /// Says with which errno an operation fails, if it does.
 type Fault = Box<dyn Fn(Op) -> Option<i32>>;
 
-/// A backstore in memory.
+/// A store in memory.
 pub(crate) struct Memory {
     pub(crate) bytes: RefCell<Vec<u8>>,
     /// Which blocks of [`BS`] bytes take up space.
@@ -153,6 +153,8 @@ impl Memory {
                 size: (blocks * BS) as u64,
                 read_only: false,
                 optimal_io: 4096,
+                request_alignment: 1,
+                shared: false,
                 discard: Some(Discard { granularity: 4096, zeroes: true }),
                 write_zeroes: true,
             }),
@@ -191,11 +193,8 @@ impl Memory {
         self.ops.borrow_mut().push(op);
         pause(self.delay.get()).await;
         if let Some(errno) = self.fault.borrow().as_ref().and_then(|fault| fault(op)) {
-            return Err(Error {
-                kind: ErrorKind::Io(io::Error::from_raw_os_error(errno)),
-                operation: format!("{op:?}"),
-                path: "memory".into(),
-            });
+            let e = io::Error::from_raw_os_error(errno);
+            return Err(Error::new(e, format!("{op:?}"), "memory"));
         }
         Ok(())
     }
@@ -212,7 +211,7 @@ impl Memory {
     }
 }
 
-/// The byte that fills a block of a patterned backstore.
+/// The byte that fills a block of a patterned store.
 pub(crate) fn pattern(lba: u64) -> u8 {
     (lba % 251) as u8 + 1
 }
@@ -285,7 +284,7 @@ impl Store for Memory {
     }
 }
 
-/// A logical unit with a write cache on a backstore, and transfers of 64 KiB at most.
+/// A logical unit with a write cache on a store, and transfers of 64 KiB at most.
 pub(crate) fn lun(memory: Memory) -> Lun<Memory> {
     Lun::new(memory, config()).expect("a logical unit")
 }

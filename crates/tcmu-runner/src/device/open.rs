@@ -73,6 +73,7 @@ pub(super) async fn open_lun(
         size: Some(spec.size),
         allowed_backing_dirs: spec.backing_dirs.clone(),
         locking: Locking::All,
+        probed: false,
         predecessor,
     };
     let backstore = block::open(config, &options).await;

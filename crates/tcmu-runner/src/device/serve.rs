@@ -66,6 +66,7 @@ impl Server<'_> {
         let mut serving = Serving {
             commands: Commands::new(self.spec.cmd_time_out),
             write_cache: self.lun.write_cache(),
+            watch: watch(self.lun.clone()),
             server: self,
             execute,
             doorbell,
@@ -116,6 +117,8 @@ struct Serving<'a, F: Future<Output = Done>, E> {
     write_cache: bool,
     /// What other devices' copies want of this one.
     jobs: TaskSet<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Tells initiators and the log of what happens to the store by itself. It never ends.
+    watch: Pin<Box<dyn Future<Output = ()>>>,
     changes: VecDeque<(Request, Token)>,
     change: Option<(Token, Change)>,
     /// The ring cannot be read until it has been reset.
@@ -133,6 +136,7 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.take_control(cx);
         while self.jobs.poll_next(cx).is_ready() {}
+        let _: Poll<()> = self.watch.as_mut().poll(cx);
         self.advance_changes(cx);
         match self.serve_commands(cx) {
             Ok(()) => {}
@@ -263,6 +267,7 @@ where
                 self.change = None;
                 let result = result.map(|successor| {
                     if let Some(Successor { lun, cmd_time_out }) = successor {
+                        self.watch = watch(lun.clone());
                         self.server.lun = lun;
                         self.commands.set_deadline(cmd_time_out);
                     }
@@ -309,10 +314,18 @@ where
     }
 }
 
-/// Flushes and closes a backstore.
+fn watch(lun: DiskLun) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(async move {
+        loop {
+            lun.watch().await;
+        }
+    })
+}
+
+/// Flushes and closes a store.
 pub(super) async fn close(lun: DiskLun) -> Result<(), lun::Error> {
     lun.flush().await?;
-    Ok(lun.backstore().close().await?)
+    Ok(lun.store().close().await?)
 }
 
 /// The future of a change of the device.
@@ -352,14 +365,14 @@ async fn succeed(
     spec: &DeviceSpec,
     config: &str,
 ) -> Result<Lun<AnyStore>, OpenError> {
-    let held = lun.backstore().held();
+    let held = lun.store().held();
     // Both may be the same file, or one the other's backing file: so everything that the old one
     // has in memory is in its files before the new one reads them.
     let closed = close(lun.clone()).await;
     let new = open_lun(spec, config, Some(held.clone())).await?;
     if let Err(e) = closed {
         // What could not be written would be missing in the new image, too, and nobody be told.
-        if new.backstore().held().overlaps(&held) {
+        if new.store().held().overlaps(&held) {
             return Err(e.into());
         }
         tracing::error!("{}: closing the former image: {e}", spec.name);

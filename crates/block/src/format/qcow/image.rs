@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A qcow2 image as a backstore.
+//! A qcow2 image as a store.
 //!
 //! # Concurrency
 //! - Every I/O holds `image` shared. Operations that remove mappings (discard, zeroes, resize,
@@ -155,6 +155,8 @@ impl Qcow2 {
             size: self.size.get(),
             read_only: self.read_only,
             optimal_io: cluster_size,
+            request_alignment: 1,
+            shared: false,
             discard: discards.then_some(Discard { granularity: cluster_size, zeroes: true }),
             write_zeroes: !self.read_only && self.version >= 3,
         }

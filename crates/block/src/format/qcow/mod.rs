@@ -4,7 +4,7 @@
 //! What is where:
 //! - `chain`: the image and its backing files; which of them may be opened.
 //! - `header`: checks a qcow2 header before anything else is done with the image.
-//! - `image`: a qcow2 image as a backstore: concurrency, group commit, crash consistency.
+//! - `image`: a qcow2 image as a store: concurrency, group commit, crash consistency.
 //! - `extents`: the cache that lets most reads and writes bypass everything else.
 //! - `layered`, `storage`: the `imago` crate, which knows the format, put on `io-engine`.
 //! - `counting`: keeps an order of writes that `imago` does not guarantee.
@@ -113,13 +113,6 @@ pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<Q
     Ok(QcowStore { version: Box::new(version), held: Held::new(images) })
 }
 
-impl QcowStore {
-    /// What its successor takes over.
-    pub(crate) fn held(&self) -> Held {
-        self.held.clone()
-    }
-}
-
 async fn build(
     parts: Vec<Part>,
     path: &Path,
@@ -169,12 +162,18 @@ fn read_only(path: &Path, operation: &str) -> Error {
 }
 
 impl Store for QcowStore {
+    fn held(&self) -> Held {
+        self.held.clone()
+    }
+
     fn facts(&self) -> Facts {
         match &*self.version {
             Version::One { image, size, .. } => Facts {
                 size: size.get(),
                 read_only: true,
                 optimal_io: image.cluster_size(),
+                request_alignment: 1,
+                shared: false,
                 discard: None,
                 write_zeroes: false,
             },

@@ -20,12 +20,14 @@ mod sys;
 
 use std::cell::Cell;
 use std::fmt::Display;
+use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use io_engine::File;
 use sgl::Sgl;
 
+use crate::format::probe::{Guard, PROBED, disguise};
 use crate::{Config, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning, Store};
 pub use lock::{Locks, lock as lock_image};
 pub(crate) use medium::Medium;
@@ -40,6 +42,8 @@ pub struct FileStore {
     size: Cell<u64>,
     read_only: bool,
     optimal_io: u32,
+    /// Of an image that was only taken to be raw.
+    guard: Option<Box<Guard>>,
 }
 
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
@@ -54,11 +58,6 @@ pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<F
 }
 
 impl FileStore {
-    /// What its successor takes over.
-    pub(crate) fn held(&self) -> Held {
-        Held::new(vec![self.medium.image().clone()])
-    }
-
     /// Takes an open image; `path` is for messages.
     pub(crate) fn from_image(
         image: Image,
@@ -79,6 +78,7 @@ impl FileStore {
             path: path.to_owned(),
             size: Cell::new(size),
             read_only: options.read_only,
+            guard: options.probed.then(Box::default),
         })
     }
 
@@ -99,6 +99,61 @@ impl FileStore {
 
     fn writable(&self, what: &str) -> Result<(), Error> {
         if self.read_only { Err(self.error(ErrorKind::ReadOnly, what)) } else { Ok(()) }
+    }
+
+    /// The guard, if a change at `offset` has to be judged by it.
+    #[inline]
+    fn guard(&self, offset: u64) -> Option<&Guard> {
+        self.guard.as_deref().filter(|_| offset < PROBED as u64)
+    }
+
+    /// Refuses a change of the first bytes that would make the image look like one of a format.
+    async fn judge(&self, data: &Sgl<'_>, offset: u64, what: &str) -> Result<(), Error> {
+        let mut head = [0; PROBED];
+        let read = self.medium.file().read_at(&Sgl::from_slice(&mut head), 0).await;
+        self.range(read, "read", PROBED as u64, 0)?;
+        match disguise(&mut head, data, offset) {
+            None => Ok(()),
+            Some(format) => Err(self.error(
+                ErrorKind::Disguise(format),
+                format_args!("{what} {} bytes at {offset}", data.len()),
+            )),
+        }
+    }
+
+    /// A change of an image that is guarded; `data` is what it writes.
+    #[cold]
+    async fn change_guarded(
+        &self,
+        guard: &Guard,
+        data: &Sgl<'_>,
+        offset: u64,
+        what: &str,
+        change: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let _turn = guard.turn().await;
+        self.judge(data, offset, what).await?;
+        change.await
+    }
+
+    async fn put(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
+        match self.medium.file().write_at(data, offset, fua).await {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                let what = if fua { durable("write", self.medium.file()) } else { "write".into() };
+                self.range(Err(e), &what, data.len() as u64, offset)
+            }
+        }
+    }
+
+    async fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
+        let result = self.medium.zero(offset, len, may_unmap).await;
+        self.range(result, "write zeroes to", len, offset)
+    }
+
+    async fn give_up(&self, offset: u64, len: u64) -> Result<(), Error> {
+        let result = self.medium.discard(offset, len).await;
+        self.range(result, "discard", len, offset)
     }
 }
 
@@ -121,12 +176,24 @@ fn too_small(wanted: u64, size: u64, path: &Path) -> Error {
     Error::invalid(text, "open", path)
 }
 
+/// The zeroes of a range that is to be judged.
+fn zeroes_at(offset: u64, len: u64) -> Sgl<'static> {
+    let left = (PROBED as u64).saturating_sub(offset);
+    Sgl::zeroed(usize::try_from(left.min(len)).unwrap_or(PROBED))
+}
+
 impl Store for FileStore {
+    fn held(&self) -> Held {
+        Held::new(vec![self.medium.image().clone()])
+    }
+
     fn facts(&self) -> Facts {
         Facts {
             size: self.size.get(),
             read_only: self.read_only,
             optimal_io: self.optimal_io,
+            request_alignment: 1,
+            shared: false,
             discard: self.medium.discards().filter(|_| !self.read_only),
             write_zeroes: self.medium.zeroes(),
         }
@@ -145,11 +212,11 @@ impl Store for FileStore {
 
     async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
         self.writable("write")?;
-        match self.medium.file().write_at(data, offset, fua).await {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                let what = if fua { durable("write", self.medium.file()) } else { "write".into() };
-                self.range(Err(e), &what, data.len() as u64, offset)
+        match self.guard(offset) {
+            None => self.put(data, offset, fua).await,
+            Some(guard) => {
+                let change = self.put(data, offset, fua);
+                Box::pin(self.change_guarded(guard, data, offset, "write", change)).await
             }
         }
     }
@@ -161,14 +228,27 @@ impl Store for FileStore {
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
         self.writable("discard")?;
-        let result = self.medium.discard(offset, len).await;
-        self.range(result, "discard", len, offset)
+        let change = self.give_up(offset, len);
+        match self.guard(offset) {
+            None => change.await,
+            Some(guard) => {
+                let zeroes = zeroes_at(offset, len);
+                Box::pin(self.change_guarded(guard, &zeroes, offset, "discard", change)).await
+            }
+        }
     }
 
     async fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
         self.writable("write zeroes")?;
-        let result = self.medium.zero(offset, len, may_unmap).await;
-        self.range(result, "write zeroes to", len, offset)
+        let change = self.zero(offset, len, may_unmap);
+        match self.guard(offset) {
+            None => change.await,
+            Some(guard) => {
+                let zeroes = zeroes_at(offset, len);
+                let change = self.change_guarded(guard, &zeroes, offset, "write zeroes to", change);
+                Box::pin(change).await
+            }
+        }
     }
 
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {

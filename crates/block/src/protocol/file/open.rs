@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Opening an image: a regular file or a block device is looked up, opened, and locked. Used by
-//! every backstore whose image is a file.
+//! every store whose image is a file.
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -140,7 +140,7 @@ impl Image {
     }
 }
 
-/// The files that a backstore has open and locked. Who opens another backstore with them on the
+/// The files that a store has open and locked. Who opens another store with them on the
 /// same files takes the locks over: there is no moment in which another program gets an image.
 #[derive(Clone, Debug, Default)]
 pub struct Held(Vec<Image>);
@@ -219,7 +219,7 @@ pub(super) fn open_once(
     let mut flags = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let claims = matches!(place.identity, Identity::Device(_)) && !read_only;
     if claims {
-        // As the kernel's own block backstore: not beside a mounted file system.
+        // As the kernel's own block store: not beside a mounted file system.
         flags |= OFlags::EXCL;
     }
     let fd = match place.reopen(flags) {

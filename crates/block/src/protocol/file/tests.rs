@@ -205,6 +205,37 @@ fn an_image_that_may_not_be_written_is_opened_when_asked_for_read_only() {
 }
 
 #[test]
+fn an_image_that_was_only_taken_to_be_raw_never_becomes_one_of_another_format() {
+    both(|| async {
+        let image = image(64 * K);
+        let probed = OpenOptions { probed: true, ..OpenOptions::default() };
+        let store = open_path(image.path(), probed).await.unwrap();
+        let write = async |bytes: &[u8], offset| {
+            store.write(&Sgl::from_slice(&mut bytes.to_vec()), offset, false).await
+        };
+        write(b"QFI", 0).await.unwrap();
+        let mut forged = vec![0; 4096];
+        forged[..4].copy_from_slice(b"QFI\xfb");
+        for (bytes, offset) in [(&forged[..], 0), (&b"\xfb"[..], 3), (b"conectix", 0)] {
+            let e = write(bytes, offset).await.unwrap_err();
+            assert_eq!(e.errno(), Some(libc::EPERM), "{e}");
+            assert!(e.to_string().contains("format=raw"), "{e}");
+        }
+        write(b"QEDx", 0).await.unwrap();
+        for zeroed in [store.write_zeroes(3, 1, true).await, store.discard(3, 1).await] {
+            assert!(matches!(zeroed.unwrap_err().kind, ErrorKind::Disguise("qed")));
+        }
+        assert_eq!(bytes(&store, 0, 4).await, b"QEDx");
+        write(b"QFI\xfb", 512).await.unwrap();
+        store.write_zeroes(0, 4096, true).await.unwrap();
+        drop(store);
+        // Its format is told.
+        let store = open_default(image.path()).await;
+        store.write(&Sgl::from_slice(&mut forged), 0, false).await.unwrap();
+    });
+}
+
+#[test]
 fn an_image_has_one_writer_and_is_free_again_when_that_goes() {
     let engine = Engine::new(Backend::Auto).unwrap();
     let one = async {
@@ -479,7 +510,7 @@ fn memory_keeps_its_content_when_its_configuration_changes() {
     });
 }
 
-/// Loop devices need root: `cargo test -p backstore -- --ignored`.
+/// Loop devices need root: `cargo test -p store -- --ignored`.
 #[test]
 #[ignore = "needs root and loop devices"]
 fn a_block_device_is_served_as_a_file_is() {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Locks on ranges of blocks, so that compound commands (COMPARE AND WRITE, an emulated WRITE
-//! SAME, WRITE AND VERIFY) are atomic towards every other command of the logical unit.
+//! Locks on ranges of bytes, so that compound operations (compare and write, an emulated zeroing, a
+//! read-modify-write) are atomic towards every other operation of a disk, and so that two writes of
+//! the same bytes do not interleave.
 //!
-//! Plain reads and writes hold their range shared, compound commands exclusively. Requests are
-//! served in the order of their arrival: one that conflicts with an earlier request waits for it,
-//! even where that one is waiting itself, so nobody starves. A future that is dropped while it
-//! waits, or a guard that is dropped, lets go; nothing polls in a loop.
+//! Reads share their range with reads and writes, writes with reads alone, compound operations with
+//! nobody. Requests are served in the order of their arrival: one that conflicts with an earlier
+//! request waits for it, even where that one is waiting itself, so nobody starves. A future that is
+//! dropped while it waits, or a guard that is dropped, lets go; nothing polls in a loop.
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -15,32 +16,47 @@ use std::task::{Context, Poll, Waker};
 
 use smallvec::SmallVec;
 
-/// The locks of one logical unit. The unit of ranges is the caller's.
-#[derive(Default)]
-pub struct RangeLock {
+/// What the holder of a range does to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// It reads: others may read and write.
+    #[default]
+    Read,
+    /// It writes: others may read.
+    Write,
+    /// Nobody else may do anything.
+    Alone,
+}
+
+/// The locks of one disk. The unit of ranges is the caller's.
+#[derive(Debug, Default)]
+pub(crate) struct RangeLock {
     state: RefCell<State>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// What is held, by the key of its guard; a free slot is an empty range.
     held: Vec<Claim>,
     free: Vec<usize>,
-    /// How many of `held` are exclusive.
-    exclusive: usize,
-    /// In order of arrival. Empty unless somebody holds or awaits a range exclusively.
+    /// How many of `held` are [`Access::Write`].
+    writes: usize,
+    /// How many of `held` are [`Access::Alone`].
+    alone: usize,
+    /// In order of arrival. Empty unless somebody holds or awaits a range that another wants.
     waiting: VecDeque<Waiter>,
     next_ticket: u64,
 }
 
-/// A range, and whether its holder wants it alone.
-#[derive(Clone, Copy, Default)]
+/// A range, and what its holder does to it.
+#[derive(Clone, Copy, Debug, Default)]
 struct Claim {
     start: u64,
     end: u64,
-    exclusive: bool,
+    access: Access,
 }
 
+#[derive(Debug)]
 struct Waiter {
     ticket: u64,
     claim: Claim,
@@ -51,21 +67,26 @@ struct Waiter {
 
 impl Claim {
     /// An empty range is made one that conflicts with nothing.
-    fn new(range: Range<u64>, exclusive: bool) -> Self {
+    fn new(range: Range<u64>, access: Access) -> Self {
         if range.is_empty() {
-            return Claim { start: 0, end: 0, exclusive };
+            return Claim { start: 0, end: 0, access };
         }
-        Claim { start: range.start, end: range.end, exclusive }
+        Claim { start: range.start, end: range.end, access }
     }
 
     fn conflicts(&self, other: &Claim) -> bool {
-        (self.exclusive || other.exclusive) && self.start < other.end && other.start < self.end
+        let exclude = match (self.access, other.access) {
+            (Access::Alone, _) | (_, Access::Alone) | (Access::Write, Access::Write) => true,
+            (Access::Read, _) | (_, Access::Read) => false,
+        };
+        exclude && self.start < other.end && other.start < self.end
     }
 }
 
 impl State {
+    #[inline]
     fn hold(&mut self, claim: Claim) -> usize {
-        self.exclusive += usize::from(claim.exclusive);
+        self.count(claim.access, 1);
         if let Some(key) = self.free.pop()
             && let Some(slot) = self.held.get_mut(key)
         {
@@ -76,11 +97,22 @@ impl State {
         self.held.len() - 1
     }
 
+    #[inline]
     fn release(&mut self, key: usize) {
         if let Some(slot) = self.held.get_mut(key) {
-            self.exclusive -= usize::from(slot.exclusive);
-            *slot = Claim::default();
+            let access = std::mem::take(slot).access;
             self.free.push(key);
+            self.count(access, usize::MAX);
+        }
+    }
+
+    /// Adds to the number of holders; `usize::MAX` takes one away.
+    #[inline]
+    fn count(&mut self, access: Access, n: usize) {
+        match access {
+            Access::Read => {}
+            Access::Write => self.writes = self.writes.wrapping_add(n),
+            Access::Alone => self.alone = self.alone.wrapping_add(n),
         }
     }
 
@@ -107,31 +139,30 @@ impl State {
 }
 
 impl RangeLock {
-    /// No range is held.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Holds `range` shared, if nobody holds or awaits any range exclusively: the fast path of
-    /// reads and writes. `None`: use [`shared`](Self::shared).
+    /// Holds `range`, if nobody is alone with a range or waits for one, and nobody writes where it
+    /// is to be written: the fast path of reads and writes. `None`: use [`lock`](Self::lock).
     #[inline]
-    pub fn try_shared(&self, range: Range<u64>) -> Option<Guard<'_>> {
+    pub(crate) fn try_lock(&self, range: Range<u64>, access: Access) -> Option<Guard<'_>> {
         let mut state = self.state.borrow_mut();
-        if state.exclusive > 0 || !state.waiting.is_empty() {
+        if state.alone > 0 || !state.waiting.is_empty() {
             return None;
         }
-        let key = state.hold(Claim::new(range, false));
+        let claim = Claim::new(range, access);
+        let others = match access {
+            Access::Read => false,
+            Access::Write => state.writes > 0,
+            Access::Alone => true,
+        };
+        if others && state.blocked(&claim, 0) {
+            return None;
+        }
+        let key = state.hold(claim);
         Some(Guard { lock: self, key })
     }
 
-    /// Waits until nobody holds an overlapping range exclusively.
-    pub fn shared(&self, range: Range<u64>) -> Acquire<'_> {
-        Acquire { lock: self, claim: Claim::new(range, false), ticket: None }
-    }
-
-    /// Waits until nobody holds an overlapping range.
-    pub fn exclusive(&self, range: Range<u64>) -> Acquire<'_> {
-        Acquire { lock: self, claim: Claim::new(range, true), ticket: None }
+    /// Waits until nobody does to an overlapping range what excludes this.
+    pub(crate) fn lock(&self, range: Range<u64>, access: Access) -> Acquire<'_> {
+        Acquire { lock: self, claim: Claim::new(range, access), ticket: None }
     }
 
     fn wake(wakers: SmallVec<[Waker; 4]>) {
@@ -142,8 +173,9 @@ impl RangeLock {
 }
 
 /// Holds a range until it is dropped.
+#[derive(Debug)]
 #[must_use = "the range is released when the guard is dropped"]
-pub struct Guard<'a> {
+pub(crate) struct Guard<'a> {
     lock: &'a RangeLock,
     key: usize,
 }
@@ -162,7 +194,7 @@ impl Drop for Guard<'_> {
 
 /// The future of a [`Guard`].
 #[must_use = "futures do nothing unless awaited"]
-pub struct Acquire<'a> {
+pub(crate) struct Acquire<'a> {
     lock: &'a RangeLock,
     claim: Claim,
     /// Set while it is among the waiters.
@@ -263,10 +295,10 @@ mod tests {
 
     #[test]
     fn readers_share_and_an_exclusive_holder_waits_for_all_of_them() {
-        let lock = RangeLock::new();
-        let one = lock.try_shared(0..8).expect("free");
-        let two = lock.try_shared(4..12).expect("shared");
-        let mut writer = Task::new(lock.exclusive(5..6));
+        let lock = RangeLock::default();
+        let one = lock.try_lock(0..8, Access::Read).expect("free");
+        let two = lock.try_lock(4..12, Access::Read).expect("shared");
+        let mut writer = Task::new(lock.lock(5..6, Access::Alone));
         assert!(writer.poll().is_none());
         drop(one);
         assert_eq!(writer.wakes(), 0);
@@ -276,37 +308,52 @@ mod tests {
     }
 
     #[test]
+    fn writes_of_the_same_bytes_wait_for_each_other_and_reads_do_not() {
+        let lock = RangeLock::default();
+        let first = lock.try_lock(0..8, Access::Write).expect("free");
+        let elsewhere = lock.try_lock(8..16, Access::Write).expect("beside it");
+        assert!(lock.try_lock(7..8, Access::Read).is_some());
+        assert!(lock.try_lock(4..12, Access::Write).is_none());
+        let mut second = Task::new(lock.lock(4..12, Access::Write));
+        assert!(second.poll().is_none());
+        drop(first);
+        assert!(second.poll().is_none(), "it waits for the other one as well");
+        drop(elsewhere);
+        assert!(second.poll().is_some());
+    }
+
+    #[test]
     fn ranges_that_only_touch_do_not_conflict() {
-        let lock = RangeLock::new();
-        let _low = granted(lock.exclusive(0..8));
-        let _high = granted(lock.exclusive(8..16));
-        let _empty = granted(lock.exclusive(4..4));
-        assert!(Task::new(lock.shared(7..9)).poll().is_none());
+        let lock = RangeLock::default();
+        let _low = granted(lock.lock(0..8, Access::Alone));
+        let _high = granted(lock.lock(8..16, Access::Alone));
+        let _empty = granted(lock.lock(4..4, Access::Alone));
+        assert!(Task::new(lock.lock(7..9, Access::Read)).poll().is_none());
     }
 
     #[test]
     fn the_fast_path_is_closed_while_somebody_is_exclusive_or_waits() {
-        let lock = RangeLock::new();
-        let guard = granted(lock.exclusive(0..1));
-        assert!(lock.try_shared(100..200).is_none());
-        let far = granted(lock.shared(100..200));
+        let lock = RangeLock::default();
+        let guard = granted(lock.lock(0..1, Access::Alone));
+        assert!(lock.try_lock(100..200, Access::Read).is_none());
+        let far = granted(lock.lock(100..200, Access::Read));
         drop(guard);
-        assert!(lock.try_shared(0..1).is_some());
-        let mut writer = Task::new(lock.exclusive(100..101));
+        assert!(lock.try_lock(0..1, Access::Read).is_some());
+        let mut writer = Task::new(lock.lock(100..101, Access::Alone));
         assert!(writer.poll().is_none());
-        assert!(lock.try_shared(0..1).is_none());
+        assert!(lock.try_lock(0..1, Access::Read).is_none());
         drop(far);
     }
 
     #[test]
     fn a_later_reader_does_not_overtake_a_waiting_writer() {
-        let lock = RangeLock::new();
-        let reader = lock.try_shared(0..10).expect("free");
-        let mut writer = Task::new(lock.exclusive(0..10));
+        let lock = RangeLock::default();
+        let reader = lock.try_lock(0..10, Access::Read).expect("free");
+        let mut writer = Task::new(lock.lock(0..10, Access::Alone));
         assert!(writer.poll().is_none());
-        let mut late = Task::new(lock.shared(9..20));
+        let mut late = Task::new(lock.lock(9..20, Access::Read));
         assert!(late.poll().is_none());
-        let elsewhere = granted(lock.shared(10..20));
+        let elsewhere = granted(lock.lock(10..20, Access::Read));
         drop(reader);
         assert!(late.poll().is_none());
         let held = writer.poll().expect("first in line");
@@ -319,9 +366,9 @@ mod tests {
 
     #[test]
     fn exclusive_requests_are_served_in_the_order_of_arrival() {
-        let lock = RangeLock::new();
-        let mut held = granted(lock.exclusive(0..4));
-        let mut tasks: Vec<_> = (0..5).map(|_| Task::new(lock.exclusive(2..6))).collect();
+        let lock = RangeLock::default();
+        let mut held = granted(lock.lock(0..4, Access::Alone));
+        let mut tasks: Vec<_> = (0..5).map(|_| Task::new(lock.lock(2..6, Access::Alone))).collect();
         for task in &mut tasks {
             assert!(task.poll().is_none());
         }
@@ -336,25 +383,25 @@ mod tests {
 
     #[test]
     fn a_waiter_that_is_dropped_lets_those_behind_it_pass() {
-        let lock = RangeLock::new();
-        let reader = lock.try_shared(0..10).expect("free");
-        let mut writer = Task::new(lock.exclusive(0..10));
+        let lock = RangeLock::default();
+        let reader = lock.try_lock(0..10, Access::Read).expect("free");
+        let mut writer = Task::new(lock.lock(0..10, Access::Alone));
         assert!(writer.poll().is_none());
-        let mut late = Task::new(lock.shared(0..10));
+        let mut late = Task::new(lock.lock(0..10, Access::Read));
         assert!(late.poll().is_none());
         drop(writer);
         assert_eq!(late.wakes(), 1);
         assert!(late.poll().is_some());
         drop(reader);
-        assert!(lock.try_shared(0..10).is_some());
+        assert!(lock.try_lock(0..10, Access::Read).is_some());
     }
 
     #[test]
     fn a_waiter_dropped_between_grant_and_poll_releases_its_range() {
-        let lock = RangeLock::new();
-        let first = granted(lock.exclusive(0..10));
-        let mut second = Task::new(lock.exclusive(0..10));
-        let mut third = Task::new(lock.exclusive(0..10));
+        let lock = RangeLock::default();
+        let first = granted(lock.lock(0..10, Access::Alone));
+        let mut second = Task::new(lock.lock(0..10, Access::Alone));
+        let mut third = Task::new(lock.lock(0..10, Access::Alone));
         assert!(second.poll().is_none());
         assert!(third.poll().is_none());
         drop(first);
@@ -362,14 +409,14 @@ mod tests {
         drop(second);
         assert_eq!(third.wakes(), 1);
         drop(third.poll().expect("granted"));
-        assert!(lock.try_shared(0..10).is_some());
+        assert!(lock.try_lock(0..10, Access::Read).is_some());
     }
 
     #[test]
     fn slots_of_released_ranges_are_used_again() {
-        let lock = RangeLock::new();
+        let lock = RangeLock::default();
         for i in 0..1000 {
-            drop(lock.try_shared(i..i + 1));
+            drop(lock.try_lock(i..i + 1, Access::Read));
         }
         assert_eq!(lock.state.borrow().held.len(), 1);
     }

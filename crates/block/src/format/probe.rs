@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which format an image has, by what it begins with. What none of the formats begins with is raw.
+//!
+//! So a raw image whose format nobody has told can become another one by what a guest writes to its
+//! first sector, and that one could name files of this host. Such writes are refused ([`Guard`]), as
+//! QEMU refuses them; where the format is told, the guest may write what it likes.
+use sgl::Sgl;
+
+use crate::range_lock::{Access, Guard as TurnGuard, RangeLock};
+
+/// How many bytes of an image have to be looked at, if it has so many.
+pub const PROBED: usize = 512;
+
+/// Bytes that images of a format have at an offset.
+#[derive(Clone, Copy, Debug)]
+struct Magic {
+    format: &'static str,
+    at: usize,
+    bytes: &'static [u8],
+}
+
+const fn magic(format: &'static str, at: usize, bytes: &'static [u8]) -> Magic {
+    Magic { format, at, bytes }
+}
+
+/// The first that fits decides. Names are QEMU's.
+const MAGIC: &[Magic] = &[
+    magic("qcow", 0, b"QFI\xfb\0\0\0\x01"),
+    magic("qcow2", 0, b"QFI\xfb"),
+    magic("qed", 0, b"QED\0"),
+    magic("vmdk", 0, b"KDMV"),
+    magic("vmdk", 0, b"COWD"),
+    magic("vmdk", 0, b"# Disk DescriptorFile"),
+    magic("vhdx", 0, b"vhdxfile"),
+    magic("vpc", 0, b"conectix"),
+    magic("parallels", 0, b"WithoutFreeSpace"),
+    magic("parallels", 0, b"WithouFreSpacExt"),
+    magic("luks", 0, b"LUKS\xba\xbe"),
+    // VirtualBox writes a text first.
+    magic("vdi", 64, b"\x7f\x10\xda\xbe"),
+];
+
+/// The format of an image by its first [`PROBED`] bytes, or as many as it has; `raw` if it is none.
+pub fn probe(head: &[u8]) -> &'static str {
+    let fits =
+        |magic: &&Magic| head.get(magic.at..).is_some_and(|rest| rest.starts_with(magic.bytes));
+    MAGIC.iter().find(fits).map_or("raw", |magic| magic.format)
+}
+
+/// Keeps a raw image raw whose format was found out by [`probe`].
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    /// Held by a change of the first bytes, from when it is judged until it is done.
+    turn: RangeLock,
+}
+
+impl Guard {
+    /// Waits for its turn to change the first bytes.
+    pub(crate) async fn turn(&self) -> TurnGuard<'_> {
+        self.turn.lock(0..1, Access::Alone).await
+    }
+}
+
+/// The format that an image that begins with `head` would seem to have after a write at `offset`.
+pub(crate) fn disguise(
+    head: &mut [u8; PROBED],
+    data: &Sgl<'_>,
+    offset: u64,
+) -> Option<&'static str> {
+    let at = usize::try_from(offset).ok().filter(|at| *at < PROBED)?;
+    data.read_at(0, head.get_mut(at..)?);
+    Some(probe(head)).filter(|format| *format != "raw")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_format_is_known_by_its_magic_number_and_nothing_else_is() {
+        for row in MAGIC {
+            let mut head = vec![0; row.at];
+            head.extend(row.bytes);
+            assert_eq!(probe(&head), row.format);
+            head.pop();
+            assert_ne!(probe(&head), row.format);
+        }
+        for head in [&b""[..], b"QFI", b"\0\0\0\0", &[0; PROBED]] {
+            assert_eq!(probe(head), "raw");
+        }
+    }
+
+    #[test]
+    fn a_write_is_judged_by_what_it_makes_of_the_whole_beginning() {
+        let write = |head: &mut [u8; PROBED], bytes: &mut [u8], offset| {
+            disguise(head, &Sgl::from_slice(bytes), offset)
+        };
+        let mut head = [0; PROBED];
+        assert_eq!(write(&mut head, &mut b"FI\xfb\0".to_vec(), 1), None);
+        assert_eq!(write(&mut head, &mut [b'Q'], 0), Some("qcow2"));
+        assert_eq!(write(&mut [0; PROBED], &mut [7; 2048], 100), None);
+        assert_eq!(write(&mut [0; PROBED], &mut b"\x7f\x10\xda\xbe".to_vec(), 64), Some("vdi"));
+    }
+}
