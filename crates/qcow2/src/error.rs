@@ -13,6 +13,8 @@ pub struct Error {
     pub operation: String,
 }
 
+pub(crate) type Result<T> = std::result::Result<T, ErrorKind>;
+
 /// Classes of errors. In texts, `PATH` stands for the name of the image.
 #[derive(Debug, thiserror::Error)]
 pub enum ErrorKind {
@@ -39,6 +41,19 @@ impl Error {
 }
 
 impl ErrorKind {
+    /// The same for another operation that met it.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            ErrorKind::Io(e) => ErrorKind::Io(match e.raw_os_error() {
+                Some(errno) => io::Error::from_raw_os_error(errno),
+                None => io::Error::new(e.kind(), e.to_string()),
+            }),
+            ErrorKind::ReadOnly => ErrorKind::ReadOnly,
+            ErrorKind::Unsupported(text) => ErrorKind::Unsupported(text.clone()),
+            ErrorKind::Invalid(text) => ErrorKind::Invalid(text.clone()),
+        }
+    }
+
     /// Something is wrong with the structure of the image, which a check may repair.
     pub(crate) fn damaged(what: impl Display) -> Self {
         ErrorKind::Invalid(format!("{what}; run `qemu-img check -r all PATH`"))
@@ -48,4 +63,12 @@ impl ErrorKind {
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         ErrorKind::Invalid(what.into())
     }
+}
+
+/// Whether there is no space, or the storage cannot be longer.
+pub(crate) fn is_no_space(e: &ErrorKind) -> bool {
+    use io::ErrorKind::{FileTooLarge, InvalidInput, QuotaExceeded, StorageFull};
+    let ErrorKind::Io(e) = e else { return false };
+    // A block device refuses another length with EINVAL.
+    matches!(e.kind(), StorageFull | FileTooLarge | QuotaExceeded | InvalidInput)
 }

@@ -2,16 +2,42 @@
 //! Images in QEMU's qcow2 format, versions 2 and 3. The engine knows nothing of daemons, of SCSI,
 //! or of where its bytes lie: that is a [`Storage`].
 //!
+//! - [`image`]: an open image; what survives a crash.
 //! - [`storage`]: what an image lies on.
 //! - [`layout`]: the bytes of the format: header, tables' entries; pure.
 //! - [`error`]: what can be wrong.
 //!
 //! The format is specified in QEMU's `docs/interop/qcow2.rst`.
 
+mod busy;
+mod clean;
+mod commit;
+mod compress;
+mod core;
+mod data;
 pub mod error;
+mod extend;
+mod free;
+mod gate;
+mod geometry;
+pub mod image;
 pub mod layout;
+mod open;
+mod read;
+mod refcounts;
+mod reserve;
+mod resize;
+mod slice;
 pub mod storage;
+mod sync;
+mod tables;
+mod wait;
+mod write;
+mod zero;
 
 pub use error::{Error, ErrorKind};
+pub use image::{Image, Options, Parts};
 pub use layout::header::Header;
+pub use read::Mapping;
+pub use slice::CacheStatistics;
 pub use storage::{Extent, Storage};

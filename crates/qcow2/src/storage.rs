@@ -4,6 +4,9 @@ use std::io;
 
 use sgl::Sgl;
 
+/// Size of what storage writes wholly or not at all, in bytes.
+pub const SECTOR: u64 = 512;
+
 /// Whether a range holds data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {

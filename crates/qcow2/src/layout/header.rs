@@ -193,6 +193,8 @@ pub struct Header {
     pub extensions: Vec<(u32, Vec<u8>)>,
     /// What of the header is longer than this crate knows.
     rest: Vec<u8>,
+    /// Length of the fields in bytes.
+    length: u64,
 }
 
 /// The magic number and version at the beginning of a file, if it is a qcow image.
@@ -238,6 +240,7 @@ impl Header {
             backing: None,
             extensions: Vec::new(),
             rest: Vec::new(),
+            length: if version >= 3 { FULL_LENGTH as u64 } else { V2_LENGTH as u64 },
         }
     }
 
@@ -312,6 +315,7 @@ impl Header {
             reftable_clusters: v2.reftable_clusters.get(),
             snapshots: v2.snapshots.get(),
             snapshots_offset: v2.snapshots_offset.get(),
+            length: header_length,
             ..Header::new(version, cluster_bits, v2.size.get())
         };
         if let Some((v3, after)) = v3 {
@@ -343,6 +347,11 @@ impl Header {
         header.extensions = extensions;
         header.check_limits()?;
         Ok(header)
+    }
+
+    /// Length of the fields before the extensions, in bytes, as it is in the file.
+    pub fn header_length(&self) -> u64 {
+        self.length
     }
 
     /// Size of a cluster in bytes.

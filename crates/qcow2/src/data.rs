@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The bytes of guest clusters: where they are stored as they are, and compressed ones.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use sgl::Sgl;
+
+use crate::ErrorKind;
+use crate::compress::decompress;
+use crate::core::Core;
+use crate::error::Result;
+use crate::layout::entry::Compressed;
+use crate::storage::Storage;
+
+/// How many inflated clusters are kept.
+const KEPT: usize = 4;
+
+/// The last clusters that were inflated.
+#[derive(Default)]
+pub(crate) struct Inflated {
+    /// Offset in the file and content, the latest last.
+    clusters: RefCell<Vec<(u64, Rc<Vec<u8>>)>>,
+    /// Counts calls of [`Inflated::forget`].
+    forgotten: Cell<u64>,
+}
+
+impl Inflated {
+    /// A compressed cluster may be replaced.
+    pub(crate) fn forget(&self) {
+        self.forgotten.set(self.forgotten.get() + 1);
+        self.clusters.borrow_mut().clear();
+    }
+}
+
+impl<S: Storage + 'static> Core<S> {
+    /// Reads bytes of a guest at `host`.
+    pub(crate) async fn read_data(&self, data: &Sgl<'_>, host: u64) -> Result<()> {
+        Ok(self.data().read(data, host).await?)
+    }
+
+    /// Writes bytes of a guest at `host`.
+    pub(crate) async fn write_data(&self, data: &Sgl<'_>, host: u64) -> Result<()> {
+        Ok(self.data().write(data, host).await?)
+    }
+
+    /// The content of a compressed cluster.
+    pub(crate) async fn inflate(&self, from: Compressed) -> Result<Rc<Vec<u8>>> {
+        let kept = &self.inflated;
+        if let Some((_, cluster)) =
+            kept.clusters.borrow().iter().find(|(host, _)| *host == from.host)
+        {
+            return Ok(cluster.clone());
+        }
+        let forgotten = kept.forgotten.get();
+        let mut input = vec![0; usize::try_from(from.len).unwrap_or(0)];
+        self.storage.read(&Sgl::from_slice(&mut input), from.host).await?;
+        let size = usize::try_from(self.geo.cluster_size()).unwrap_or(0);
+        let mut cluster = vec![0; size];
+        decompress(self.header.compression, &input, &mut cluster).map_err(|e| {
+            let text = format!("the compressed cluster at {:#x} in the file: {e}", from.host);
+            // Its content is wrong, the structure of the image is not.
+            ErrorKind::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, text))
+        })?;
+        let cluster = Rc::new(cluster);
+        let mut clusters = kept.clusters.borrow_mut();
+        if forgotten == kept.forgotten.get() {
+            if clusters.len() >= KEPT {
+                clusters.remove(0);
+            }
+            clusters.push((from.host, cluster.clone()));
+        }
+        Ok(cluster)
+    }
+}

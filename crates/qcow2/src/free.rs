@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Giving clusters up.
+//!
+//! Rule: **a cluster is freed after its unmapping is on stable storage, and nothing in flight can
+//! reach it any more.** Until then its refcount stays as it is:
+//! 1. the mapping is changed in memory ([`Freed::unmapped`]),
+//! 2. that change is in the file: the cluster is pending,
+//! 3. a sync began after that and succeeded, and the gate's generation has passed: the refcount is
+//!    decremented. Where it was 1, its space is given up, and it may be reserved again, which zeroes
+//!    it.
+//!
+//! A crash in between leaves a cluster with a refcount that is too high: a leak.
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::core::Core;
+use crate::error::Result;
+use crate::layout::entry::Compressed;
+use crate::slice::Slice;
+use crate::storage::Storage;
+
+/// More pending ranges than this are not kept in memory: a sync is asked for.
+const MAX_PENDING: usize = 1 << 16;
+
+/// Clusters whose refcount is one too high now.
+struct Range {
+    first: u64,
+    count: u64,
+    /// The last sync that had been started when the file had the change.
+    sync: u64,
+    /// The gate's generation then.
+    generation: u64,
+}
+
+/// Clusters that nothing refers to in a version of a slice.
+struct Unmapped {
+    slice: Rc<Slice>,
+    version: u64,
+    first: u64,
+    count: u64,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub(crate) struct Freed {
+    unmapped: RefCell<Vec<Unmapped>>,
+    pending: RefCell<VecDeque<Range>>,
+    /// All clusters in both.
+    clusters: Cell<u64>,
+}
+
+impl Freed {
+    /// Clusters were unmapped in memory, by the latest change of a slice.
+    pub(crate) fn unmapped(&self, slice: &Rc<Slice>, first: u64, count: u64) {
+        self.clusters.set(self.clusters.get() + count);
+        let version = slice.changed.get();
+        let mut unmapped = self.unmapped.borrow_mut();
+        if let Some(last) = unmapped.last_mut()
+            && Rc::ptr_eq(&last.slice, slice)
+            && last.first + last.count == first
+        {
+            last.count += count;
+            last.version = version;
+            return;
+        }
+        unmapped.push(Unmapped { slice: slice.clone(), version, first, count });
+    }
+
+    /// Whether there is nothing to be freed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.clusters.get() == 0
+    }
+
+    /// Whether too much of it is in memory.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending.borrow().len() > MAX_PENDING
+    }
+}
+
+impl<S: Storage + 'static> Core<S> {
+    /// Clusters that nothing in the file refers to, nor ever did: what an operation claimed and did
+    /// not use.
+    pub(crate) fn free(&self, first: u64, count: u64) {
+        self.freed.clusters.set(self.freed.clusters.get() + count);
+        self.add_pending(first, count);
+    }
+
+    fn add_pending(&self, first: u64, count: u64) {
+        let (sync, generation) = (self.syncs.started.get(), self.gate.generation());
+        let mut pending = self.freed.pending.borrow_mut();
+        if let Some(last) = pending.back_mut()
+            && last.first + last.count == first
+            && last.sync == sync
+        {
+            last.count += count;
+            last.generation = generation;
+            return;
+        }
+        pending.push_back(Range { first, count, sync, generation });
+    }
+
+    /// Takes note of unmappings that the file has by now.
+    pub(crate) fn collect_freed(&self) {
+        if self.freed.unmapped.borrow().is_empty() {
+            return;
+        }
+        let all = self.freed.unmapped.take();
+        for range in all {
+            if range.slice.written.get() >= range.version {
+                self.add_pending(range.first, range.count);
+            } else {
+                self.freed.unmapped.borrow_mut().push(range);
+            }
+        }
+    }
+
+    /// The clusters of a compressed one were unmapped.
+    pub(crate) fn unmapped_compressed(&self, slice: &Rc<Slice>, compressed: Compressed) {
+        let (first, count) = self.clusters_of(compressed);
+        self.inflated.forget();
+        self.freed.unmapped(slice, first, count);
+    }
+
+    /// The clusters of the file in which a compressed one is: the first, and how many.
+    pub(crate) fn clusters_of(&self, compressed: Compressed) -> (u64, u64) {
+        let bits = self.geo.cluster_bits;
+        let first = compressed.host >> bits;
+        let last = (compressed.host + compressed.len - 1) >> bits;
+        (first, last - first + 1)
+    }
+
+    /// Whether something can be freed now.
+    pub(crate) fn can_reclaim(&self) -> bool {
+        self.collect_freed();
+        let pending = self.freed.pending.borrow();
+        pending.front().is_some_and(|range| {
+            range.sync < self.syncs.done.get() && self.gate.has_passed(range.generation)
+        })
+    }
+
+    /// Frees what can be freed. Part of a job.
+    pub(crate) async fn reclaim(&self) -> Result<()> {
+        while self.can_reclaim() {
+            let Some(range) = self.freed.pending.borrow_mut().pop_front() else { break };
+            self.freed.clusters.set(self.freed.clusters.get() - range.count);
+            self.decrement(range.first, range.count).await?;
+        }
+        self.commit_all().await
+    }
+
+    /// Decrements the refcounts of clusters to which nothing refers on stable storage.
+    pub(crate) async fn decrement(&self, first: u64, count: u64) -> Result<()> {
+        let mut gone: Option<(u64, u64)> = None;
+        for cluster in first..first + count {
+            let Some(slot) = self.refcount_slot(cluster).await? else { continue };
+            match slot.get(&self.geo) {
+                0 => tracing::warn!(cluster, "a cluster that was in use has the refcount 0"),
+                1 => {
+                    self.set_refcount(&slot, 0);
+                    match &mut gone {
+                        Some((start, len)) if *start + *len == cluster => *len += 1,
+                        other => {
+                            if let Some((start, len)) = other.replace((cluster, 1)) {
+                                self.give_up(start, len).await;
+                            }
+                        }
+                    }
+                }
+                more => self.set_refcount(&slot, more - 1),
+            }
+        }
+        if let Some((start, len)) = gone {
+            self.give_up(start, len).await;
+        }
+        Ok(())
+    }
+
+    /// Clusters belong to nobody from now on.
+    async fn give_up(&self, first: u64, count: u64) {
+        let bits = self.geo.cluster_bits;
+        self.reserve.was_freed(first);
+        let start = first << bits;
+        self.cache.forget(start, (first + count) << bits);
+        for cluster in first..first + count {
+            self.metadata.borrow_mut().remove(&cluster);
+        }
+        if self.punch
+            && let Err(e) = self.storage.zero(start, count << bits, true).await
+        {
+            // It will be zeroed before it is used again.
+            tracing::debug!(start, count, "the space of free clusters was not given back: {e}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Opening. In: the storages, and an image all of whose bytes may be hostile. Out: a [`Core`], or
+//! which field of which structure is wrong.
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::core::{Core, read_slice};
+use crate::error::Result;
+use crate::geometry::Geometry;
+use crate::image::{Options, Parts};
+use crate::layout::header::{self, Crypt, Header};
+use crate::slice::Cache;
+use crate::storage::Storage;
+use crate::{ErrorKind, clean};
+
+/// The most that caches take unless told otherwise, in bytes.
+const MAX_CACHE: u64 = 32 << 20;
+/// The least.
+const MIN_CACHE: u64 = 64 << 10;
+
+/// Opens an image; `header` is its.
+pub(crate) async fn open<S: Storage + 'static>(
+    parts: Parts<S>,
+    header: Header,
+    options: &Options,
+) -> Result<Rc<Core<S>>> {
+    let Parts { storage, data_file, backing } = parts;
+    let len = storage.length().await?;
+    header.check_tables(len)?;
+    check_features(&header, options)?;
+    if header.needs(header::incompatible::DATA_FILE) != data_file.is_some() {
+        return Err(ErrorKind::invalid(if data_file.is_some() {
+            "it has no external data file, and one was given"
+        } else {
+            "its data is in an external data file, and none was given"
+        }));
+    }
+    if header.backing.is_none() && backing.is_some() {
+        return Err(ErrorKind::invalid("it has no backing file, and one was given"));
+    }
+    let geo = Geometry::of(&header);
+    let head = Rc::new(read_slice(&storage, 0, geo.slice_size()).await?);
+    let entries = usize::try_from(header.l1_entries).unwrap_or(usize::MAX);
+    let l1 = Core::load_table(&storage, &geo, header.l1_offset, entries).await?;
+    let bytes = u64::from(header.reftable_clusters) << header.cluster_bits;
+    let entries = usize::try_from(bytes / 8).unwrap_or(usize::MAX);
+    let reftable = Core::load_table(&storage, &geo, header.reftable_offset, entries).await?;
+    let backing_len = match &backing {
+        Some(backing) => backing.length().await?,
+        None => 0,
+    };
+    let state_offset = clean::state_offset(&head, header.header_length());
+    let slice_size = usize::try_from(geo.slice_size()).unwrap_or(4096);
+    let lazy = geo.zero_flag && header.compatible & header::compatible::LAZY_REFCOUNTS != 0;
+    Ok(Rc::new_cyclic(|me| Core {
+        me: me.clone(),
+        storage,
+        data_file,
+        backing,
+        backing_len,
+        geo,
+        read_only: options.read_only,
+        punch: options.discard,
+        lazy,
+        size: Cell::new(header.size),
+        opened_len: len,
+        end: Cell::new(len.div_ceil(geo.cluster_size())),
+        head,
+        l1: RefCell::new(l1),
+        reftable: RefCell::new(reftable),
+        metadata: RefCell::default(),
+        cache: Cache::new(cache_limit(&header, options), slice_size),
+        dirty: RefCell::default(),
+        inflated: Default::default(),
+        syncs: Default::default(),
+        gate: Default::default(),
+        busy: Default::default(),
+        busy_tables: Default::default(),
+        reserve: Default::default(),
+        freed: Default::default(),
+        jobs: Default::default(),
+        writable: Cell::new(false),
+        in_use: Cell::new(false),
+        state_offset,
+        data_zeroed: Cell::new(0),
+        broken: RefCell::default(),
+        header,
+    }))
+}
+
+fn check_features(header: &Header, options: &Options) -> Result<()> {
+    if header.crypt != Crypt::None {
+        return Err(ErrorKind::Unsupported("it is encrypted".into()));
+    }
+    if options.read_only {
+        return Ok(());
+    }
+    if header.needs(header::incompatible::CORRUPT) {
+        return Err(ErrorKind::damaged("it is marked as corrupt (incompatible feature bit 1)"));
+    }
+    if header.needs(header::incompatible::DIRTY) {
+        return Err(ErrorKind::damaged(
+            "it was not closed: its refcounts may be wrong (incompatible feature bit 0)",
+        ));
+    }
+    Ok(())
+}
+
+/// The bytes that the caches may take.
+fn cache_limit(header: &Header, options: &Options) -> usize {
+    let limit = options.cache_bytes.unwrap_or_else(|| {
+        // All L2 tables, and as much again for what it takes to keep small slices and for refcounts.
+        let clusters = header.size.div_ceil(header.cluster_size());
+        let needed = clusters.saturating_mul(header.l2_entry_size()).saturating_mul(2);
+        needed.clamp(MIN_CACHE, MAX_CACHE)
+    });
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reading, and what is where. A run of clusters that are contiguous in the guest and in the file
+//! is one read.
+use sgl::Sgl;
+
+use crate::ErrorKind;
+use crate::core::{Core, Found, Spot};
+use crate::error::Result;
+use crate::geometry::Kind;
+use crate::layout::entry::Compressed;
+use crate::storage::{Extent, Storage};
+
+/// Where a guest's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// In the image's file, or the external data file, as they are.
+    Data {
+        /// Offset there.
+        host: u64,
+    },
+    /// They are compressed.
+    Compressed,
+    /// They are zero.
+    Zero {
+        /// Where the place that is kept for them is.
+        host: Option<u64>,
+    },
+    /// They are those of the backing store, or zero where there is none.
+    Unallocated,
+}
+
+/// As [`Mapping`], for reading.
+enum Place {
+    Data(u64),
+    Zero(Option<u64>),
+    Unallocated,
+    Compressed(Compressed),
+}
+
+/// The length, from granule `first` on, of the run of granules of the same state in a mask.
+fn run(mask: u32, first: u32) -> u32 {
+    let shifted = mask >> first;
+    if shifted & 1 != 0 { shifted.trailing_ones() } else { shifted.trailing_zeros() }
+}
+
+impl<S: Storage + 'static> Core<S> {
+    /// Fills `data` from `offset`, which is inside the image.
+    pub(crate) async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
+        let _inside = self.enter().await;
+        self.read_inside(data, offset).await
+    }
+
+    /// As [`read`](Self::read), for who is in the gate.
+    pub(crate) async fn read_inside(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            let pos = offset + done as u64;
+            let left = data.len() - done;
+            let (place, len) = match self.find(pos)? {
+                Found::Spot(spot) => self.place(&spot, pos, left as u64)?,
+                Found::NoTable => (Place::Unallocated, self.to_table_end(pos, left as u64)),
+                Found::Load(at) => {
+                    Box::pin(self.load(at)).await?;
+                    continue;
+                }
+            };
+            // Not more than is left.
+            let len = usize::try_from(len).unwrap_or(left).min(left);
+            let part;
+            let whole = if len == data.len() {
+                data
+            } else {
+                part = data.slice(done..done + len);
+                &part
+            };
+            match place {
+                Place::Data(host) => self.read_data(whole, host).await?,
+                Place::Zero(_) => whole.fill(0..len, 0),
+                Place::Unallocated => Box::pin(self.read_backing(whole, pos)).await?,
+                Place::Compressed(from) => {
+                    let cluster = Box::pin(self.inflate(from)).await?;
+                    let start = usize::try_from(pos & (self.geo.cluster_size() - 1)).unwrap_or(0);
+                    whole.write_at(0, cluster.get(start..start + len).unwrap_or_default());
+                }
+            }
+            done += len;
+        }
+        Ok(())
+    }
+
+    /// What the backing store has, or zeroes.
+    pub(crate) async fn read_backing(&self, data: &Sgl<'_>, pos: u64) -> Result<()> {
+        let there = self.backing_len.saturating_sub(pos).min(data.len() as u64);
+        let there = usize::try_from(there).unwrap_or(0);
+        match &self.backing {
+            Some(backing) if there == data.len() => backing.read(data, pos).await?,
+            Some(backing) if there > 0 => {
+                backing.read(&data.slice(0..there), pos).await?;
+                data.fill(there..data.len(), 0);
+            }
+            _ => data.fill(0..data.len(), 0),
+        }
+        Ok(())
+    }
+
+    fn to_table_end(&self, pos: u64, most: u64) -> u64 {
+        let size = 1u64.checked_shl(self.geo.table_bits()).unwrap_or(u64::MAX);
+        (size - (pos & (size - 1))).min(most)
+    }
+
+    /// Where the bytes from `pos` on are, and how many of the next `most` are there, as far as this
+    /// slice tells.
+    fn place(&self, spot: &Spot, pos: u64, most: u64) -> Result<(Place, u64)> {
+        let geo = &self.geo;
+        let (mut place, mut len) = self.place_in_cluster(spot, spot.index, pos, most)?;
+        let mut index = spot.index + 1;
+        while len < most
+            && index < geo.slice_entries()
+            && (pos + len) & (geo.cluster_size() - 1) == 0
+            && !matches!(place, Place::Compressed(_))
+        {
+            let Ok((next, more)) = self.place_in_cluster(spot, index, pos + len, most - len) else {
+                break;
+            };
+            match (&mut place, next) {
+                (Place::Data(host), Place::Data(other)) if *host + len == other => {}
+                (Place::Unallocated, Place::Unallocated) => {}
+                (Place::Zero(host), Place::Zero(other)) if host.is_none() && other.is_none() => {}
+                (Place::Zero(Some(host)), Place::Zero(Some(other))) if *host + len == other => {}
+                _ => break,
+            }
+            len += more;
+            index += 1;
+        }
+        Ok((place, len))
+    }
+
+    fn place_in_cluster(
+        &self,
+        spot: &Spot,
+        index: usize,
+        pos: u64,
+        most: u64,
+    ) -> Result<(Place, u64)> {
+        let geo = &self.geo;
+        let kind = spot.slice.entry(geo, index).kind(geo);
+        let kind = kind.map_err(|what| self.bad_entry(spot, index, pos, what))?;
+        let within = pos & (geo.cluster_size() - 1);
+        let in_cluster = geo.cluster_size() - within;
+        Ok(match kind {
+            Kind::Compressed(compressed) => {
+                (Place::Compressed(compressed), most.min(in_cluster))
+            }
+            Kind::Plain { host, data, zero } => {
+                let mut len = in_cluster;
+                // Less than 32.
+                let first = u32::try_from(within >> geo.granule_bits).unwrap_or(0);
+                if geo.extended() {
+                    let granules = run(data, first).min(run(zero, first)).min(32 - first);
+                    len = (u64::from(first + granules) << geo.granule_bits) - within;
+                }
+                let at = host.map(|host| host + within);
+                let place = match at {
+                    Some(at) if data >> first & 1 != 0 => Place::Data(at),
+                    at if zero >> first & 1 != 0 => Place::Zero(at),
+                    _ => Place::Unallocated,
+                };
+                (place, most.min(len))
+            }
+        })
+    }
+
+    /// The error of an entry that cannot be.
+    pub(crate) fn bad_entry(&self, spot: &Spot, index: usize, pos: u64, what: &str) -> ErrorKind {
+        let entry = spot.slice.entry(&self.geo, index);
+        ErrorKind::damaged(format_args!(
+            "the L2 entry {:#x} of the cluster at {:#x} {what}",
+            entry.word,
+            pos & !(self.geo.cluster_size() - 1)
+        ))
+    }
+
+    /// What is at `pos`, and how many of the next `most` bytes are alike.
+    pub(crate) async fn map(&self, pos: u64, most: u64) -> Result<(Mapping, u64)> {
+        let _inside = self.enter().await;
+        let Some(spot) = self.spot(pos).await? else {
+            return Ok((Mapping::Unallocated, self.to_table_end(pos, most)));
+        };
+        let (place, len) = self.place(&spot, pos, most)?;
+        let mapping = match place {
+            Place::Data(host) => Mapping::Data { host },
+            Place::Zero(host) => Mapping::Zero { host },
+            Place::Unallocated => Mapping::Unallocated,
+            Place::Compressed(_) => Mapping::Compressed,
+        };
+        Ok((mapping, len))
+    }
+
+    /// Whether the backing store is known to read as zeroes in a range.
+    pub(crate) async fn backing_is_zero(&self, pos: u64, len: u64) -> Result<bool> {
+        let Some(backing) = &self.backing else { return Ok(true) };
+        let end = (pos + len).min(self.backing_len);
+        let mut at = pos;
+        while at < end {
+            match backing.map(at, end - at).await? {
+                (Extent::Zero, len) => at += len.max(1),
+                (Extent::Data, _) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
