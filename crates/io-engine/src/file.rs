@@ -15,10 +15,12 @@
 //! clean, and the next fsync(2) succeeds although the data is gone. So the first failure stays in
 //! the [`File`]: every later flush fails with the same error until the file is opened anew.
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use sgl::Sgl;
 
@@ -48,7 +50,7 @@ pub struct File {
 }
 
 impl File {
-    /// Takes an open file. Its position is neither used nor changed.
+    /// Takes an open file. Its position is not used, but moved.
     pub fn new(fd: OwnedFd) -> Self {
         let in_memory = rustix::fs::fstatfs(&fd).is_ok_and(|fs| {
             // The field's type differs between architectures; the magic numbers have 32 bits.
@@ -156,6 +158,42 @@ impl File {
         e
     }
 
+    /// Its length in bytes; of a block device, too.
+    ///
+    /// # Errors
+    /// Those of lseek(2).
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks whether it is empty")]
+    pub fn len(&self) -> io::Result<u64> {
+        Ok(rustix::fs::seek(&self.fd, SeekFrom::End(0))?)
+    }
+
+    /// Cuts it, or makes it longer by a hole (ftruncate).
+    ///
+    /// # Errors
+    /// EINVAL for a block device; EFBIG beyond the file system's limit.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(&self.fd, len)?)
+    }
+
+    /// The first range of bytes at or after `offset` that may hold something else than zeroes;
+    /// `None` when there is none up to the end.
+    ///
+    /// # Errors
+    /// EINVAL from what knows no holes, as block devices.
+    pub fn data_extent(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let start = match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        match rustix::fs::seek(&self.fd, SeekFrom::Hole(start)) {
+            Ok(end) => Ok(Some(start..end.max(start + 1))),
+            // It was cut in between.
+            Err(Errno::NXIO) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// fallocate(2) of a range in bytes; `mode` is made of `libc::FALLOC_FL_*`.
     pub async fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
         Op::control(&self.fd, Code::Fallocate { mode, len }, offset).await.map(drop)
@@ -259,6 +297,24 @@ mod tests {
             };
             Engine::new(backend).unwrap().block_on(work).unwrap();
         }
+    }
+
+    #[test]
+    fn a_file_tells_its_length_and_where_it_has_data() {
+        let work = async {
+            let file = File::from(tempfile::tempfile().unwrap());
+            assert_eq!((file.len().unwrap(), file.data_extent(0).unwrap()), (0, None));
+            file.set_len(1 << 20).unwrap();
+            assert_eq!((file.len().unwrap(), file.data_extent(5).unwrap()), (1 << 20, None));
+            let mut buf = [1; 4096];
+            file.write_at(&Sgl::from_slice(&mut buf), 256 << 10, false).await.unwrap();
+            let data = file.data_extent(0).unwrap().unwrap();
+            assert!(data.contains(&(256 << 10)) && data.end >= (256 << 10) + 4096);
+            assert_eq!(file.data_extent(256 << 10).unwrap().unwrap().start, 256 << 10);
+            file.set_len(100).unwrap();
+            assert_eq!((file.len().unwrap(), file.data_extent(100).unwrap()), (100, None));
+        };
+        Engine::new(Backend::Auto).unwrap().block_on(work).unwrap();
     }
 
     #[test]

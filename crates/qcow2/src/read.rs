@@ -148,9 +148,7 @@ impl<S: Storage + 'static> Core<S> {
         let within = pos & (geo.cluster_size() - 1);
         let in_cluster = geo.cluster_size() - within;
         Ok(match kind {
-            Kind::Compressed(compressed) => {
-                (Place::Compressed(compressed), most.min(in_cluster))
-            }
+            Kind::Compressed(compressed) => (Place::Compressed(compressed), most.min(in_cluster)),
             Kind::Plain { host, data, zero } => {
                 let mut len = in_cluster;
                 // Less than 32.

@@ -29,7 +29,8 @@ fn place(geo: &Geometry, index: u64) -> (usize, u32) {
     #[allow(clippy::cast_possible_truncation)]
     let within = (bit % 64) as u32;
     // Bytes are in the order of big endian, bits of a byte begin with the lowest.
-    let shift = if order >= 3 { 64 - within - (1 << order) } else { 56 - within / 8 * 8 + within % 8 };
+    let shift =
+        if order >= 3 { 64 - within - (1 << order) } else { 56 - within / 8 * 8 + within % 8 };
     (word, shift)
 }
 

@@ -53,7 +53,8 @@ impl<S: Storage + 'static> Core<S> {
         let rest = old.next_multiple_of(self.geo.cluster_size());
         let end = rest.max(self.backing_len.min(size)).min(size.max(rest));
         self.size.set(end);
-        let cleared = if end > old { self.zero(old, end - old, Zeroing::Unmap).await } else { Ok(()) };
+        let cleared =
+            if end > old { self.zero(old, end - old, Zeroing::Unmap).await } else { Ok(()) };
         self.size.set(old);
         cleared?;
         self.flush().await?;

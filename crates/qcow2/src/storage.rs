@@ -52,7 +52,7 @@ pub trait Storage {
 /// A regular file.
 impl Storage for io_engine::File {
     async fn length(&self) -> io::Result<u64> {
-        Ok(rustix::fs::seek(self, rustix::fs::SeekFrom::End(0))?)
+        self.len()
     }
 
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
@@ -73,7 +73,7 @@ impl Storage for io_engine::File {
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        Ok(rustix::fs::ftruncate(self, len)?)
+        io_engine::File::set_len(self, len)
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -81,14 +81,10 @@ impl Storage for io_engine::File {
     }
 
     async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
-        use rustix::fs::{SeekFrom, seek};
-        use rustix::io::Errno;
-        let (extent, end) = match seek(self, SeekFrom::Data(offset)) {
-            Ok(data) if data > offset => (Extent::Zero, data),
-            Ok(_) => (Extent::Data, seek(self, SeekFrom::Hole(offset))?),
-            // No data up to the end.
-            Err(Errno::NXIO) => (Extent::Zero, u64::MAX),
-            Err(e) => return Err(e.into()),
+        let (extent, end) = match self.data_extent(offset)? {
+            Some(data) if data.start > offset => (Extent::Zero, data.start),
+            Some(data) => (Extent::Data, data.end),
+            None => (Extent::Zero, u64::MAX),
         };
         Ok((extent, end.saturating_sub(offset).clamp(1, len.max(1))))
     }

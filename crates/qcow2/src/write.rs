@@ -121,13 +121,7 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     /// Writes into `run` clusters that have no place.
-    async fn write_fresh(
-        &self,
-        data: &Sgl<'_>,
-        pos: u64,
-        spot: &Spot,
-        run: u64,
-    ) -> Result<usize> {
+    async fn write_fresh(&self, data: &Sgl<'_>, pos: u64, spot: &Spot, run: u64) -> Result<usize> {
         let geo = &self.geo;
         let size = geo.cluster_size();
         let start = pos & !(size - 1);

@@ -77,7 +77,9 @@ impl<S: Storage + 'static> Core<S> {
         let within = pos & (self.geo.cluster_size() - 1);
         let touched = self.geo.granules(within, within + len);
         Ok(match kind {
-            Ok(Kind::Plain { data, zero, .. }) if data & touched == 0 && !self.geo.raw_data_file => {
+            Ok(Kind::Plain { data, zero, .. })
+                if data & touched == 0 && !self.geo.raw_data_file =>
+            {
                 (zero & touched != 0 || self.backing_is_zero(pos, len).await?, len)
             }
             _ => (false, len),
@@ -110,7 +112,8 @@ impl<S: Storage + 'static> Core<S> {
                 return Ok(end);
             }
         }
-        if matches!(self.find(pos)?, Found::NoTable) && self.backing_is_zero(pos, end - pos).await? {
+        if matches!(self.find(pos)?, Found::NoTable) && self.backing_is_zero(pos, end - pos).await?
+        {
             return Ok(end);
         }
         if !geo.zero_flag && self.backing.is_some() && pos < self.backing_len {
@@ -135,7 +138,8 @@ impl<S: Storage + 'static> Core<S> {
         for cluster in clusters {
             let start = cluster << geo.cluster_bits;
             let (from, to) = (pos.max(start), end.min(start + size));
-            let index = spot.index + usize::try_from(cluster - (pos >> geo.cluster_bits)).unwrap_or(0);
+            let index =
+                spot.index + usize::try_from(cluster - (pos >> geo.cluster_bits)).unwrap_or(0);
             let spot = Spot { slice: slice.clone(), index, written: false };
             let touched = geo.granules(from - start, to - start);
             if !self.zero_cluster(&spot, from, touched, how).await? {
@@ -195,9 +199,7 @@ impl<S: Storage + 'static> Core<S> {
                     return Ok(false);
                 }
                 match self.check_owner(spot, pos, host).await? {
-                    Owner::Own => {
-                        (Entry::owned(geo, host, data & !touched, zero | touched), false)
-                    }
+                    Owner::Own => (Entry::owned(geo, host, data & !touched, zero | touched), false),
                     Owner::Shared if touched == all => (Entry::homeless(geo, touched), true),
                     Owner::Shared => return Ok(false),
                 }
