@@ -185,9 +185,14 @@ impl<S: Storage + 'static> Core<S> {
         for cluster in first..first + count {
             self.metadata.borrow_mut().remove(&cluster);
         }
-        if self.punch
-            && let Err(e) = self.storage.zero(start, count << bits, true).await
-        {
+        if !self.punch {
+            return;
+        }
+        let punched = async {
+            let len = self.storage.length().await?.saturating_sub(start).min(count << bits);
+            if len > 0 { self.storage.zero(start, len, true).await } else { Ok(()) }
+        };
+        if let Err(e) = punched.await {
             // It will be zeroed before it is used again.
             tracing::debug!(start, count, "the space of free clusters was not given back: {e}");
         }

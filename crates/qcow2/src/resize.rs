@@ -75,7 +75,7 @@ impl<S: Storage + 'static> Core<S> {
             let old = self.l1.borrow();
             (0..len).map(|index| old.get(index).to_be()).collect()
         };
-        let content = Sgl::zeroed(words.len() * 8);
+        let content = Sgl::zeroed(usize::try_from(count << bits).unwrap_or(0));
         content.write_at(0, words.as_bytes());
         self.storage.write(&content, offset).await?;
         self.barrier().await?;
