@@ -50,11 +50,15 @@ impl<S: Storage + 'static> Core<S> {
         let layout = self.lay_out(count).await?;
         let result = self.build(&layout).await;
         if let Err(e) = result {
+            if self.end.get() == layout.end() {
+                // Tables refer to the blocks, in memory at least: only the clusters are given back.
+                self.free(layout.first(), layout.count);
+                return Err(e);
+            }
             // The space may have been written to: it is not new any more. Its refcounts are 0 at
             // least in memory, so that a search finds it.
-            let blocks: Vec<_> = layout.blocks.clone();
             for cluster in layout.start..layout.end() {
-                if !blocks.contains(&self.block_of(cluster))
+                if !layout.blocks.contains(&self.block_of(cluster))
                     && let Some(slot) = self.refcount_slot(cluster).await?
                 {
                     self.set_refcount(&slot, 0);
