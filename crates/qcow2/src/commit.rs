@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::core::Core;
 use crate::error::Result;
 use crate::geometry::Entry;
+use crate::planted::Bug;
 use crate::slice::Slice;
 use crate::storage::Storage;
 
@@ -64,7 +65,9 @@ impl<S: Storage + 'static> Core<S> {
         let sectors = slice.dirty.replace(0);
         slice.writing.set(true);
         let mut writing = Writing { slice, sectors };
-        let (copy, offset) = slice.copy(sectors);
+        let last = if self.has(Bug::HalfTable) { 0x80 >> sectors.leading_zeros() } else { 0 };
+        let some = if sectors == last { sectors } else { sectors & !last };
+        let (copy, offset) = slice.copy(some);
         self.storage.write(&copy, offset).await?;
         writing.sectors = 0;
         slice.written.set(version);

@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::layout::entry::OFFSET_MASK;
 use crate::layout::header::Header;
+use crate::planted::Bug;
 use crate::reserve::Reserve;
 use crate::slice::{Cache, Slice, Table};
 use crate::storage::Storage;
@@ -84,6 +85,9 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) data_zeroed: Cell<u64>,
     /// Length of the file at opening, in bytes.
     pub(crate) opened_len: u64,
+    /// A bug to be found.
+    #[cfg(feature = "planted")]
+    pub(crate) planted: Option<crate::Bug>,
     /// Why nothing may be written any more.
     pub(crate) broken: RefCell<Option<String>>,
 }
@@ -176,7 +180,7 @@ impl<S: Storage + 'static> Core<S> {
             }
             let loading = Loading(&self.cache, offset);
             let slice = Rc::new(read_slice(&self.storage, offset, self.geo.slice_size()).await?);
-            self.cache.insert(&slice);
+            self.cache.insert(&slice, self.has(Bug::EvictedDirty));
             drop(loading);
             return Ok(slice);
         }

@@ -14,6 +14,7 @@ use crate::ErrorKind;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::layout::header::MAX_REFTABLE_BYTES;
+use crate::planted::Bug;
 use crate::refcounts::{self, BLOCK_MASK};
 use crate::storage::Storage;
 
@@ -151,7 +152,7 @@ impl<S: Storage + 'static> Core<S> {
             self.storage.write(&self.new_table(layout), layout.table_start() << bits).await?;
         }
         if layout.blocks.is_empty() {
-            if !self.lazy || there > 0 {
+            if (!self.lazy || there > 0) && !self.has(Bug::MappingBeforeRefcount) {
                 self.barrier().await?;
             }
             self.end.set(layout.end());

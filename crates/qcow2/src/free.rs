@@ -17,6 +17,7 @@ use std::rc::Rc;
 use crate::core::Core;
 use crate::error::Result;
 use crate::layout::entry::Compressed;
+use crate::planted::Bug;
 use crate::slice::Slice;
 use crate::storage::Storage;
 
@@ -135,7 +136,8 @@ impl<S: Storage + 'static> Core<S> {
         self.collect_freed();
         let pending = self.freed.pending.borrow();
         pending.front().is_some_and(|range| {
-            range.sync < self.syncs.done.get() && self.gate.has_passed(range.generation)
+            (range.sync < self.syncs.done.get() || self.has(Bug::ReuseBeforeUnmapping))
+                && (self.gate.has_passed(range.generation) || self.has(Bug::FreedUnderRead))
         })
     }
 

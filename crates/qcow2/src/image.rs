@@ -41,6 +41,9 @@ pub struct Options {
     pub cache_bytes: Option<u64>,
     /// Whether the space of what was discarded is given back.
     pub discard: bool,
+    /// A bug to be found.
+    #[cfg(feature = "planted")]
+    pub planted: Option<crate::Bug>,
 }
 
 /// See the module's text.

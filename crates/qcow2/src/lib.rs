@@ -23,6 +23,8 @@ mod geometry;
 pub mod image;
 pub mod layout;
 mod open;
+#[cfg_attr(not(feature = "planted"), allow(dead_code, unreachable_pub))]
+mod planted;
 mod read;
 mod refcounts;
 mod reserve;
@@ -38,6 +40,8 @@ mod zero;
 pub use error::{Error, ErrorKind};
 pub use image::{Image, Options, Parts};
 pub use layout::header::Header;
+#[cfg(feature = "planted")]
+pub use planted::Bug;
 pub use read::Mapping;
 pub use slice::CacheStatistics;
 pub use storage::{Extent, Storage};

@@ -83,6 +83,8 @@ pub(crate) async fn open<S: Storage + 'static>(
         in_use: Cell::new(false),
         state_offset,
         data_zeroed: Cell::new(0),
+        #[cfg(feature = "planted")]
+        planted: options.planted,
         broken: RefCell::default(),
         header,
     }))

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::geometry::{Entry, Kind};
 use crate::layout::entry::OFFSET_MASK;
 use crate::layout::header::MAX_L1_BYTES;
+use crate::planted::Bug;
 use crate::storage::Storage;
 use crate::zero::Zeroing;
 
@@ -49,6 +50,10 @@ impl<S: Storage + 'static> Core<S> {
             self.grow_l1(entries).await?;
         }
         let old = self.size.get();
+        if self.has(Bug::SizeBeforeZeroes) {
+            self.set(&self.head, field::SIZE, size);
+            self.flush().await?;
+        }
         // Whole clusters past the old end are unallocated, or left by somebody who was careless.
         let rest = old.next_multiple_of(self.geo.cluster_size());
         let end = rest.max(self.backing_len.min(size)).min(size.max(rest));

@@ -241,8 +241,8 @@ impl Cache {
         Some(slice.clone())
     }
 
-    /// Takes a slice in; others may have to go.
-    pub(crate) fn insert(&self, slice: &Rc<Slice>) {
+    /// Takes a slice in; others may have to go, even (`careless`) if they are dirty.
+    pub(crate) fn insert(&self, slice: &Rc<Slice>, careless: bool) {
         self.misses.set(self.misses.get() + 1);
         let (ring, hand) = &mut *self.ring.borrow_mut();
         let mut slices = self.slices.borrow_mut();
@@ -254,7 +254,7 @@ impl Cache {
             let Some(oldest) = ring.get(*hand) else { break };
             // The map and the ring.
             let idle = Rc::strong_count(oldest) == 2 && oldest.is_clean();
-            if idle && !oldest.recent.replace(false) {
+            if (idle || careless) && !oldest.recent.replace(false) {
                 slices.remove(&oldest.offset);
                 ring.swap_remove(*hand);
                 self.evicted.set(self.evicted.get() + 1);

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use crate::ErrorKind;
 use crate::core::Core;
 use crate::error::Result;
+use crate::planted::Bug;
 use crate::storage::Storage;
 use crate::wait::Event;
 
@@ -65,7 +66,9 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     async fn sync_all(&self) -> std::io::Result<()> {
-        if let Some(file) = &self.data_file {
+        if let Some(file) = &self.data_file
+            && !self.has(Bug::FlushSkipsDataFile)
+        {
             file.sync().await?;
         }
         self.storage.sync().await

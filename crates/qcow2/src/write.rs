@@ -15,6 +15,7 @@ use sgl::Sgl;
 use crate::core::{Core, Found, Spot};
 use crate::error::Result;
 use crate::geometry::{Entry, Kind};
+use crate::planted::Bug;
 use crate::storage::{Extent, Storage};
 use crate::tables::Owner;
 
@@ -58,7 +59,7 @@ impl<S: Storage + 'static> Core<S> {
     fn owned_run(&self, pos: u64, most: u64) -> Result<Option<(u64, u64)>> {
         let geo = &self.geo;
         let Found::Spot(spot) = self.find(pos)? else { return Ok(None) };
-        if !spot.written {
+        if !spot.written && !self.has(Bug::AcknowledgedEarly) {
             return Ok(None);
         }
         let mut run: Option<(u64, u64)> = None;
@@ -230,6 +231,9 @@ impl<S: Storage + 'static> Core<S> {
         self.write_data(data, host).await?;
         if !tail.is_empty() {
             self.write_data(&tail, host + data.len() as u64).await?;
+        }
+        if self.has(Bug::CopyWithoutBarrier) {
+            return Ok(());
         }
         self.barrier().await
     }

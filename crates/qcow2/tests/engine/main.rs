@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The engine against a model, through crashes. Many operations run side by side, are dropped at
+//! any await, meet errors; then the process dies or power is lost, the image is checked, opened
+//! again, compared with what the model allows, and used on.
+#![allow(missing_docs, clippy::cast_possible_truncation)]
+
+mod disk;
+mod image;
+mod model;
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use disk::{Disk, Random, Tasks, run};
+use image::Kind;
+use model::{BASE, Model, content};
+use qcow2::{ErrorKind, Image, Options, Parts};
+use sgl::Sgl;
+
+/// How hard it is.
+#[derive(Clone, Copy)]
+struct Stress {
+    steps: u64,
+    rounds: u64,
+    depth: u64,
+    faults: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(Range<u64>),
+    Read(Range<u64>),
+    Zero(Range<u64>),
+    /// With the sectors that are zero when it is done.
+    Discard(Range<u64>, Range<u64>),
+    Flush(Vec<usize>),
+    /// To so many sectors.
+    Resize(u64),
+}
+
+enum Done {
+    Read(Vec<u8>),
+    Other,
+}
+
+fn base_version(sector: u64, kind: &Kind) -> u64 {
+    let cluster = sector * 512 >> kind.cluster_bits;
+    if sector * 512 < kind.backing && cluster % 3 != 1 { BASE } else { 0 }
+}
+
+fn read_all(random: &Random, image: &Image<Disk>) -> Vec<u8> {
+    let mut bytes = vec![0; image.size() as usize];
+    run(random, image.read(&Sgl::from_slice(&mut bytes), 0)).unwrap();
+    bytes
+}
+
+struct World {
+    random: Random,
+    kind: Kind,
+    disk: Disk,
+    data_file: Option<Disk>,
+    backing: Option<Disk>,
+    model: Model,
+    version: u64,
+    #[cfg(feature = "planted")]
+    planted: Option<qcow2::Bug>,
+}
+
+impl World {
+    fn new(seed: u64, kind: Kind) -> Self {
+        let random = Random::new(seed);
+        let disk = Disk::new(image::make(&kind), &random);
+        let data_file = kind.data_file.then(|| Disk::new(Vec::new(), &random));
+        let backing = (kind.backing > 0).then(|| {
+            let sectors = 0..kind.backing / 512;
+            let bytes = sectors.flat_map(|at| content(at, base_version(at, &kind)));
+            Disk::new(bytes.collect(), &random)
+        });
+        let mut model = Model::new();
+        for at in 0..kind.size / 512 {
+            model.push(base_version(at, &kind));
+        }
+        World {
+            random,
+            kind,
+            disk,
+            data_file,
+            backing,
+            model,
+            version: 0,
+            #[cfg(feature = "planted")]
+            planted: None,
+        }
+    }
+
+    fn open(&self) -> Image<Disk> {
+        let parts = Parts {
+            storage: self.disk.clone(),
+            data_file: self.data_file.clone(),
+            backing: self.backing.clone(),
+        };
+        let options = Options {
+            discard: self.random.one_in(2),
+            cache_bytes: Some(if self.random.one_in(2) { 4096 } else { 1 << 20 }),
+            #[cfg(feature = "planted")]
+            planted: self.planted,
+            ..Options::default()
+        };
+        run(&self.random, Image::open(parts, &options)).unwrap()
+    }
+
+    /// One life of the image's process.
+    fn live(&mut self, stress: &Stress) {
+        let random = self.random.clone();
+        let image = Rc::new(self.open());
+        let mut ops: Vec<(u64, Op)> = Vec::new();
+        let mut tasks: Tasks<'_, Result<Done, qcow2::Error>> = Tasks::new(&random);
+        if stress.faults {
+            self.disk.set_faults(60);
+        }
+        let mut next = 0;
+        for _ in 0..stress.steps {
+            if (tasks.len() as u64) < stress.depth && random.one_in(3) {
+                if let Some(op) = self.choose(&ops) {
+                    self.start(next, &op, &image, &mut tasks);
+                    ops.push((next, op));
+                    next += 1;
+                }
+            }
+            if random.one_in(60)
+                && let Some(id) = tasks.drop_one()
+            {
+                ops.retain(|(other, _)| *other != id);
+            }
+            if let Some((id, result)) = tasks.step() {
+                self.finish(id, result, &mut ops);
+            }
+            if random.one_in(30) {
+                self.crash_aside();
+            }
+        }
+        self.end(image, tasks, ops);
+    }
+
+    /// What would be there if it crashed now.
+    fn crash_aside(&self) {
+        let power = !self.random.one_in(4);
+        let crash = |disk: &Disk| if power { disk.cut() } else { disk.killed() };
+        let disk = crash(&self.disk);
+        let content = disk.content();
+        image::check(&content).unwrap_or_else(|e| panic!("after a crash aside: {e}"));
+        let parts = Parts {
+            storage: disk,
+            data_file: self.data_file.as_ref().map(crash),
+            backing: self.backing.clone(),
+        };
+        let options = Options { read_only: true, ..Options::default() };
+        let image = run(&self.random, Image::open(parts, &options)).unwrap();
+        self.model.clone().judge_crash(&read_all(&self.random, &image), power);
+    }
+
+    fn end(
+        &mut self,
+        image: Rc<Image<Disk>>,
+        mut tasks: Tasks<'_, Result<Done, qcow2::Error>>,
+        mut ops: Vec<(u64, Op)>,
+    ) {
+        let random = self.random.clone();
+        let how = random.below(3);
+        if how == 0 {
+            self.disk.set_faults(0);
+            while tasks.len() > 0 {
+                if let Some((id, result)) = tasks.step() {
+                    self.finish(id, result, &mut ops);
+                }
+            }
+            let covered = self.model.flush_begins();
+            run(&random, image.close()).unwrap();
+            self.model.flushed(&covered);
+            drop(image);
+            let content = self.disk.content();
+            image::check(&content).unwrap_or_else(|e| panic!("after closing: {e}"));
+            // Of a life that was not the first there may be leaks.
+            self.disk = self.disk.killed();
+        } else {
+            let power = how == 1;
+            let crash = |disk: &Disk| if power { disk.cut() } else { disk.killed() };
+            self.disk = crash(&self.disk);
+            self.data_file = self.data_file.as_ref().map(crash);
+            drop(tasks);
+            drop(image);
+            let what = if power { "loss of power" } else { "a kill" };
+            image::check(&self.disk.content()).unwrap_or_else(|e| panic!("after {what}: {e}"));
+        }
+        let image = self.open();
+        let bytes = read_all(&random, &image);
+        self.model.judge_crash(&bytes, how == 1);
+    }
+
+    fn choose(&mut self, ops: &[(u64, Op)]) -> Option<Op> {
+        let random = &self.random;
+        let sectors = self.model.len();
+        if let [(_, Op::Resize(_))] = ops {
+            return None;
+        }
+        if ops.is_empty() && random.one_in(8) {
+            let new = (sectors + random.below(512)).saturating_sub(256).max(1);
+            if new < sectors {
+                self.model.begin(new..sectors, 0);
+            }
+            return Some(Op::Resize(new));
+        }
+        let first = random.below(sectors);
+        let most = 1 << random.below(9);
+        let range = first..(first + 1 + random.below(most)).min(sectors);
+        let op = match random.below(20) {
+            0..9 => Op::Write(range),
+            9..13 => Op::Read(range),
+            13..15 => Op::Zero(range),
+            15..18 => {
+                let granule = (1u64 << self.kind.cluster_bits) / 512;
+                let granule = if self.kind.extended { granule / 32 } else { granule };
+                let from = range.start.next_multiple_of(granule);
+                let to = if range.end == sectors { sectors } else { range.end / granule * granule };
+                if self.kind.version == 2 && self.kind.backing > 0 || from >= to {
+                    return None;
+                }
+                Op::Discard(range, from..to)
+            }
+            _ => return Some(Op::Flush(self.model.flush_begins())),
+        };
+        let (Op::Write(range) | Op::Read(range) | Op::Zero(range) | Op::Discard(range, _)) = &op
+        else {
+            return None;
+        };
+        let free = ops.iter().all(|(_, other)| match other {
+            Op::Write(other) | Op::Read(other) | Op::Zero(other) | Op::Discard(other, _) => {
+                other.end <= range.start || range.end <= other.start
+            }
+            Op::Flush(_) => true,
+            Op::Resize(_) => false,
+        });
+        free.then_some(op)
+    }
+
+    fn start(
+        &mut self,
+        id: u64,
+        op: &Op,
+        image: &Rc<Image<Disk>>,
+        tasks: &mut Tasks<'_, Result<Done, qcow2::Error>>,
+    ) {
+        let image = image.clone();
+        let bytes = |range: &Range<u64>| (range.start * 512, (range.end - range.start) * 512);
+        match op {
+            Op::Write(range) => {
+                self.version += 1;
+                self.model.begin(range.clone(), self.version);
+                let version = self.version;
+                let data = range.clone().flat_map(move |at| content(at, version));
+                let mut data: Vec<u8> = data.collect();
+                let (offset, _) = bytes(range);
+                tasks.push(id, async move {
+                    image.write(&Sgl::from_slice(&mut data), offset).await.map(|()| Done::Other)
+                });
+            }
+            Op::Read(range) => {
+                let (offset, len) = bytes(range);
+                tasks.push(id, async move {
+                    let mut data = vec![0; len as usize];
+                    image.read(&Sgl::from_slice(&mut data), offset).await?;
+                    Ok(Done::Read(data))
+                });
+            }
+            Op::Zero(range) => {
+                self.model.begin(range.clone(), 0);
+                let (offset, len) = bytes(range);
+                let unmap = self.random.one_in(2);
+                tasks.push(id, async move {
+                    image.write_zeroes(offset, len, unmap).await.map(|()| Done::Other)
+                });
+            }
+            Op::Discard(range, zeroed) => {
+                self.model.begin(zeroed.clone(), 0);
+                let (offset, len) = bytes(range);
+                tasks.push(id, async move {
+                    image.discard(offset, len).await.map(|()| Done::Other)
+                });
+            }
+            Op::Flush(_) => {
+                tasks.push(id, async move { image.flush().await.map(|()| Done::Other) });
+            }
+            Op::Resize(sectors) => {
+                let size = sectors * 512;
+                tasks.push(id, async move { image.resize(size).await.map(|()| Done::Other) });
+            }
+        }
+    }
+
+    fn finish(&mut self, id: u64, result: Result<Done, qcow2::Error>, ops: &mut Vec<(u64, Op)>) {
+        let at = ops.iter().position(|(other, _)| *other == id).unwrap();
+        let (_, op) = ops.swap_remove(at);
+        let done = match result {
+            Ok(done) => done,
+            Err(e) => {
+                assert!(matches!(e.kind, ErrorKind::Io(_)), "{e}");
+                return;
+            }
+        };
+        match (op, done) {
+            (Op::Write(range) | Op::Zero(range) | Op::Discard(_, range), _) => {
+                self.model.ack(range);
+            }
+            (Op::Read(range), Done::Read(bytes)) => self.model.judge_read(range.start, &bytes),
+            (Op::Flush(covered), _) => self.model.flushed(&covered),
+            (Op::Resize(new), _) => {
+                self.model.truncate(new);
+                while self.model.len() < new {
+                    self.model.push(0);
+                }
+            }
+            (Op::Read(_), Done::Other) => {}
+        }
+    }
+}
+
+fn explore(name: &str, kind: Kind, stress: Stress, seeds: u64) {
+    let first: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+    let count = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(seeds);
+    for seed in first..first + count {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed, kind);
+            for _ in 0..stress.rounds {
+                world.live(&stress);
+            }
+        });
+        if let Err(e) = result {
+            eprintln!("{name}: seed {seed}, {kind:?}");
+            std::panic::resume_unwind(e);
+        }
+    }
+}
+
+const STRESS: Stress = Stress { steps: 600, rounds: 4, depth: 8, faults: false };
+
+#[test]
+fn one_operation_after_the_other_survives_crashes() {
+    let stress = Stress { depth: 1, ..STRESS };
+    explore("alone", Kind::simple(12, 300 << 10), stress, 60);
+}
+
+#[test]
+fn small_clusters_survive_crashes() {
+    explore("512", Kind::simple(9, 80 << 10), STRESS, 40);
+}
+
+#[test]
+fn clusters_of_4_kib_survive_crashes() {
+    explore("4k", Kind::simple(12, 300 << 10), STRESS, 60);
+}
+
+#[test]
+fn clusters_of_64_kib_survive_crashes() {
+    explore("64k", Kind::simple(16, 1 << 20), STRESS, 10);
+}
+
+#[test]
+fn images_with_backing_files_survive_crashes() {
+    explore("shorter", Kind { backing: 100 << 10, ..Kind::simple(12, 300 << 10) }, STRESS, 40);
+    explore("longer", Kind { backing: 500 << 10, ..Kind::simple(12, 300 << 10) }, STRESS, 30);
+}
+
+#[test]
+fn images_of_version_2_survive_crashes() {
+    let kind = Kind { version: 2, ..Kind::simple(12, 300 << 10) };
+    explore("v2", kind, STRESS, 20);
+    explore("v2 backing", Kind { backing: 200 << 10, ..kind }, STRESS, 20);
+}
+
+#[test]
+fn subclusters_survive_crashes() {
+    let kind = Kind { extended: true, ..Kind::simple(14, 400 << 10) };
+    explore("extended", kind, STRESS, 30);
+    explore("extended backing", Kind { backing: 200 << 10, ..kind }, STRESS, 30);
+}
+
+#[test]
+fn refcounts_of_every_width_survive_crashes() {
+    for order in [0, 1, 2, 3, 5, 6] {
+        let kind = Kind { refcount_order: order, ..Kind::simple(9, 80 << 10) };
+        explore("refcounts", kind, STRESS, 6);
+    }
+}
+
+#[test]
+fn external_data_files_survive_crashes() {
+    let kind = Kind { data_file: true, ..Kind::simple(12, 300 << 10) };
+    explore("data file", kind, STRESS, 30);
+    explore("data file backing", Kind { backing: 200 << 10, ..kind }, STRESS, 20);
+}
+
+#[test]
+fn errors_of_the_storage_lose_nothing_that_was_acknowledged() {
+    let stress = Stress { faults: true, ..STRESS };
+    explore("faults", Kind::simple(12, 300 << 10), stress, 40);
+    explore("faults 512", Kind { refcount_order: 6, ..Kind::simple(9, 80 << 10) }, stress, 20);
+    explore("faults backing", Kind { backing: 500 << 10, ..Kind::simple(12, 300 << 10) }, stress, 20);
+}
+
+/// Each bug of `qcow2::Bug` is found by one of the kinds of images, within so many seeds.
+#[cfg(feature = "planted")]
+#[test]
+fn planted_bugs_are_found() {
+    let kinds = [
+        Kind::simple(12, 300 << 10),
+        Kind { backing: 500 << 10, ..Kind::simple(12, 300 << 10) },
+        Kind { data_file: true, ..Kind::simple(12, 300 << 10) },
+        Kind::simple(9, 80 << 10),
+    ];
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for bug in qcow2::Bug::ALL {
+        let found = (0..400).find(|seed| {
+            let kind = kinds[*seed as usize % kinds.len()];
+            std::panic::catch_unwind(|| {
+                let mut world = World::new(*seed, kind);
+                world.planted = Some(bug);
+                for _ in 0..STRESS.rounds {
+                    world.live(&STRESS);
+                }
+            })
+            .is_err()
+        });
+        match found {
+            Some(seed) => eprintln!("{bug:?}: found with seed {seed}"),
+            None => missed.push(bug),
+        }
+    }
+    std::panic::set_hook(hook);
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
