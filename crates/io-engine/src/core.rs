@@ -20,6 +20,8 @@ pub(crate) const NOBODY: u64 = u64::MAX;
 pub(crate) enum Driver {
     Uring(Uring),
     Pool(Poller),
+    #[cfg(feature = "sim")]
+    Sim(crate::sim::World),
 }
 
 pub(crate) struct Core {
@@ -42,6 +44,24 @@ pub(crate) fn current() -> Option<Rc<Core>> {
 
 pub(crate) fn current_or_error() -> io::Result<Rc<Core>> {
     current().ok_or_else(|| io::Error::other("no io-engine runs on this thread"))
+}
+
+/// The time by which what runs on this thread sleeps, in nanoseconds.
+pub(crate) fn now() -> u64 {
+    #[cfg(feature = "sim")]
+    if let Some(time) = CURRENT.with_borrow(|core| core.as_ref()?.simulated_time()) {
+        return time;
+    }
+    crate::meter::now()
+}
+
+/// As [`now`], cheaper and up to a tick behind.
+pub(crate) fn coarse() -> u64 {
+    #[cfg(feature = "sim")]
+    if let Some(time) = CURRENT.with_borrow(|core| core.as_ref()?.simulated_time()) {
+        return time;
+    }
+    crate::meter::coarse()
 }
 
 /// Makes an engine the thread's current one, for as long as it lives.
@@ -201,14 +221,31 @@ impl Core {
         }
     }
 
+    /// Time of the simulated world that drives this engine, in nanoseconds.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated_time(&self) -> Option<u64> {
+        match &self.driver {
+            Driver::Sim(world) => Some(world.now()),
+            _ => None,
+        }
+    }
+
     /// Ends a turn: hands over what has been collected, sleeps when there is nothing to poll, and
     /// takes in what has arrived.
     pub(crate) fn turn(&self) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if let Driver::Sim(world) = &self.driver {
+            world.turn(self)?;
+            self.wake_sleepers();
+            return Ok(());
+        }
         if self.notify.begin_sleep() {
             let timeout = self.timers.borrow().timeout();
             let slept = match &self.driver {
                 Driver::Uring(uring) => uring.wait(timeout),
                 Driver::Pool(poller) => poller.wait(self, timeout),
+                #[cfg(feature = "sim")]
+                Driver::Sim(_) => Ok(()),
             };
             self.notify.end_sleep();
             slept?;
@@ -216,9 +253,16 @@ impl Core {
             match &self.driver {
                 Driver::Uring(uring) => uring.submit()?,
                 Driver::Pool(poller) => poller.glance(self)?,
+                #[cfg(feature = "sim")]
+                Driver::Sim(_) => {}
             }
         }
         self.reap();
+        self.wake_sleepers();
+        Ok(())
+    }
+
+    fn wake_sleepers(&self) {
         loop {
             let waker = self.timers.borrow_mut().expired();
             match waker {
@@ -226,7 +270,6 @@ impl Core {
                 None => break,
             }
         }
-        Ok(())
     }
 
     /// Takes in what has arrived.
@@ -238,6 +281,8 @@ impl Core {
                 }
             }
             Driver::Pool(poller) => poller.reap(self),
+            #[cfg(feature = "sim")]
+            Driver::Sim(_) => {}
         }
     }
 }

@@ -22,6 +22,9 @@ pub enum Backend {
     IoUring,
     /// epoll, and threads that block.
     Pool,
+    /// A simulated world: [`Engine::simulated`].
+    #[cfg(feature = "sim")]
+    Sim,
 }
 
 /// Runs futures that do I/O, on the thread that made it.
@@ -42,6 +45,8 @@ impl Engine {
         let notify = Arc::new(Notify::new()?);
         let uring = match backend {
             Backend::Pool => None,
+            #[cfg(feature = "sim")]
+            Backend::Sim => return Err(io::Error::other("a simulated world has to be given")),
             Backend::IoUring => Some(Uring::new(&notify)?),
             Backend::Auto => match Uring::new(&notify) {
                 Ok(uring) => {
@@ -63,6 +68,46 @@ impl Engine {
             None => (Driver::Pool(Poller::new(&notify)?), Backend::Pool),
         };
         Ok(Engine { core: Rc::new(Core::new(driver, notify)), backend })
+    }
+
+    /// An engine whose kernel is a simulated world.
+    ///
+    /// # Errors
+    /// Lack of descriptors.
+    #[cfg(feature = "sim")]
+    pub fn simulated(world: &crate::sim::World) -> io::Result<Self> {
+        let notify = Arc::new(Notify::new()?);
+        let core = Rc::new(Core::new(Driver::Sim(world.clone()), notify));
+        Ok(Engine { core, backend: Backend::Sim })
+    }
+
+    /// Runs a future as [`Engine::block_on`] does, until the simulated world has done `step` steps;
+    /// `None`: that is reached, and the next call goes on from here.
+    ///
+    /// # Errors
+    /// When an engine runs on this thread already, or nothing in the world can go on.
+    #[cfg(feature = "sim")]
+    pub fn run_until<F: Future>(
+        &self,
+        step: u64,
+        mut future: std::pin::Pin<&mut F>,
+    ) -> io::Result<Option<F::Output>> {
+        let _current = Enter::new(&self.core)?;
+        let waker = Waker::from(self.core.notify.clone());
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            if let Driver::Sim(world) = &self.core.driver
+                && world.steps() >= step
+            {
+                return Ok(None);
+            }
+            if self.core.notify.take()
+                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
+            {
+                return Ok(Some(output));
+            }
+            self.core.turn()?;
+        }
     }
 
     /// The backend that is used: never [`Backend::Auto`].

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use sgl::Sgl;
 
 use crate::ofd;
-use crate::op::{Code, Op, is_unsupported, now};
+use crate::op::{Code, Descriptor, Op, is_unsupported, now};
 use crate::pace::Pace;
 
 /// How reads are tried on the spot.
@@ -42,7 +42,7 @@ const RAMFS_MAGIC: u64 = 0x8584_58f6;
 #[derive(Debug)]
 pub struct File {
     /// Shared with the operations that the kernel has.
-    fd: Arc<OwnedFd>,
+    fd: Arc<Descriptor>,
     reads: AtomicU8,
     pace: Pace,
     /// The errno of the first flush that failed; 0 while none has.
@@ -59,7 +59,16 @@ impl File {
             kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
         });
         let reads = AtomicU8::new(if in_memory { MEMORY } else { NOWAIT });
+        File::with(Descriptor::Os(fd), reads)
+    }
+
+    fn with(fd: Descriptor, reads: AtomicU8) -> Self {
         File { fd: Arc::new(fd), reads, pace: Pace::default(), flush_error: AtomicI32::new(0) }
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(fd: Descriptor) -> Self {
+        File::with(fd, AtomicU8::new(NOWAIT))
     }
 
     /// Reads into all of `data`; returns how many bytes there were, fewer only at the end of the
@@ -71,7 +80,7 @@ impl File {
             MEMORY => 0,
             _ => return read_on(fd, data, offset, 0).await,
         };
-        match now(fd.as_fd(), Code::Read(flags), data, offset) {
+        match now(fd, Code::Read(flags), data, offset) {
             Ok(n) if n == data.len() => Ok(n),
             Ok(0) => Ok(0),
             // A part was in the cache, or the end of the file is near.
@@ -96,10 +105,18 @@ impl File {
         if dsync {
             return self.write_durably(data, offset).await;
         }
+        #[cfg(feature = "sim")]
+        if fd.is_simulated() {
+            let done = match now(fd, Code::Write(0), data, offset) {
+                Err(e) if Errno::from_io_error(&e) == Some(Errno::AGAIN) => 0,
+                done => done?,
+            };
+            return write_on(fd, data, offset, done, 0).await;
+        }
         let Some(begun) = self.pace.begin() else {
             return write_on(fd, data, offset, 0, 0).await;
         };
-        let written = now(fd.as_fd(), Code::Write(0), data, offset);
+        let written = now(fd, Code::Write(0), data, offset);
         self.pace.end(begun);
         match written? {
             n if n == data.len() => Ok(()),
@@ -164,6 +181,10 @@ impl File {
     /// Those of lseek(2).
     #[allow(clippy::len_without_is_empty, reason = "nobody asks whether it is empty")]
     pub fn len(&self) -> io::Result<u64> {
+        #[cfg(feature = "sim")]
+        if self.fd.is_simulated() {
+            return crate::sim::len(&self.fd);
+        }
         Ok(rustix::fs::seek(&self.fd, SeekFrom::End(0))?)
     }
 
@@ -172,6 +193,10 @@ impl File {
     /// # Errors
     /// EINVAL for a block device; EFBIG beyond the file system's limit.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if self.fd.is_simulated() {
+            return crate::sim::set_len(&self.fd, len);
+        }
         Ok(rustix::fs::ftruncate(&self.fd, len)?)
     }
 
@@ -181,6 +206,10 @@ impl File {
     /// # Errors
     /// EINVAL from what knows no holes, as block devices.
     pub fn data_extent(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        #[cfg(feature = "sim")]
+        if self.fd.is_simulated() {
+            return crate::sim::data_extent(&self.fd, offset);
+        }
         let start = match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
@@ -205,6 +234,10 @@ impl Drop for File {
     /// it for some 5 s more: that long a worker of io_uring sleeps before it puts away what it held
     /// last (seen on 6.18), and whoever opens the image next would find it in use.
     fn drop(&mut self) {
+        #[cfg(feature = "sim")]
+        if self.fd.is_simulated() {
+            return;
+        }
         // Without locks it does nothing; an error leaves it to closing.
         let _ = ofd::unlock_all(self.fd.as_fd());
     }
@@ -230,7 +263,7 @@ fn keeps_data(e: &io::Error) -> bool {
 
 /// Reads, after the first `done` bytes, through the driver.
 async fn read_on(
-    fd: &Arc<OwnedFd>,
+    fd: &Arc<Descriptor>,
     data: &Sgl<'_>,
     offset: u64,
     mut done: usize,
@@ -253,7 +286,7 @@ async fn read_on(
 
 /// Writes, after the first `done` bytes, through the driver.
 async fn write_on(
-    fd: &Arc<OwnedFd>,
+    fd: &Arc<Descriptor>,
     data: &Sgl<'_>,
     offset: u64,
     mut done: usize,

@@ -38,6 +38,8 @@ mod poller;
 mod pool;
 mod readiness;
 mod signals;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod task_set;
 mod timer;
 mod unblock;

@@ -34,6 +34,12 @@ impl Notify {
         self.state.swap(IDLE, Ordering::AcqRel) == NOTIFIED
     }
 
+    /// Whether a wake came, which is left there.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_notified(&self) -> bool {
+        self.state.load(Ordering::Acquire) == NOTIFIED
+    }
+
     /// Whether the thread may sleep: no wake came.
     pub(crate) fn begin_sleep(&self) -> bool {
         self.state.compare_exchange(IDLE, SLEEPING, Ordering::AcqRel, Ordering::Acquire).is_ok()

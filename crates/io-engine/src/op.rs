@@ -10,7 +10,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +31,36 @@ const MAX_PIECES: usize = 1024;
 /// Most bytes of an operation whose memory is only borrowed, and so copied; what is longer becomes
 /// a short transfer.
 const MAX_COPIED: usize = 256 << 10;
+
+/// What an operation is on.
+#[derive(Debug)]
+pub(crate) enum Descriptor {
+    Os(OwnedFd),
+    /// A file of the simulated world of this number.
+    #[cfg(feature = "sim")]
+    Simulated {
+        world: u64,
+        node: u32,
+    },
+}
+
+impl Descriptor {
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_simulated(&self) -> bool {
+        matches!(self, Descriptor::Simulated { .. })
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Descriptor::Os(fd) => fd.as_fd(),
+            // The kernel knows nothing of it: EBADF.
+            #[cfg(feature = "sim")]
+            Descriptor::Simulated { .. } => rustix::fs::CWD,
+        }
+    }
+}
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy)]
@@ -95,14 +125,13 @@ impl Request {
 /// Reads or writes `data` at `offset` on this thread, as far as one system call goes. It blocks
 /// unless RWF_NOWAIT is among the flags.
 #[inline]
-pub(crate) fn now(
-    fd: BorrowedFd<'_>,
-    code: Code,
-    data: &Sgl<'_>,
-    offset: u64,
-) -> io::Result<usize> {
+pub(crate) fn now(fd: &Descriptor, code: Code, data: &Sgl<'_>, offset: u64) -> io::Result<usize> {
+    #[cfg(feature = "sim")]
+    if fd.is_simulated() {
+        return crate::sim::now(fd, code, data, offset);
+    }
     // SAFETY: the descriptor and the memory are borrowed for longer than the call.
-    outcome(unsafe { request(fd.as_raw_fd(), code, data, offset).perform() })
+    outcome(unsafe { request(fd.as_fd().as_raw_fd(), code, data, offset).perform() })
 }
 
 fn request(fd: RawFd, code: Code, data: &Sgl<'_>, offset: u64) -> Request {
@@ -113,7 +142,7 @@ fn request(fd: RawFd, code: Code, data: &Sgl<'_>, offset: u64) -> Request {
 
 /// What the kernel uses until an operation has ended. It is in a box, so that it stays where it is.
 struct Held {
-    fd: Arc<OwnedFd>,
+    fd: Arc<Descriptor>,
     data: Sgl<'static>,
 }
 
@@ -121,7 +150,7 @@ struct Held {
 /// crate's notes on memory.
 #[must_use = "futures do nothing unless awaited"]
 pub(crate) struct Op<'a> {
-    fd: &'a Arc<OwnedFd>,
+    fd: &'a Arc<Descriptor>,
     code: Code,
     data: Option<&'a Sgl<'a>>,
     offset: u64,
@@ -140,7 +169,7 @@ struct Started {
 impl<'a> Op<'a> {
     /// Reads or writes `data` at `offset`, as far as one system call goes.
     pub(crate) fn transfer(
-        fd: &'a Arc<OwnedFd>,
+        fd: &'a Arc<Descriptor>,
         code: Code,
         data: &'a Sgl<'a>,
         offset: u64,
@@ -149,7 +178,7 @@ impl<'a> Op<'a> {
     }
 
     /// An operation without data.
-    pub(crate) fn control(fd: &'a Arc<OwnedFd>, code: Code, offset: u64) -> Self {
+    pub(crate) fn control(fd: &'a Arc<Descriptor>, code: Code, offset: u64) -> Self {
         Op { fd, code, data: None, offset, started: None }
     }
 
@@ -170,7 +199,7 @@ impl<'a> Op<'a> {
         let core = core::current_or_error()?;
         let (data, copied) = self.memory();
         let held = Box::new(Held { fd: self.fd.clone(), data });
-        let request = request(held.fd.as_raw_fd(), self.code, &held.data, self.offset);
+        let request = request(held.fd.as_fd().as_raw_fd(), self.code, &held.data, self.offset);
         let slot = core.reserve(waker);
         match &core.driver {
             // SAFETY: `Started` has the box with descriptor and memory. It is dropped after the
@@ -184,6 +213,11 @@ impl<'a> Op<'a> {
             },
             // SAFETY: as above.
             Driver::Pool(poller) => unsafe { poller.start(core.lane(), request, slot) },
+            #[cfg(feature = "sim")]
+            Driver::Sim(world) => {
+                let data = held.data.share().unwrap_or(Sgl::empty());
+                world.start(&held.fd, self.code, data, self.offset, slot);
+            }
         }
         Ok(Started { core, slot, held, copied })
     }
@@ -221,6 +255,8 @@ impl Drop for Op<'_> {
             match &core.driver {
                 Driver::Uring(uring) => uring.cancel(&core, slot),
                 Driver::Pool(poller) => poller.cancel(&core, slot),
+                #[cfg(feature = "sim")]
+                Driver::Sim(world) => world.cancel(slot),
             }
         }
         core.release(slot);

@@ -51,6 +51,10 @@ impl<T: AsFd> Readiness<T> {
         match &self.core.0.driver {
             Driver::Uring(uring) => uring.watch(fd, self.slot)?,
             Driver::Pool(poller) => poller.watch(fd, self.slot)?,
+            #[cfg(feature = "sim")]
+            Driver::Sim(world) => {
+                world.watch(&self.core.0, |poller| poller.watch(fd, self.slot))?
+            }
         }
         self.core.0.with_watch(self.slot, None, |watch| watch.armed = true);
         Ok(())
@@ -88,6 +92,8 @@ impl<T: AsFd> Drop for Readiness<T> {
             match &core.driver {
                 Driver::Uring(uring) => uring.unwatch(core, self.slot),
                 Driver::Pool(poller) => poller.unwatch(self.io.as_fd()),
+                #[cfg(feature = "sim")]
+                Driver::Sim(world) => world.unwatch(|poller| poller.unwatch(self.io.as_fd())),
             }
         }
         core.release(self.slot);

@@ -14,7 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use sgl::Sgl;
 
 use super::*;
-use crate::op::{Code, Op};
+use crate::op::{Code, Descriptor, Op};
 
 /// Runs a test with each backend. Where io_uring does not work the test fails: it has to be
 /// tested somewhere.
@@ -38,7 +38,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// A read through the driver, never on the spot.
 async fn driven_read(fd: &impl AsFd, data: &Sgl<'_>, offset: u64) -> std::io::Result<usize> {
-    let fd = Arc::new(fd.as_fd().try_clone_to_owned().unwrap());
+    let fd = Arc::new(Descriptor::Os(fd.as_fd().try_clone_to_owned().unwrap()));
     Op::transfer(&fd, Code::Read(0), data, offset).await
 }
 

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::core::{self, Core};
-use crate::meter;
 
 /// Up to this, in nanoseconds, sleeping is exact; beyond, it may take a tick of the coarse clock
 /// longer, and the exact clock is not read at each turn.
@@ -26,19 +25,25 @@ impl Timers {
     /// How long the engine may sleep; `None`: for ever.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         let (&(at, _), _) = self.sleepers.first_key_value()?;
-        let mut left = at.saturating_sub(meter::coarse());
+        let mut left = at.saturating_sub(core::coarse());
         if left < EXACT {
-            left = at.saturating_sub(meter::now());
+            left = at.saturating_sub(core::now());
         }
         Some(Duration::from_nanos(left))
+    }
+
+    /// When the first sleeper's time comes.
+    #[cfg(feature = "sim")]
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.sleepers.first_key_value().map(|(&(at, _), _)| at)
     }
 
     /// Takes out one whose time has come.
     pub(crate) fn expired(&mut self) -> Option<Waker> {
         let first = self.sleepers.first_entry()?;
         let (at, _) = *first.key();
-        let coarse = meter::coarse();
-        let come = at <= coarse || (at < coarse + EXACT && at <= meter::now());
+        let coarse = core::coarse();
+        let come = at <= coarse || (at < coarse + EXACT && at <= core::now());
         come.then(|| first.remove())
     }
 }
@@ -55,7 +60,7 @@ pub struct Sleep {
 /// Waits for at least `time`; of more than 100 ms it may be some milliseconds longer.
 pub fn sleep(time: Duration) -> Sleep {
     let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    Sleep { at: meter::now().saturating_add(time), registered: None }
+    Sleep { at: core::now().saturating_add(time), registered: None }
 }
 
 /// Waits until `at`.
@@ -67,13 +72,13 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if meter::now() >= self.at {
+        if core::now() >= self.at {
             return Poll::Ready(());
         }
         if self.registered.is_none() {
             let Some(core) = core::current() else {
                 // Outside an engine nothing would ever wake us.
-                let left = self.at.saturating_sub(meter::now());
+                let left = self.at.saturating_sub(core::now());
                 std::thread::sleep(Duration::from_nanos(left));
                 return Poll::Ready(());
             };

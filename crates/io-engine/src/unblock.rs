@@ -17,6 +17,10 @@ struct Answer<T> {
 /// Outside of an engine it runs on the calling thread. A panic in `work` goes on here.
 pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let Some(core) = core::current() else { return work() };
+    #[cfg(feature = "sim")]
+    if core.simulated_time().is_some() {
+        return work();
+    }
     let answer = Arc::new(Mutex::new(Answer { value: None, waker: None }));
     let theirs = answer.clone();
     core.lane().call(Box::new(move || {
