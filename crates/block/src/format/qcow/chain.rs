@@ -11,12 +11,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2, stat};
-use rustix::io::Errno;
-
 use super::header::{self, Header};
-use super::{name, qcow1};
+use super::qcow1;
 use crate::Error;
+use crate::format::chain::resolve;
+use crate::format::name;
 use crate::protocol::file::{Identity, Place};
 
 /// How many files a chain may have.
@@ -111,7 +110,7 @@ impl<'a> Chain<'a> {
                 let text = format!("its backing file \"{}\" {why}", backing.name.escape_debug());
                 Error::invalid(text, OPERATION, &path)
             })?;
-            let below = resolve(&path, &name.path, self.allowed)?;
+            let below = resolve(&path, "backing file", &name.path, self.allowed)?;
             // As in QEMU, the format that the header tells is above that of the options.
             let format = backing.format.clone().or(name.format);
             self.next = Some(Next { place: below, format });
@@ -162,51 +161,4 @@ fn identify(
         Header::read(file, len, path).map(Kind::Qcow2)
     };
     kind.map_err(|kind| Error::new(kind, OPERATION, path))
-}
-
-/// The backing file whose path `image` names, if it is allowed.
-fn resolve(image: &Path, name: &str, allowed: Option<&[PathBuf]>) -> Result<Place, Error> {
-    let joined = image.parent().unwrap_or(Path::new("")).join(name);
-    let Some(allowed) = allowed else {
-        return Place::find(&joined);
-    };
-    if let Some(place) = beneath(allowed, &joined)? {
-        return Ok(place);
-    }
-    let dirs: Vec<_> = allowed.iter().map(|dir| dir.display().to_string()).collect();
-    let text = format!(
-        "its backing file \"{}\" is {}, which is in none of the directories that the configuration \
-         allows ({})",
-        name.escape_debug(),
-        joined.canonicalize().unwrap_or(joined).display(),
-        dirs.join(", ")
-    );
-    Err(Error::invalid(text, OPERATION, image))
-}
-
-/// What `path` names, if it is in one of these directories.
-///
-/// Names only say where to look: the file is opened beneath the descriptor of the directory, and the
-/// kernel refuses whatever leads out of it, even if a link is replaced meanwhile.
-fn beneath(dirs: &[PathBuf], path: &Path) -> Result<Option<Place>, Error> {
-    let path = path.canonicalize().map_err(|e| Error::new(e, "look up", path))?;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    for dir in dirs {
-        // A directory that does not exist allows nothing.
-        let Ok(dir) = open(dir, flags | OFlags::DIRECTORY, Mode::empty()) else { continue };
-        let same = |above: &Path| match (fstat(&dir), stat(above)) {
-            (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
-            _ => false,
-        };
-        let Some(above) = path.ancestors().skip(1).find(|above| same(above)) else { continue };
-        let Ok(below) = path.strip_prefix(above) else { continue };
-        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&dir, below, flags, Mode::empty(), how) {
-            Ok(fd) => return Place::new(fd, &path).map(Some),
-            // A link was replaced meanwhile and leads out of the directory.
-            Err(Errno::XDEV | Errno::LOOP | Errno::AGAIN) => {}
-            Err(e) => return Err(Error::new(e, "look up", path)),
-        }
-    }
-    Ok(None)
 }

@@ -18,7 +18,6 @@ mod extents;
 mod header;
 mod image;
 mod layered;
-mod name;
 mod qcow1;
 mod storage;
 

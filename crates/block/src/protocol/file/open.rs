@@ -135,6 +135,10 @@ impl Image {
         Image::new(File::new(fd), size, Identity::Memory, true)
     }
 
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
     pub(crate) fn is_block_device(&self) -> bool {
         matches!(self.identity, Identity::Device(_))
     }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The name of a backing file, as an image has it: a path, `file:` and a path, or `json:` and the
-//! options of a block device of QEMU. In: the text. Out: the path, and the format where the options
-//! tell it. Whatever is no file, or only a part of one, is refused.
+//! The name of a file, as an image has it: a path, `file:` and a path, or `json:` and the options of
+//! a block device of QEMU. In: the text. Out: the path, and the format where the options tell it.
+//! Whatever is no file, or only a part of one, is refused.
 use serde_json::{Map, Value};
 
 /// What a name says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Name {
+pub(crate) struct Name {
     /// Relative to the directory of the image.
-    pub(super) path: String,
-    pub(super) format: Option<String>,
+    pub(crate) path: String,
+    pub(crate) format: Option<String>,
 }
 
 /// Drivers whose data are the bytes of a file, and those of image formats. Others are judged like a
@@ -35,8 +35,8 @@ const HARMLESS: [&str; 13] = [
 /// Reads a name.
 ///
 /// # Errors
-/// Why it cannot be used; the text follows `its backing file "..."`.
-pub(super) fn parse(name: &str) -> Result<Name, String> {
+/// Why it cannot be used; the text follows the name.
+pub(crate) fn parse(name: &str) -> Result<Name, String> {
     if let Some(text) = name.strip_prefix("json:") {
         let options = serde_json::from_str(text)
             .map_err(|e| format!("has options that are not a JSON object ({e})"))?;

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An image and the files that it consists of: its own, those that belong to it (an external data
+//! file, extents), and the image below it, which has such files itself. Names in an image are
+//! resolved, checked and opened here, whatever the formats are.
+//!
+//! A name comes out of an image, so whoever made the image chose it. Where the configuration names
+//! directories, the file must be in one of them. Each file is opened once, and locked as
+//! [`Locking`] says: those that belong to an image as that image, images below for reading.
+//!
+//! The format of a backing file that the image does not name (images made before QEMU 6.1) is
+//! probed, as QEMU does. That is dangerous when the backing file is raw and a guest could write to
+//! it: the guest may have written a qcow2 header there. `qemu-img rebase -u -F raw -b BACKING IMAGE`
+//! names the format once and for all.
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open as open_fd, openat2, stat};
+use rustix::io::Errno;
+
+use super::{FORMATS, name, probe};
+use crate::protocol::file::{Held, Image, Medium, Place, open_image};
+use crate::{AnyStore, Error, Locking, Lower, OpenOptions};
+
+/// How many images a chain may have.
+const MAX_DEPTH: usize = 64;
+/// How many files all of its images may have together: a VMDK can consist of many.
+const MAX_FILES: usize = 1100;
+const OPERATION: &str = "open";
+
+/// A format of images.
+#[derive(Debug)]
+pub(crate) struct Format {
+    /// QEMU's name for it.
+    pub(crate) name: &'static str,
+    /// Whether its images can be written.
+    pub(crate) writable: bool,
+    /// Opens an image.
+    pub(crate) open: for<'a> fn(Lower, Site<'a>) -> Opening<'a, AnyStore>,
+}
+
+/// Something that is being opened. It is boxed: that happens once for each image.
+pub(crate) type Opening<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + 'a>>;
+
+/// What an image is opened with: its surroundings, and the way to the files that it names.
+#[derive(Debug)]
+pub(crate) struct Site<'a> {
+    files: &'a Files<'a>,
+    path: PathBuf,
+    /// How many images are above it.
+    depth: usize,
+    read_only: bool,
+    locked: bool,
+}
+
+/// All files of a chain that are open.
+#[derive(Debug)]
+struct Files<'a> {
+    options: &'a OpenOptions,
+    /// They are only looked at: without locks.
+    look: bool,
+    images: RefCell<Vec<Image>>,
+}
+
+/// Opens the image in a file, whose format is one of `formats`, in the engine of this thread.
+pub(crate) async fn open(
+    path: &Path,
+    formats: &[&str],
+    options: &OpenOptions,
+) -> Result<AnyStore, Error> {
+    open_top(path, formats, options, false).await
+}
+
+/// Whether the image in a file could be opened. Takes no lock, writes nothing. Blocks.
+pub(crate) fn check(path: &Path, formats: &[&str]) -> Result<(), Error> {
+    let failed = |e| Error::new(e, OPERATION, path);
+    // Of its own, as the caller's thread may have one.
+    let look = || {
+        let engine = io_engine::Engine::new(io_engine::Backend::Pool).map_err(failed)?;
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let opened =
+            engine.block_on(async { open_top(path, formats, &options, true).await.map(drop) });
+        opened.map_err(failed)?
+    };
+    let looked = std::thread::scope(|scope| scope.spawn(look).join());
+    looked.unwrap_or_else(|_| Err(Error::invalid("the check itself failed", OPERATION, path)))
+}
+
+async fn open_top(
+    path: &Path,
+    formats: &[&str],
+    options: &OpenOptions,
+    look: bool,
+) -> Result<AnyStore, Error> {
+    let place = Place::find(path)?;
+    let name = match formats {
+        [name] => *name,
+        _ => look_at(&place)?,
+    };
+    let format = FORMATS.iter().find(|format| format.name == name && formats.contains(&name));
+    let Some(format) = format else {
+        let text = format!("it is not a {} image, as its first bytes say", formats.join(" or "));
+        return Err(Error::invalid(text, OPERATION, path));
+    };
+    if !format.writable && !options.read_only {
+        tracing::warn!("{}: format {name}: it can only be read", path.display());
+    }
+    let files = Files { options, look, images: RefCell::default() };
+    let locked = options.locking != Locking::None;
+    files.open_image(&place, format, 0, options.read_only, locked).await
+}
+
+/// The format of an image by its first bytes. Blocks.
+fn look_at(place: &Place) -> Result<&'static str, Error> {
+    let failed = |e: io::Error| Error::new(e, OPERATION, place.path());
+    let (file, _) = place.open_to_look()?;
+    let mut head = [0; probe::PROBED];
+    let mut there = 0;
+    while let Some(rest) = head.get_mut(there..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, there as u64) {
+            Ok(0) => break,
+            Ok(n) => there += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    Ok(probe::probe(head.get(..there).unwrap_or_default()))
+}
+
+impl Files<'_> {
+    /// Opens and locks a file.
+    async fn open(&self, place: &Place, read_only: bool, locked: bool) -> Result<Lower, Error> {
+        let path = place.path();
+        {
+            let images = self.images.borrow();
+            if images.iter().any(|image| image.identity() == place.identity()) {
+                let text = "its chain of files comes back to it";
+                return Err(Error::invalid(text, OPERATION, path));
+            }
+            if images.len() == MAX_FILES {
+                let text = format!("it belongs to a chain of more than {MAX_FILES} files");
+                return Err(Error::invalid(text, OPERATION, path));
+            }
+        }
+        let predecessor = self.options.predecessor.as_ref();
+        let locked = locked && !self.look;
+        let image = open_image(place, read_only, locked, predecessor).await?;
+        self.images.borrow_mut().push(image.clone());
+        let medium = Medium::new(image, read_only);
+        Ok(Lower::file(medium.map_err(|e| Error::new(e, "find its properties", path))?))
+    }
+
+    /// Opens the image in a file.
+    fn open_image<'s>(
+        &'s self,
+        place: &'s Place,
+        format: &'s Format,
+        depth: usize,
+        read_only: bool,
+        locked: bool,
+    ) -> Opening<'s, AnyStore> {
+        Box::pin(async move {
+            let read_only = read_only || !format.writable;
+            let lower = self.open(place, read_only, locked).await?;
+            let path = place.path().to_owned();
+            let site = Site { files: self, path, depth, read_only, locked };
+            (format.open)(lower, site).await
+        })
+    }
+}
+
+impl Site<'_> {
+    /// Where the image is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is not to be written.
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// How it is to be opened; `None` for an image below another.
+    pub(crate) fn options(&self) -> Option<&OpenOptions> {
+        (self.depth == 0).then_some(self.files.options)
+    }
+
+    /// All files that are open up to now, for a successor of the whole chain.
+    pub(crate) fn held(&self) -> Held {
+        Held::new(self.files.images.borrow().clone())
+    }
+
+    /// Opens a raw file that belongs to the image; `what` it is to the image is for messages.
+    pub(crate) async fn part(&self, what: &str, name: &str) -> Result<Lower, Error> {
+        let (place, format) = self.find(what, name)?;
+        if let Some(format) = format.filter(|format| !is_raw(format)) {
+            let text = format!(
+                "its {what} \"{}\" has the format {}; it has to be raw",
+                name.escape_debug(),
+                format.escape_debug()
+            );
+            return Err(Error::invalid(text, OPERATION, &self.path));
+        }
+        self.files.open(&place, self.read_only, self.locked).await
+    }
+
+    /// Opens the image below; it is probed if `format` is not known. It is never written.
+    pub(crate) async fn backing(&self, name: &str, format: Option<&str>) -> Result<Lower, Error> {
+        if self.depth + 1 == MAX_DEPTH {
+            let text = format!("its chain of backing files is longer than {MAX_DEPTH}");
+            return Err(Error::invalid(text, OPERATION, &self.path));
+        }
+        let (place, named) = self.find("backing file", name)?;
+        let locked = self.files.options.locking == Locking::All;
+        // As in QEMU, the format that the image tells is above that of the options.
+        let format = match format.or(named.as_deref()) {
+            Some(format) if is_raw(format) => "raw",
+            Some(format) => format,
+            None => look_at(&place)?,
+        };
+        if format == "raw" {
+            return self.files.open(&place, true, locked).await;
+        }
+        let Some(format) = FORMATS.iter().find(|known| known.name == format) else {
+            return Err(unknown(format, place.path()));
+        };
+        let below = self.files.open_image(&place, format, self.depth + 1, true, locked).await?;
+        Ok(Lower::store(below))
+    }
+
+    /// Where a file is that the image names, and its format, if the name tells it.
+    fn find(&self, what: &str, name: &str) -> Result<(Place, Option<String>), Error> {
+        let parsed = name::parse(name).map_err(|why| {
+            let text = format!("its {what} \"{}\" {why}", name.escape_debug());
+            Error::invalid(text, OPERATION, &self.path)
+        })?;
+        let allowed = self.files.options.allowed_backing_dirs.as_deref();
+        let place = resolve(&self.path, what, &parsed.path, allowed)?;
+        Ok((place, parsed.format))
+    }
+}
+
+/// Whether a format that QEMU names so is the bytes of a file.
+fn is_raw(format: &str) -> bool {
+    matches!(format, "raw" | "file" | "host_device")
+}
+
+/// The error of a format that cannot be served.
+fn unknown(format: &str, path: &Path) -> Error {
+    let known: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
+    let text = format!(
+        "images of format {} cannot be served; raw, {} can: qemu-img convert -O qcow2 makes one",
+        format.escape_debug(),
+        known.join(", ")
+    );
+    Error::invalid(text, OPERATION, path)
+}
+
+/// The file whose path `image` names, if it is allowed; `what` it is to the image is for messages.
+pub(crate) fn resolve(
+    image: &Path,
+    what: &str,
+    name: &str,
+    allowed: Option<&[PathBuf]>,
+) -> Result<Place, Error> {
+    let joined = image.parent().unwrap_or(Path::new("")).join(name);
+    let Some(allowed) = allowed else {
+        return Place::find(&joined);
+    };
+    if let Some(place) = beneath(allowed, &joined)? {
+        return Ok(place);
+    }
+    let dirs: Vec<_> = allowed.iter().map(|dir| dir.display().to_string()).collect();
+    let text = format!(
+        "its {what} \"{}\" is {}, which is in none of the directories that the configuration \
+         allows ({})",
+        name.escape_debug(),
+        joined.canonicalize().unwrap_or(joined).display(),
+        dirs.join(", ")
+    );
+    Err(Error::invalid(text, OPERATION, image))
+}
+
+/// What `path` names, if it is in one of these directories.
+///
+/// Names only say where to look: the file is opened beneath the descriptor of the directory, and the
+/// kernel refuses whatever leads out of it, even if a link is replaced meanwhile.
+fn beneath(dirs: &[PathBuf], path: &Path) -> Result<Option<Place>, Error> {
+    let path = path.canonicalize().map_err(|e| Error::new(e, "look up", path))?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    for dir in dirs {
+        // A directory that does not exist allows nothing.
+        let Ok(dir) = open_fd(dir, flags | OFlags::DIRECTORY, Mode::empty()) else { continue };
+        let same = |above: &Path| match (fstat(&dir), stat(above)) {
+            (Ok(a), Ok(b)) => (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino),
+            _ => false,
+        };
+        let Some(above) = path.ancestors().skip(1).find(|above| same(above)) else { continue };
+        let Ok(below) = path.strip_prefix(above) else { continue };
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&dir, below, flags, Mode::empty(), how) {
+            Ok(fd) => return Place::new(fd, &path).map(Some),
+            // A link was replaced meanwhile and leads out of the directory.
+            Err(Errno::XDEV | Errno::LOOP | Errno::AGAIN) => {}
+            Err(e) => return Err(Error::new(e, "look up", path)),
+        }
+    }
+    Ok(None)
+}
