@@ -3,12 +3,11 @@
 //!
 //! To add a store: write its module, implement [`Store`], and add a row to [`SUBTYPES`], in which it
 //! is an [`AnyStore::Boxed`].
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 
 use sgl::Sgl;
 
+use crate::format::chain::{self, Opening};
 use crate::format::qcow;
 use crate::protocol::{file, null, ram};
 
@@ -59,11 +58,8 @@ pub struct Subtype {
     /// What follows the name, in words: the property `ConfigDesc` on D-Bus.
     pub config_desc: &'static str,
     check: fn(&Config<'_>) -> Result<(), Error>,
-    open: for<'a> fn(&'a Config<'a>, &'a OpenOptions) -> Opening<'a>,
+    open: for<'a> fn(&'a Config<'a>, &'a OpenOptions) -> Opening<'a, AnyStore>,
 }
-
-/// Opening a store. It is boxed: that happens once a device.
-type Opening<'a> = Pin<Box<dyn Future<Output = Result<AnyStore, Error>> + 'a>>;
 
 /// All subtypes, by name.
 pub static SUBTYPES: &[Subtype] = &[
@@ -86,9 +82,9 @@ pub static SUBTYPES: &[Subtype] = &[
     Subtype {
         name: "qcow",
         config_desc: "/path/to/image: a qcow2 image (version 1 images can be read)",
-        check: qcow::check,
+        check: |config| chain::check(config.path()?, qcow::NAMES),
         open: |config, options| {
-            Box::pin(async { Ok(AnyStore::Qcow(qcow::open(config, options).await?)) })
+            Box::pin(async { chain::open(config.path()?, qcow::NAMES, options).await })
         },
     },
     Subtype {

@@ -157,12 +157,6 @@ impl<S: Storage + 'static> Core<S> {
         if self.read_only || self.broken.borrow().is_some() {
             return Ok(());
         }
-        let result = self.settle().await;
-        *self.broken.borrow_mut() = Some("it is closed".into());
-        result
-    }
-
-    async fn settle(&self) -> Result<()> {
         self.flush().await?;
         if !self.in_use.get() {
             return Ok(());

@@ -83,6 +83,11 @@ impl<S: Storage + 'static> Image<S> {
         &self.core.header
     }
 
+    /// What is below it.
+    pub fn backing(&self) -> Option<&S> {
+        self.core.backing.as_ref()
+    }
+
     /// Whether it was opened to be read only.
     pub fn is_read_only(&self) -> bool {
         self.core.read_only
@@ -211,8 +216,8 @@ impl<S: Storage + 'static> Image<S> {
     }
 
     /// Brings all to stable storage, gives back what is kept for later writes, and marks the image
-    /// as closed. It cannot be written to any more. An image that is dropped without this is as
-    /// after the death of its process.
+    /// as closed. A later write opens it again: nobody else may have written to it meanwhile. An
+    /// image that is dropped without this is as after the death of its process.
     ///
     /// # Errors
     /// Of the storages; the image is then as after the death of its process.

@@ -243,6 +243,25 @@ impl Site<'_> {
     }
 }
 
+/// How many bytes the disk has, whose image has `size` bytes.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if more are wanted.
+pub(crate) fn capacity(size: u64, site: &Site<'_>) -> Result<u64, Error> {
+    match site.options().and_then(|options| options.size) {
+        None => Ok(size),
+        Some(wanted) if wanted <= size => Ok(wanted),
+        Some(wanted) => {
+            let text = format!(
+                "it has {size} bytes, which is less than the {wanted} bytes of the device; enlarge \
+                 it (`qemu-img resize {} {wanted}`) or make the device smaller",
+                site.path.display()
+            );
+            Err(Error::invalid(text, OPERATION, &site.path))
+        }
+    }
+}
+
 /// Whether a format that QEMU names so is the bytes of a file.
 fn is_raw(format: &str) -> bool {
     matches!(format, "raw" | "file" | "host_device")

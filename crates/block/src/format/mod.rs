@@ -8,4 +8,4 @@ pub(crate) mod qcow;
 use chain::Format;
 
 /// All formats but raw, which is no layer.
-pub(crate) static FORMATS: &[Format] = &[];
+pub(crate) static FORMATS: &[Format] = &[qcow::QCOW2, qcow::qcow1::QCOW];

@@ -1,29 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-//! qcow version 1 images, for reading. Nobody makes them any more; `imago` does not know them.
+//! qcow version 1 images, for reading. Nobody makes them any more.
 //!
 //! The format: a header; an L1 table of offsets of L2 tables; L2 tables of offsets of clusters, in
 //! which bit 63 marks a compressed cluster (raw deflate).
-use std::fs::File;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use qcow2::Storage as _;
 use sgl::Sgl;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::header::Backing;
-use super::layered::Source;
-use super::storage::Storage;
-use crate::ErrorKind;
+use crate::format::chain::{Format, Opening, Site, capacity};
+use crate::lower::from_io;
+use crate::{AnyStore, BoxedStore, Error, ErrorKind, Facts, Held, Lower, Provisioning, Store};
 
+/// Version 1.
+pub(crate) const QCOW: Format = Format { name: "qcow", writable: false, open };
 /// Entries of an L1 table: 32 MiB of them.
 const MAX_L1_ENTRIES: u64 = 4 << 20;
 const COMPRESSED: u64 = 1 << 63;
+/// "QFI\xfb".
+const MAGIC: u32 = 0x5146_49fb;
 
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -43,11 +45,12 @@ struct Raw {
 
 /// What is needed of a header.
 #[derive(Clone, Debug)]
-pub(super) struct Header {
+struct Header {
     /// Virtual size in bytes.
-    pub(super) size: u64,
-    pub(super) cluster_bits: u32,
-    pub(super) backing: Option<Backing>,
+    size: u64,
+    cluster_bits: u32,
+    /// The name of the backing file.
+    backing: Option<String>,
     l2_bits: u32,
     l1_offset: u64,
 }
@@ -58,42 +61,44 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::Invalid`] for whatever may not be opened, [`ErrorKind::Io`] when the file
     /// cannot be read.
-    pub(super) fn read(file: &File, path: &Path) -> Result<Self, ErrorKind> {
-        let invalid =
-            |what: &str| Err(ErrorKind::Invalid(format!("{what}; {} is damaged", path.display())));
+    async fn read(storage: &Lower) -> Result<Self, ErrorKind> {
+        let invalid = |what: String| {
+            Err(ErrorKind::Invalid(format!("{what}: it is damaged, and there is no repair")))
+        };
         let mut bytes = [0; size_of::<Raw>()];
-        match file.read_exact_at(&mut bytes, 0) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                return invalid("its header is too short");
-            }
-            result => result?,
-        }
-        let Ok(raw) = Raw::ref_from_bytes(&bytes) else {
-            return invalid("its header is too short");
+        storage.read(&Sgl::from_slice(&mut bytes), 0).await?;
+        let raw = match Raw::ref_from_bytes(&bytes) {
+            Ok(raw) if raw.magic.get() == MAGIC && raw.version.get() == 1 => raw,
+            _ => return Err(ErrorKind::Invalid("it is not a qcow image of version 1".into())),
         };
         if raw.crypt_method.get() != 0 {
             return Err(ErrorKind::Invalid("it is encrypted, which is not supported".into()));
         }
         let (cluster_bits, l2_bits) = (u32::from(raw.cluster_bits), u32::from(raw.l2_bits));
         if !(9..=16).contains(&cluster_bits) || !(6..=13).contains(&l2_bits) {
-            return invalid("its sizes of clusters or tables are wrong");
+            return invalid(format!(
+                "its cluster_bits are {cluster_bits}, its l2_bits {l2_bits}; they can be 9 to 16, \
+                 and 6 to 13"
+            ));
         }
         let size = raw.size.get();
         if size >> (cluster_bits + l2_bits) >= MAX_L1_ENTRIES {
-            return invalid("its size is too large");
+            return invalid(format!("its size of {size} bytes is too large"));
         }
         let (at, len) = (raw.backing_offset.get(), raw.backing_len.get());
         let backing = if at == 0 {
             None
         } else {
-            let mut name = vec![0; len.min(1024) as usize];
-            let read = file.read_exact_at(&mut name, at);
-            let name = String::from_utf8(name).ok().filter(|name| !name.contains('\0'));
-            match (read, name) {
-                (Ok(()), Some(name)) if (1..=1023).contains(&len) => {
-                    Some(Backing { name, format: None })
-                }
-                _ => return invalid("the name of its backing file is wrong"),
+            if !(1..=1023).contains(&len) {
+                return invalid(format!(
+                    "its backing file's name has {len} bytes, 1 to 1023 can be"
+                ));
+            }
+            let mut name = vec![0; len as usize];
+            storage.read(&Sgl::from_slice(&mut name), at).await?;
+            match String::from_utf8(name).ok().filter(|name| !name.contains('\0')) {
+                Some(name) => Some(name),
+                None => return invalid("its backing file's name is not valid text".into()),
             }
         };
         Ok(Header { size, cluster_bits, backing, l2_bits, l1_offset: raw.l1_offset.get() })
@@ -104,14 +109,39 @@ impl Header {
     }
 }
 
+fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
+    Box::pin(async move {
+        let header = Header::read(&storage).await;
+        let header = header.map_err(|kind| Error::new(kind, "open", site.path()))?;
+        let backing = match &header.backing {
+            Some(name) => Some(site.backing(name, None).await?),
+            None => None,
+        };
+        let size = capacity(header.size, &site)?;
+        Ok(AnyStore::Boxed(BoxedStore::new(Qcow1 {
+            path: site.path().to_owned(),
+            size: Cell::new(size),
+            held: site.held(),
+            storage,
+            header,
+            backing,
+            l2: RefCell::default(),
+        })))
+    })
+}
+
 /// An open image.
 #[derive(Debug)]
-pub(super) struct Qcow1 {
-    storage: Storage,
+struct Qcow1 {
+    path: PathBuf,
+    /// Capacity of the disk in bytes, at most that of the image.
+    size: Cell<u64>,
+    held: Held,
+    storage: Lower,
     header: Header,
-    backing: Source,
+    backing: Option<Lower>,
     /// The offset of the L2 table last used, and the table.
-    l2: Mutex<(u64, Vec<u8>)>,
+    l2: RefCell<(u64, Vec<u8>)>,
 }
 
 /// Where a cluster is.
@@ -125,22 +155,8 @@ enum Cluster {
 }
 
 impl Qcow1 {
-    pub(super) fn new(storage: Storage, header: Header, backing: Source) -> Self {
-        Qcow1 { storage, header, backing, l2: Mutex::default() }
-    }
-
-    /// Virtual size in bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.header.size
-    }
-
-    /// In bytes; at most 64 KiB.
-    pub(super) fn cluster_size(&self) -> u32 {
-        1 << self.header.cluster_bits
-    }
-
     /// Fills all of `data`; what lies past the end of the image is zero.
-    pub(super) async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+    async fn fill(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
         let cluster_size = self.header.cluster_size();
         let mut done = 0;
         while done < data.len() {
@@ -153,10 +169,11 @@ impl Qcow1 {
             let most = (cluster_size - start).min(self.header.size - at);
             let n = usize::try_from(most).unwrap_or(usize::MAX).min(data.len() - done);
             let part = data.slice(done..done + n);
-            match self.cluster(at).await? {
-                Cluster::Unallocated => self.backing.read(&part, at).await?,
-                Cluster::Plain(host) => self.storage.read(&part, host + start).await?,
-                Cluster::Compressed(host, len) => {
+            match (self.cluster(at).await?, &self.backing) {
+                (Cluster::Unallocated, Some(backing)) => backing.read(&part, at).await?,
+                (Cluster::Unallocated, None) => part.fill(0..n, 0),
+                (Cluster::Plain(host), _) => self.storage.read(&part, host + start).await?,
+                (Cluster::Compressed(host, len), _) => {
                     let cluster = self.inflate(host, len).await?;
                     let from = usize::try_from(start).map_err(io::Error::other)?;
                     part.write_at(0, cluster.get(from..).unwrap_or_default());
@@ -168,13 +185,26 @@ impl Qcow1 {
     }
 
     /// Whether there is data at `offset`, and for how many bytes that holds (inside one cluster).
-    pub(super) async fn is_mapped(&self, offset: u64) -> io::Result<(bool, u64)> {
+    async fn find(&self, offset: u64) -> io::Result<(Provisioning, u64)> {
         let cluster_size = self.header.cluster_size();
         let n = cluster_size - offset % cluster_size;
-        Ok(match self.cluster(offset).await? {
-            Cluster::Unallocated => (self.backing.is_some(), n),
-            Cluster::Plain(_) | Cluster::Compressed(..) => (true, n),
+        Ok(match (self.cluster(offset).await?, &self.backing) {
+            (Cluster::Unallocated, None) => (Provisioning::Deallocated, n),
+            (Cluster::Unallocated, Some(backing)) => match backing.map(offset, n).await? {
+                (qcow2::Extent::Zero, n) => (Provisioning::Deallocated, n),
+                (qcow2::Extent::Data, n) => (Provisioning::Mapped, n),
+            },
+            (Cluster::Plain(_) | Cluster::Compressed(..), _) => (Provisioning::Mapped, n),
         })
+    }
+
+    /// An error of this image, or of what is below it.
+    fn error(&self, error: io::Error, operation: String) -> Error {
+        from_io(error).unwrap_or_else(|e| Error::new(e, operation, &self.path))
+    }
+
+    fn read_only<T>(&self, operation: &str) -> Result<T, Error> {
+        Err(Error::new(ErrorKind::ReadOnly, operation, &self.path))
     }
 
     async fn cluster(&self, offset: u64) -> io::Result<Cluster> {
@@ -190,15 +220,14 @@ impl Qcow1 {
         if l2_offset >> 62 != 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an L1 entry is wrong"));
         }
-        let cached = || self.l2.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cached().0 == l2_offset;
+        let known = self.l2.borrow().0 == l2_offset;
         if !known {
             let mut table = vec![0; 8 << header.l2_bits];
             self.storage.read(&Sgl::from_slice(&mut table), l2_offset).await?;
-            *cached() = (l2_offset, table);
+            self.l2.replace((l2_offset, table));
         }
         let l2_index = (offset >> header.cluster_bits) & ((1 << header.l2_bits) - 1);
-        let l2 = cached();
+        let l2 = self.l2.borrow();
         let entry = usize::try_from(l2_index).ok().and_then(|i| l2.1.as_chunks::<8>().0.get(i));
         let entry = u64::from_be_bytes(entry.copied().unwrap_or_default());
         Ok(if entry == 0 {
@@ -226,5 +255,62 @@ impl Qcow1 {
                 format!("the compressed cluster at {offset} is damaged"),
             )),
         }
+    }
+}
+
+impl Store for Qcow1 {
+    fn facts(&self) -> Facts {
+        Facts {
+            size: self.size.get(),
+            read_only: true,
+            optimal_io: 1 << self.header.cluster_bits,
+            request_alignment: 1,
+            shared: false,
+            discard: None,
+            write_zeroes: false,
+        }
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
+        let filled = self.fill(data, offset).await;
+        filled.map_err(|e| self.error(e, format!("read {} bytes at {offset}", data.len())))
+    }
+
+    async fn write(&self, _data: &Sgl<'_>, _offset: u64, _fua: bool) -> Result<(), Error> {
+        self.read_only("write")
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn discard(&self, _offset: u64, _len: u64) -> Result<(), Error> {
+        self.read_only("discard")
+    }
+
+    async fn write_zeroes(&self, _offset: u64, _len: u64, _may_unmap: bool) -> Result<(), Error> {
+        self.read_only("write zeroes")
+    }
+
+    async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
+        let found = self.find(offset).await;
+        let (kind, n) = found.map_err(|e| self.error(e, format!("look for data at {offset}")))?;
+        Ok((kind, n.clamp(1, len.max(1))))
+    }
+
+    async fn resize(&self, size: u64) -> Result<(), Error> {
+        if size > self.header.size {
+            return self.read_only("resize");
+        }
+        self.size.set(size);
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn held(&self) -> Held {
+        self.held.clone()
     }
 }

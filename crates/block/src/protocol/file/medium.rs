@@ -65,6 +65,11 @@ impl Medium {
         self.device.is_some()
     }
 
+    /// Whether a flush has failed, now or earlier.
+    pub(crate) fn has_lost_data(&self) -> bool {
+        self.file().check_flushed().is_err()
+    }
+
     /// Best alignment and length of an I/O, in bytes.
     pub(crate) fn optimal_io(&self) -> u32 {
         self.optimal_io

@@ -24,7 +24,6 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use io_engine::File;
 use sgl::Sgl;
 
 use crate::format::probe::{Guard, PROBED, disguise};
@@ -32,7 +31,7 @@ use crate::{Config, Error, ErrorKind, Facts, Locking, OpenOptions, Provisioning,
 pub use lock::{Locks, lock as lock_image};
 pub(crate) use medium::Medium;
 pub use open::Held;
-pub(crate) use open::{Identity, Image, Place, open as open_image};
+pub(crate) use open::{Image, Place, open as open_image};
 
 /// A file or block device, or memory that looks like a file.
 #[derive(Debug)]
@@ -140,7 +139,11 @@ impl FileStore {
         match self.medium.file().write_at(data, offset, fua).await {
             Ok(()) => Ok(()),
             Err(e) => {
-                let what = if fua { durable("write", self.medium.file()) } else { "write".into() };
+                let what = if fua {
+                    durable("write", self.medium.has_lost_data())
+                } else {
+                    "write".into()
+                };
                 self.range(Err(e), &what, data.len() as u64, offset)
             }
         }
@@ -157,13 +160,13 @@ impl FileStore {
     }
 }
 
-/// An operation that ends on stable storage, for the message of its error.
-pub(crate) fn durable(operation: impl Display, file: &File) -> String {
-    let hint = match file.check_flushed() {
-        Ok(()) => "",
-        Err(_) => {
-            " (what was written may be lost: flushes fail until the image is closed and opened again)"
-        }
+/// An operation that ends on stable storage, for the message of its error; `lost`: a flush has
+/// failed, now or earlier.
+pub(crate) fn durable(operation: impl Display, lost: bool) -> String {
+    let hint = if lost {
+        " (what was written may be lost: flushes fail until the image is closed and opened again)"
+    } else {
+        ""
     };
     format!("{operation}{hint}")
 }
@@ -223,7 +226,9 @@ impl Store for FileStore {
 
     async fn flush(&self) -> Result<(), Error> {
         let file = self.medium.file();
-        file.sync(true).await.map_err(|e| self.error(e, durable("flush", file)))
+        file.sync(true)
+            .await
+            .map_err(|e| self.error(e, durable("flush", self.medium.has_lost_data())))
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {

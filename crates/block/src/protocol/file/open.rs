@@ -159,6 +159,11 @@ impl Held {
         self.0.iter().any(|image| other.find(image.identity).is_some())
     }
 
+    /// Whether a flush of one of them has failed.
+    pub(crate) fn has_lost_data(&self) -> bool {
+        self.0.iter().any(|image| image.file.check_flushed().is_err())
+    }
+
     /// The memory among them.
     pub(crate) fn memory(&self) -> Option<&Image> {
         self.find(Identity::Memory)
