@@ -155,7 +155,7 @@ impl qcow2::Storage for Lower {
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
         let (store, stale) = match &self.0 {
-            Kind::File(medium) => return medium.set_len(len).await,
+            Kind::File(medium) => return medium.set_len(len),
             Kind::Store { store, stale } => (store, stale),
         };
         let call: Boxed<'_, ()> = Box::pin(async move {
@@ -182,7 +182,7 @@ impl qcow2::Storage for Lower {
 
     async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
         let (kind, n) = match &self.0 {
-            Kind::File(medium) => medium.extent(offset, len).await?,
+            Kind::File(medium) => medium.extent(offset, len)?,
             Kind::Store { store, .. } => {
                 let left = store.facts().size.saturating_sub(offset);
                 if left == 0 {

@@ -8,6 +8,7 @@
 //! acknowledged before a [`flush`](Image::flush) that succeeded began; a sector written since has
 //! its old or its new content. In both cases the image can be used at once; at worst clusters are
 //! leaked. The rules that see to it stand at the top of the modules that keep them.
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use sgl::Sgl;
@@ -139,6 +140,13 @@ impl<S: Storage + 'static> Image<S> {
         let result = self.core.flush().await;
         self.core.tend();
         result.map_err(|kind| Error::new(kind, "flush"))
+    }
+
+    /// Does the image's own work (giving space back after a flush, filling the reserve) while it is
+    /// polled, though no operation runs. It never ends; dropping it loses nothing. Without it this
+    /// work goes on with the next operation.
+    pub async fn keep_house(&self) -> Infallible {
+        self.core.jobs.keep().await
     }
 
     /// Gives up what whole clusters (subclusters) of a range hold: they read as zeroes. The rest

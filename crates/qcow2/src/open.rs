@@ -97,9 +97,7 @@ fn check_features(header: &Header, options: &Options) -> Result<()> {
     if options.read_only {
         return Ok(());
     }
-    if header.needs(header::incompatible::CORRUPT) {
-        return Err(ErrorKind::damaged("it is marked as corrupt (incompatible feature bit 1)"));
-    }
+    header.check_writable()?;
     if header.needs(header::incompatible::DIRTY) {
         return Err(ErrorKind::damaged(
             "it was not closed: its refcounts may be wrong (incompatible feature bit 0)",

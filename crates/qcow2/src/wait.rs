@@ -4,6 +4,7 @@
 //! the operations can run them: a job is polled by those that wait, and by those that pass.
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +44,8 @@ pub(crate) struct Jobs {
     /// Being polled now, further down on the stack.
     polled: Cell<bool>,
     woken: Arc<Woken>,
+    /// Who lets jobs go on while nobody waits.
+    keeper: RefCell<Option<Waker>>,
 }
 
 #[derive(Default)]
@@ -76,6 +79,22 @@ impl Jobs {
     pub(crate) fn push(&self, job: Work) {
         self.queue.borrow_mut().push_back(job);
         self.woken.wake_by_ref();
+        if let Some(keeper) = &*self.keeper.borrow() {
+            keeper.wake_by_ref();
+        }
+    }
+
+    /// Lets jobs go on while it is polled, though no operation waits. It never ends.
+    pub(crate) async fn keep(&self) -> Infallible {
+        std::future::poll_fn(|cx| {
+            let known = self.keeper.borrow().as_ref().is_some_and(|k| k.will_wake(cx.waker()));
+            if !known {
+                self.keeper.replace(Some(cx.waker().clone()));
+            }
+            self.help(Some(cx.waker()));
+            Poll::Pending
+        })
+        .await
     }
 
     /// Lets the first job go on if it can, and the next. `waker` is woken when it can again.

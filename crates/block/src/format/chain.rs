@@ -183,6 +183,12 @@ impl Site<'_> {
         self.read_only
     }
 
+    /// Whether this only finds out whether the image could be opened for writing. Whatever takes
+    /// long is left out.
+    pub(crate) fn is_check(&self) -> bool {
+        self.files.look && self.depth == 0
+    }
+
     /// How it is to be opened; `None` for an image below another.
     pub(crate) fn options(&self) -> Option<&OpenOptions> {
         (self.depth == 0).then_some(self.files.options)

@@ -389,6 +389,17 @@ impl Header {
         name.map(|name| text(name, "external data file's name")).transpose()
     }
 
+    /// Whether the header lets the image be written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub fn check_writable(&self) -> Result<(), ErrorKind> {
+        if self.needs(incompatible::CORRUPT) {
+            return Err(ErrorKind::damaged("it is marked as corrupt (incompatible feature bit 1)"));
+        }
+        Ok(())
+    }
+
     fn check_features(&self, extensions: &[(u32, Vec<u8>)]) -> Result<(), ErrorKind> {
         let unknown = self.incompatible & !incompatible::KNOWN;
         if unknown != 0 {

@@ -14,7 +14,7 @@ use sgl::Sgl;
 use super::chain::{Format, Opening, Site, capacity};
 use crate::lower::from_io;
 use crate::protocol::file::durable;
-use crate::{AnyStore, Discard, Error, ErrorKind, Facts, Held, Lower, Provisioning, Store};
+use crate::{AnyStore, Discard, Error, ErrorKind, Event, Facts, Held, Lower, Provisioning, Store};
 
 /// Versions 2 and 3.
 pub(crate) const QCOW2: Format = Format { name: "qcow2", writable: true, open };
@@ -38,6 +38,10 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
     Box::pin(async move {
         let failed = |e: qcow2::Error| convert(e, site.path());
         let header = Header::read(&storage).await.map_err(failed)?;
+        if site.is_check() {
+            let writable = header.check_writable();
+            writable.map_err(|kind| failed(qcow2::Error::new(kind, "open")))?;
+        }
         let data_file = if header.needs(qcow2::layout::header::incompatible::DATA_FILE) {
             let name = header.data_file();
             let name = name.map_err(|kind| failed(qcow2::Error::new(kind, "open")))?;
@@ -86,6 +90,16 @@ fn convert(error: qcow2::Error, path: &Path) -> Error {
 }
 
 impl QcowStore {
+    /// Whether a range is inside the disk, which may be smaller than the image.
+    fn bounds(&self, operation: &str, offset: u64, len: u64) -> Result<(), Error> {
+        let size = self.size.get();
+        if offset.checked_add(len).is_some_and(|end| end <= size) {
+            return Ok(());
+        }
+        let operation = format!("{operation} {len} bytes at {offset}");
+        Err(Error::new(ErrorKind::OutOfBounds { size }, operation, &self.path))
+    }
+
     #[cold]
     fn error(&self, error: qcow2::Error) -> Error {
         convert(error, &self.path)
@@ -140,10 +154,12 @@ impl Store for QcowStore {
     }
 
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
+        self.bounds("read", offset, data.len() as u64)?;
         self.image.read(data, offset).await.map_err(|e| self.error(e))
     }
 
     async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
+        self.bounds("write", offset, data.len() as u64)?;
         self.image.write(data, offset).await.map_err(|e| self.error(e))?;
         if fua { self.image.flush().await.map_err(|e| self.lost(e)) } else { Ok(()) }
     }
@@ -159,11 +175,13 @@ impl Store for QcowStore {
             let kind = ErrorKind::Unsupported(text.into());
             return Err(Error::new(kind, format!("discard {len} bytes at {offset}"), &self.path));
         }
+        self.bounds("discard", offset, len)?;
         // The whole of the range has to read as zeroes, as the facts say.
         self.image.write_zeroes(offset, len, true).await.map_err(|e| self.error(e))
     }
 
     async fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
+        self.bounds("write zeroes to", offset, len)?;
         self.image.write_zeroes(offset, len, may_unmap).await.map_err(|e| self.error(e))
     }
 
@@ -200,5 +218,10 @@ impl Store for QcowStore {
 
     fn held(&self) -> Held {
         self.held.clone()
+    }
+
+    /// There are none; meanwhile the image does its own work.
+    async fn event(&self) -> Event {
+        match self.image.keep_house().await {}
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use io_engine::{File, unblock};
-use rustix::fs::{FallocateFlags, SeekFrom, fstat, fstatvfs, ftruncate, seek};
+use rustix::fs::{FallocateFlags, fstat, fstatvfs};
 use rustix::io::Errno;
 
 use super::{Image, sys};
@@ -77,14 +77,14 @@ impl Medium {
 
     /// Length in bytes.
     pub(crate) fn len(&self) -> io::Result<u64> {
-        Ok(seek(&**self.file(), SeekFrom::End(0))?)
+        self.file().len()
     }
 
     /// Cuts it, or makes it longer by a hole.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] of a block device that is shorter.
-    pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
         if self.device.is_some() {
             let there = self.len()?;
             if len <= there {
@@ -93,8 +93,7 @@ impl Medium {
             let text = format!("the block device has {there} bytes, {len} are needed: enlarge it");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let file = self.file().clone();
-        Ok(unblock(move || ftruncate(&*file, len)).await?)
+        self.file().set_len(len)
     }
 
     /// What a discard does, where there is one.
@@ -155,12 +154,15 @@ impl Medium {
     }
 
     /// Whether there is data at `offset`, and for how many bytes, at most `len`, that holds.
-    pub(crate) async fn extent(&self, offset: u64, len: u64) -> io::Result<(Provisioning, u64)> {
+    pub(crate) fn extent(&self, offset: u64, len: u64) -> io::Result<(Provisioning, u64)> {
         if self.device.is_some() {
             return Ok((Provisioning::Mapped, len));
         }
-        let file = self.file().clone();
-        let (kind, end) = unblock(move || extent(&file, offset)).await?;
+        let (kind, end) = match self.file().data_extent(offset)? {
+            None => (Provisioning::Deallocated, u64::MAX),
+            Some(data) if data.start > offset => (Provisioning::Deallocated, data.start),
+            Some(data) => (Provisioning::Mapped, data.end),
+        };
         Ok((kind, end.saturating_sub(offset).clamp(1, len.max(1))))
     }
 
@@ -199,17 +201,6 @@ fn can_punch(file: &File, size: u64) -> bool {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let past_end = size.next_multiple_of(1 << 20);
     rustix::fs::fallocate(file, flags, past_end, 4096).is_ok()
-}
-
-/// Whether there is data at `offset`, and where that ends. Blocks.
-fn extent(file: &File, offset: u64) -> Result<(Provisioning, u64), Errno> {
-    match seek(file, SeekFrom::Data(offset)) {
-        Ok(data) if data > offset => Ok((Provisioning::Deallocated, data)),
-        Ok(_) => Ok((Provisioning::Mapped, seek(file, SeekFrom::Hole(offset))?)),
-        // No data up to the end.
-        Err(Errno::NXIO) => Ok((Provisioning::Deallocated, u64::MAX)),
-        Err(e) => Err(e),
-    }
 }
 
 impl BlockDevice {

@@ -257,7 +257,7 @@ impl Store for FileStore {
     }
 
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
-        let found = self.medium.extent(offset, len).await;
+        let found = self.medium.extent(offset, len);
         found.map_err(|e| self.error(e, format_args!("look for data at {offset}")))
     }
 
@@ -274,7 +274,7 @@ impl Store for FileStore {
                 );
                 return Err(self.error(ErrorKind::Invalid(text), what));
             }
-            self.medium.set_len(size).await.map_err(failed)?;
+            self.medium.set_len(size).map_err(failed)?;
         }
         self.size.set(size);
         Ok(())
