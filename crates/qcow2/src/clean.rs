@@ -67,10 +67,10 @@ impl<S: Storage + 'static> Core<S> {
             if bits != kept {
                 self.set(&self.head, field::AUTOCLEAR, kept);
             }
-            if !self.head.is_clean() {
-                self.commit(&self.head, self.head.changed.get()).await?;
-                self.barrier().await?;
-            }
+        }
+        if !self.head.is_clean() {
+            self.commit(&self.head, self.head.changed.get()).await?;
+            self.barrier().await?;
         }
         self.find_metadata();
         self.writable.set(true);
@@ -150,6 +150,7 @@ impl<S: Storage + 'static> Core<S> {
             }
         }
         *self.broken.borrow_mut() = Some(why.to_owned());
+        self.writable.set(false);
     }
 
     /// Everything to stable storage, and nothing kept. The gate is closed. Part of a job.

@@ -212,6 +212,17 @@ impl<S: Storage + 'static> Core<S> {
         Ok(Table::new(offset, len, slices, geo.slice_bits))
     }
 
+    /// Refuses what is not inside the image. To be asked inside the gate.
+    pub(crate) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size.get() => Ok(()),
+            _ => Err(ErrorKind::Unsupported(format!(
+                "it is past the end of the image, which has {} bytes",
+                self.size.get()
+            ))),
+        }
+    }
+
     /// The error for an image that may not be written to.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.read_only {

@@ -14,7 +14,6 @@ use std::rc::Rc;
 use sgl::Sgl;
 
 use crate::core::Core;
-use crate::error::Result as KindResult;
 use crate::layout::header::Header;
 use crate::read::Mapping;
 use crate::slice::CacheStatistics;
@@ -104,11 +103,7 @@ impl<S: Storage + 'static> Image<S> {
     /// # Errors
     /// Of the storages, and [`ErrorKind::Invalid`] where the image is damaged.
     pub async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
-        let result = match self.check_range(offset, data.len() as u64) {
-            Ok(()) => self.core.read(data, offset).await,
-            Err(e) => Err(e),
-        };
-        match result {
+        match self.core.read(data, offset).await {
             Ok(()) => Ok(()),
             Err(kind) => Err(Box::pin(self.failed(kind, "read", offset, data.len() as u64)).await),
         }
@@ -119,11 +114,7 @@ impl<S: Storage + 'static> Image<S> {
     /// # Errors
     /// As [`read`](Self::read). Each sector then has its old or its new content.
     pub async fn write(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
-        let result = match self.check_write(offset, data.len() as u64) {
-            Ok(()) => self.core.write(data, offset).await,
-            Err(e) => Err(e),
-        };
-        match result {
+        match self.core.write(data, offset).await {
             Ok(()) => Ok(()),
             Err(kind) => Err(Box::pin(self.failed(kind, "write", offset, data.len() as u64)).await),
         }
@@ -174,12 +165,7 @@ impl<S: Storage + 'static> Image<S> {
         how: Zeroing,
         operation: &str,
     ) -> Result<(), Error> {
-        let result = match self.check_write(offset, len) {
-            Ok(()) if len == 0 => Ok(()),
-            Ok(()) => self.core.zero(offset, len, how).await,
-            Err(e) => Err(e),
-        };
-        match result {
+        match self.core.zero(offset, len, how).await {
             Ok(()) => Ok(()),
             Err(kind) => Err(self.failed(kind, operation, offset, len).await),
         }
@@ -190,12 +176,7 @@ impl<S: Storage + 'static> Image<S> {
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn map(&self, offset: u64, len: u64) -> Result<(Mapping, u64), Error> {
-        let result = match self.check_range(offset, len) {
-            Ok(()) if len == 0 => Err(ErrorKind::Unsupported("the range is empty".into())),
-            Ok(()) => self.core.map(offset, len).await,
-            Err(e) => Err(e),
-        };
-        match result {
+        match self.core.map(offset, len).await {
             Ok(found) => Ok(found),
             Err(kind) => Err(self.failed(kind, "map", offset, len).await),
         }
@@ -238,21 +219,6 @@ impl<S: Storage + 'static> Image<S> {
             result
         };
         self.core.run(work).await.map_err(|kind| Error::new(kind, "close"))
-    }
-
-    fn check_range(&self, offset: u64, len: u64) -> KindResult<()> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.size() => Ok(()),
-            _ => Err(ErrorKind::Unsupported(format!(
-                "it is past the end of the image, which has {} bytes",
-                self.size()
-            ))),
-        }
-    }
-
-    fn check_write(&self, offset: u64, len: u64) -> KindResult<()> {
-        self.check_range(offset, len)?;
-        self.core.check_writable()
     }
 
     /// The error of an operation. One that shows damage marks the image.

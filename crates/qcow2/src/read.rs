@@ -47,6 +47,7 @@ impl<S: Storage + 'static> Core<S> {
     /// Fills `data` from `offset`, which is inside the image.
     pub(crate) async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
         let _inside = self.enter().await;
+        self.check_range(offset, data.len() as u64)?;
         self.read_inside(data, offset).await
     }
 
@@ -181,6 +182,10 @@ impl<S: Storage + 'static> Core<S> {
     /// What is at `pos`, and how many of the next `most` bytes are alike.
     pub(crate) async fn map(&self, pos: u64, most: u64) -> Result<(Mapping, u64)> {
         let _inside = self.enter().await;
+        self.check_range(pos, most)?;
+        if most == 0 {
+            return Err(ErrorKind::Unsupported("the range is empty".into()));
+        }
         let Some(spot) = self.spot(pos).await? else {
             return Ok((Mapping::Unallocated, self.to_table_end(pos, most)));
         };

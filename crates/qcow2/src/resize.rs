@@ -7,7 +7,8 @@
 //! - **A larger L1 table** is written elsewhere and synced before the header refers to it, and that
 //!   is synced before the old one is freed.
 //! - **Shrinking**: mappings past the new end are removed first, then the size is written; both are
-//!   synced before anything is freed.
+//!   synced before anything is freed. Of an image of version 2, which cannot say that a cluster is
+//!   zero, a crash in between may show the backing store there.
 use sgl::Sgl;
 use zerocopy::IntoBytes;
 
@@ -62,11 +63,22 @@ impl<S: Storage + 'static> Core<S> {
             if end > old { self.zero(old, end - old, Zeroing::Unmap).await } else { Ok(()) };
         self.size.set(old);
         cleared?;
+        self.set_size(size).await
+    }
+
+    /// Writes the size, after all that it relies on.
+    async fn set_size(&self, size: u64) -> Result<()> {
         self.flush().await?;
         self.set(&self.head, field::SIZE, size);
-        self.flush().await?;
-        self.size.set(size);
-        Ok(())
+        let result = self.flush().await;
+        if result.is_ok() {
+            self.size.set(size);
+        } else {
+            // Nobody knows which size the file has: the next write sees to it first.
+            self.set(&self.head, field::SIZE, self.size.get());
+            self.writable.set(false);
+        }
+        result
     }
 
     async fn grow_l1(&self, entries: u64) -> Result<()> {
@@ -104,11 +116,7 @@ impl<S: Storage + 'static> Core<S> {
         if from < old {
             self.unmap(from, old).await?;
         }
-        self.flush().await?;
-        self.set(&self.head, field::SIZE, size);
-        self.flush().await?;
-        self.size.set(size);
-        Ok(())
+        self.set_size(size).await
     }
 
     /// Removes all mappings of whole clusters, and L2 tables that map nothing else.
@@ -124,7 +132,7 @@ impl<S: Storage + 'static> Core<S> {
                 continue;
             }
             let end = (start + (1 << geo.table_bits())).min(to);
-            if start >= from {
+            if start >= from && start >= self.backing_len {
                 // The entry goes, and with it all that the table refers to; it may be shared.
                 let gone = self.mapped(start, end).await?;
                 self.set(&l1, index, 0);
@@ -170,8 +178,11 @@ impl<S: Storage + 'static> Core<S> {
         for pos in (from..to).step_by(1 << geo.cluster_bits) {
             let spot = self.spot_for_write(pos).await?;
             let old = spot.slice.entry(geo, spot.index);
-            if old != Entry::EMPTY {
-                self.set_entry(&spot.slice, spot.index, Entry::EMPTY);
+            // Until the size is written, nothing of the backing store shows.
+            let covered = geo.zero_flag && pos < self.backing_len;
+            let new = Entry::homeless(geo, if covered { geo.all_granules() } else { 0 });
+            if old != new {
+                self.set_entry(&spot.slice, spot.index, new);
                 spot.slice.set_checked(spot.index, false);
                 spot.slice.set_fresh(spot.index, false);
                 self.unmapped(&spot, old.kind(geo));

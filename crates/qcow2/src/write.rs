@@ -23,11 +23,13 @@ impl<S: Storage + 'static> Core<S> {
     /// Writes all of `data` at `offset`, which is inside the image.
     pub(crate) async fn write(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
         let _inside = self.enter().await;
+        self.check_range(offset, data.len() as u64)?;
         self.write_inside(data, offset).await
     }
 
     /// As [`write`](Self::write), for who is in the gate.
     pub(crate) async fn write_inside(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
+        // An image that turned out to be damaged, or was closed, is not writable.
         if !self.writable.get() {
             Box::pin(self.begin_writing()).await?;
         }

@@ -30,6 +30,8 @@ const MAX_WRITTEN: u64 = 2 << 20;
 impl<S: Storage + 'static> Core<S> {
     /// See [`Zeroing`]. The range is inside the image.
     pub(crate) async fn zero(&self, offset: u64, len: u64, how: Zeroing) -> Result<()> {
+        self.check_writable()?;
+        self.check_range(offset, len)?;
         let end = offset + len;
         let granule = self.geo.granule_size();
         let first = offset.next_multiple_of(granule);
@@ -55,6 +57,7 @@ impl<S: Storage + 'static> Core<S> {
         }
         while pos < end {
             let _inside = self.enter().await;
+            self.check_range(pos, end - pos)?;
             let (zero, len) = self.is_zero(pos, end - pos).await?;
             let len = len.min(MAX_WRITTEN);
             if !zero {
@@ -73,6 +76,10 @@ impl<S: Storage + 'static> Core<S> {
         let Some(spot) = self.spot(pos).await? else {
             return Ok((!self.geo.raw_data_file && self.backing_is_zero(pos, len).await?, len));
         };
+        if !spot.written {
+            // What one that was dropped left in memory does not count yet.
+            return Ok((false, len));
+        }
         let kind = spot.slice.entry(&self.geo, spot.index).kind(&self.geo);
         let within = pos & (self.geo.cluster_size() - 1);
         let touched = self.geo.granules(within, within + len);
@@ -90,6 +97,10 @@ impl<S: Storage + 'static> Core<S> {
     async fn zero_slice(&self, pos: u64, last: u64, how: Zeroing) -> Result<u64> {
         let geo = &self.geo;
         let _inside = self.enter().await;
+        if last > self.size.get().next_multiple_of(self.geo.granule_size()) {
+            // It was made smaller meanwhile.
+            self.check_range(pos, last - pos)?;
+        }
         if !self.writable.get() {
             self.begin_writing().await?;
         }

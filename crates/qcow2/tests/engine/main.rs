@@ -130,7 +130,12 @@ impl World {
             if random.one_in(60)
                 && let Some(id) = tasks.drop_one()
             {
-                ops.retain(|(other, _)| *other != id);
+                let at = ops.iter().position(|(other, _)| *other == id).unwrap();
+                if let (_, Op::Resize(_)) = ops.swap_remove(at) {
+                    // It goes on, or has not begun.
+                    let _ = run(&random, image.map(0, 512));
+                    self.resized(image.size() / 512);
+                }
             }
             if let Some((id, result)) = tasks.step() {
                 self.finish(id, result, &mut ops);
@@ -207,6 +212,10 @@ impl World {
             let new = (sectors + random.below(512)).saturating_sub(256).max(1);
             if new < sectors {
                 self.model.begin(new..sectors, 0);
+                let covered = self.kind.backing / 512;
+                if self.kind.version == 2 && covered > new {
+                    self.model.begin(new..sectors.min(covered), BASE);
+                }
             }
             return Some(Op::Resize(new));
         }
@@ -297,6 +306,13 @@ impl World {
         }
     }
 
+    fn resized(&mut self, sectors: u64) {
+        self.model.truncate(sectors);
+        while self.model.len() < sectors {
+            self.model.push(0);
+        }
+    }
+
     fn finish(&mut self, id: u64, result: Result<Done, qcow2::Error>, ops: &mut Vec<(u64, Op)>) {
         let at = ops.iter().position(|(other, _)| *other == id).unwrap();
         let (_, op) = ops.swap_remove(at);
@@ -313,12 +329,7 @@ impl World {
             }
             (Op::Read(range), Done::Read(bytes)) => self.model.judge_read(range.start, &bytes),
             (Op::Flush(covered), _) => self.model.flushed(&covered),
-            (Op::Resize(new), _) => {
-                self.model.truncate(new);
-                while self.model.len() < new {
-                    self.model.push(0);
-                }
-            }
+            (Op::Resize(new), _) => self.resized(new),
             (Op::Read(_), Done::Other) => {}
         }
     }
