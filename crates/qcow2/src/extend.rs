@@ -171,7 +171,7 @@ impl<S: Storage + 'static> Core<S> {
             self.set(&self.head, field::REFTABLE_CLUSTERS, clusters | layout.table << 32);
             let old = self.reftable.replace(table);
             let count = (old.len as u64 * 8).div_ceil(geo.cluster_size());
-            self.freed.unmapped(&self.head, old.offset >> bits, count);
+            self.unmapped_clusters(&self.head, old.offset >> bits, count);
             self.commit(&self.head, self.head.changed.get()).await?;
         } else {
             for (block, cluster) in layout.blocks.iter().zip(layout.start..) {

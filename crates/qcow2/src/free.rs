@@ -3,7 +3,7 @@
 //!
 //! Rule: **a cluster is freed after its unmapping is on stable storage, and nothing in flight can
 //! reach it any more.** Until then its refcount stays as it is:
-//! 1. the mapping is changed in memory ([`Freed::unmapped`]),
+//! 1. the mapping is changed in memory (`Freed::unmapped`),
 //! 2. that change is in the file: the cluster is pending,
 //! 3. a sync began after that and succeeded, and the gate's generation has passed: the refcount is
 //!    decremented. Where it was 1, its space is given up, and it may be reserved again, which zeroes
@@ -30,7 +30,7 @@ struct Range {
     count: u64,
     /// The last sync that had been started when the file had the change.
     sync: u64,
-    /// The gate's generation then.
+    /// The gate's generation when the mapping was changed in memory.
     generation: u64,
 }
 
@@ -38,6 +38,7 @@ struct Range {
 struct Unmapped {
     slice: Rc<Slice>,
     version: u64,
+    generation: u64,
     first: u64,
     count: u64,
 }
@@ -52,8 +53,7 @@ pub(crate) struct Freed {
 }
 
 impl Freed {
-    /// Clusters were unmapped in memory, by the latest change of a slice.
-    pub(crate) fn unmapped(&self, slice: &Rc<Slice>, first: u64, count: u64) {
+    fn unmapped(&self, slice: &Rc<Slice>, first: u64, count: u64, generation: u64) {
         self.clusters.set(self.clusters.get() + count);
         let version = slice.changed.get();
         let mut unmapped = self.unmapped.borrow_mut();
@@ -63,9 +63,10 @@ impl Freed {
         {
             last.count += count;
             last.version = version;
+            last.generation = generation;
             return;
         }
-        unmapped.push(Unmapped { slice: slice.clone(), version, first, count });
+        unmapped.push(Unmapped { slice: slice.clone(), version, generation, first, count });
     }
 
     /// Whether there is nothing to be freed.
@@ -80,22 +81,27 @@ impl Freed {
 }
 
 impl<S: Storage + 'static> Core<S> {
+    /// Clusters were unmapped in memory, by the latest change of a slice.
+    pub(crate) fn unmapped_clusters(&self, slice: &Rc<Slice>, first: u64, count: u64) {
+        self.freed.unmapped(slice, first, count, self.gate.generation());
+    }
+
     /// Clusters that nothing in the file refers to, nor ever did: what an operation claimed and did
     /// not use.
     pub(crate) fn free(&self, first: u64, count: u64) {
         self.freed.clusters.set(self.freed.clusters.get() + count);
-        self.add_pending(first, count);
+        self.add_pending(first, count, self.gate.generation());
     }
 
-    fn add_pending(&self, first: u64, count: u64) {
-        let (sync, generation) = (self.syncs.started.get(), self.gate.generation());
+    fn add_pending(&self, first: u64, count: u64, generation: u64) {
+        let sync = self.syncs.started.get();
         let mut pending = self.freed.pending.borrow_mut();
         if let Some(last) = pending.back_mut()
             && last.first + last.count == first
             && last.sync == sync
         {
             last.count += count;
-            last.generation = generation;
+            last.generation = last.generation.max(generation);
             return;
         }
         pending.push_back(Range { first, count, sync, generation });
@@ -109,7 +115,7 @@ impl<S: Storage + 'static> Core<S> {
         let all = self.freed.unmapped.take();
         for range in all {
             if range.slice.written.get() >= range.version {
-                self.add_pending(range.first, range.count);
+                self.add_pending(range.first, range.count, range.generation);
             } else {
                 self.freed.unmapped.borrow_mut().push(range);
             }
@@ -120,7 +126,7 @@ impl<S: Storage + 'static> Core<S> {
     pub(crate) fn unmapped_compressed(&self, slice: &Rc<Slice>, compressed: Compressed) {
         let (first, count) = self.clusters_of(compressed);
         self.inflated.forget();
-        self.freed.unmapped(slice, first, count);
+        self.unmapped_clusters(slice, first, count);
     }
 
     /// The clusters of the file in which a compressed one is: the first, and how many.

@@ -104,7 +104,7 @@ impl<S: Storage + 'static> Core<S> {
         let old = self.l1.replace(table);
         let count = (old.len as u64 * 8).div_ceil(geo.cluster_size());
         if count > 0 {
-            self.freed.unmapped(&self.head, old.offset >> bits, count);
+            self.unmapped_clusters(&self.head, old.offset >> bits, count);
         }
         self.flush().await
     }
@@ -137,9 +137,9 @@ impl<S: Storage + 'static> Core<S> {
                 let gone = self.mapped(start, end).await?;
                 self.set(&l1, index, 0);
                 l1.set_checked(index, false);
-                self.freed.unmapped(&l1, table >> geo.cluster_bits, 1);
+                self.unmapped_clusters(&l1, table >> geo.cluster_bits, 1);
                 for (first, count) in gone {
-                    self.freed.unmapped(&l1, first, count);
+                    self.unmapped_clusters(&l1, first, count);
                 }
                 self.commit(&l1, l1.changed.get()).await?;
                 self.collect_freed();

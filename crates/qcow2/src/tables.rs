@@ -108,7 +108,7 @@ impl<S: Storage + 'static> Core<S> {
         self.set(l1, index, table | COPIED);
         l1.set_checked(index, true);
         claim.keep();
-        self.freed.unmapped(l1, old >> bits, 1);
+        self.unmapped_clusters(l1, old >> bits, 1);
         self.commit(l1, l1.changed.get()).await?;
         self.collect_freed();
         Ok(())

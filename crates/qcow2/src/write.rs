@@ -282,7 +282,7 @@ impl<S: Storage + 'static> Core<S> {
         match old {
             Ok(Kind::Compressed(compressed)) => self.unmapped_compressed(&spot.slice, compressed),
             Ok(Kind::Plain { host: Some(host), .. }) if !self.geo.data_file => {
-                self.freed.unmapped(&spot.slice, host >> self.geo.cluster_bits, 1);
+                self.unmapped_clusters(&spot.slice, host >> self.geo.cluster_bits, 1);
             }
             _ => {}
         }
