@@ -5,6 +5,7 @@
 //! - [`image`]: an open image; what survives a crash.
 //! - [`storage`]: what an image lies on.
 //! - [`layout`]: the bytes of the format: header, tables' entries; pure.
+//! - [`compress`]: compressed clusters.
 //! - [`error`]: what can be wrong.
 //!
 //! The format is specified in QEMU's `docs/interop/qcow2.rst`.
@@ -12,7 +13,7 @@
 mod busy;
 mod clean;
 mod commit;
-mod compress;
+pub mod compress;
 mod core;
 mod data;
 pub mod error;
