@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Runs seeds; see the library.
+fn main() {}
