@@ -1,3 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-//! Runs seeds; see the library.
-fn main() {}
