@@ -95,16 +95,17 @@ impl Engine {
         let _current = Enter::new(&self.core)?;
         let waker = Waker::from(self.core.notify.clone());
         let mut cx = Context::from_waker(&waker);
+        let Driver::Sim(world) = &self.core.driver else {
+            return Err(io::Error::other("the engine has no simulated world"));
+        };
         loop {
-            if let Driver::Sim(world) = &self.core.driver
-                && world.steps() >= step
-            {
-                return Ok(None);
-            }
             if self.core.notify.take()
                 && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
             {
                 return Ok(Some(output));
+            }
+            if world.steps() >= step {
+                return Ok(None);
             }
             self.core.turn()?;
         }

@@ -141,6 +141,7 @@ struct State {
     events: BinaryHeap<Reverse<(u64, u64, u32, u64)>>,
     next_id: u64,
     fingerprint: u64,
+    failed_syncs: u64,
     last: Option<(Kind, Phase)>,
     log: VecDeque<Event>,
     log_limit: usize,
@@ -166,6 +167,7 @@ impl World {
             events: BinaryHeap::new(),
             next_id: 0,
             fingerprint: seed,
+            failed_syncs: 0,
             last: None,
             log: VecDeque::new(),
             log_limit: 0,
@@ -241,6 +243,11 @@ impl World {
     /// A number that tells two runs apart with near certainty.
     pub fn fingerprint(&self) -> u64 {
         self.0.state.borrow().fingerprint
+    }
+
+    /// How many syncs have failed and lost pages.
+    pub fn failed_syncs(&self) -> u64 {
+        self.0.state.borrow().failed_syncs
     }
 
     /// What the last step was.

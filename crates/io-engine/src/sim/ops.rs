@@ -372,6 +372,7 @@ impl State {
                     Ok(count) if last && flags & libc::RWF_DSYNC != 0 => {
                         let end = op.offset + (op.done + count) as u64;
                         if self.rng.chance(self.knobs.sync_error) {
+                            self.failed_syncs += 1;
                             self.nodes[node as usize].lose(seq + 1, &mut self.rng);
                             Err(-libc::EIO)
                         } else {
@@ -383,6 +384,7 @@ impl State {
                 }
             }
             Code::Sync { .. } if self.rng.chance(self.knobs.sync_error) => {
+                self.failed_syncs += 1;
                 self.nodes[node as usize].lose(op.began, &mut self.rng);
                 Err(-libc::EIO)
             }

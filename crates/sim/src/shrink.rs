@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Finds a shorter run that fails: fewer operations, less side by side, fewer faults.
+use std::time::{Duration, Instant};
+
+use io_engine::sim::Knobs;
+
+use crate::explore::{Failure, Figures, run};
+use crate::workload::Record;
+
+/// How often a shorter run is tried, each time with other crashes.
+const TRIES: u64 = 12;
+/// How many events of the world are kept.
+const LOG: usize = 60;
+
+fn fails(record: &Record, until: Instant) -> Option<(Record, Failure)> {
+    for n in 0..TRIES {
+        if Instant::now() > until {
+            return None;
+        }
+        let every = if n < TRIES / 2 { record.every } else { 1 };
+        let crash_seed = record.crash_seed.wrapping_add(n);
+        let record = Record { crash_seed, every, ..record.clone() };
+        if let Err(failure) = run(&record, LOG, &mut Figures::default()) {
+            return Some((record, failure));
+        }
+    }
+    None
+}
+
+/// The shortest run that is found in `time`.
+pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Failure) {
+    let until = Instant::now() + time;
+    let mut best = (record, failure);
+    let mut piece = best.0.ops.len().div_ceil(2);
+    while piece > 0 && Instant::now() < until {
+        let mut at = 0;
+        while at < best.0.ops.len() {
+            let mut shorter = best.0.clone();
+            shorter.ops.drain(at..(at + piece).min(best.0.ops.len()));
+            match fails(&shorter, until) {
+                Some(found) => best = found,
+                None => at += piece,
+            }
+        }
+        piece /= 2;
+    }
+    let simpler: [fn(&mut Record); 7] = [
+        |record| record.knobs = Knobs { inline: record.knobs.inline, ..Knobs::CALM },
+        |record| record.knobs = Knobs::CALM,
+        |record| record.depth = 1,
+        |record| record.depth = record.depth.div_ceil(2),
+        |record| record.cache = 0,
+        |record| record.ops.iter_mut().for_each(|op| op.cancel = None),
+        |record| record.fatal = 0,
+    ];
+    for change in simpler {
+        let mut record = best.0.clone();
+        change(&mut record);
+        if let Some(found) = fails(&record, until) {
+            best = found;
+        }
+    }
+    best
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an image of the simulation lies on: files of the world, with a bug in between where one is
+//! planted.
+use std::io;
+
+use io_engine::File;
+use qcow2::{Extent, Storage};
+use sgl::Sgl;
+
+/// A bug that is planted below the engine, which then breaks its promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A sync of any file is none.
+    NoSync,
+    /// A sync of the image is none: what a data file holds is stable, how to find it is not.
+    NoImageSync,
+    /// A sync of the data file is none.
+    NoDataSync,
+    /// Writes are acknowledged before they are done.
+    EarlyAcknowledgement,
+    /// Of a write into more than one sector, the last one is missing.
+    TornWrite,
+    /// A hole is not punched.
+    NoPunch,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Disk {
+    file: std::rc::Rc<File>,
+    bug: Option<Bug>,
+    is_data: bool,
+}
+
+impl Disk {
+    /// A file, with a bug.
+    pub fn new(file: File, bug: Option<Bug>, is_data: bool) -> Self {
+        Disk { file: std::rc::Rc::new(file), bug, is_data }
+    }
+}
+
+impl Storage for Disk {
+    async fn length(&self) -> io::Result<u64> {
+        self.file.length().await
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+        Storage::read(&*self.file, data, offset).await
+    }
+
+    async fn write(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+        match self.bug {
+            Some(Bug::TornWrite) if data.len() > 512 => {
+                let part = data.slice(0..data.len() - 512);
+                Storage::write(&*self.file, &part, offset).await
+            }
+            Some(Bug::EarlyAcknowledgement) => {
+                // What comes to an end at once is written; the rest is given up.
+                let write = Storage::write(&*self.file, data, offset);
+                let _ = io_engine::timeout(std::time::Duration::from_nanos(20_000), write).await;
+                Ok(())
+            }
+            _ => Storage::write(&*self.file, data, offset).await,
+        }
+    }
+
+    async fn zero(&self, offset: u64, len: u64, punch: bool) -> io::Result<()> {
+        if self.bug == Some(Bug::NoPunch) {
+            return Ok(());
+        }
+        Storage::zero(&*self.file, offset, len, punch).await
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        Storage::set_len(&*self.file, len).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        match (self.bug, self.is_data) {
+            (Some(Bug::NoSync), _)
+            | (Some(Bug::NoImageSync), false)
+            | (Some(Bug::NoDataSync), true) => Ok(()),
+            _ => Storage::sync(&*self.file).await,
+        }
+    }
+
+    async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
+        Storage::map(&*self.file, offset, len).await
+    }
+}
+
+impl Bug {
+    /// All of them, by the names for the command line.
+    pub const ALL: [(&str, Bug); 6] = [
+        ("no-sync", Bug::NoSync),
+        ("no-image-sync", Bug::NoImageSync),
+        ("no-data-sync", Bug::NoDataSync),
+        ("early-acknowledgement", Bug::EarlyAcknowledgement),
+        ("torn-write", Bug::TornWrite),
+        ("no-punch", Bug::NoPunch),
+    ];
+
+    /// The bug of this name.
+    pub fn named(name: &str) -> Option<Bug> {
+        Bug::ALL.iter().find(|(other, _)| *other == name).map(|&(_, bug)| bug)
+    }
+}
