@@ -120,7 +120,7 @@ impl FileStore {
         }
     }
 
-    /// A change of an image that is guarded; `data` is what it writes.
+    /// A zeroing or discard of an image that is guarded; `data` are zeroes.
     #[cold]
     async fn change_guarded(
         &self,
@@ -135,18 +135,26 @@ impl FileStore {
         change.await
     }
 
-    async fn put(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
-        match self.medium.file().write_at(data, offset, fua).await {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                let what = if fua {
-                    durable("write", self.medium.has_lost_data())
-                } else {
-                    "write".into()
-                };
-                self.range(Err(e), &what, data.len() as u64, offset)
-            }
-        }
+    #[cold]
+    fn write_failed(&self, e: io::Error, len: usize, offset: u64, fua: bool) -> Error {
+        let lost = fua && self.medium.has_lost_data();
+        let what = durable(format_args!("write {len} bytes at {offset}"), lost);
+        self.error(e, what)
+    }
+
+    /// A write of an image that is guarded.
+    #[cold]
+    async fn write_guarded(
+        &self,
+        guard: &Guard,
+        data: &Sgl<'_>,
+        offset: u64,
+        fua: bool,
+    ) -> Result<(), Error> {
+        let _turn = guard.turn().await;
+        self.judge(data, offset, "write").await?;
+        let written = self.medium.file().write_at(data, offset, fua).await;
+        written.map_err(|e| self.write_failed(e, data.len(), offset, fua))
     }
 
     async fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
@@ -215,12 +223,12 @@ impl Store for FileStore {
 
     async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
         self.writable("write")?;
-        match self.guard(offset) {
-            None => self.put(data, offset, fua).await,
-            Some(guard) => {
-                let change = self.put(data, offset, fua);
-                Box::pin(self.change_guarded(guard, data, offset, "write", change)).await
-            }
+        if let Some(guard) = self.guard(offset) {
+            return Box::pin(self.write_guarded(guard, data, offset, fua)).await;
+        }
+        match self.medium.file().write_at(data, offset, fua).await {
+            Ok(()) => Ok(()),
+            Err(e) => Err(self.write_failed(e, data.len(), offset, fua)),
         }
     }
 
