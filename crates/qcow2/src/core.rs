@@ -9,6 +9,7 @@ use sgl::Sgl;
 
 use crate::ErrorKind;
 use crate::busy::Busy;
+use crate::crypt::Encryption;
 use crate::data::Inflated;
 use crate::error::Result;
 use crate::free::Freed;
@@ -45,6 +46,8 @@ pub(crate) struct Core<S: Storage + 'static> {
     /// Length of the backing store in bytes.
     pub(crate) backing_len: u64,
     pub(crate) geo: Geometry,
+    /// How guest data is encrypted.
+    pub(crate) encryption: Option<Encryption>,
     /// As it was at opening.
     pub(crate) header: Header,
     pub(crate) read_only: bool,

@@ -33,14 +33,20 @@ impl Inflated {
 }
 
 impl<S: Storage + 'static> Core<S> {
-    /// Reads bytes of a guest at `host`.
-    pub(crate) async fn read_data(&self, data: &Sgl<'_>, host: u64) -> Result<()> {
-        Ok(self.data().read(data, host).await?)
+    /// Reads bytes of a guest, which are at `host`, and at `pos` for the guest.
+    pub(crate) async fn read_data(&self, data: &Sgl<'_>, host: u64, pos: u64) -> Result<()> {
+        match &self.encryption {
+            None => Ok(self.data().read(data, host).await?),
+            Some(encryption) => Box::pin(encryption.read(self.data(), data, host, pos)).await,
+        }
     }
 
-    /// Writes bytes of a guest at `host`.
-    pub(crate) async fn write_data(&self, data: &Sgl<'_>, host: u64) -> Result<()> {
-        Ok(self.data().write(data, host).await?)
+    /// Writes bytes of a guest to `host`, which are at `pos` for the guest.
+    pub(crate) async fn write_data(&self, data: &Sgl<'_>, host: u64, pos: u64) -> Result<()> {
+        match &self.encryption {
+            None => Ok(self.data().write(data, host).await?),
+            Some(encryption) => Box::pin(encryption.write(self.data(), data, host, pos)).await,
+        }
     }
 
     /// The content of a compressed cluster.

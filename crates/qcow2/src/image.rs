@@ -11,6 +11,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use luks::Secret;
 use sgl::Sgl;
 
 use crate::core::Core;
@@ -41,6 +42,8 @@ pub struct Options {
     pub cache_bytes: Option<u64>,
     /// Whether the space of what was discarded is given back.
     pub discard: bool,
+    /// The passphrase of an encrypted image.
+    pub secret: Option<Secret>,
     /// A bug to be found.
     #[cfg(feature = "planted")]
     pub planted: Option<crate::Bug>,

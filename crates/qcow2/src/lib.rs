@@ -15,6 +15,7 @@ mod clean;
 mod commit;
 pub mod compress;
 mod core;
+mod crypt;
 mod data;
 pub mod error;
 mod extend;
@@ -41,6 +42,7 @@ mod zero;
 pub use error::{Error, ErrorKind};
 pub use image::{Image, Options, Parts};
 pub use layout::header::Header;
+pub use luks::Secret;
 #[cfg(feature = "planted")]
 pub use planted::Bug;
 pub use read::Mapping;

@@ -8,10 +8,10 @@ use crate::core::{Core, read_slice};
 use crate::error::Result;
 use crate::geometry::Geometry;
 use crate::image::{Options, Parts};
-use crate::layout::header::{self, Crypt, Header};
+use crate::layout::header::{self, Header};
 use crate::slice::Cache;
 use crate::storage::Storage;
-use crate::{ErrorKind, clean};
+use crate::{ErrorKind, clean, crypt};
 
 /// The most that caches take unless told otherwise, in bytes.
 const MAX_CACHE: u64 = 32 << 20;
@@ -49,6 +49,8 @@ pub(crate) async fn open<S: Storage + 'static>(
         Some(backing) => backing.length().await?,
         None => 0,
     };
+    let secret = options.secret.as_ref();
+    let encryption = crypt::open(&storage, &header, secret, options.read_only).await?;
     let state_offset = clean::state_offset(&head, header.header_length());
     let slice_size = usize::try_from(geo.slice_size()).unwrap_or(4096);
     let lazy = geo.zero_flag && header.compatible & header::compatible::LAZY_REFCOUNTS != 0;
@@ -59,6 +61,7 @@ pub(crate) async fn open<S: Storage + 'static>(
         backing,
         backing_len,
         geo,
+        encryption,
         read_only: options.read_only,
         punch: options.discard,
         lazy,
@@ -91,9 +94,6 @@ pub(crate) async fn open<S: Storage + 'static>(
 }
 
 fn check_features(header: &Header, options: &Options) -> Result<()> {
-    if header.crypt != Crypt::None {
-        return Err(ErrorKind::Unsupported("it is encrypted".into()));
-    }
     if options.read_only {
         return Ok(());
     }

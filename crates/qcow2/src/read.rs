@@ -75,7 +75,7 @@ impl<S: Storage + 'static> Core<S> {
                 &part
             };
             match place {
-                Place::Data(host) => self.read_data(whole, host).await?,
+                Place::Data(host) => self.read_data(whole, host, pos).await?,
                 Place::Zero(_) => whole.fill(0..len, 0),
                 Place::Unallocated => Box::pin(self.read_backing(whole, pos)).await?,
                 Place::Compressed(from) => {

@@ -11,13 +11,13 @@ use std::rc::Rc;
 
 use sgl::Sgl;
 
-use crate::ErrorKind;
 use crate::core::{Core, Spot};
 use crate::error::Result;
 use crate::layout::entry::{COPIED, OFFSET_MASK};
 use crate::refcounts::BLOCK_MASK;
 use crate::slice::Slice;
 use crate::storage::Storage;
+use crate::{ErrorKind, crypt};
 
 /// Whose a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,10 @@ impl<S: Storage + 'static> Core<S> {
                     all.insert(offset >> bits);
                 }
             }
+        }
+        // It was checked at opening.
+        if let Ok(Some(area)) = crypt::luks_area(&self.header) {
+            all.extend(area.start >> bits..area.end.div_ceil(self.geo.cluster_size()));
         }
         if self.header.snapshots > 0 {
             all.insert(self.header.snapshots_offset >> bits);

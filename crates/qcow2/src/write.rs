@@ -7,6 +7,7 @@
 //!   power is zero, as before. Over any other content (of a backing store, compressed, shared with
 //!   a snapshot, stale bytes under a zero flag) what is mapped is first written wholly, then a
 //!   barrier, then the entry.
+//! - In an encrypted image no place is zeroed (see the module `crypt`).
 //! - **A write relies on its mapping**: where the file has not got it yet, the write waits for that.
 //! - One operation changes the mapping of a cluster at a time (`busy`); what was claimed and not
 //!   mapped is freed as if it had been used.
@@ -41,9 +42,9 @@ impl<S: Storage + 'static> Core<S> {
                 Some((host, len)) => {
                     let len = usize::try_from(len).unwrap_or(left).min(left);
                     if len == data.len() {
-                        self.write_data(data, host).await?;
+                        self.write_data(data, host, pos).await?;
                     } else {
-                        self.write_data(&data.slice(done..done + len), host).await?;
+                        self.write_data(&data.slice(done..done + len), host, pos).await?;
                     }
                     done += len;
                 }
@@ -135,7 +136,8 @@ impl<S: Storage + 'static> Core<S> {
         };
         let end = (pos + data.len() as u64).min(start + count * size);
         let len = usize::try_from(end - pos).unwrap_or(0);
-        let zeroed = claim.is_some() || self.data_file_is_zero(start, count * size).await?;
+        let zeroed = self.encryption.is_none()
+            && (claim.is_some() || self.data_file_is_zero(start, count * size).await?);
         let granule = geo.granule_size();
         let span = pos & !(granule - 1)..end.next_multiple_of(granule);
         self.fill(&data.slice(0..len), pos, host + (pos - start), span, zeroed).await?;
@@ -178,7 +180,7 @@ impl<S: Storage + 'static> Core<S> {
         let data = data.slice(0..len);
         let touched = geo.granules(within, end - start);
         if touched & !there == 0 {
-            self.write_data(&data, host + within).await?;
+            self.write_data(&data, host + within, pos).await?;
         } else {
             // Others write into granules that are data: those are not touched more than asked.
             let granule = geo.granule_size();
@@ -225,14 +227,14 @@ impl<S: Storage + 'static> Core<S> {
             self.read_old(&tail, end).await?;
         }
         if zero && zeroed {
-            return self.write_data(data, host).await;
+            return self.write_data(data, host, pos).await;
         }
         if !head.is_empty() {
-            self.write_data(&head, host - head.len() as u64).await?;
+            self.write_data(&head, host - head.len() as u64, span.start).await?;
         }
-        self.write_data(data, host).await?;
+        self.write_data(data, host, pos).await?;
         if !tail.is_empty() {
-            self.write_data(&tail, host + data.len() as u64).await?;
+            self.write_data(&tail, host + data.len() as u64, end).await?;
         }
         if self.has(Bug::CopyWithoutBarrier) {
             return Ok(());
@@ -264,7 +266,7 @@ impl<S: Storage + 'static> Core<S> {
         data.slice(0..len).copy_to(&cluster.slice(within..within + len));
         let claim = self.claim(1).await?;
         let host = claim.first << geo.cluster_bits;
-        self.write_data(&cluster, host).await?;
+        self.write_data(&cluster, host, start).await?;
         self.barrier().await?;
         let entry = Entry::owned(geo, host, geo.all_granules(), 0);
         self.set_entry(&spot.slice, spot.index, entry);
