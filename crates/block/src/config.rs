@@ -6,12 +6,8 @@
 //! ```
 //!
 //! `SUBTYPE` names the store, which decides what `REST` means: a path (`file//scratch/x.img` is
-//! the file `/scratch/x.img`), a size, or nothing. Options concern the daemon and may stand anywhere
-//! after the subtype; there is one:
-//!
-//! | option | meaning |
-//! | --- | --- |
-//! | `tcmur_cmd_time_out=N` | seconds after which a running command is reported; 0: never |
+//! the file `/scratch/x.img`), a size, or nothing. Options may stand anywhere after the subtype;
+//! [`OPTIONS`] has all of them. The parser, errors, D-Bus and the man page follow that table.
 //!
 //! The C daemon leaves options that it does not know in `REST`; here they are refused, because
 //! a misspelt option would become part of a file's name. A `;` that is not followed by
@@ -21,8 +17,6 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// The name of the one option.
-const COMMAND_TIMEOUT: &str = "tcmur_cmd_time_out";
 /// What fails, in errors.
 const OPERATION: &str = "configuration string";
 
@@ -35,7 +29,67 @@ pub struct Config<'a> {
     pub rest: Cow<'a, str>,
     /// After how long a running command is reported, when asked for.
     pub command_timeout: Option<Duration>,
+    /// How an image is opened.
+    pub image: ImageOptions,
 }
+
+/// How an image is opened, beyond what all stores have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// The bytes that cached tables of a qcow2 image may take; `None`: what it needs, within limits.
+    pub cache_size: Option<u64>,
+}
+
+/// What a configuration string sets beside subtype and rest.
+type Settings = (Option<Duration>, ImageOptions);
+
+/// An option of configuration strings.
+#[derive(Debug)]
+pub struct ConfigOption {
+    /// As it stands before the `=`.
+    pub name: &'static str,
+    /// What stands after it, in one word.
+    pub value: &'static str,
+    /// What it does: a sentence, without markup.
+    pub doc: &'static str,
+    /// The subtypes that take it; none: all.
+    pub subtypes: &'static [&'static str],
+    /// Takes a value, or says what it has to be.
+    set: fn(&mut Settings, &str) -> Result<(), &'static str>,
+}
+
+impl ConfigOption {
+    /// Whether devices of a subtype take it.
+    pub fn is_for(&self, subtype: &str) -> bool {
+        self.subtypes.is_empty() || self.subtypes.contains(&subtype)
+    }
+}
+
+/// All options.
+pub static OPTIONS: &[ConfigOption] = &[
+    ConfigOption {
+        name: "tcmur_cmd_time_out",
+        value: "SECONDS",
+        doc: "Reports commands that are under way for longer; 0 reports none.",
+        subtypes: &[],
+        set: |(timeout, _), value| {
+            let seconds = value.parse::<u32>().map_err(|_| "a number of seconds")?;
+            *timeout = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "cache-size",
+        value: "SIZE",
+        doc: "The memory that tables of the image may take, such as 64M. The default is what the \
+              image needs, at most 32M, which is enough for 256 GiB in clusters of 64 KiB.",
+        subtypes: &["qcow"],
+        set: |(_, image), value| {
+            image.cache_size = Some(parse_size(value).ok_or("a size, such as 64M")?);
+            Ok(())
+        },
+    },
+];
 
 impl<'a> Config<'a> {
     /// Parses a string. It does not check that the subtype exists, or what `rest` means to it.
@@ -54,7 +108,7 @@ impl<'a> Config<'a> {
         if config.contains('\0') {
             return Err(invalid("it contains a NUL byte".into()));
         }
-        let mut parsed = Config { subtype, rest: Cow::Borrowed(""), command_timeout: None };
+        let mut settings = Settings::default();
         let mut parts = rest.split(';');
         let mut kept = Cow::Borrowed(parts.next().unwrap_or_default());
         let mut parts = parts.peekable();
@@ -62,20 +116,9 @@ impl<'a> Config<'a> {
         let mut after_option = false;
         while let Some(part) = parts.next() {
             match option(part) {
-                Some((COMMAND_TIMEOUT, value)) => {
-                    let seconds = value.parse::<u32>().map_err(|_| {
-                        invalid(format!(
-                            "{COMMAND_TIMEOUT}={value}: it has to be a number of seconds"
-                        ))
-                    })?;
-                    parsed.command_timeout =
-                        (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+                Some((name, value)) => {
+                    set(&mut settings, subtype, name, value).map_err(invalid)?;
                     after_option = true;
-                }
-                Some((name, _)) => {
-                    return Err(invalid(format!(
-                        "unknown option {name:?}; there is {COMMAND_TIMEOUT}=SECONDS"
-                    )));
                 }
                 None if part.is_empty() && parts.peek().is_none() => {}
                 None => {
@@ -87,8 +130,8 @@ impl<'a> Config<'a> {
                 }
             }
         }
-        parsed.rest = kept;
-        Ok(parsed)
+        let (command_timeout, image) = settings;
+        Ok(Config { subtype, rest: kept, command_timeout, image })
     }
 
     /// The rest as a path, which has to be absolute: the daemon's working directory means nothing
@@ -113,18 +156,9 @@ impl<'a> Config<'a> {
         if text.is_empty() {
             return Ok(None);
         }
-        let (digits, shift) = match text.as_bytes().last() {
-            Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-            Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-            Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-            Some(b'T' | b't') => (&text[..text.len() - 1], 40),
-            _ => (text, 0),
-        };
-        // `parse` takes a plus sign; a size has none.
-        let plain = digits.bytes().all(|b| b.is_ascii_digit());
-        match digits.parse::<u64>().ok().filter(|_| plain).and_then(|n| n.checked_mul(1 << shift)) {
-            Some(size) if size > 0 && i64::try_from(size).is_ok() => Ok(Some(size)),
-            _ => Err(Error::invalid(
+        match parse_size(text) {
+            Some(size) => Ok(Some(size)),
+            None => Err(Error::invalid(
                 format!(
                     "{text:?} is not a size; it has to be a number with K, M, G or T, such as 64M"
                 ),
@@ -135,10 +169,41 @@ impl<'a> Config<'a> {
     }
 }
 
+/// Takes the value of an option, or says what is wrong.
+fn set(settings: &mut Settings, subtype: &str, name: &str, value: &str) -> Result<(), String> {
+    let known = || OPTIONS.iter().filter(|option| option.is_for(subtype));
+    let Some(option) = known().find(|option| option.name == name) else {
+        let list: Vec<_> =
+            known().map(|option| format!("{}={}", option.name, option.value)).collect();
+        let list = list.join(", ");
+        return Err(match OPTIONS.iter().any(|option| option.name == name) {
+            true => format!("{subtype} has no option {name:?}; there is {list}"),
+            false => format!("unknown option {name:?}; there is {list}"),
+        });
+    };
+    (option.set)(settings, value).map_err(|why| format!("{name}={value}: it has to be {why}"))
+}
+
+/// A number with an optional suffix K, M, G or T, powers of 1024; positive, and no more than a file
+/// can have.
+fn parse_size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        Some(b'T' | b't') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    // `parse` takes a plus sign; a size has none.
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let size = digits.parse::<u64>().ok().filter(|_| plain)?.checked_mul(1 << shift)?;
+    (size > 0 && i64::try_from(size).is_ok()).then_some(size)
+}
+
 /// `NAME=VALUE`, when that is what a part looks like.
 fn option(part: &str) -> Option<(&str, &str)> {
     let (name, value) = part.split_once('=')?;
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     (plain && !name.is_empty()).then_some((name, value))
 }
 
@@ -190,11 +255,37 @@ mod tests {
             ("file/x", "the path is relative; it has to be file//path/to/image"),
             ("file//x;cache=none", "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS"),
             (
+                "qcow//x;cache=none",
+                "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS, cache-size=SIZE",
+            ),
+            (
+                "file//x;cache-size=1M",
+                "file has no option \"cache-size\"; there is tcmur_cmd_time_out=SECONDS",
+            ),
+            ("qcow//x;cache-size=0", "cache-size=0: it has to be a size, such as 64M"),
+            (
                 "file//x;tcmur_cmd_time_out=soon",
                 "tcmur_cmd_time_out=soon: it has to be a number of seconds",
             ),
         ] {
             assert_eq!(error(config), text, "{config}");
+        }
+    }
+
+    #[test]
+    fn options_stand_anywhere_and_each_has_a_row() {
+        for config in [
+            "qcow/;cache-size=2M;/x;tcmur_cmd_time_out=5",
+            "qcow//x;tcmur_cmd_time_out=5;cache-size=2M;",
+        ] {
+            let config = Config::parse(config).unwrap();
+            assert_eq!(config.image, ImageOptions { cache_size: Some(2 << 20) });
+            assert_eq!((&*config.rest, config.command_timeout.is_some()), ("/x", true));
+        }
+        for (i, option) in OPTIONS.iter().enumerate() {
+            assert!(OPTIONS.iter().skip(i + 1).all(|other| other.name != option.name));
+            let known = |name| crate::SUBTYPES.iter().any(|subtype| subtype.name == name);
+            assert!(option.subtypes.iter().all(|name| known(*name)), "{}", option.name);
         }
     }
 

@@ -25,16 +25,19 @@ pub mod statistics;
 use sgl::Sgl;
 
 pub use boxed::BoxedStore;
-pub use config::Config;
+pub use config::{Config, ConfigOption, ImageOptions, OPTIONS};
 pub use disk::Disk;
 pub use error::{Error, ErrorClass, ErrorKind};
+pub use format::chain::Format;
 pub use format::probe::{PROBED, probe};
 pub use format::qcow::QcowStore;
 pub use lower::Lower;
 pub use protocol::file::{FileStore, Held, Locks, lock_image};
 pub use protocol::null::NullStore;
 pub use range_lock::Access;
-pub use registry::{AnyStore, Locking, OpenOptions, SUBTYPES, Subtype, check, open};
+pub use registry::{
+    AnyStore, Locking, OpenOptions, SUBTYPES, Subtype, check, image_format, open, open_image,
+};
 pub use scratch::CHUNK;
 
 /// What a store is and can do; asked for once after opening, and again after a resize.

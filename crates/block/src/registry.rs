@@ -3,17 +3,17 @@
 //!
 //! To add a store: write its module, implement [`Store`], and add a row to [`SUBTYPES`], in which it
 //! is an [`AnyStore::Boxed`].
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sgl::Sgl;
 
-use crate::format::chain::{self, Opening};
-use crate::format::qcow;
+use crate::format::chain::{self, Format, Opening};
+use crate::format::{FORMATS, qcow};
 use crate::protocol::{file, null, ram};
 
 use crate::{
-    BoxedStore, Config, Error, Event, Facts, FileStore, Held, NullStore, Provisioning, QcowStore,
-    Store,
+    BoxedStore, Config, ConfigOption, Error, Event, Facts, FileStore, Held, ImageOptions,
+    NullStore, OPTIONS, Provisioning, QcowStore, Store,
 };
 
 /// How a store is opened.
@@ -31,6 +31,8 @@ pub struct OpenOptions {
     /// That the image was taken to be raw because [`probe`](crate::probe()) found no other format:
     /// what would make it look like one is not written.
     pub probed: bool,
+    /// How an image is opened; a configuration string has its own.
+    pub image: ImageOptions,
     /// The files of the store that this one replaces, see [`Store::held`]; an image that
     /// somebody else has open is then refused at once. `None`: it replaces none, and opening such
     /// an image is retried for some seconds.
@@ -55,7 +57,7 @@ pub enum Locking {
 pub struct Subtype {
     /// Its name in configuration strings.
     pub name: &'static str,
-    /// What follows the name, in words: the property `ConfigDesc` on D-Bus.
+    /// What follows the name, in words.
     pub config_desc: &'static str,
     check: fn(&Config<'_>) -> Result<(), Error>,
     open: for<'a> fn(&'a Config<'a>, &'a OpenOptions) -> Opening<'a, AnyStore>,
@@ -95,6 +97,21 @@ pub static SUBTYPES: &[Subtype] = &[
     },
 ];
 
+impl Subtype {
+    /// What follows the name, with the options that only some subtypes have, in words: the
+    /// property `ConfigDesc` on D-Bus.
+    pub fn description(&self) -> String {
+        let own = |option: &&ConfigOption| !option.subtypes.is_empty() && option.is_for(self.name);
+        let options = OPTIONS.iter().filter(own);
+        let options = options.map(|option| format!(";{}={}", option.name, option.value));
+        let options: Vec<_> = options.collect();
+        match options.is_empty() {
+            true => self.config_desc.to_owned(),
+            false => format!("{}; options: {}", self.config_desc, options.join(" ")),
+        }
+    }
+}
+
 fn find(config: &str) -> Result<(Config<'_>, &'static Subtype), Error> {
     let parsed = Config::parse(config)?;
     match SUBTYPES.iter().find(|subtype| subtype.name == parsed.subtype) {
@@ -117,7 +134,29 @@ pub fn check(config: &str) -> Result<(), Error> {
 /// Opens what a configuration string names, in the engine that runs on this thread.
 pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyStore, Error> {
     let (config, subtype) = find(config)?;
-    (subtype.open)(&config, options).await
+    let options = OpenOptions { image: config.image.clone(), ..options.clone() };
+    (subtype.open)(&config, &options).await
+}
+
+/// Opens the image in a file, in the engine that runs on this thread; `format` is one of
+/// [`image_format`], or raw as QEMU names it.
+pub async fn open_image(
+    path: &Path,
+    format: &str,
+    options: &OpenOptions,
+) -> Result<AnyStore, Error> {
+    if chain::is_raw(format) {
+        return Ok(AnyStore::File(file::open_path(path, options).await?));
+    }
+    match image_format(format) {
+        Some(format) => chain::open(path, &[format.name], options).await,
+        None => Err(chain::unknown(format, path)),
+    }
+}
+
+/// The format of images that QEMU names so; `None`: there is none here, or it is raw.
+pub fn image_format(name: &str) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| format.name == name)
 }
 
 /// A store of any subtype. Which one is decided by a `match` in each call: those that matter for speed are

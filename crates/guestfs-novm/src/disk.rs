@@ -28,16 +28,14 @@ async fn open(image: &Image) -> Result<AnyStore> {
         let server = Nbd::connect(server, image.read_only, image.sector)?;
         return Ok(AnyStore::Boxed(BoxedStore::new(NbdStore::new(server, image.read_only))));
     }
-    let path = image.path.to_str();
-    let path = path.ok_or_else(|| Error::image(&image.path, "its name is not UTF-8"))?;
-    let subtype = if image.kind == Kind::Qcow { "qcow" } else { "file" };
+    let format = if let Kind::Format(name) = image.kind { name } else { "raw" };
     let options = OpenOptions {
         read_only: image.read_only,
         locking: image.locking,
         probed: image.probed,
         ..OpenOptions::default()
     };
-    block::open(&format!("{subtype}/{path}"), &options).await.map_err(Error::Open)
+    block::open_image(&image.path, format, &options).await.map_err(Error::Open)
 }
 
 impl Disk {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images: what format they have, and which of them can be served.
 //!
-//! A raw image becomes a loop device as it is. One that is qcow2 (or qcow), and one whose length is no
-//! whole number of sectors, is served by `block` through FUSE. Other formats are refused.
+//! A raw image becomes a loop device as it is. One of another format, and one whose length is no whole
+//! number of sectors, is served by `block` through FUSE. Formats that `block` does not know are refused.
 
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
@@ -41,8 +41,8 @@ pub enum Kind {
     Raw,
     /// The file is the disk, but for the end of its last sector.
     Ragged,
-    /// Through `block`.
-    Qcow,
+    /// The disk is in an image of this format, which `block` knows.
+    Format(&'static str),
     /// An NBD server has it.
     Nbd,
 }
@@ -81,6 +81,13 @@ impl Image {
         if !device && !metadata.is_file() {
             return Err(Error::image(path, "neither a file nor a block device"));
         }
+        if let Kind::Format(name) = kind
+            && !read_only
+            && block::image_format(name).is_some_and(|format| !format.writable)
+        {
+            let why = format!("images of format {name} can only be read: add it read-only (--ro)");
+            return Err(Error::image(path, why));
+        }
         let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
         let kind = if ragged { Kind::Ragged } else { kind };
         let probed = drive.format.is_none();
@@ -117,14 +124,16 @@ fn open(path: &Path, read_only: bool) -> Result<File> {
 fn kind_of(format: &str, path: &Path) -> Result<Kind> {
     match format {
         "raw" | "host_device" | "file" => Ok(Kind::Raw),
-        "qcow2" | "qcow" => Ok(Kind::Qcow),
-        other => Err(Error::image(
-            path,
-            format!(
-                "images of format {other} cannot be served; raw, qcow2 and qcow can: qemu-img convert -O \
-                 qcow2 makes one"
-            ),
-        )),
+        other => match block::image_format(other) {
+            Some(format) => Ok(Kind::Format(format.name)),
+            None => Err(Error::image(
+                path,
+                format!(
+                    "images of format {other} cannot be served: qemu-img convert -O qcow2 makes \
+                     one that can"
+                ),
+            )),
+        },
     }
 }
 
@@ -158,7 +167,7 @@ mod tests {
     fn a_format_that_is_not_said_is_looked_for() {
         let sector = |head: &[u8]| [head, &vec![0; 512 - head.len()]].concat();
         assert_eq!(find(&sector(b""), None).unwrap(), Kind::Raw);
-        assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), None).unwrap(), Kind::Qcow);
+        assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), None).unwrap(), Kind::Format("qcow2"));
         assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), Some("raw")).unwrap(), Kind::Raw);
         assert_eq!(find(b"short", None).unwrap(), Kind::Ragged);
         assert_eq!(find(b"", None).unwrap(), Kind::Raw);
@@ -166,12 +175,25 @@ mod tests {
 
     #[test]
     fn other_formats_are_refused_with_a_way_out() {
-        for (content, format, name) in
-            [(&b"KDMV"[..], None, "vmdk"), (b"conectix", None, "vpc"), (b"x", Some("vdi"), "vdi")]
-        {
+        for (content, format, name) in [
+            (&b"QED\0"[..], None, "qed"),
+            (b"LUKS\xba\xbe", None, "luks"),
+            (b"x", Some("dmg"), "dmg"),
+        ] {
             let e = find(content, format).unwrap_err().to_string();
             assert!(e.contains(&format!("format {name} ")) && e.contains("qemu-img"), "{e}");
         }
+    }
+
+    #[test]
+    fn a_format_that_can_only_be_read_is_refused_for_writing() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"QFI\xfb\0\0\0\x01").unwrap();
+        let drive = Drive { file: file.path().into(), ..Drive::default() };
+        let e = Image::find(&drive).unwrap_err().to_string();
+        assert!(e.contains("format qcow can only be read: add it read-only"), "{e}");
+        let image = Image::find(&Drive { read_only: true, ..drive }).unwrap();
+        assert_eq!(image.kind, Kind::Format("qcow"));
     }
 
     #[test]

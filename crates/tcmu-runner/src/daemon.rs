@@ -276,7 +276,7 @@ impl Settings {
 pub fn handlers() -> Vec<Handler> {
     let handler = |subtype: &block::Subtype| Handler {
         subtype: subtype.name.to_owned(),
-        description: subtype.config_desc.to_owned(),
+        description: subtype.description(),
     };
     block::SUBTYPES.iter().map(handler).collect()
 }

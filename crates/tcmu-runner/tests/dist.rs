@@ -57,13 +57,22 @@ fn the_man_page_of_the_program_is_current() {
         ".SH COMMANDS\n.TP\n.B check\nReport what is missing on this host, and how to fix it. The \
          exit status is 1 if anything is missing.\n.SH CONFIGURATION STRINGS\n\
          The configuration string of a device is \\fISUBTYPE\\fR/\\fIREST\\fR; targetcli's \
-         \\fIcfgstring\\fR is the part after the first slash. An option may come first: \
-         \\fB;tcmur_cmd_time_out=\\fISECONDS\\fB;\\fR reports commands that are under way for \
-         longer.\n",
+         \\fIcfgstring\\fR is the part after the first slash. Options, \
+         \\fB;\\fINAME\\fB=\\fIVALUE\\fR each, may stand at its end, or at its beginning, with \
+         another semicolon after them.\n.SS SUBTYPES\n",
     );
     for handler in daemon::handlers() {
         write!(page, ".TP\n.B {}\n{}\n", roff(&handler.subtype), roff(&handler.description))
             .unwrap();
+    }
+    page.push_str(".SS OPTIONS\n");
+    for option in block::OPTIONS {
+        let name = roff(option.name);
+        write!(page, ".TP\n\\fB;{name}=\\fI{}\\fR\n{}", option.value, roff(option.doc)).unwrap();
+        if !option.subtypes.is_empty() {
+            write!(page, " For {}.", option.subtypes.join(", ")).unwrap();
+        }
+        page.push('\n');
     }
     write!(
         page,

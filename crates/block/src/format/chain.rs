@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::{FORMATS, name, probe};
 use crate::protocol::file::{Held, Image, Medium, Place, open_image};
-use crate::{AnyStore, Error, Locking, Lower, OpenOptions};
+use crate::{AnyStore, Error, Locking, Lower, OpenOptions, image_format};
 
 /// How many images a chain may have.
 const MAX_DEPTH: usize = 64;
@@ -33,11 +33,11 @@ const OPERATION: &str = "open";
 
 /// A format of images.
 #[derive(Debug)]
-pub(crate) struct Format {
+pub struct Format {
     /// QEMU's name for it.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Whether its images can be written.
-    pub(crate) writable: bool,
+    pub writable: bool,
     /// Opens an image.
     pub(crate) open: for<'a> fn(Lower, Site<'a>) -> Opening<'a, AnyStore>,
 }
@@ -100,7 +100,7 @@ async fn open_top(
         [name] => *name,
         _ => look_at(&place)?,
     };
-    let format = FORMATS.iter().find(|format| format.name == name && formats.contains(&name));
+    let format = image_format(name).filter(|_| formats.contains(&name));
     let Some(format) = format else {
         let text = format!("it is not a {} image, as its first bytes say", formats.join(" or "));
         return Err(Error::invalid(text, OPERATION, path));
@@ -230,7 +230,7 @@ impl Site<'_> {
         if format == "raw" {
             return self.files.open(&place, true, locked).await;
         }
-        let Some(format) = FORMATS.iter().find(|known| known.name == format) else {
+        let Some(format) = image_format(format) else {
             return Err(unknown(format, place.path()));
         };
         let below = self.files.open_image(&place, format, self.depth + 1, true, locked).await?;
@@ -269,12 +269,12 @@ pub(crate) fn capacity(size: u64, site: &Site<'_>) -> Result<u64, Error> {
 }
 
 /// Whether a format that QEMU names so is the bytes of a file.
-fn is_raw(format: &str) -> bool {
+pub(crate) fn is_raw(format: &str) -> bool {
     matches!(format, "raw" | "file" | "host_device")
 }
 
 /// The error of a format that cannot be served.
-fn unknown(format: &str, path: &Path) -> Error {
+pub(crate) fn unknown(format: &str, path: &Path) -> Error {
     let known: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
     let text = format!(
         "images of format {} cannot be served; raw, {} can: qemu-img convert -O qcow2 makes one",

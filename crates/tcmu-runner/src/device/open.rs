@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use block::{AnyStore, Config, Held, Locking, OpenOptions};
+use block::{AnyStore, Config, Held, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
 use tcmu::Ring;
@@ -69,12 +69,10 @@ pub(super) async fn open_lun(
     predecessor: Option<Held>,
 ) -> Result<Lun<AnyStore>, OpenError> {
     let options = OpenOptions {
-        read_only: false,
         size: Some(spec.size),
         allowed_backing_dirs: spec.backing_dirs.clone(),
-        locking: Locking::All,
-        probed: false,
         predecessor,
+        ..OpenOptions::default()
     };
     let backstore = block::open(config, &options).await;
     let backstore = backstore.map_err(|error| {

@@ -50,7 +50,12 @@ pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
 }
 
 pub(crate) async fn open(config: &Config<'_>, options: &OpenOptions) -> Result<FileStore, Error> {
-    let place = Place::find(config.path()?)?;
+    open_path(config.path()?, options).await
+}
+
+/// Opens the raw image at `path`.
+pub(crate) async fn open_path(path: &Path, options: &OpenOptions) -> Result<FileStore, Error> {
+    let place = Place::find(path)?;
     let locked = options.locking != Locking::None;
     let image = open_image(&place, options.read_only, locked, options.predecessor.as_ref()).await?;
     FileStore::from_image(image, place.path(), options)
