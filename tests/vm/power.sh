@@ -42,7 +42,7 @@ usable() {
         unlun after 1 && rm_dev after && { [ $1 = file ] || clean_image /mnt/after/image; }
 }
 
-for kind in file; do
+for kind in file qcow qcow-4k qcow-backed; do
     rm -f disk.img log.img; truncate -s 96M disk.img; truncate -s 2G log.img
     mkfs.ext4 -q -F -b 4096 -J size=4 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard disk.img
     cp --sparse=always disk.img start.img

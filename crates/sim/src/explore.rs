@@ -64,7 +64,8 @@ async fn open(world: &World, record: &Record, read_only: bool) -> Result<Image<D
         backing: record.format.backing.then(|| file(BACKING, None, false)).transpose()?,
     };
     let cache_bytes = (record.cache > 0).then_some(record.cache);
-    let options = Options { read_only, cache_bytes, discard: record.discard };
+    let discard = record.discard;
+    let options = Options { read_only, cache_bytes, discard, ..Options::default() };
     Image::open(parts, &options).await.map_err(|e| format!("opening: {e}"))
 }
 
