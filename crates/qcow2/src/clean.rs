@@ -6,7 +6,8 @@
 //!   header (`autoclear`), and that is on stable storage.
 //! - **Before anything is allocated or freed**, the header says that the image is in use, and that,
 //!   with all that was read, is on stable storage: what an earlier process left in the page cache
-//!   counts from then on. With lazy refcounts the dirty bit is set in the same way.
+//!   counts from then on. The dirty bit is never set: refcounts are ahead of use, with
+//!   `lazy_refcounts=on` as well, and a sync for each batch of them is cheap.
 //! - **Closing** brings everything to stable storage, frees what is pending and the reserve, cuts
 //!   the file, and then, after a sync, says that it was closed.
 use crate::core::{Core, field};
@@ -84,10 +85,6 @@ impl<S: Storage + 'static> Core<S> {
         }
         self.check_writable()?;
         self.set_state(IN_USE);
-        if self.lazy {
-            let bits = self.head.get(field::INCOMPATIBLE) | incompatible::DIRTY;
-            self.set(&self.head, field::INCOMPATIBLE, bits);
-        }
         self.flush().await?;
         self.find_end().await?;
         self.in_use.set(true);
@@ -162,7 +159,12 @@ impl<S: Storage + 'static> Core<S> {
         if !self.in_use.get() {
             return Ok(());
         }
-        while self.can_reclaim() {
+        // Old tables may have been replaced meanwhile.
+        while !self.freed.is_empty() {
+            self.flush().await?;
+            if !self.can_reclaim() {
+                break;
+            }
             self.reclaim().await?;
         }
         for (first, count) in self.reserve.take_all() {
@@ -178,10 +180,6 @@ impl<S: Storage + 'static> Core<S> {
             tracing::debug!("the file keeps its length: {e}");
         }
         self.set_state(CLOSED);
-        if self.geo.zero_flag && self.head.get(field::INCOMPATIBLE) & incompatible::DIRTY != 0 {
-            let bits = self.head.get(field::INCOMPATIBLE) & !incompatible::DIRTY;
-            self.set(&self.head, field::INCOMPATIBLE, bits);
-        }
         self.flush().await?;
         self.in_use.set(false);
         Ok(())

@@ -89,8 +89,8 @@ impl<S: Storage + 'static> Core<S> {
     /// Brings all that has been done to stable storage.
     pub(crate) async fn flush(&self) -> Result<()> {
         self.commit_all().await?;
-        self.barrier().await?;
         self.collect_freed();
+        self.barrier().await?;
         Ok(())
     }
 }

@@ -53,8 +53,6 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) read_only: bool,
     /// Whether the space of freed clusters is given back.
     pub(crate) punch: bool,
-    /// Whether refcounts need no order, because the dirty bit is set.
-    pub(crate) lazy: bool,
     /// Virtual size in bytes.
     pub(crate) size: Cell<u64>,
     /// The number of clusters in the file, the last of which may be a part.

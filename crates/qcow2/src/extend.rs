@@ -152,7 +152,7 @@ impl<S: Storage + 'static> Core<S> {
             self.storage.write(&self.new_table(layout), layout.table_start() << bits).await?;
         }
         if layout.blocks.is_empty() {
-            if (!self.lazy || there > 0) && !self.has(Bug::MappingBeforeRefcount) {
+            if !self.has(Bug::MappingBeforeRefcount) {
                 self.barrier().await?;
             }
             self.end.set(layout.end());

@@ -2,7 +2,6 @@
 //! The sizes of an image's structures, and what a cluster's entry says. Pure.
 use crate::layout::entry::{COMPRESSED, COPIED, Cluster, Compressed, L2Entry, OFFSET_MASK, ZERO};
 use crate::layout::header::{self, Header};
-use crate::storage::SECTOR;
 
 /// The largest slice of a table that is cached, as a power of two.
 const MAX_SLICE_BITS: u32 = 12;
@@ -59,11 +58,6 @@ impl Geometry {
 
     pub(crate) fn extended(&self) -> bool {
         self.entry_bits == 4
-    }
-
-    /// Sectors of a slice.
-    pub(crate) fn slice_sectors(&self) -> u32 {
-        u32::try_from(self.slice_size() / SECTOR).unwrap_or(1)
     }
 
     /// Bytes that an L2 table maps, as a power of two.
@@ -149,9 +143,6 @@ pub(crate) enum Kind {
 }
 
 impl Entry {
-    /// Nothing is there.
-    pub(crate) const EMPTY: Entry = Entry { word: 0, bitmap: 0 };
-
     /// The entry of a cluster at `host` that has no other owner.
     pub(crate) fn owned(geo: &Geometry, host: u64, data: u32, zero: u32) -> Self {
         let word = host | COPIED;

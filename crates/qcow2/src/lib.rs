@@ -31,6 +31,7 @@ mod read;
 mod refcounts;
 mod reserve;
 mod resize;
+mod scan;
 mod slice;
 pub mod storage;
 mod sync;

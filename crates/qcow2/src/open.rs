@@ -53,8 +53,7 @@ pub(crate) async fn open<S: Storage + 'static>(
     let encryption = crypt::open(&storage, &header, secret, options.read_only).await?;
     let state_offset = clean::state_offset(&head, header.header_length());
     let slice_size = usize::try_from(geo.slice_size()).unwrap_or(4096);
-    let lazy = geo.zero_flag && header.compatible & header::compatible::LAZY_REFCOUNTS != 0;
-    Ok(Rc::new_cyclic(|me| Core {
+    let core = Rc::new_cyclic(|me| Core {
         me: me.clone(),
         storage,
         data_file,
@@ -64,7 +63,6 @@ pub(crate) async fn open<S: Storage + 'static>(
         encryption,
         read_only: options.read_only,
         punch: options.discard,
-        lazy,
         size: Cell::new(header.size),
         opened_len: len,
         end: Cell::new(len.div_ceil(geo.cluster_size())),
@@ -90,7 +88,14 @@ pub(crate) async fn open<S: Storage + 'static>(
         planted: options.planted,
         broken: RefCell::default(),
         header,
-    }))
+    });
+    if !core.read_only {
+        let dirty = core.header.needs(header::incompatible::DIRTY);
+        if dirty || core.state() != Some(clean::CLOSED) {
+            core.scan(dirty).await?;
+        }
+    }
+    Ok(core)
 }
 
 fn check_features(header: &Header, options: &Options) -> Result<()> {
@@ -98,11 +103,6 @@ fn check_features(header: &Header, options: &Options) -> Result<()> {
         return Ok(());
     }
     header.check_writable()?;
-    if header.needs(header::incompatible::DIRTY) {
-        return Err(ErrorKind::damaged(
-            "it was not closed: its refcounts may be wrong (incompatible feature bit 0)",
-        ));
-    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! refcount 1, reads as zeroes, and is inside the file's length. So whatever of its new owner's
 //! mapping and content reaches stable storage, and in whatever order, it has one owner, and what is
 //! missing of its content is zero. What a crash leaves in the reserve is leaked, and given back at
-//! the next opening. With lazy refcounts the dirty bit stands for the order, and nothing waits.
+//! the next opening.
 //!
 //! The reserve is filled by a job, long before it is empty: with free clusters inside the file,
 //! which are zeroed, then with new ones at its end. Larger refcount blocks and tables: see
@@ -276,7 +276,6 @@ impl<S: Storage + 'static> Core<S> {
             self.storage.zero(first << bits, count << bits, true).await?;
             self.cache.forget(first << bits, (first + count) << bits);
         }
-        // Zeroes have to be stable with lazy refcounts, too.
         self.barrier().await
     }
 }
