@@ -12,7 +12,8 @@ pub const SECTOR: u64 = 512;
 pub enum Extent {
     /// It may hold anything.
     Data,
-    /// It reads as zeroes.
+    /// It reads as zeroes, and not because they were written there as data: a hole. Unless it was
+    /// made by [`Storage::zero`] since the last sync, it is one on stable storage, too.
     Zero,
 }
 

@@ -27,6 +27,16 @@ pub(crate) enum Zeroing {
 /// A granule's share of a range that has to be written to.
 const MAX_WRITTEN: u64 = 2 << 20;
 
+/// A part of the data file is being zeroed: when that ends, in whatever way, it is in the file and
+/// not on stable storage.
+struct Noted<'a, S: Storage + 'static>(&'a Core<S>);
+
+impl<S: Storage + 'static> Drop for Noted<'_, S> {
+    fn drop(&mut self) {
+        self.0.data_zeroed.set(self.0.syncs.started.get());
+    }
+}
+
 impl<S: Storage + 'static> Core<S> {
     /// See [`Zeroing`]. The range is inside the image.
     pub(crate) async fn zero(&self, offset: u64, len: u64, how: Zeroing) -> Result<()> {
@@ -116,7 +126,7 @@ impl<S: Storage + 'static> Core<S> {
             let file_len = self.data().length().await?;
             let there = end.min(file_len).saturating_sub(pos);
             if there > 0 && (geo.raw_data_file || how != Zeroing::Keep && self.punch) {
-                self.data_zeroed.set(self.syncs.started.get());
+                let _noted = Noted(self);
                 self.data().zero(pos, there, how != Zeroing::Keep).await?;
             }
             if geo.raw_data_file {

@@ -2,7 +2,7 @@
 //! Storage in memory that forgets what was not synced, and an executor that picks who runs next by
 //! chance. Operations are done in the middle of waiting, or not, or in part, when they are dropped.
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -54,14 +54,14 @@ enum Change {
 struct State {
     cache: Vec<u8>,
     stable: Vec<u8>,
+    /// Sectors that were written to, and not zeroed since.
+    written: BTreeSet<u64>,
     /// Since the last sync.
     log: Vec<Change>,
     /// Operations fail with this chance, one in n; 0: never.
     faults: u64,
     /// The highest length.
     limit: u64,
-    syncs: u64,
-    writes: u64,
 }
 
 impl State {
@@ -80,6 +80,11 @@ impl State {
 
     fn change(&mut self, change: Change) {
         Self::apply(&mut self.cache, &change);
+        if let Change::Sector(at, bytes) = &change {
+            if bytes.iter().any(|byte| *byte != 0) {
+                self.written.insert(*at);
+            }
+        }
         self.log.push(change);
     }
 }
@@ -96,7 +101,11 @@ impl Disk {
         let len = content.len().next_multiple_of(SECTOR);
         let mut cache = content;
         cache.resize(len, 0);
-        let state = State { stable: cache.clone(), cache, limit: 1 << 40, ..State::default() };
+        let sectors = (0..).zip(cache.chunks(SECTOR));
+        let written = sectors.filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+        let written = written.map(|(at, _)| at).collect();
+        let state =
+            State { stable: cache.clone(), cache, written, limit: 1 << 40, ..State::default() };
         Disk { state: Rc::new(RefCell::new(state)), random: random.clone() }
     }
 
@@ -104,17 +113,8 @@ impl Disk {
         self.state.borrow_mut().faults = one_in;
     }
 
-    pub(crate) fn set_limit(&self, len: u64) {
-        self.state.borrow_mut().limit = len;
-    }
-
     pub(crate) fn content(&self) -> Vec<u8> {
         self.state.borrow().cache.clone()
-    }
-
-    /// Calls of sync, and of write.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.state.borrow().syncs, self.state.borrow().writes)
     }
 
     /// The file after the death of its writer: what was written is in the page cache, and not on
@@ -124,6 +124,7 @@ impl Disk {
         let state = State {
             cache: state.cache.clone(),
             stable: state.stable.clone(),
+            written: state.written.clone(),
             log: state.log.clone(),
             limit: 1 << 40,
             ..State::default()
@@ -194,7 +195,6 @@ impl Disk {
 
     /// Does some changes, between pauses.
     async fn perform(&self, changes: Vec<Change>) -> io::Result<()> {
-        self.state.borrow_mut().writes += 1;
         self.pause().await;
         let fault = self.fault();
         let split = if fault || self.random.one_in(4) {
@@ -254,6 +254,8 @@ impl Storage for Disk {
         assert!(offset + len <= self.length().await?.next_multiple_of(1 << 21), "zero past the end");
         let end = (offset + len).min(self.length().await?);
         let sectors = offset / 512..end.max(offset).div_ceil(512);
+        let punched = sectors.clone();
+        let _punched = Punched(self, punched);
         self.perform(sectors.map(|at| Change::Sector(at, Box::new([0; SECTOR]))).collect()).await
     }
 
@@ -273,11 +275,7 @@ impl Storage for Disk {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        let count = {
-            let mut state = self.state.borrow_mut();
-            state.syncs += 1;
-            state.log.len()
-        };
+        let count = self.state.borrow().log.len();
         self.pause().await;
         self.pause().await;
         let mut state = self.state.borrow_mut();
@@ -292,11 +290,7 @@ impl Storage for Disk {
 
     async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
         let state = self.state.borrow();
-        let sector = |at: u64| {
-            let start = (at as usize * SECTOR).min(state.cache.len());
-            let end = (start + SECTOR).min(state.cache.len());
-            state.cache[start..end].iter().all(|byte| *byte == 0)
-        };
+        let sector = |at: u64| !state.written.contains(&at);
         let zero = sector(offset / 512);
         let mut at = offset / 512 + 1;
         while at * 512 < offset + len && sector(at) == zero {
@@ -304,6 +298,21 @@ impl Storage for Disk {
         }
         let len = (at * 512 - offset).min(len);
         Ok((if zero { Extent::Zero } else { Extent::Data }, len))
+    }
+}
+
+/// When a range has been zeroed wholly, it is a hole.
+struct Punched<'a>(&'a Disk, std::ops::Range<u64>);
+
+impl Drop for Punched<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.borrow_mut();
+        let State { written, cache, .. } = &mut *state;
+        written.retain(|at| {
+            let start = (*at as usize * SECTOR).min(cache.len());
+            let end = (start + SECTOR).min(cache.len());
+            !self.1.contains(at) || cache[start..end].iter().any(|byte| *byte != 0)
+        });
     }
 }
 
