@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sim::explore::{Figures, run, run_seed};
-use sim::shrink::shrink;
-use sim::storage::Bug;
-use sim::workload::Record;
+use sim::crash::explore::{Figures, run, run_seed};
+use sim::crash::shrink::shrink;
+use sim::crash::storage::Bug;
+use sim::crash::workload::Record;
 
 /// Runs the qcow2 engine in simulated worlds and judges what is found after each crash.
 #[derive(Parser)]

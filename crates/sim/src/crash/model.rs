@@ -178,15 +178,17 @@ impl Model {
 
     /// The size changes.
     pub fn begin_resize(&mut self, sectors: u64) -> Begun {
-        let begun = self.tick();
+        let (cut, begun) = (self.tick(), self.tick());
         let value = Value::try_from(sectors).unwrap_or(Value::MAX);
         prune(&mut self.sizes, self.flushed);
         self.sizes.push(Version { value, begun, ended: NEVER, certain: false });
         let zero = Version { value: ZERO, begun, ended: NEVER, certain: false };
         let there = self.sectors.len() as u64;
         if sectors < there {
+            // While the end is being cut off, what lies below it may be seen there.
+            let below = Version { value: INITIAL, begun: cut, ended: cut, certain: false };
             for history in self.range(sectors..there) {
-                history.push(zero);
+                history.extend([below, zero]);
             }
         } else {
             let new = Version { begun: 0, ended: 0, certain: true, ..zero };

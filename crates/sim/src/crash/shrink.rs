@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use io_engine::sim::Knobs;
 
-use crate::explore::{Failure, Figures, run};
-use crate::workload::Record;
+use crate::crash::explore::{Failure, Figures, run};
+use crate::crash::workload::Record;
 
 /// How often a shorter run is tried, each time with other crashes.
 const TRIES: u64 = 12;

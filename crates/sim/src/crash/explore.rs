@@ -12,10 +12,10 @@ use io_engine::{Engine, Started, TaskSet, timeout};
 use qcow2::{Image, Options, Parts};
 use sgl::Sgl;
 
-use crate::image;
-use crate::model::{After, INITIAL, Model, SECTOR, ZERO, fill};
-use crate::storage::{Bug, Disk};
-use crate::workload::{Kind, Op, Record};
+use crate::crash::image;
+use crate::crash::model::{After, INITIAL, Model, SECTOR, ZERO, fill};
+use crate::crash::storage::{Bug, Disk};
+use crate::crash::workload::{Kind, Op, Record};
 
 /// What runs did, in sum.
 #[derive(Clone, Debug, Default)]
@@ -64,8 +64,7 @@ async fn open(world: &World, record: &Record, read_only: bool) -> Result<Image<D
         backing: record.format.backing.then(|| file(BACKING, None, false)).transpose()?,
     };
     let cache_bytes = (record.cache > 0).then_some(record.cache);
-    let discard = record.discard;
-    let options = Options { read_only, cache_bytes, discard, ..Options::default() };
+    let options = Options { read_only, cache_bytes, discard: record.discard, ..Options::default() };
     Image::open(parts, &options).await.map_err(|e| format!("opening: {e}"))
 }
 
@@ -212,7 +211,7 @@ fn text(e: &dyn std::error::Error) -> String {
 struct Change<'a> {
     model: &'a RefCell<Model>,
     range: std::ops::Range<u64>,
-    begun: crate::model::Begun,
+    begun: crate::crash::model::Begun,
     certain: bool,
 }
 
@@ -235,7 +234,7 @@ impl Drop for Change<'_> {
 
 struct ReadGuard<'a> {
     model: &'a RefCell<Model>,
-    begun: Option<crate::model::Begun>,
+    begun: Option<crate::crash::model::Begun>,
 }
 
 impl<'a> ReadGuard<'a> {

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use io_engine::sim::{Knobs, Rng};
 
-use crate::image::Format;
-use crate::storage::Bug;
+use crate::crash::image::Format;
+use crate::crash::storage::Bug;
 
 /// What is asked of the image; sectors of 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
