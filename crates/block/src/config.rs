@@ -82,7 +82,7 @@ pub static OPTIONS: &[ConfigOption] = &[
         name: "cache-size",
         value: "SIZE",
         doc: "The memory that tables of the image may take, such as 64M. The default is what the \
-              image needs, at most 32M, which is enough for 256 GiB in clusters of 64 KiB.",
+              image needs, at most 32M, which is enough for 128 GiB in clusters of 64 KiB.",
         subtypes: &["qcow"],
         set: |(_, image), value| {
             image.cache_size = Some(parse_size(value).ok_or("a size, such as 64M")?);

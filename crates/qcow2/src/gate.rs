@@ -72,6 +72,9 @@ impl Gate {
         if self.closed.get() && !exempt {
             return None;
         }
+        // Not the generation of what was unmapped before, where that may be: who waits for space
+        // in here would keep it from being freed.
+        self.generation();
         let generation = self.generation.get();
         let count = &self.inside[(generation & 1) as usize];
         count.set(count.get() + 1);

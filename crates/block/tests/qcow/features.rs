@@ -80,9 +80,10 @@ fn features_that_qemu_makes_are_served() {
     std::fs::write(&plain, &data).unwrap();
     let data_file = format!("data_file={}", raw.display());
     for (options, compressed) in [
+        ("compression_type=zstd", true),
         ("compression_type=zlib", true),
         ("extended_l2=on", false),
-        ("extended_l2=on", true),
+        ("extended_l2=on,compression_type=zstd", true),
         ("cluster_size=512,refcount_bits=1", false),
         ("cluster_size=2M,refcount_bits=64", false),
         ("lazy_refcounts=on", false),
