@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use block::{OpenOptions, Provisioning, Store, check, open};
+use block::{AnyStore, OpenOptions, Provisioning, Store, check, open};
 use sgl::Sgl;
 
 use crate::common::*;
@@ -283,6 +283,27 @@ fn discard_makes_the_file_smaller() {
         store.close().await.unwrap();
     });
     assert_eq!(check(&config(&image)).map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(crate::common::check(&image), Check::Clean);
+}
+
+#[test]
+fn the_cache_of_tables_is_as_large_as_the_configuration_string_says() {
+    let dir = Dir::new();
+    let image = dir.create("image", "cluster_size=4k", 64 * MIB);
+    for (option, limit) in [("", None), (";cache-size=128K", Some(128 << 10))] {
+        on_engine(async {
+            let config = format!("{}{option}", config(&image));
+            let store = open(&config, &OpenOptions::default()).await.unwrap();
+            for at in (0..64).map(|n| n * MIB) {
+                write(&store, at, &[7; 512]).await.unwrap();
+                assert_eq!(read(&store, at, 512).await.unwrap(), [7; 512]);
+            }
+            let AnyStore::Qcow(qcow) = &store else { panic!("{store:?}") };
+            let cache = qcow.cache();
+            assert!(limit.is_none_or(|limit| cache.limit == limit), "{cache:?}");
+            store.close().await.unwrap();
+        });
+    }
     assert_eq!(crate::common::check(&image), Check::Clean);
 }
 

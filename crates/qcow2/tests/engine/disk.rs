@@ -251,7 +251,10 @@ impl Storage for Disk {
     }
 
     async fn zero(&self, offset: u64, len: u64, _punch: bool) -> io::Result<()> {
-        assert!(offset + len <= self.length().await?.next_multiple_of(1 << 21), "zero past the end");
+        assert!(
+            offset + len <= self.length().await?.next_multiple_of(1 << 21),
+            "zero past the end"
+        );
         let end = (offset + len).min(self.length().await?);
         let sectors = offset / 512..end.max(offset).div_ceil(512);
         let punched = sectors.clone();

@@ -161,7 +161,8 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
             None => Ok(0),
         };
     }
-    for at in 0..(blocks.len() as u64 * per_block).min(bytes.len() as u64 / cluster + 4 * per_block) {
+    for at in 0..(blocks.len() as u64 * per_block).min(bytes.len() as u64 / cluster + 4 * per_block)
+    {
         let (wanted, found) = (references.get(&at).copied().unwrap_or(0), refcount(at));
         if found < wanted {
             return Err(format!("cluster {at:#x} has {wanted} owners and the refcount {found}"));

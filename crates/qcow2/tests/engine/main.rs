@@ -292,9 +292,10 @@ impl World {
             Op::Discard(range, zeroed) => {
                 self.model.begin(zeroed.clone(), 0);
                 let (offset, len) = bytes(range);
-                tasks.push(id, async move {
-                    image.discard(offset, len).await.map(|()| Done::Other)
-                });
+                tasks.push(
+                    id,
+                    async move { image.discard(offset, len).await.map(|()| Done::Other) },
+                );
             }
             Op::Flush(_) => {
                 tasks.push(id, async move { image.flush().await.map(|()| Done::Other) });
@@ -421,7 +422,12 @@ fn errors_of_the_storage_lose_nothing_that_was_acknowledged() {
     let stress = Stress { faults: true, ..STRESS };
     explore("faults", Kind::simple(12, 300 << 10), stress, 40);
     explore("faults 512", Kind { refcount_order: 6, ..Kind::simple(9, 80 << 10) }, stress, 20);
-    explore("faults backing", Kind { backing: 500 << 10, ..Kind::simple(12, 300 << 10) }, stress, 20);
+    explore(
+        "faults backing",
+        Kind { backing: 500 << 10, ..Kind::simple(12, 300 << 10) },
+        stress,
+        20,
+    );
 }
 
 /// Each bug of `qcow2::Bug` is found by one of the kinds of images, within so many seeds.

@@ -8,7 +8,7 @@ pub(crate) mod qcow1;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use qcow2::{Header, Image, Mapping, Options, Parts, Storage as _};
+use qcow2::{CacheStatistics, Header, Image, Mapping, Options, Parts, Storage as _};
 use sgl::Sgl;
 
 use super::chain::{Format, Opening, Site, capacity};
@@ -57,7 +57,12 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             Some(backing) => Some(site.backing(&backing.name, backing.format.as_deref()).await?),
             None => None,
         };
-        let options = Options { read_only: site.read_only(), discard: true, ..Options::default() };
+        let options = Options {
+            read_only: site.read_only(),
+            cache_bytes: site.options().and_then(|options| options.image.cache_size),
+            discard: true,
+            ..Options::default()
+        };
         // Without the zero flag of version 3, what is discarded shows the backing file.
         let discards = !site.read_only() && (header.version >= 3 || backing.is_none());
         let parts = Parts { storage, data_file, backing };
@@ -90,6 +95,11 @@ fn convert(error: qcow2::Error, path: &Path) -> Error {
 }
 
 impl QcowStore {
+    /// What its cache of tables has and takes.
+    pub fn cache(&self) -> CacheStatistics {
+        self.image.cache()
+    }
+
     /// Whether a range is inside the disk, which may be smaller than the image.
     fn bounds(&self, operation: &str, offset: u64, len: u64) -> Result<(), Error> {
         let size = self.size.get();
