@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images made by hand, and a check of them that shares nothing with the engine but the header.
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
-use qcow2::Header;
-use qcow2::layout::header::{Backing, compatible, extension, incompatible};
+use qcow2::{Header, Secret};
+use qcow2::layout::header::{Backing, Crypt, compatible, extension, incompatible};
 
 /// What an image is like.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Kind {
     /// Length of the backing file; 0: none.
     pub(crate) backing: u64,
     pub(crate) data_file: bool,
+    pub(crate) encrypted: bool,
 }
 
 impl Kind {
@@ -30,8 +32,29 @@ impl Kind {
             size,
             backing: 0,
             data_file: false,
+            encrypted: false,
         }
     }
+
+    /// What an encrypted one is opened with.
+    pub(crate) fn secret(&self) -> Option<Secret> {
+        self.encrypted.then(|| Secret::new(PASSPHRASE.to_vec()))
+    }
+}
+
+/// The passphrase of encrypted images.
+const PASSPHRASE: &[u8] = b"abc";
+
+/// A LUKS header up to the end of the first slot's key material.
+fn luks_header() -> &'static [u8] {
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let format = luks::Format { key_len: 32, iterations: Some(1), ..Default::default() };
+        let secret = Secret::new(PASSPHRASE.to_vec());
+        let (mut bytes, _) = luks::format(&format, &secret).unwrap();
+        bytes.truncate(luks::Header::parse(&bytes).unwrap().area_len());
+        bytes
+    })
 }
 
 /// An image without data.
@@ -59,9 +82,20 @@ pub(crate) fn make(kind: &Kind) -> Vec<u8> {
     header.reftable_offset = cluster as u64;
     header.reftable_clusters = 1;
     header.l1_offset = 3 * cluster as u64;
+    let mut used = 3 + l1_clusters;
+    let luks_offset = used * cluster;
+    if kind.encrypted {
+        header.crypt = Crypt::Luks;
+        let place = [luks_offset as u64, luks_header().len() as u64];
+        let place = place.map(u64::to_be_bytes).concat();
+        header.extensions.push((extension::FULL_DISK_ENCRYPTION, place));
+        used += luks_header().len().div_ceil(cluster);
+    }
     let mut bytes = header.encode().unwrap();
-    let used = 3 + l1_clusters;
     bytes.resize(used * cluster, 0);
+    if kind.encrypted {
+        bytes[luks_offset..][..luks_header().len()].copy_from_slice(luks_header());
+    }
     bytes[cluster..cluster + 8].copy_from_slice(&(2 * cluster as u64).to_be_bytes());
     for at in 0..used {
         put_refcount(&mut bytes[2 * cluster..3 * cluster], header.refcount_order, at);
@@ -102,6 +136,12 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
     refer(0, "header")?;
     for at in 0..(u64::from(header.l1_entries) * 8).div_ceil(cluster) {
         refer(header.l1_offset + at * cluster, "L1 table")?;
+    }
+    for (_, place) in
+        header.extensions.iter().filter(|(kind, _)| *kind == extension::FULL_DISK_ENCRYPTION)
+    {
+        let clusters = word(place, 8).div_ceil(cluster);
+        (0..clusters).try_for_each(|at| refer(word(place, 0) + at * cluster, "LUKS header"))?;
     }
     let mut blocks = Vec::new();
     for at in 0..u64::from(header.reftable_clusters) {

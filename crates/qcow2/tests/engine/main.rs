@@ -101,6 +101,7 @@ impl World {
         };
         let options = Options {
             discard: self.random.one_in(2),
+            secret: self.kind.secret(),
             cache_bytes: Some(if self.random.one_in(2) { 4096 } else { 1 << 20 }),
             #[cfg(feature = "planted")]
             planted: self.planted,
@@ -159,7 +160,8 @@ impl World {
             data_file: self.data_file.as_ref().map(crash),
             backing: self.backing.clone(),
         };
-        let options = Options { read_only: true, ..Options::default() };
+        let secret = self.kind.secret();
+        let options = Options { read_only: true, secret, ..Options::default() };
         let image = run(&self.random, Image::open(parts, &options)).unwrap();
         self.model.clone().judge_crash(&read_all(&self.random, &image), power);
     }
@@ -415,6 +417,15 @@ fn external_data_files_survive_crashes() {
     let kind = Kind { data_file: true, ..Kind::simple(12, 300 << 10) };
     explore("data file", kind, STRESS, 30);
     explore("data file backing", Kind { backing: 200 << 10, ..kind }, STRESS, 20);
+}
+
+#[test]
+fn encrypted_images_survive_crashes() {
+    let kind = Kind { encrypted: true, ..Kind::simple(12, 300 << 10) };
+    explore("encrypted", kind, STRESS, 10);
+    explore("encrypted backing", Kind { backing: 200 << 10, ..kind }, STRESS, 10);
+    let kind = Kind { extended: true, ..Kind { cluster_bits: 14, size: 400 << 10, ..kind } };
+    explore("encrypted extended", kind, STRESS, 10);
 }
 
 #[test]
