@@ -2,6 +2,7 @@
 //! Measuring, side by side with the C daemons. The tables go into BENCHMARKS.md: each subcommand writes
 //! its own section there.
 
+mod block;
 mod guestfs;
 mod sections;
 mod tcmu;
@@ -21,6 +22,8 @@ pub(crate) struct Options {
 enum What {
     /// The SCSI target's daemon, tcmu-runner
     Tcmu(tcmu::Options),
+    /// The qcow2 engine, beside `qemu-img bench`
+    Block(block::Options),
     /// The daemon behind libguestfs, guestfsd
     Guestfs(guestfs::Options),
     /// One session of `bench guestfs`: a libguestfs client, started by it
@@ -32,6 +35,7 @@ enum What {
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Tcmu(options) => tcmu::main(options),
+        What::Block(options) => block::main(options),
         What::Guestfs(options) => guestfs::main(options),
         What::GuestfsClient(options) => guestfs::client::main(options),
     }
