@@ -112,21 +112,27 @@ impl<S: Storage + 'static> Core<S> {
                 }
                 if missing == blocks && clusters == table {
                     // Clusters past the end of the file that are counted are somebody's.
-                    for cluster in start..layout.end() {
-                        if !blocks.contains(&self.block_of(cluster))
-                            && self.refcount(cluster).await? != 0
-                        {
-                            start = cluster + 1;
-                            continue 'place;
-                        }
+                    match self.counted(start..layout.end(), &blocks).await? {
+                        Some(cluster) => start = cluster + 1,
+                        None => return Ok(layout),
                     }
-                    return Ok(layout);
+                    continue 'place;
                 }
                 // Both only grow, so that this ends.
                 blocks = missing;
                 table = clusters.max(table);
             }
         }
+    }
+
+    /// The first cluster of a range whose refcount is not 0; those of `missing` blocks have none.
+    async fn counted(&self, range: std::ops::Range<u64>, missing: &[usize]) -> Result<Option<u64>> {
+        for cluster in range {
+            if !missing.contains(&self.block_of(cluster)) && self.refcount(cluster).await? != 0 {
+                return Ok(Some(cluster));
+            }
+        }
+        Ok(None)
     }
 
     async fn build(&self, layout: &Layout) -> Result<()> {

@@ -157,7 +157,10 @@ impl<S: Storage + 'static> Core<S> {
                     }
                     Ok(Kind::Plain { .. }) => {}
                     Err(what) => {
-                        return Err(ErrorKind::damaged(format_args!("{}: {word:#x} {what}", name())));
+                        return Err(ErrorKind::damaged(format_args!(
+                            "{}: {word:#x} {what}",
+                            name()
+                        )));
                     }
                 }
             }

@@ -110,13 +110,6 @@ impl Slice {
         set_bit(&self.fresh, index, on);
     }
 
-    /// Nothing is known any more of what its entries refer to.
-    pub(crate) fn forget_checks(&self) {
-        for bits in self.checked.iter().chain(&self.fresh) {
-            bits.set(0);
-        }
-    }
-
     /// A copy of the sectors of a mask, from the first to the last, and the offset of the first.
     pub(crate) fn copy(&self, sectors: u8) -> (Sgl<'static>, u64) {
         let first = sectors.trailing_zeros().min(7) as usize;
@@ -282,19 +275,6 @@ impl Cache {
         if found {
             ring.retain(|slice| !(start..end).contains(&slice.offset));
             slices.retain(|offset, _| !(start..end).contains(offset));
-        }
-    }
-
-    /// Forgets all that no one uses.
-    pub(crate) fn clear(&self) {
-        let (ring, hand) = &mut *self.ring.borrow_mut();
-        let mut slices = self.slices.borrow_mut();
-        ring.retain(|slice| Rc::strong_count(slice) > 2 || !slice.is_clean());
-        *hand = 0;
-        slices.clear();
-        for slice in ring {
-            slice.forget_checks();
-            slices.insert(slice.offset, slice.clone());
         }
     }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The bytes of a file, sparse, in pages that copies share until one of them is written.
+#![allow(clippy::cast_possible_truncation, reason = "offsets inside of a page, and its size")]
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use qcow2::{Header, Secret};
 use qcow2::layout::header::{Backing, Crypt, compatible, extension, incompatible};
+use qcow2::{Header, Secret};
 
 /// What an image is like.
 #[derive(Clone, Copy, Debug)]
