@@ -15,6 +15,7 @@ mod config;
 pub mod disk;
 mod error;
 mod format;
+pub mod fuzz;
 mod lower;
 mod protocol;
 mod range_lock;

@@ -69,7 +69,7 @@ impl Lower {
 }
 
 /// An error of a layer below, as [`qcow2::Storage`] has them. [`from_io`] takes it out again.
-fn to_io(error: Error) -> io::Error {
+pub(crate) fn to_io(error: Error) -> io::Error {
     let kind = match &error.kind {
         ErrorKind::Io(e) => e.kind(),
         ErrorKind::ReadOnly | ErrorKind::Disguise(_) => io::ErrorKind::ReadOnlyFilesystem,

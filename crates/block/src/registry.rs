@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sgl::Sgl;
 
 use crate::format::chain::{self, Format, Opening};
+use crate::format::read_only::{self, Kind};
 use crate::format::{FORMATS, qcow};
 use crate::protocol::{file, null, ram};
 
@@ -74,6 +75,12 @@ pub static SUBTYPES: &[Subtype] = &[
         },
     },
     Subtype {
+        name: "gz",
+        config_desc: "/path/to/image.gz: a raw image that gzip or bgzip compressed, for reading",
+        check: |config| read_only::check(config, Kind::Gz),
+        open: |config, options| image(config, options, &["gz"]),
+    },
+    Subtype {
         name: "null",
         config_desc: "(nothing): reads zeroes and forgets what is written",
         check: null::check,
@@ -85,15 +92,49 @@ pub static SUBTYPES: &[Subtype] = &[
         name: "qcow",
         config_desc: "/path/to/image: a qcow2 image (version 1 images can be read)",
         check: |config| chain::check(config.path()?, qcow::NAMES),
-        open: |config, options| {
-            Box::pin(async { chain::open(config.path()?, qcow::NAMES, options).await })
-        },
+        open: |config, options| image(config, options, qcow::NAMES),
     },
     Subtype {
         name: "ram",
         config_desc: "/SIZE, such as /64M: memory, which is gone when the daemon ends",
         check: ram::check,
         open: |config, options| Box::pin(async { Ok(AnyStore::File(ram::open(config, options)?)) }),
+    },
+    Subtype {
+        name: "vdi",
+        config_desc: "/path/to/image: a VirtualBox image, for reading",
+        check: |config| chain::check(config.path()?, &["vdi"]),
+        open: |config, options| image(config, options, &["vdi"]),
+    },
+    Subtype {
+        name: "vhdx",
+        config_desc: "/path/to/image: a Hyper-V image, for reading",
+        check: |config| chain::check(config.path()?, &["vhdx"]),
+        open: |config, options| image(config, options, &["vhdx"]),
+    },
+    Subtype {
+        name: "vmdk",
+        config_desc: "/path/to/image: a VMware image, of one file or several, for reading",
+        check: |config| chain::check(config.path()?, &["vmdk"]),
+        open: |config, options| image(config, options, &["vmdk"]),
+    },
+    Subtype {
+        name: "vpc",
+        config_desc: "/path/to/image: a VHD image (Virtual PC, Azure), for reading",
+        check: |config| chain::check(config.path()?, &["vpc"]),
+        open: |config, options| image(config, options, &["vpc"]),
+    },
+    Subtype {
+        name: "xz",
+        config_desc: "/path/to/image.xz: a raw image that xz compressed, for reading",
+        check: |config| read_only::check(config, Kind::Xz),
+        open: |config, options| image(config, options, &["xz"]),
+    },
+    Subtype {
+        name: "zst",
+        config_desc: "/path/to/image.zst: a raw image that zstd compressed, for reading",
+        check: |config| read_only::check(config, Kind::Zst),
+        open: |config, options| image(config, options, &["zst"]),
     },
 ];
 
@@ -110,6 +151,15 @@ impl Subtype {
             false => format!("{}; options: {}", self.config_desc, options.join(" ")),
         }
     }
+}
+
+/// Opens an image of one of these formats.
+fn image<'a>(
+    config: &'a Config<'a>,
+    options: &'a OpenOptions,
+    formats: &'static [&'static str],
+) -> Opening<'a, AnyStore> {
+    Box::pin(async move { chain::open(config.path()?, formats, options).await })
 }
 
 fn find(config: &str) -> Result<(Config<'_>, &'static Subtype), Error> {

@@ -22,9 +22,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Runs guestfsd for unmodified libguestfs clients, with no virtual machine.
 ///
-/// libguestfs starts this program in place of QEMU. It serves raw, qcow2 and qcow images, files and
-/// block devices of this host. A client is run with it by `guestfs-novm -- CLIENT...`, or in a shell
-/// after `eval "$(guestfs-novm --print-env)"`.
+/// libguestfs starts this program in place of QEMU. It serves raw and qcow2 images, files and
+/// block devices of this host; qcow, vmdk, vhdx, vpc and vdi images, and raw ones compressed as xz, zst
+/// or gz, can be read. A client is run with it by `guestfs-novm -- CLIENT...`, or in a shell after
+/// `eval "$(guestfs-novm --print-env)"`.
 #[derive(Debug, Parser)]
 #[command(name = "guestfs-novm", version, arg_required_else_help = true, after_long_help = TRUST)]
 pub struct Options {

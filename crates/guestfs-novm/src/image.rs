@@ -174,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn formats_that_are_only_read_are_refused_to_those_who_write() {
+        for (content, format, name) in [
+            (&b"KDMV"[..], None, "vmdk"),
+            (b"conectix", None, "vpc"),
+            (b"x", Some("vdi"), "vdi"),
+            (b"x", Some("xz"), "xz"),
+        ] {
+            let e = find(content, format).unwrap_err().to_string();
+            assert!(e.contains(&format!("format {name} can only be read")), "{e}");
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(content).unwrap();
+            let (path, format) = (file.path().into(), format.map(str::to_owned));
+            let drive = Drive { file: path, format, read_only: true, ..Drive::default() };
+            assert_eq!(Image::find(&drive).unwrap().kind, Kind::Format(name));
+        }
+    }
+
+    #[test]
     fn other_formats_are_refused_with_a_way_out() {
         for (content, format, name) in [
             (&b"QED\0"[..], None, "qed"),

@@ -103,20 +103,51 @@ fn an_image_that_ends_within_a_sector_is_served_to_its_end() {
 #[test]
 fn an_image_that_cannot_be_served_is_refused_with_the_reason_alone() {
     let host = host();
-    let disk = host.path("a.vmdk");
+    let disk = host.path("a.qed");
     run(
         "/usr/bin/qemu-img",
         "qemu-utils",
-        &["create", "-q", "-f", "vmdk", disk.to_str().unwrap(), "1M"],
+        &["create", "-q", "-f", "qed", disk.to_str().unwrap(), "1M"],
     );
     // As it is, and below the overlay that libguestfs makes for a disk that is to be read only.
     for (add, calls) in [("add", ""), ("add", "list-devices\n"), ("add-ro", "list-devices\n")] {
         let output = host.session(&format!("{add} {}\nrun\n{calls}", disk.display()));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success());
-        let reason = "images of format vmdk cannot be served; raw, qcow2 and qcow can: qemu-img";
-        assert!(stderr.contains(reason), "{stderr}");
+        assert!(stderr.contains("images of format qed cannot be served"), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn images_of_other_hypervisors_are_looked_at_and_not_written() {
+    let host = host();
+    let raw = host.ext4("a.img");
+    for (format, options) in [
+        ("vmdk", "subformat=streamOptimized"),
+        ("vmdk", "subformat=twoGbMaxExtentSparse"),
+        ("vhdx", "subformat=dynamic"),
+        ("vpc", "subformat=dynamic,force_size=on"),
+        ("vdi", "static=off"),
+    ] {
+        let disk = host.path(&format!("a.{format}"));
+        let (from, to) = (raw.to_str().unwrap(), disk.to_str().unwrap());
+        let args = ["convert", "-f", "raw", "-O", format, "-o", options, from, to];
+        run("/usr/bin/qemu-img", "qemu-utils", &args);
+        // Below libguestfs's overlay.
+        let script = format!("add-ro {to}\nrun\nblockdev-getsize64 /dev/sda\nlist-filesystems\n");
+        let output = host.session(&script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{format} {options}: {stderr}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let size = std::fs::metadata(&raw).unwrap().len().to_string();
+        assert!(stdout.contains("ext4") && stdout.contains(&size), "{format}: {stdout}");
+        let output = host.session(&format!("add {to}\nrun\n"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            stderr.contains(&format!("images of format {format} can only be read")),
+            "{stderr}"
+        );
     }
 }
 

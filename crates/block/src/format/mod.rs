@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Layers on other stores: formats of images.
+//! Layers on other stores: formats of images. `qcow` is written too, the others are only read.
 pub(crate) mod chain;
+mod compressed;
 mod name;
 pub(crate) mod probe;
 pub(crate) mod qcow;
+pub(crate) mod read_only;
+mod vdi;
+mod vhdx;
+mod vmdk;
+mod vpc;
 
 use chain::Format;
 
 /// All formats but raw, which is no layer.
-pub(crate) static FORMATS: &[Format] = &[qcow::QCOW2, qcow::qcow1::QCOW];
+pub(crate) static FORMATS: &[Format] = &[
+    qcow::QCOW2,
+    qcow::qcow1::QCOW,
+    read_only::VMDK,
+    read_only::VHDX,
+    read_only::VPC,
+    read_only::VDI,
+    read_only::XZ,
+    read_only::ZST,
+    read_only::GZ,
+];

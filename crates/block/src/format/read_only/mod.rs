@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the formats that are only read have in common, and the store that serves them.
+//!
+//! - `source`: what they lie on.
+//! - `cache`: pieces of bytes that are kept in memory, slices of tables among them.
+//! - `layout`: reading images whose tables say where each block is.
+//! - `image`: an image of any of these formats; the table of them.
+//!
+//! Nothing in an image decides how much memory it takes: tables are read in slices, and what has to
+//! be in memory as a whole has a limit.
+mod cache;
+mod image;
+mod layout;
+mod source;
+
+use std::cell::Cell;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use sgl::Sgl;
+
+use super::chain::{Format, Opening, Site, capacity};
+pub(crate) use super::vmdk::Opener;
+use crate::lower::{from_io, to_io};
+use crate::protocol::file::{Held, Place};
+use crate::{
+    AnyStore, BoxedStore, Config, Error, ErrorKind, Facts, Lower, PROBED, Provisioning, Store,
+};
+pub(super) use cache::{Cache, Tables};
+pub(crate) use image::{Image, Kind};
+pub(super) use layout::{Layout, Packed, Target};
+pub(crate) use source::{Bytes, FileSource, Source};
+pub(super) use source::{damaged, read_struct, read_vec};
+
+/// A row of the table of formats.
+macro_rules! row {
+    ($name:literal, $kind:expr) => {
+        Format { name: $name, writable: false, open: |lower, site| open(lower, site, $kind) }
+    };
+}
+
+pub(crate) const VMDK: Format = row!("vmdk", Kind::Vmdk);
+pub(crate) const VHDX: Format = row!("vhdx", Kind::Vhdx);
+pub(crate) const VPC: Format = row!("vpc", Kind::Vpc);
+pub(crate) const VDI: Format = row!("vdi", Kind::Vdi);
+pub(crate) const XZ: Format = row!("xz", Kind::Xz);
+pub(crate) const ZST: Format = row!("zst", Kind::Zst);
+pub(crate) const GZ: Format = row!("gz", Kind::Gz);
+
+/// Whether a checksum is right. Fuzzers, which cannot make one, need none.
+pub(super) fn is_right<T: PartialEq>(sum: T, told: T) -> bool {
+    sum == told || cfg!(fuzzing)
+}
+
+/// A refusal that needs no field.
+pub(super) fn invalid_text(text: impl Into<String>) -> ErrorKind {
+    ErrorKind::Invalid(text.into())
+}
+
+/// A refusal: which layer, which field, its value, and what is wrong with it.
+pub(super) fn invalid(layer: &str, field: &str, value: u64, why: &str) -> ErrorKind {
+    ErrorKind::Invalid(format!("{layer}: {field} is {value}: {why}"))
+}
+
+/// An image of a format that is only read.
+#[derive(Debug)]
+struct ReadOnlyStore {
+    image: Box<Image<FileSource>>,
+    path: PathBuf,
+    size: Cell<u64>,
+    held: Held,
+}
+
+/// Whether the image of a configuration string looks like one of this format. Opening it could take
+/// as long as decompressing it. Blocks.
+pub(crate) fn check(config: &Config<'_>, kind: Kind) -> Result<(), Error> {
+    let place = Place::find(config.path()?)?;
+    let (file, len) = place.open_to_look()?;
+    let failed = |kind: ErrorKind| Error::new(kind, "open", place.path());
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(PROBED).min(PROBED)];
+    file.read_exact_at(&mut bytes, 0).map_err(|e| failed(e.into()))?;
+    if kind.begins_with(&bytes) {
+        return Ok(());
+    }
+    Err(failed(invalid_text(format!("it is not {}", kind.what()))))
+}
+
+/// Opens the files of an image.
+struct Files<'a>(&'a Site<'a>);
+
+impl Opener for Files<'_> {
+    type Source = FileSource;
+
+    async fn open(&mut self, name: &str) -> Result<FileSource, ErrorKind> {
+        let opened = self.0.part("extent", name).await;
+        let lower = opened.map_err(|e| ErrorKind::Io(to_io(e)))?;
+        let path = self.0.path().with_file_name(name);
+        Ok(FileSource { len: lower.size()?, lower, path })
+    }
+}
+
+fn open(lower: Lower, site: Site<'_>, kind: Kind) -> Opening<'_, AnyStore> {
+    Box::pin(async move {
+        let path = site.path();
+        let failed = |kind| match kind {
+            // Of a file that the image names.
+            ErrorKind::Io(e) => from_io(e).unwrap_or_else(|e| Error::new(e, "open", path)),
+            kind => Error::new(kind, "open", path),
+        };
+        let len = lower.size().map_err(|e| failed(e.into()))?;
+        let source = FileSource { lower, len, path: path.to_owned() };
+        let image = Image::open(kind, source, &mut Files(&site)).await.map_err(failed)?;
+        let size = Cell::new(capacity(image.size(), &site)?);
+        tracing::debug!("{}: {} bytes", path.display(), size.get());
+        let (path, held) = (path.to_owned(), site.held());
+        let store = ReadOnlyStore { image: Box::new(image), path, size, held };
+        Ok(AnyStore::Boxed(BoxedStore::new(store)))
+    })
+}
+
+impl ReadOnlyStore {
+    /// The error of an operation that would change the image.
+    fn refuse(&self, operation: &str) -> Error {
+        Error::new(ErrorKind::ReadOnly, operation, &self.path)
+    }
+}
+
+impl Store for ReadOnlyStore {
+    fn facts(&self) -> Facts {
+        Facts {
+            size: self.size.get(),
+            read_only: true,
+            optimal_io: self.image.optimal_io(),
+            request_alignment: 1,
+            shared: false,
+            discard: None,
+            write_zeroes: false,
+        }
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
+        self.image.read(data, offset).await.map_err(|e| {
+            let operation = || format!("read {} bytes at {offset}", data.len());
+            from_io(e).unwrap_or_else(|e| Error::new(e, operation(), &self.path))
+        })
+    }
+
+    async fn write(&self, _: &Sgl<'_>, _: u64, _: bool) -> Result<(), Error> {
+        Err(self.refuse("write"))
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn discard(&self, _: u64, _: u64) -> Result<(), Error> {
+        Err(self.refuse("discard"))
+    }
+
+    async fn write_zeroes(&self, _: u64, _: u64, _: bool) -> Result<(), Error> {
+        Err(self.refuse("write zeroes"))
+    }
+
+    async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
+        let found = self.image.map(offset, len).await;
+        found.map_err(|e| {
+            let operation = || format!("look for data at {offset}");
+            from_io(e).unwrap_or_else(|e| Error::new(e, operation(), &self.path))
+        })
+    }
+
+    async fn resize(&self, size: u64) -> Result<(), Error> {
+        if size > self.image.size() {
+            return Err(self.refuse("resize"));
+        }
+        self.size.set(size);
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn held(&self) -> Held {
+        self.held.clone()
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The descriptor of a VMDK: a text that says of which files ("extents") the disk consists. It is a
+//! file of its own, or part of a sparse extent. The source: "VMware Virtual Disks, Virtual Disk
+//! Format 5.0".
+use super::super::read_only::invalid_text as invalid;
+use crate::ErrorKind;
+
+/// How a descriptor's file begins.
+pub(super) const MAGIC: &[u8] = b"# Disk DescriptorFile";
+/// Longer ones are refused, in bytes.
+pub(super) const MAX_LEN: u64 = 1 << 20;
+/// Each is an open file.
+const MAX_EXTENTS: usize = 1024;
+/// The types whose extents are files of these formats, and not disks of the host.
+const TYPES: [&str; 5] =
+    ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "vmfs"];
+
+/// What an extent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The bytes as they are, from an offset (in bytes) of the file.
+    Flat { file: String, offset: u64 },
+    /// A sparse extent.
+    Sparse { file: String },
+    /// No file: zeroes.
+    Zero,
+}
+
+/// A line that describes an extent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// In bytes, not 0.
+    pub(super) len: u64,
+    pub(super) kind: Kind,
+}
+
+/// The value of `key`, where a line sets it.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case(key).then_some(value)
+    })
+}
+
+/// Refuses an image that is a difference to another one.
+pub(super) fn refuse_parent(text: &str) -> Result<(), ErrorKind> {
+    match value(text, "parentCID") {
+        None => Ok(()),
+        Some(none) if none.eq_ignore_ascii_case("ffffffff") => Ok(()),
+        Some(parent) => {
+            let hint = value(text, "parentFileNameHint").unwrap_or("unknown");
+            Err(invalid(format!(
+                "VMDK: parentCID {}: it is a snapshot, of the image \"{}\", which is not supported; \
+                 qemu-img convert -O qcow2 makes a whole image of it",
+                parent.escape_debug(),
+                hint.escape_debug()
+            )))
+        }
+    }
+}
+
+/// The extents of a descriptor, in their order.
+pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
+    refuse_parent(text)?;
+    let kind = value(text, "createType").unwrap_or("missing");
+    if !TYPES.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
+        return Err(invalid(format!(
+            "VMDK: createType {}: it cannot be served; {} can: qemu-img convert makes one",
+            kind.escape_debug(),
+            TYPES.join(", ")
+        )));
+    }
+    let mut extents = Vec::new();
+    for line in text.lines() {
+        let access = line.split_ascii_whitespace().next().unwrap_or_default();
+        if !matches!(access, "RW" | "RDONLY" | "NOACCESS") {
+            continue;
+        }
+        if extents.len() == MAX_EXTENTS {
+            return Err(invalid(format!("VMDK: it has more than {MAX_EXTENTS} extents")));
+        }
+        let extent = parse_line(line).map_err(|why| {
+            invalid(format!("VMDK: the extent \"{}\": {why}", line.trim().escape_debug()))
+        })?;
+        extents.push(extent);
+    }
+    if extents.is_empty() {
+        return Err(invalid("VMDK: its descriptor names no extents"));
+    }
+    Ok(extents)
+}
+
+/// `RW 8323072 SPARSE "disk-s001.vmdk"`, `RW 63 FLAT "disk-flat.vmdk" 0`, `RW 512 ZERO`.
+fn parse_line(line: &str) -> Result<Extent, String> {
+    let (words, rest) = match line.split_once('"') {
+        Some((words, rest)) => (words, Some(rest)),
+        None => (line, None),
+    };
+    let words: Vec<_> = words.split_ascii_whitespace().collect();
+    let [access, sectors, kind] = words[..] else {
+        return Err("it has to be ACCESS SECTORS TYPE \"FILE\" OFFSET".into());
+    };
+    if access == "NOACCESS" {
+        return Err("its access is NOACCESS".into());
+    }
+    let bytes = |text: &str| {
+        let n = text.parse::<u64>().ok().and_then(|n| n.checked_mul(512));
+        n.filter(|n| i64::try_from(*n).is_ok())
+            .ok_or_else(|| format!("{text} is not a number of sectors"))
+    };
+    let len = bytes(sectors)?;
+    if len == 0 {
+        return Err("it has no sectors".into());
+    }
+    let file = match rest.map(|rest| rest.split_once('"').ok_or("a quotation mark is missing")) {
+        Some(split) => {
+            let (name, rest) = split?;
+            if name.is_empty() || name.contains('\0') {
+                return Err("the name of its file is wrong".into());
+            }
+            Some((name.to_owned(), rest.trim()))
+        }
+        None => None,
+    };
+    let kind = match (kind, file) {
+        ("ZERO", None) => Kind::Zero,
+        ("FLAT", Some((file, offset))) => Kind::Flat { file, offset: bytes(offset)? },
+        ("VMFS", Some((file, ""))) => Kind::Flat { file, offset: 0 },
+        ("VMFS", Some((file, offset))) => Kind::Flat { file, offset: bytes(offset)? },
+        ("SPARSE", Some((file, ""))) => Kind::Sparse { file },
+        ("ZERO" | "FLAT" | "VMFS" | "SPARSE", _) => {
+            return Err("what follows its type is wrong".into());
+        }
+        (other, _) => {
+            return Err(format!(
+                "extents of type {other} cannot be served; FLAT, VMFS, SPARSE and ZERO can: qemu-img \
+                 convert makes them"
+            ));
+        }
+    };
+    Ok(Extent { len, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n";
+
+    fn parse_with(kind: &str, lines: &str) -> Result<Vec<Extent>, String> {
+        let text = format!("{HEAD}createType=\"{kind}\"\n{lines}\nddb.adapterType = \"ide\"\n");
+        parse(&text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn each_type_of_extent_is_understood() {
+        let flat = |file: &str, offset| Kind::Flat { file: file.into(), offset };
+        let lines = "RW 2 FLAT \"a b-f001.vmdk\" 3\r\nRDONLY 1 ZERO\nRW 4 SPARSE \"x.vmdk\"\nRW 5 VMFS \"y\"";
+        let want = [
+            Extent { len: 1024, kind: flat("a b-f001.vmdk", 1536) },
+            Extent { len: 512, kind: Kind::Zero },
+            Extent { len: 2048, kind: Kind::Sparse { file: "x.vmdk".into() } },
+            Extent { len: 2560, kind: flat("y", 0) },
+        ];
+        assert_eq!(parse_with("twoGbMaxExtentFlat", lines).unwrap(), want);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (lines, text) in [
+            ("", "names no extents"),
+            ("RW x FLAT \"a\" 0", "x is not a number of sectors"),
+            ("RW 0 FLAT \"a\" 0", "it has no sectors"),
+            ("RW 36028797018963968 FLAT \"a\" 0", "is not a number of sectors"),
+            ("RW 1 FLAT \"a", "a quotation mark is missing"),
+            ("RW 1 FLAT \"\" 0", "the name of its file is wrong"),
+            ("RW 1 FLAT", "what follows its type is wrong"),
+            ("RW 1 ZERO \"a\"", "what follows its type is wrong"),
+            ("RW 1", "it has to be ACCESS SECTORS TYPE"),
+            ("NOACCESS 1 FLAT \"a\" 0", "its access is NOACCESS"),
+            ("RW 1 SESPARSE \"a\"", "extents of type SESPARSE cannot be served"),
+            ("RW 1 FLAT \"a\" -1", "-1 is not a number of sectors"),
+        ] {
+            let e = parse_with("monolithicFlat", lines).unwrap_err();
+            assert!(e.contains(text), "{lines}: {e}");
+        }
+        let e = parse_with("fullDevice", "RW 1 FLAT \"/dev/sda\" 0").unwrap_err();
+        assert!(e.contains("createType fullDevice: it cannot be served"), "{e}");
+        let many = "RW 1 ZERO\n".repeat(MAX_EXTENTS + 1);
+        let e = parse_with("monolithicFlat", &many).unwrap_err();
+        assert!(e.contains("more than 1024 extents"), "{e}");
+    }
+
+    #[test]
+    fn a_snapshot_is_refused_with_its_parent() {
+        let text =
+            "parentCID=12345678\nparentFileNameHint=\"base.vmdk\"\ncreateType=\"monolithicSparse\"";
+        let e = parse(text).unwrap_err().to_string();
+        assert!(e.contains("parentCID 12345678") && e.contains("\"base.vmdk\""), "{e}");
+    }
+}
