@@ -30,6 +30,7 @@ pub use config::{Config, ConfigOption, ImageOptions, OPTIONS};
 pub use disk::Disk;
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use format::chain::Format;
+pub use format::chain::refusal as format_refusal;
 pub use format::probe::{PROBED, probe};
 pub use format::qcow::QcowStore;
 pub use lower::Lower;

@@ -126,19 +126,61 @@ fn kind_of(format: &str, path: &Path) -> Result<Kind> {
         "raw" | "host_device" | "file" => Ok(Kind::Raw),
         other => match block::image_format(other) {
             Some(format) => Ok(Kind::Format(format.name)),
-            None => Err(Error::image(
-                path,
-                format!(
-                    "images of format {other} cannot be served: qemu-img convert -O qcow2 makes \
-                     one that can"
-                ),
-            )),
+            None => Err(Error::image(path, block::format_refusal(other))),
         },
+    }
+}
+
+/// What a raw image began with that is a loop device, although it was only taken to be raw. A
+/// guest's program may have made it look like an image of another format, which names files of the
+/// host as backing files: whoever opens it next would read them. `block` refuses such writes, a loop
+/// device cannot: what they have changed is put back at the end.
+#[derive(Debug)]
+pub struct Beginning {
+    file: File,
+    path: PathBuf,
+    head: Vec<u8>,
+}
+
+impl Beginning {
+    /// Takes note of what is there, if the image has to be watched.
+    pub fn of(image: &Image, file: &File) -> Result<Option<Self>> {
+        if !image.probed || image.read_only {
+            return Ok(None);
+        }
+        let what = image.path.display();
+        let (file, head) = (file.try_clone().on(&what)?, head(file).on(&what)?);
+        Ok(Some(Self { file, path: image.path.clone(), head }))
+    }
+
+    /// Puts back what it was, if it looks like something else now.
+    ///
+    /// # Errors
+    /// That it did.
+    pub fn keep(self) -> Result<()> {
+        let what = self.path.display();
+        let format = block::probe(&head(&self.file).on(&what)?);
+        if format == "raw" {
+            return Ok(());
+        }
+        self.file.write_all_at(&self.head, 0).on(&what)?;
+        self.file.sync_data().on(&what)?;
+        let why = format!(
+            "its first {} bytes were made those of a {format} image, and are again what they were: \
+             its format was not given; give it (--format=raw) if such bytes are to stay",
+            self.head.len()
+        );
+        Err(Error::image(&self.path, why))
     }
 }
 
 /// Finds the format of a file by its first bytes.
 fn probe(file: &File) -> std::io::Result<&'static str> {
+    head(file).map(|head| block::probe(&head))
+}
+
+/// The bytes that tell the format of a file, or as many as it has.
+fn head(file: &File) -> std::io::Result<Vec<u8>> {
     let mut head = [0; block::PROBED];
     let mut have = 0;
     while have < head.len() {
@@ -147,7 +189,7 @@ fn probe(file: &File) -> std::io::Result<&'static str> {
             n => have += n,
         }
     }
-    Ok(block::probe(&head[..have]))
+    Ok(head[..have].to_vec())
 }
 
 #[cfg(test)]

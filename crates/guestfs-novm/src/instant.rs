@@ -9,7 +9,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
-use crate::image::{Image, Kind};
+use crate::image::{Beginning, Image, Kind};
 use crate::loopdev::{Control, Loop};
 use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
@@ -72,7 +72,12 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
         Fork::Parent(child) => child,
     };
     drop((told, daemon_options, uevents));
-    let mut session = Session { child: Some(child), loops: Vec::new(), exports: Vec::new() };
+    let mut session = Session {
+        child: Some(child),
+        loops: Vec::new(),
+        exports: Vec::new(),
+        beginnings: Vec::new(),
+    };
     session.attach(machine, &images, tell)?;
     // From here on the daemon has the channel.
     let ended = session.wait(&signals, watched);
@@ -138,6 +143,8 @@ struct Session {
     child: Option<Pid>,
     loops: Vec<Loop>,
     exports: Vec<Export>,
+    /// Of raw images whose format was not given.
+    beginnings: Vec<Beginning>,
 }
 
 impl Session {
@@ -149,6 +156,7 @@ impl Session {
             let sector = drive.sector.unwrap_or(0);
             let attached = if image.kind == Kind::Raw {
                 let file = image.open_locked()?;
+                self.beginnings.extend(Beginning::of(image, &file)?);
                 control.attach(&file, &image.path, image.read_only, sector)?
             } else {
                 let export = Export::start(image)?;
@@ -229,6 +237,9 @@ impl Session {
             if left.is_empty() {
                 last.add(export.close());
             }
+        }
+        for beginning in self.beginnings.drain(..) {
+            last.add(beginning.keep());
         }
         last.result()
     }

@@ -156,6 +156,30 @@ fn a_disk_is_looked_at_beside_a_running_vm_and_keeps_none_from_starting() {
     common::a_look_is_in_no_vms_way(&host());
 }
 
+/// As with QEMU: else the next one who opens it would follow what a guest's program wrote there.
+#[test]
+fn a_raw_image_whose_format_was_not_given_never_becomes_one_of_another_format() {
+    let host = host();
+    let (disk, forged) = (host.ext4("a.img"), host.path("forged"));
+    std::fs::write(&forged, b"QFI\xfb\0\0\0\x03").unwrap();
+    let before = std::fs::read(&disk).unwrap();
+    let script = |add: &str| {
+        let (disk, forged) = (disk.display(), forged.display());
+        format!(
+            "add {disk}{add}\nrun\nupload-offset {forged} /dev/sda 0\nupload-offset {forged} /dev/sda 512\n"
+        )
+    };
+    let output = host.session(&script(""));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("were made those of a qcow2 image"), "{stderr}");
+    let after = std::fs::read(&disk).unwrap();
+    assert_eq!(after[..512], before[..512]);
+    assert_eq!(after[512..516], *b"QFI\xfb", "what harms nobody stays");
+    // Whose format is given may hold what it likes.
+    host.prints(&script(" format:raw"));
+    assert_eq!(std::fs::read(&disk).unwrap()[..4], *b"QFI\xfb");
+}
+
 #[test]
 fn an_image_in_use_is_refused() {
     let host = host();

@@ -273,15 +273,19 @@ pub(crate) fn is_raw(format: &str) -> bool {
     matches!(format, "raw" | "file" | "host_device")
 }
 
-/// The error of a format that cannot be served.
-pub(crate) fn unknown(format: &str, path: &Path) -> Error {
+/// What there is to say of a format that cannot be served.
+pub fn refusal(format: &str) -> String {
     let known: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
-    let text = format!(
+    format!(
         "images of format {} cannot be served; raw, {} can: qemu-img convert -O qcow2 makes one",
         format.escape_debug(),
         known.join(", ")
-    );
-    Error::invalid(text, OPERATION, path)
+    )
+}
+
+/// The error of a format that cannot be served.
+pub(crate) fn unknown(format: &str, path: &Path) -> Error {
+    Error::invalid(refusal(format), OPERATION, path)
 }
 
 /// The file whose path `image` names, if it is allowed; `what` it is to the image is for messages.
