@@ -222,7 +222,7 @@ pub fn check(bytes: &[u8]) -> Result<Found, String> {
     if dirty {
         return Ok(found);
     }
-    let per_block = cluster * 8 >> order;
+    let per_block = (cluster * 8) >> order;
     let counted = |number: u64| match blocks.get(index(number / per_block)) {
         None | Some(0) => 0,
         Some(&block) => {
