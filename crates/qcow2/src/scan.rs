@@ -72,7 +72,16 @@ impl<S: Storage + 'static> Core<S> {
             );
             return Ok(());
         }
-        let counts = vec![0; usize::try_from(self.end.get()).unwrap_or(0)];
+        // A file may end inside of its last table (`Header::check_tables`): the rest is zero.
+        let tables = [
+            (self.l1.borrow().offset, self.l1.borrow().len),
+            (self.reftable.borrow().offset, self.reftable.borrow().len),
+        ];
+        let ends = tables.map(|(offset, len)| {
+            offset.saturating_add(len as u64 * 8).div_ceil(self.geo.cluster_size())
+        });
+        let end = ends.into_iter().fold(self.end.get(), u64::max).min(MAX_CLUSTERS);
+        let counts = vec![0; usize::try_from(end).unwrap_or(0)];
         let mut references = References { counts, cluster_bits: self.geo.cluster_bits };
         self.count(&mut references).await?;
         self.flush().await?;
