@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use sim::crash::explore::{Figures, run, run_seed};
 use sim::crash::shrink::shrink;
-use sim::crash::storage::Bug;
+use sim::crash::storage::Planted;
 use sim::crash::workload::Record;
 
 /// Runs the qcow2 engine in simulated worlds and judges what is found after each crash.
@@ -37,10 +37,10 @@ struct Arguments {
 }
 
 fn print(figures: &Figures, seeds: u64, began: Instant) {
-    let Figures { steps, nanoseconds, crashes, operations, leaks, places } = figures;
+    let Figures { steps, nanoseconds, crashes, operations, leaks, kept, places } = figures;
     println!(
         "figures seeds={seeds} steps={steps} nanoseconds={nanoseconds} crashes={crashes} \
-         operations={operations} leaks={leaks} milliseconds={}",
+         operations={operations} leaks={leaks} kept={kept} milliseconds={}",
         began.elapsed().as_millis()
     );
     for ((kind, phase), count) in places {
@@ -50,12 +50,12 @@ fn print(figures: &Figures, seeds: u64, began: Instant) {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let bug = match arguments.plant.as_deref().map(Bug::named) {
+    let bug = match arguments.plant.as_deref().map(Planted::named) {
         None => None,
         Some(Some(bug)) => Some(bug),
         Some(None) => {
             println!("no such bug; there are:");
-            Bug::ALL.iter().for_each(|(name, _)| println!("  {name}"));
+            Planted::ALL.iter().for_each(|(name, _)| println!("  {name}"));
             return ExitCode::from(2);
         }
     };

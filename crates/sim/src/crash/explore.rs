@@ -14,7 +14,7 @@ use sgl::Sgl;
 
 use crate::crash::image;
 use crate::crash::model::{After, INITIAL, Model, SECTOR, ZERO, fill};
-use crate::crash::storage::{Bug, Disk};
+use crate::crash::storage::{Disk, Planted};
 use crate::crash::workload::{Kind, Op, Record};
 
 /// What runs did, in sum.
@@ -30,6 +30,8 @@ pub struct Figures {
     pub operations: u64,
     /// Clusters that were leaked after crashes.
     pub leaks: u64,
+    /// Clusters that were leaked still when the image had been opened and closed after that.
+    pub kept: u64,
     /// On which step (kind and phase of an operation) how many crashes came.
     pub places: BTreeMap<(sim::Kind, sim::Phase), u64>,
 }
@@ -45,6 +47,8 @@ pub struct Failure {
     pub log: Vec<sim::Event>,
 }
 
+/// Crashes after which the image is opened for writing, too, in a million.
+const REOPENED: u32 = 100_000;
 const IMAGE: &str = "image";
 const DATA: &str = "data";
 const BACKING: &str = "backing";
@@ -58,13 +62,16 @@ async fn open(world: &World, record: &Record, read_only: bool) -> Result<Image<D
         Ok(file) => Ok(Disk::new(file, bug, is_data)),
         Err(e) => Err(format!("{name}: {e}")),
     };
+    let bug = record.bug.and_then(Planted::of_storage);
     let parts = Parts {
-        storage: file(IMAGE, record.bug, false)?,
-        data_file: record.format.data_file.then(|| file(DATA, record.bug, true)).transpose()?,
+        storage: file(IMAGE, bug, false)?,
+        data_file: record.format.data_file.then(|| file(DATA, bug, true)).transpose()?,
         backing: record.format.backing.then(|| file(BACKING, None, false)).transpose()?,
     };
     let cache_bytes = (record.cache > 0).then_some(record.cache);
-    let options = Options { read_only, cache_bytes, discard: record.discard, ..Options::default() };
+    let planted = record.bug.and_then(Planted::of_engine);
+    let discard = record.discard;
+    let options = Options { read_only, cache_bytes, discard, planted, ..Options::default() };
     Image::open(parts, &options).await.map_err(|e| format!("opening: {e}"))
 }
 
@@ -326,6 +333,31 @@ fn find(
     Ok((size, bytes))
 }
 
+/// Opens an image for writing, as the next process does, and closes it: that changes nothing, and
+/// leaves no errors. In a world that is not needed any more.
+fn reopen(
+    world: &World,
+    record: &Record,
+    found: &[u8],
+    figures: &mut Figures,
+) -> Result<(), String> {
+    let engine = Engine::simulated(world).map_err(|e| e.to_string())?;
+    let work = async {
+        let image = open(world, record, false).await?;
+        let data = Sgl::zeroed(found.len());
+        image.read(&data, 0).await.map_err(|e| format!("reading all: {}", text(&e)))?;
+        image.close().await.map_err(|e| format!("closing: {}", text(&e)))?;
+        let mut bytes = vec![0; found.len()];
+        data.read_at(0, &mut bytes);
+        if bytes == found { Ok(()) } else { Err("it reads differently".to_owned()) }
+    };
+    engine.block_on(work).map_err(|e| e.to_string())??;
+    let content = world.content(IMAGE).unwrap_or_default();
+    let checked = image::check(&content).map_err(|why| format!("the image: {why}"))?;
+    figures.kept += checked.leaks;
+    Ok(())
+}
+
 /// Runs a record to its end.
 ///
 /// # Errors
@@ -388,6 +420,13 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
                                 found = Ok(Some((crashed, after, size, bytes)));
                                 break;
                             }
+                            Ok((_, bytes)) if rng.chance(REOPENED) => {
+                                if let Err(why) = reopen(&crashed, record, &bytes, figures) {
+                                    let why = format!("opened after {crash:?}: {why}");
+                                    result = Err(fail(why));
+                                    break;
+                                }
+                            }
                             Ok(_) => {}
                         }
                     }
@@ -398,9 +437,6 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
         }
         if let Ok(Some((crashed, after, size, bytes))) = found.map_err(|()| ()) {
             model.borrow_mut().adopt(after, size, &bytes);
-            let content = crashed.content(IMAGE).unwrap_or_default();
-            // A dirty image is repaired by what is not here.
-            more &= image::check(&content).is_ok_and(|found| !found.dirty);
             world = crashed;
         }
     }
@@ -412,6 +448,6 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_seed(seed: u64, bug: Option<Bug>, figures: &mut Figures) -> Result<(), Failure> {
+pub fn run_seed(seed: u64, bug: Option<Planted>, figures: &mut Figures) -> Result<(), Failure> {
     run(&Record { bug, ..Record::drawn(seed) }, 0, figures)
 }

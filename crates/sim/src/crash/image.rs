@@ -115,6 +115,7 @@ pub struct Found {
 struct Image<'a> {
     bytes: &'a [u8],
     cluster: u64,
+    dirty: bool,
     /// Who refers to a cluster: its number, what, and how often.
     owners: BTreeMap<u64, (String, u64)>,
 }
@@ -134,7 +135,8 @@ impl<'a> Image<'a> {
         if !offset.is_multiple_of(self.cluster) {
             return Err(format!("{} at {offset:#x} is not aligned", who()));
         }
-        if offset + (clusters - 1) * self.cluster >= self.bytes.len() as u64 {
+        // Those of a dirty image have to be repaired anyway; until then there are zeroes.
+        if offset + (clusters - 1) * self.cluster >= self.bytes.len() as u64 && !self.dirty {
             let len = self.bytes.len();
             return Err(format!("{} at {offset:#x} is past the end of the file ({len:#x})", who()));
         }
@@ -164,7 +166,7 @@ pub fn check(bytes: &[u8]) -> Result<Found, String> {
     if bytes.len() < 512 {
         return Err(format!("the file has {} bytes", bytes.len()));
     }
-    let mut image = Image { bytes, cluster: 0, owners: BTreeMap::new() };
+    let mut image = Image { bytes, cluster: 0, dirty: false, owners: BTreeMap::new() };
     let version = image.word(4);
     let cluster_bits = u32::try_from(image.word(20)).unwrap_or(0);
     if !(9..=21).contains(&cluster_bits) {
@@ -178,6 +180,7 @@ pub fn check(bytes: &[u8]) -> Result<Found, String> {
     };
     let (dirty, data_file, extended) =
         (incompatible & 1 != 0, incompatible & 4 != 0, incompatible & 16 != 0);
+    image.dirty = dirty;
     if incompatible & 2 != 0 {
         return Err("it is marked as corrupt".into());
     }

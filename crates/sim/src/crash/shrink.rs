@@ -12,7 +12,13 @@ const TRIES: u64 = 12;
 /// How many events of the world are kept.
 const LOG: usize = 60;
 
-fn fails(record: &Record, until: Instant) -> Option<(Record, Failure)> {
+/// What kind of failure it is: a shorter run is to fail in the same way.
+fn class(failure: &Failure) -> usize {
+    let classes = ["of a read", "of the disk", "the image: ", "stands still"];
+    classes.iter().position(|class| failure.why.contains(class)).unwrap_or(classes.len())
+}
+
+fn fails(record: &Record, like: usize, until: Instant) -> Option<(Record, Failure)> {
     for n in 0..TRIES {
         if Instant::now() > until {
             return None;
@@ -20,7 +26,9 @@ fn fails(record: &Record, until: Instant) -> Option<(Record, Failure)> {
         let every = if n < TRIES / 2 { record.every } else { 1 };
         let crash_seed = record.crash_seed.wrapping_add(n);
         let record = Record { crash_seed, every, ..record.clone() };
-        if let Err(failure) = run(&record, LOG, &mut Figures::default()) {
+        if let Err(failure) = run(&record, LOG, &mut Figures::default())
+            && class(&failure) == like
+        {
             return Some((record, failure));
         }
     }
@@ -30,6 +38,7 @@ fn fails(record: &Record, until: Instant) -> Option<(Record, Failure)> {
 /// The shortest run that is found in `time`.
 pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Failure) {
     let until = Instant::now() + time;
+    let like = class(&failure);
     let mut best = (record, failure);
     let mut piece = best.0.ops.len().div_ceil(2);
     while piece > 0 && Instant::now() < until {
@@ -37,7 +46,7 @@ pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Fail
         while at < best.0.ops.len() {
             let mut shorter = best.0.clone();
             shorter.ops.drain(at..(at + piece).min(best.0.ops.len()));
-            match fails(&shorter, until) {
+            match fails(&shorter, like, until) {
                 Some(found) => best = found,
                 None => at += piece,
             }
@@ -56,7 +65,7 @@ pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Fail
     for change in simpler {
         let mut record = best.0.clone();
         change(&mut record);
-        if let Some(found) = fails(&record, until) {
+        if let Some(found) = fails(&record, like, until) {
             best = found;
         }
     }

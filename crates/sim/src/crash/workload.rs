@@ -6,7 +6,7 @@ use std::ops::Range;
 use io_engine::sim::{Knobs, Rng};
 
 use crate::crash::image::Format;
-use crate::crash::storage::Bug;
+use crate::crash::storage::Planted;
 
 /// What is asked of the image; sectors of 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub struct Record {
     /// Tried crashes after which the run goes on from the crash, in a million.
     pub fatal: u32,
     /// A bug to be found.
-    pub bug: Option<Bug>,
+    pub bug: Option<Planted>,
     /// What is done.
     pub ops: Vec<Op>,
 }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The engine keeps its promises in some worlds, and an engine with a bug is found out.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+use std::time::{Duration, Instant};
+
+use sim::crash::explore::{Figures, run_seed};
+use sim::crash::storage::{Bug, Planted};
+
+#[test]
+fn the_engine_keeps_its_promises() {
+    let (mut figures, began) = (Figures::default(), Instant::now());
+    for seed in 0..1000 {
+        if let Err(failure) = run_seed(seed, None, &mut figures) {
+            panic!("seed {seed}, step {}: {}", failure.step, failure.why);
+        }
+        if began.elapsed() > Duration::from_secs(10) {
+            break;
+        }
+    }
+    assert!(figures.crashes > 100 && figures.places.len() > 8, "{figures:?}");
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    let figures = |seed| {
+        let mut figures = Figures::default();
+        run_seed(seed, None, &mut figures).unwrap();
+        (figures.steps, figures.nanoseconds, figures.crashes, figures.leaks, figures.places)
+    };
+    for seed in 0..2 {
+        assert_eq!(figures(seed), figures(seed));
+    }
+}
+
+/// After how many seeds a bug is found.
+fn seeds_for(bug: Planted) -> u64 {
+    for seed in 0..200 {
+        if run_seed(seed, Some(bug), &mut Figures::default()).is_err() {
+            return seed + 1;
+        }
+    }
+    panic!("{bug:?} is not found by 200 seeds");
+}
+
+#[test]
+fn bugs_below_the_engine_are_found() {
+    for bug in [Bug::NoSync, Bug::NoImageSync, Bug::NoDataSync, Bug::TornWrite, Bug::NoPunch] {
+        let bug = Planted::Storage(bug);
+        println!("{bug:?}: found after {} seeds", seeds_for(bug));
+    }
+}
