@@ -3,6 +3,9 @@
 //! or of where its bytes lie: that is a [`Storage`].
 //!
 //! - [`image`]: an open image; what survives a crash.
+//! - [`mod@check`]: whether an image is consistent, and repairs.
+//! - [`mod@create`]: a new one.
+//! - [`snapshots`]: what is saved inside of an image.
 //! - [`storage`]: what an image lies on.
 //! - [`layout`]: the bytes of the format: header, tables' entries; pure.
 //! - [`compress`]: compressed clusters.
@@ -11,10 +14,12 @@
 //! The format is specified in QEMU's `docs/interop/qcow2.rst`.
 
 mod busy;
+pub mod check;
 mod clean;
 mod commit;
 pub mod compress;
 mod core;
+pub mod create;
 mod crypt;
 mod data;
 pub mod error;
@@ -33,6 +38,7 @@ mod reserve;
 mod resize;
 mod scan;
 mod slice;
+pub mod snapshots;
 pub mod storage;
 mod sync;
 mod tables;
@@ -40,6 +46,8 @@ mod wait;
 mod write;
 mod zero;
 
+pub use check::{Repair, Report, check};
+pub use create::{CreateOptions, create};
 pub use error::{Error, ErrorKind};
 pub use image::{Image, Options, Parts};
 pub use layout::header::Header;

@@ -378,7 +378,7 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
     let mut more = true;
     while more && result.is_ok() {
         world.set_log(log);
-        let mut found = Ok(None);
+        let mut found = None;
         let fail = |why: String| Failure { why, step: world.steps(), log: world.log() };
         {
             let engine = Engine::simulated(&world).map_err(|e| fail(e.to_string()))?;
@@ -417,7 +417,7 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
                                 break;
                             }
                             Ok((size, bytes)) if fatal => {
-                                found = Ok(Some((crashed, after, size, bytes)));
+                                found = Some((crashed, after, size, bytes));
                                 break;
                             }
                             Ok((_, bytes)) if rng.chance(REOPENED) => {
@@ -435,7 +435,7 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
             figures.steps += world.steps() - first;
             figures.nanoseconds += world.now() - start;
         }
-        if let Ok(Some((crashed, after, size, bytes))) = found.map_err(|()| ()) {
+        if let Some((crashed, after, size, bytes)) = found {
             model.borrow_mut().adopt(after, size, &bytes);
             world = crashed;
         }

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is done to whole images, beside QEMU's tools.
+#![allow(missing_docs, clippy::cast_possible_truncation)]
+
+mod check;
+mod create;
+mod memory;
+mod snapshots;
