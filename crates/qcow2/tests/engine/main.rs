@@ -422,10 +422,10 @@ fn external_data_files_survive_crashes() {
 #[test]
 fn encrypted_images_survive_crashes() {
     let kind = Kind { encrypted: true, ..Kind::simple(12, 300 << 10) };
-    explore("encrypted", kind, STRESS, 10);
-    explore("encrypted backing", Kind { backing: 200 << 10, ..kind }, STRESS, 10);
+    explore("encrypted", kind, STRESS, 4);
+    explore("encrypted backing", Kind { backing: 200 << 10, ..kind }, STRESS, 4);
     let kind = Kind { extended: true, ..Kind { cluster_bits: 14, size: 400 << 10, ..kind } };
-    explore("encrypted extended", kind, STRESS, 10);
+    explore("encrypted extended", kind, STRESS, 4);
 }
 
 #[test]
