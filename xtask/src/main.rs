@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people do with the workspace: `cargo xtask demo | test | vm | bench | check | install`.
+//! What people do with the workspace: `cargo xtask demo | test | vm | bench | sim | check | install`.
 //!
 //! Each subcommand is a module. All of them that need a kernel share `vm`, which boots the host's
 //! own kernel in QEMU with the host's files, and `install`, which knows the Debian package of
@@ -13,6 +13,7 @@ mod demo;
 mod differential;
 mod install;
 mod run;
+mod sim;
 mod test;
 mod vm;
 
@@ -38,6 +39,8 @@ enum Command {
     Vm(vm::Options),
     /// Measure, side by side with the C daemons.
     Bench(bench::Options),
+    /// Run the image formats in simulated worlds, with crashes at any moment, and judge what is found.
+    Sim(sim::Options),
     /// Licences, fuzzing and model checking.
     Check(check::Options),
     /// Install the Debian packages that the other commands use, or print how to.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::main(&options),
         Command::Vm(options) => vm::main(options),
         Command::Bench(options) => bench::main(&options),
+        Command::Sim(options) => sim::main(&options),
         Command::Check(options) => check::main(&options),
         Command::Install => install::main(),
     });
