@@ -4,7 +4,8 @@
 //! for front ends.
 //!
 //! - `protocol`: the bottom layers: files, memory, nothing
-//! - `format`: formats of images, layers on other stores
+//! - `format`: formats of images, layers on other stores; `format::chain` opens the files of images
+//! - [`Lower`]: what a format lies on
 //! - `registry`, `config`: which stores there are, and the strings that name them
 //! - [`disk`]: what every front end needs; `range_lock`, `scratch`, [`statistics`]: parts of it
 //! - `error`: errors and their classes
