@@ -80,10 +80,10 @@ impl State {
 
     fn change(&mut self, change: Change) {
         Self::apply(&mut self.cache, &change);
-        if let Change::Sector(at, bytes) = &change {
-            if bytes.iter().any(|byte| *byte != 0) {
-                self.written.insert(*at);
-            }
+        if let Change::Sector(at, bytes) = &change
+            && bytes.iter().any(|byte| *byte != 0)
+        {
+            self.written.insert(*at);
         }
         self.log.push(change);
     }
@@ -237,7 +237,7 @@ impl Storage for Disk {
     }
 
     async fn write(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
-        assert!(offset % 512 == 0 && data.len() % 512 == 0, "{offset} {}", data.len());
+        assert!(offset.is_multiple_of(512) && data.len() % 512 == 0, "{offset} {}", data.len());
         if offset + data.len() as u64 > self.state.borrow().limit {
             return Err(io::Error::from_raw_os_error(28));
         }

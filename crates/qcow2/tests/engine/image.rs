@@ -124,7 +124,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
     header.check_tables(bytes.len() as u64).map_err(|e| e.to_string())?;
     let mut references: BTreeMap<u64, u64> = BTreeMap::new();
     let mut refer = |offset: u64, what: &str| {
-        if offset % cluster != 0 {
+        if !offset.is_multiple_of(cluster) {
             return Err(format!("{what} {offset:#x} is not aligned"));
         }
         if offset >= bytes.len() as u64 {
@@ -178,7 +178,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
         }
     }
     let order = header.refcount_order;
-    let per_block = cluster * 8 >> order;
+    let per_block = (cluster * 8) >> order;
     let refcount = |at: u64| {
         let block = blocks.get((at / per_block) as usize).copied().unwrap_or(0);
         if block == 0 {

@@ -2,6 +2,7 @@
 //! The engine against a model, through crashes. Many operations run side by side, are dropped at
 //! any await, meet errors; then the process dies or power is lost, the image is checked, opened
 //! again, compared with what the model allows, and used on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests' helpers")]
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 mod disk;
@@ -44,7 +45,7 @@ enum Done {
 }
 
 fn base_version(sector: u64, kind: &Kind) -> u64 {
-    let cluster = sector * 512 >> kind.cluster_bits;
+    let cluster = (sector * 512) >> kind.cluster_bits;
     if sector * 512 < kind.backing && cluster % 3 != 1 { BASE } else { 0 }
 }
 
@@ -121,12 +122,13 @@ impl World {
         }
         let mut next = 0;
         for _ in 0..stress.steps {
-            if (tasks.len() as u64) < stress.depth && random.one_in(3) {
-                if let Some(op) = self.choose(&ops) {
-                    self.start(next, &op, &image, &mut tasks);
-                    ops.push((next, op));
-                    next += 1;
-                }
+            if (tasks.len() as u64) < stress.depth
+                && random.one_in(3)
+                && let Some(op) = self.choose(&ops)
+            {
+                self.start(next, &op, &image, &mut tasks);
+                ops.push((next, op));
+                next += 1;
             }
             if random.one_in(60)
                 && let Some(id) = tasks.drop_one()
@@ -191,9 +193,9 @@ impl World {
             self.disk = self.disk.killed();
         } else {
             let power = how == 1;
-            let crash = |disk: &Disk| if power { disk.cut() } else { disk.killed() };
-            self.disk = crash(&self.disk);
-            self.data_file = self.data_file.as_ref().map(crash);
+            for disk in self.data_file.iter_mut().chain([&mut self.disk]) {
+                *disk = if power { disk.cut() } else { disk.killed() };
+            }
             drop(tasks);
             drop(image);
             let what = if power { "loss of power" } else { "a kill" };

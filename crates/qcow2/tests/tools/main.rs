@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is done to whole images, beside QEMU's tools.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests' helpers")]
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
 mod check;

@@ -287,7 +287,7 @@ mod tests {
         set_refcount(&mut leak[1024..1536], 4, 9, 1);
         assert_eq!(check(&leak).map(|found| found.leaks), Ok(1));
         let mut entry = leak.clone();
-        put(&mut entry, 3 * 512, &(COPIED | 9 * 512).to_be_bytes());
+        put(&mut entry, 3 * 512, &(COPIED | (9 * 512)).to_be_bytes());
         assert!(check(&entry).unwrap_err().contains("past the end"));
         entry.resize(10 * 512, 0);
         assert_eq!(check(&entry).map(|found| found.leaks), Ok(0));
