@@ -13,7 +13,7 @@
 //! Where a structure itself is wrong (a table outside of the file or at the place of another, a
 //! refcount block that is missing), nothing is written at all.
 //!
-//! Memory: two bytes and a bit for each cluster of the file, at most [`MAX_CLUSTERS`] of them.
+//! Memory: two bytes and a bit for each cluster of the file, of at most 256 Mi of them.
 use std::fmt::Display;
 
 use sgl::Sgl;

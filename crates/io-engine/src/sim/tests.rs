@@ -48,7 +48,7 @@ fn storm(seed: u64) -> (u64, u64, Vec<Event>) {
                     2 => file.fallocate(3, at, 1 + len as u64).await.unwrap(),
                     3 => drop(timeout(Duration::from_micros(50), write(&file, 7, at, len)).await),
                     4 => sleep(Duration::from_millis(draw & 15)).await,
-                    _ => write(&file, i as u8, at, len).await.unwrap(),
+                    _ => write(&file, u8::try_from(i & 255).unwrap(), at, len).await.unwrap(),
                 }
             };
             if let Started::Running(_) = set.push(task)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Our numbers beside those of `qemu-img check`, for images that are whole and damaged ones; and
 //! what is left after a repair of ours.
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Each option of `qemu-img create`: our image and QEMU's are the same to `qemu-img info`, `map` and
 //! `check`.
 use std::fs;

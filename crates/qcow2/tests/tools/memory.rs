@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A storage in memory, whose content can be a file for QEMU's tools; and those.
 use std::cell::RefCell;
 use std::io;

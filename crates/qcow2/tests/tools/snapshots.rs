@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Snapshots that QEMU made, as we and as it list them.
 use std::fs;
 
