@@ -5,6 +5,7 @@
 //! Rule: **what refers is written after what it refers to is on stable storage**: lengths, blocks
 //! and a new table, then a sync; then entries of the table or the header, then a sync; only then
 //! the new clusters are used, and the old table is freed.
+use std::cell::Cell;
 use std::rc::Rc;
 
 use sgl::Sgl;
@@ -49,20 +50,20 @@ impl<S: Storage + 'static> Core<S> {
     /// Returns the first. Part of a job.
     pub(crate) async fn extend(&self, count: u64) -> Result<u64> {
         let layout = self.lay_out(count).await?;
-        let result = self.build(&layout).await;
+        // The clusters before this one are counted, where there are blocks for them.
+        let counted = Cell::new(layout.start);
+        let result = self.build(&layout, &counted).await;
         if let Err(e) = result {
             if self.end.get() == layout.end() {
                 // Tables refer to the blocks, in memory at least: only the clusters are given back.
                 self.free(layout.first(), layout.count);
                 return Err(e);
             }
-            // The space may have been written to: it is not new any more. Its refcounts are 0 at
-            // least in memory, so that a search finds it.
-            for cluster in layout.start..layout.end() {
-                if !layout.blocks.contains(&self.block_of(cluster))
-                    && let Some(slot) = self.refcount_slot(cluster).await?
-                {
-                    self.set_refcount(&slot, 0);
+            // The space may have been written to: it is not new any more. What has been counted is
+            // freed, which may be tried again.
+            for cluster in layout.start..counted.get() {
+                if !layout.blocks.contains(&self.block_of(cluster)) {
+                    self.free(cluster, 1);
                 }
             }
             let covered = self.storage.length().await?.div_ceil(self.geo.cluster_size());
@@ -135,7 +136,7 @@ impl<S: Storage + 'static> Core<S> {
         Ok(None)
     }
 
-    async fn build(&self, layout: &Layout) -> Result<()> {
+    async fn build(&self, layout: &Layout, counted: &Cell<u64>) -> Result<()> {
         let geo = &self.geo;
         let bits = geo.cluster_bits;
         let (start, end) = (layout.start << bits, layout.end() << bits);
@@ -149,6 +150,7 @@ impl<S: Storage + 'static> Core<S> {
             if let Some(slot) = self.refcount_slot(cluster).await? {
                 self.set_refcount(&slot, 1);
             }
+            counted.set(cluster + 1);
         }
         self.commit_all().await?;
         for (block, cluster) in layout.blocks.iter().zip(layout.start..) {

@@ -150,18 +150,36 @@ impl<S: Storage + 'static> Core<S> {
     /// Frees what can be freed. Part of a job.
     pub(crate) async fn reclaim(&self) -> Result<()> {
         while self.can_reclaim() {
-            let Some(range) = self.freed.pending.borrow_mut().pop_front() else { break };
-            self.freed.clusters.set(self.freed.clusters.get() - range.count);
-            self.decrement(range.first, range.count).await?;
+            let Some(mut range) = self.freed.pending.borrow_mut().pop_front() else { break };
+            let (done, result) = self.decrement(range.first, range.count).await;
+            self.freed.clusters.set(self.freed.clusters.get() - done);
+            if let Err(e) = result {
+                // The rest is tried again.
+                range.first += done;
+                range.count -= done;
+                self.freed.pending.borrow_mut().push_front(range);
+                return Err(e);
+            }
         }
         self.commit_all().await
     }
 
-    /// Decrements the refcounts of clusters to which nothing refers on stable storage.
-    pub(crate) async fn decrement(&self, first: u64, count: u64) -> Result<()> {
+    /// Decrements the refcounts of clusters to which nothing refers on stable storage. Returns of
+    /// how many that was done, and why not of all.
+    async fn decrement(&self, first: u64, count: u64) -> (u64, Result<()>) {
         let mut gone: Option<(u64, u64)> = None;
+        let mut result = Ok(());
+        let mut done = 0;
         for cluster in first..first + count {
-            let Some(slot) = self.refcount_slot(cluster).await? else { continue };
+            let slot = match self.refcount_slot(cluster).await {
+                Ok(slot) => slot,
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            };
+            done += 1;
+            let Some(slot) = slot else { continue };
             match slot.get(&self.geo) {
                 0 => tracing::warn!(cluster, "a cluster that was in use has the refcount 0"),
                 1 => {
@@ -181,7 +199,7 @@ impl<S: Storage + 'static> Core<S> {
         if let Some((start, len)) = gone {
             self.give_up(start, len).await;
         }
-        Ok(())
+        (done, result)
     }
 
     /// Clusters belong to nobody from now on.

@@ -220,10 +220,9 @@ impl<S: Storage + 'static> Core<S> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         let result = self.search_into(wanted, &mut runs).await;
         if let Err(e) = result {
-            // As it was; the refcounts on storage are 1 at worst, which leaks.
+            // They are counted, in memory at least.
             for (first, count) in runs {
-                self.set_refcounts(first, count, 0).await?;
-                self.reserve.was_freed(first);
+                self.free(first, count);
             }
             return Err(e);
         }

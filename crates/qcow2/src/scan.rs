@@ -8,6 +8,8 @@
 //! - Refcounts that are too high are leaks, and are corrected. Ones that are too low are errors,
 //!   unless the dirty bit says that they may be wrong: then all are rebuilt.
 //! - References to the outside of the file are errors: it was cut off, or is damaged.
+//! - Where the header has an extension that is not known here, nothing is a leak: what the
+//!   extension refers to cannot be counted.
 use sgl::Sgl;
 use zerocopy::IntoBytes;
 
@@ -40,8 +42,10 @@ impl References {
         let range = usize::try_from(first).ok().zip(usize::try_from(last).ok());
         let counts = range.and_then(|(first, last)| self.counts.get_mut(first..=last));
         let Some(counts) = counts else {
-            return Err(ErrorKind::damaged(format_args!(
-                "{what} refers to {bytes} bytes at {offset:#x}, which is past the end of the file"
+            return Err(ErrorKind::Invalid(format!(
+                "{what} refers to {bytes} bytes at {offset:#x}, which is past the end of the file: \
+                 it was cut off, or not wholly copied; if there is no other copy, run `qemu-img \
+                 convert -O qcow2 PATH NEW` and use NEW, in which what is missing is zero"
             )));
         };
         for count in counts {
@@ -251,6 +255,8 @@ impl<S: Storage + 'static> Core<S> {
             let at = usize::try_from(cluster).unwrap_or(usize::MAX);
             u64::from(references.counts.get(at).copied().unwrap_or(0))
         };
+        let known = |kind: &u32| extension::KNOWN.contains(kind);
+        let all_counted = self.header.extensions.iter().all(|(kind, _)| known(kind));
         let mut leaked = 0;
         let referred = references.counts.iter().rposition(|count| *count > 0).unwrap_or(0) as u64;
         for block in 0..blocks.max(referred / per_block + 1) {
@@ -274,6 +280,9 @@ impl<S: Storage + 'static> Core<S> {
                 }
                 if wanted > geo.max_refcount() || found < wanted && !rebuild {
                     return Err(too_low(cluster, wanted, found));
+                }
+                if found > wanted && !all_counted {
+                    continue;
                 }
                 leaked += u64::from(found > wanted);
                 self.set_refcount(&slot, wanted);

@@ -68,6 +68,9 @@ pub mod extension {
     pub const DATA_FILE: u32 = 0x4441_5441;
     /// Of this crate: whether the image was closed cleanly ("Lune").
     pub const CLEAN: u32 = 0x4c75_6e65;
+    /// All that this crate knows.
+    pub const KNOWN: &[u32] =
+        &[BACKING_FORMAT, FEATURE_NAMES, BITMAPS, FULL_DISK_ENCRYPTION, DATA_FILE, CLEAN];
 }
 
 /// The part that versions 2 and 3 share.
