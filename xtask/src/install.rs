@@ -57,6 +57,8 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("sg_inq"),             For::Test,  "sg3-utils"),
     (Sign::Program("targetcli"),          For::Test,  "targetcli-fb"),
     (Sign::Program("dmsetup"),            For::Test,  "dmsetup"),
+    (Sign::Program("cryptsetup"),         For::Test,  "cryptsetup-bin"),
+    (Sign::Program("python3"),            For::Test,  "python3"),
     (Sign::Program("guestfish"),          For::Files, "libguestfs-tools"),
     (Sign::Program("guestfsd"),           For::Test,  "guestfsd"),
     (Sign::Program("linux.uml"),          For::Files, "user-mode-linux"),

@@ -11,12 +11,19 @@ const PASSPHRASE: &[u8] = b"correct horse";
 
 fn run(command: &mut Command) -> String {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| {
-        panic!("{name}: {e}; install the packages cryptsetup-bin and qemu-utils")
-    });
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {text}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    for left in (0..20).rev() {
+        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| {
+            panic!("{name}: {e}; install the packages cryptsetup-bin and qemu-utils")
+        });
+        let text = String::from_utf8_lossy(&output.stderr);
+        // qemu-img measures how fast it is, and gives up on a busy machine.
+        if left > 0 && text.contains("Unable to get accurate CPU usage") {
+            continue;
+        }
+        assert!(output.status.success(), "{command:?}: {text}");
+        return String::from_utf8_lossy(&output.stdout).into_owned();
+    }
+    unreachable!("the last attempt returns")
 }
 
 fn key_file(dir: &Path) -> std::path::PathBuf {

@@ -14,7 +14,11 @@ pub(crate) const MIB: u64 = 1 << 20;
 /// Runs a program, which has to succeed; where it is not installed the test fails and says what to
 /// do.
 pub(crate) fn run(program: &str, args: &[&str]) -> Vec<u8> {
-    let package = if program == "qemu-img" { "qemu-utils" } else { program };
+    let package = match program {
+        "qemu-img" => "qemu-utils",
+        "xz" => "xz-utils",
+        other => other,
+    };
     let output = Command::new(program).args(args).output();
     let output = output.unwrap_or_else(|e| panic!("{program}: {e}; install the package {package}"));
     let errors = String::from_utf8_lossy(&output.stderr);
