@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! All tests, in the order in which they are quick to fail: the project's files, formatting, lints, documentation, unit
-//! tests (among them short runs of what `fuzz/` feeds), the model checks of loom; then the suites of
-//! `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
+//! tests (among them short runs of what `fuzz/` feeds), the model checks of loom, the simulation; then
+//! the suites of `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -64,7 +64,7 @@ impl Count {
 
 type Step = (&'static str, fn(&Options) -> Result<Count>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("sources", |_| check::sources::main()),
     ("fmt", |_| one(&mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", |_| {
@@ -78,7 +78,14 @@ const STEPS: [Step; 7] = [
     ("unit", |_| cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
     ("guestfs", |options| differential::main(options.full)),
     ("loom", |_| check::loom()),
+    // The same seeds each time, about two minutes of them; new ones are for `cargo xtask sim`.
+    ("sim", |_| {
+        let mut sim = Command::new(std::env::current_exe()?);
+        one(sim.args(["sim", "--seed", "0", "--seeds", SIM_SEEDS]))
+    }),
 ];
+
+const SIM_SEEDS: &str = "1500";
 
 /// A script of `tests/vm` with its arguments after the daemon.
 struct Suite {
