@@ -78,6 +78,7 @@ const NOTES: &[(&[&str], &str, &str, &str)] = &[
     (&["setxattr", "lsetxattr"], "error E2BIG", "error EINVAL", "a negative length is a bad argument"),
     (&["debug_upload", "internal_upload", "fill_dir"], "ok", "error EINVAL", "a negative number is a bad argument"),
     (&["download_offset"], "ended", "error E", "a negative size ends the distribution's daemon"),
+    (&["upload_offset"], "ended", "error E", "the distribution's daemon may answer while the file still comes"),
     (&["grep", "egrep", "fgrep", "grepi", "egrepi", "fgrepi"], "error ", "ok", "an expression that begins with a dash is no option"),
     (&["zgrep", "zegrep", "zfgrep", "zgrepi", "zegrepi", "zfgrepi"], "error ", "ok", "and neither here"),
     (&["part_get_disk_guid", "part_set_disk_guid_random"], "ok", "error EIO", "there is no GPT"),
