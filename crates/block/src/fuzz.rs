@@ -8,7 +8,9 @@ use std::task::{Context, Poll, Waker};
 use sgl::Sgl;
 
 use crate::ErrorKind;
-use crate::format::read_only::{Bytes, Image, Kind, Opener};
+use crate::format::read_only::{Image, Kind};
+use crate::format::reader::Bytes;
+use crate::format::vmdk::Opener;
 
 /// Every file that a descriptor names has the same content.
 struct Same<'a>(&'a [u8]);

@@ -6,9 +6,10 @@ mod name;
 pub(crate) mod probe;
 pub(crate) mod qcow;
 pub(crate) mod read_only;
+pub(crate) mod reader;
 mod vdi;
 mod vhdx;
-mod vmdk;
+pub(crate) mod vmdk;
 mod vpc;
 
 use chain::Format;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::read_only::{Layout, Packed, Source, Tables, Target, damaged, invalid, read_struct};
+use super::reader::{Layout, Packed, Source, Tables, Target, damaged, invalid, read_struct};
 use crate::ErrorKind;
 
 /// At offset 64, after a text.

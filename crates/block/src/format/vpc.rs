@@ -11,7 +11,7 @@ use std::rc::Rc;
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::read_only::{
+use super::reader::{
     Layout, Packed, Source, Tables, Target, damaged, invalid, is_right, read_struct,
 };
 use crate::ErrorKind;

@@ -16,7 +16,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use super::super::read_only::{Source, damaged, invalid, invalid_text, read_vec};
+use super::super::reader::{Source, damaged, invalid, invalid_text, read_vec};
 use super::{Compressed, Decoder, Format, INPUT, Input, Point, Progress, Step};
 use crate::ErrorKind;
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use io_engine::unblock;
 use sgl::Sgl;
 
-use super::read_only::{Cache, Source, damaged, read_vec};
+use super::reader::{Cache, Source, damaged, read_vec};
 pub(crate) use gz::{Gz, MAGIC as GZ_MAGIC, open as open_gz};
 pub(crate) use xz::{MAGIC as XZ_MAGIC, Xz, open as open_xz};
 pub(crate) use zst::{Zst, begins as begins_zst, open as open_zst};

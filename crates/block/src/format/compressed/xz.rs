@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::super::read_only::{
+use super::super::reader::{
     Source, damaged, invalid, invalid_text, is_right, read_struct, read_vec,
 };
 use super::{Compressed, Decoder, Format, MAX_POINTS, Point, Step};

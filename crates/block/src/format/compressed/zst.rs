@@ -8,7 +8,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::super::read_only::{Source, damaged, invalid, invalid_text, read_struct, read_vec};
+use super::super::reader::{Source, damaged, invalid, invalid_text, read_struct, read_vec};
 use super::{Compressed, Cursor, Decoder, Format, Input, MAX_POINTS, PIECE, Point, Progress, Step};
 use crate::ErrorKind;
 

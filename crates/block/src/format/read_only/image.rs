@@ -4,9 +4,9 @@ use std::io;
 
 use sgl::Sgl;
 
-use super::{Source, layout};
 use crate::format::compressed::{self, Compressed, Gz, Xz, Zst};
 use crate::format::probe::probe;
+use crate::format::reader::{self, Layout as _, Source};
 use crate::format::vdi::Vdi;
 use crate::format::vhdx::Vhdx;
 use crate::format::vmdk::{self, Vmdk};
@@ -102,20 +102,18 @@ impl<S: Source> Image<S> {
 
     /// Of the disk, in bytes.
     pub(crate) fn size(&self) -> u64 {
-        use layout::Layout as _;
         each!(self, image => image.size(), image.size())
     }
 
     /// Best alignment and length of an I/O, in bytes.
     pub(crate) fn optimal_io(&self) -> u32 {
-        use layout::Layout as _;
         let best = each!(self, image => image.block_size(), image.optimal_io());
         u32::try_from(best).unwrap_or(u32::MAX).clamp(512, 1 << 20).next_power_of_two()
     }
 
     /// Fills all of `data`; what lies past the end of the disk is zero.
     pub(crate) async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
-        each!(self, image => layout::read(image, data, offset).await, image.read(data, offset).await)
+        each!(self, image => reader::read(image, data, offset).await, image.read(data, offset).await)
     }
 
     /// Whether there is data at `offset`, and for how many bytes (at least 1, at most `len`) that
@@ -124,7 +122,7 @@ impl<S: Source> Image<S> {
         // What is compressed does not say where zeroes are.
         each!(
             self,
-            image => layout::map(image, offset, len).await,
+            image => reader::map(image, offset, len).await,
             Ok((
                 if offset < image.size() { Provisioning::Mapped } else { Provisioning::Deallocated },
                 image.size().checked_sub(offset).filter(|n| *n > 0).unwrap_or(len).min(len).max(1),

@@ -1,17 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the formats that are only read have in common, and the store that serves them.
-//!
-//! - `source`: what they lie on.
-//! - `cache`: pieces of bytes that are kept in memory, slices of tables among them.
-//! - `layout`: reading images whose tables say where each block is.
-//! - `image`: an image of any of these formats; the table of them.
-//!
-//! Nothing in an image decides how much memory it takes: tables are read in slices, and what has to
-//! be in memory as a whole has a limit.
-mod cache;
+//! The store that serves the formats that are only read, and their rows in the table of formats.
+//! `image` is an image of any of them.
 mod image;
-mod layout;
-mod source;
 
 use std::cell::Cell;
 use std::os::unix::fs::FileExt;
@@ -20,17 +10,14 @@ use std::path::PathBuf;
 use sgl::Sgl;
 
 use super::chain::{Format, Opening, Site, capacity};
-pub(crate) use super::vmdk::Opener;
+use super::reader::{FileSource, invalid_text};
+use super::vmdk::Opener;
 use crate::lower::{from_io, to_io};
 use crate::protocol::file::{Held, Place};
 use crate::{
     AnyStore, BoxedStore, Config, Error, ErrorKind, Facts, Lower, PROBED, Provisioning, Store,
 };
-pub(super) use cache::{Cache, Tables};
 pub(crate) use image::{Image, Kind};
-pub(super) use layout::{Layout, Packed, Target};
-pub(crate) use source::{Bytes, FileSource, Source};
-pub(super) use source::{damaged, read_struct, read_vec};
 
 /// A row of the table of formats.
 macro_rules! row {
@@ -46,21 +33,6 @@ pub(crate) const VDI: Format = row!("vdi", Kind::Vdi);
 pub(crate) const XZ: Format = row!("xz", Kind::Xz);
 pub(crate) const ZST: Format = row!("zst", Kind::Zst);
 pub(crate) const GZ: Format = row!("gz", Kind::Gz);
-
-/// Whether a checksum is right. Fuzzers, which cannot make one, need none.
-pub(super) fn is_right<T: PartialEq>(sum: T, told: T) -> bool {
-    sum == told || cfg!(fuzzing)
-}
-
-/// A refusal that needs no field.
-pub(super) fn invalid_text(text: impl Into<String>) -> ErrorKind {
-    ErrorKind::Invalid(text.into())
-}
-
-/// A refusal: which layer, which field, its value, and what is wrong with it.
-pub(super) fn invalid(layer: &str, field: &str, value: u64, why: &str) -> ErrorKind {
-    ErrorKind::Invalid(format!("{layer}: {field} is {value}: {why}"))
-}
 
 /// An image of a format that is only read.
 #[derive(Debug)]

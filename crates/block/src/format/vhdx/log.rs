@@ -9,7 +9,7 @@ use sgl::Sgl;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::super::read_only::{Source, invalid, invalid_text, is_right, read_struct, read_vec};
+use super::super::reader::{Source, invalid, invalid_text, is_right, read_struct, read_vec};
 use super::{Checksum, Guid, MIB};
 use crate::ErrorKind;
 

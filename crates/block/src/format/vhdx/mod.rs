@@ -14,7 +14,7 @@ use crc_fast::CrcAlgorithm;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::read_only::{
+use super::reader::{
     Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, is_right, read_struct,
     read_vec,
 };

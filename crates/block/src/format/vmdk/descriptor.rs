@@ -2,7 +2,7 @@
 //! The descriptor of a VMDK: a text that says of which files ("extents") the disk consists. It is a
 //! file of its own, or part of a sparse extent. The source: "VMware Virtual Disks, Virtual Disk
 //! Format 5.0".
-use super::super::read_only::invalid_text as invalid;
+use super::super::reader::invalid_text as invalid;
 use crate::ErrorKind;
 
 /// How a descriptor's file begins.

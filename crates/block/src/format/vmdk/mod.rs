@@ -20,7 +20,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::read_only::{
+use super::reader::{
     Cache, Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, read_struct,
     read_vec,
 };
