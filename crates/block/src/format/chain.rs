@@ -98,7 +98,7 @@ async fn open_top(
     let place = Place::find(path)?;
     let name = match formats {
         [name] => *name,
-        _ => look_at(&place)?,
+        _ => probe::probe(&look_at(&place)?),
     };
     let format = image_format(name).filter(|_| formats.contains(&name));
     let Some(format) = format else {
@@ -113,8 +113,8 @@ async fn open_top(
     files.open_image(&place, format, 0, options.read_only, locked).await
 }
 
-/// The format of an image by its first bytes. Blocks.
-fn look_at(place: &Place) -> Result<&'static str, Error> {
+/// The first bytes of an image, which tell its format. Blocks.
+fn look_at(place: &Place) -> Result<Vec<u8>, Error> {
     let failed = |e: io::Error| Error::new(e, OPERATION, place.path());
     let (file, _) = place.open_to_look()?;
     let mut head = [0; probe::PROBED];
@@ -127,7 +127,7 @@ fn look_at(place: &Place) -> Result<&'static str, Error> {
             Err(e) => return Err(failed(e)),
         }
     }
-    Ok(probe::probe(head.get(..there).unwrap_or_default()))
+    Ok(head.get(..there).unwrap_or_default().to_vec())
 }
 
 impl Files<'_> {
@@ -225,7 +225,7 @@ impl Site<'_> {
         let format = match format.or(named.as_deref()) {
             Some(format) if is_raw(format) => "raw",
             Some(format) => format,
-            None => look_at(&place)?,
+            None => probe::probe_backing(&look_at(&place)?),
         };
         if format == "raw" {
             return self.files.open(&place, true, locked).await;

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which format an image has, by what it begins with. What none of the formats begins with is raw.
 //!
+//! To QEMU a compressed file is raw. So it is below an image of QEMU that does not tell the format
+//! of its backing file ([`probe_backing`]); where a user names such a file, its content is meant,
+//! and a file that was downloaded must not be written to as if it were a disk ([`probe()`]).
+//!
 //! So a raw image whose format nobody has told can become another one by what a guest writes to its
 //! first sector, and that one could name files of this host. Such writes are refused ([`Guard`]), as
 //! QEMU refuses them; where the format is told, the guest may write what it likes.
 use sgl::Sgl;
 
+use super::compressed;
 use crate::range_lock::{Access, Guard as TurnGuard, RangeLock};
 
 /// How many bytes of an image have to be looked at, if it has so many.
@@ -23,7 +28,7 @@ const fn magic(format: &'static str, at: usize, bytes: &'static [u8]) -> Magic {
     Magic { format, at, bytes }
 }
 
-/// The first that fits decides. Names are QEMU's.
+/// The first that fits decides. Names are QEMU's, as far as it has them.
 const MAGIC: &[Magic] = &[
     magic("qcow", 0, b"QFI\xfb\0\0\0\x01"),
     magic("qcow2", 0, b"QFI\xfb"),
@@ -40,11 +45,28 @@ const MAGIC: &[Magic] = &[
     magic("vdi", 64, b"\x7f\x10\xda\xbe"),
 ];
 
+/// The same for files that are compressed as a whole. A skippable frame of zstd may be anything, and
+/// does not count.
+const COMPRESSED: &[Magic] = &[
+    magic("xz", 0, compressed::XZ_MAGIC),
+    magic("zst", 0, &compressed::ZST_MAGIC),
+    magic("gz", 0, &compressed::GZ_MAGIC),
+];
+
 /// The format of an image by its first [`PROBED`] bytes, or as many as it has; `raw` if it is none.
 pub fn probe(head: &[u8]) -> &'static str {
+    find(MAGIC.iter().chain(COMPRESSED), head)
+}
+
+/// The same for a backing file, of which QEMU decides what it is.
+pub(crate) fn probe_backing(head: &[u8]) -> &'static str {
+    find(MAGIC, head)
+}
+
+fn find<'a>(rows: impl IntoIterator<Item = &'a Magic>, head: &[u8]) -> &'static str {
     let fits =
         |magic: &&Magic| head.get(magic.at..).is_some_and(|rest| rest.starts_with(magic.bytes));
-    MAGIC.iter().find(fits).map_or("raw", |magic| magic.format)
+    rows.into_iter().find(fits).map_or("raw", |magic| magic.format)
 }
 
 /// Keeps a raw image raw whose format was found out by [`probe`].
@@ -78,7 +100,7 @@ mod tests {
 
     #[test]
     fn each_format_is_known_by_its_magic_number_and_nothing_else_is() {
-        for row in MAGIC {
+        for row in MAGIC.iter().chain(COMPRESSED) {
             let mut head = vec![0; row.at];
             head.extend(row.bytes);
             assert_eq!(probe(&head), row.format);
@@ -88,6 +110,17 @@ mod tests {
         for head in [&b""[..], b"QFI", b"\0\0\0\0", &[0; PROBED]] {
             assert_eq!(probe(head), "raw");
         }
+    }
+
+    #[test]
+    fn a_compressed_file_is_raw_below_an_image_as_it_is_to_qemu() {
+        for row in COMPRESSED {
+            assert_eq!(probe_backing(row.bytes), "raw");
+            let mut head = [0; PROBED];
+            let written = disguise(&mut head, &Sgl::from_slice(&mut row.bytes.to_vec()), 0);
+            assert_eq!(written, Some(row.format));
+        }
+        assert_eq!(probe_backing(b"QFI\xfb"), "qcow2");
     }
 
     #[test]

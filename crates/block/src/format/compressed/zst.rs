@@ -12,7 +12,7 @@ use super::super::reader::{Source, damaged, invalid, invalid_text, read_struct, 
 use super::{Compressed, Cursor, Decoder, Format, Input, MAX_POINTS, PIECE, Point, Progress, Step};
 use crate::ErrorKind;
 
-const MAGIC: u32 = 0xfd2f_b528;
+pub(crate) const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
 /// Of skippable frames: these, whatever the last 4 bits are.
 const SKIPPABLE: u32 = 0x184d_2a50;
 /// Of the skippable frame that is a seek table, and at the end of its footer.
@@ -34,8 +34,8 @@ struct SeekFooter {
 
 /// Whether a file begins with a frame.
 pub(crate) fn begins(bytes: &[u8]) -> bool {
-    let magic = bytes.first_chunk().map(|magic| u32::from_le_bytes(*magic));
-    magic.is_some_and(|magic| magic == MAGIC || magic & !15 == SKIPPABLE)
+    let skippable = |magic: &[u8; 4]| u32::from_le_bytes(*magic) & !15 == SKIPPABLE;
+    bytes.first_chunk().is_some_and(|magic| *magic == MAGIC || skippable(magic))
 }
 
 /// Opens an image.
@@ -183,7 +183,7 @@ impl FrameHeader {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (descriptor, rest) = rest.split_first()?;
-        if u32::from_le_bytes(*magic) != MAGIC || descriptor & 8 != 0 {
+        if *magic != MAGIC || descriptor & 8 != 0 {
             return None;
         }
         let single = descriptor & 0x20 != 0;

@@ -47,10 +47,10 @@ impl Kind {
             Kind::Vhdx => known == "vhdx",
             Kind::Vpc => known == "vpc",
             Kind::Vdi => known == "vdi",
-            // Nobody but the user says that an image is one of these: they are not probed.
-            Kind::Xz => bytes.starts_with(compressed::XZ_MAGIC),
+            Kind::Xz => known == "xz",
+            // The frame may come after others that are skipped.
             Kind::Zst => compressed::begins_zst(bytes),
-            Kind::Gz => bytes.starts_with(&compressed::GZ_MAGIC),
+            Kind::Gz => known == "gz",
         }
     }
 }
