@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An image as a disk: a whole number of sectors, on a store of `block` or of an NBD server. Errors
-//! are logged here, and become the errnos that front ends hand on.
+//! are logged here, and become the errnos that front ends hand on. On the guest's way to its programs
+//! an errno may become EIO, so the client hears, once, of what its user can do something about.
 //!
 //! If the last sector of an image is not whole, the rest of it reads as zeroes; the image grows when
 //! that rest is written.
@@ -8,9 +9,11 @@
 use crate::error::{Error, Result};
 use crate::image::{Image, Kind};
 use crate::nbd::{Nbd, NbdStore};
+use crate::report::report;
 use block::disk::Options;
-use block::{AnyStore, BoxedStore, ErrorKind, OpenOptions};
+use block::{AnyStore, BoxedStore, ErrorClass, ErrorKind, OpenOptions};
 use sgl::Sgl;
+use std::cell::Cell;
 
 /// Bytes of the smallest sector.
 pub const SECTOR: u64 = 512;
@@ -21,6 +24,8 @@ const ROUND_UP: u32 = 512;
 #[derive(Debug)]
 pub struct Disk {
     disk: block::Disk<AnyStore>,
+    /// Of which errors the client has heard.
+    told: Cell<[bool; block::ErrorClass::COUNT]>,
 }
 
 async fn open(image: &Image) -> Result<AnyStore> {
@@ -43,7 +48,8 @@ impl Disk {
     pub async fn open(image: &Image) -> Result<Self> {
         let store = open(image).await?;
         let options = Options { round_up: ROUND_UP, ..Options::default() };
-        Ok(Self { disk: block::Disk::new(store, image.path.to_string_lossy(), options) })
+        let disk = block::Disk::new(store, image.path.to_string_lossy(), options);
+        Ok(Self { disk, told: Cell::default() })
     }
 
     /// Its size in bytes, a whole number of sectors.
@@ -58,12 +64,12 @@ impl Disk {
 
     /// Fills the buffer.
     pub async fn read(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
-        self.disk.read(data, offset).await.map_err(|e| errno(&e))
+        self.disk.read(data, offset).await.map_err(|e| self.errno(&e))
     }
 
     /// Writes the buffer.
     pub async fn write(&self, data: &Sgl<'_>, offset: u64) -> std::result::Result<(), i32> {
-        self.disk.write(data, offset, false).await.map_err(|e| errno(&e))
+        self.disk.write(data, offset, false).await.map_err(|e| self.errno(&e))
     }
 
     /// Makes a range read as zeroes.
@@ -73,7 +79,7 @@ impl Disk {
         len: u64,
         may_unmap: bool,
     ) -> std::result::Result<(), i32> {
-        self.disk.write_zeroes(offset, len, may_unmap).await.map_err(|e| errno(&e))
+        self.disk.write_zeroes(offset, len, may_unmap).await.map_err(|e| self.errno(&e))
     }
 
     /// Brings all that was written to stable storage.
@@ -81,7 +87,7 @@ impl Disk {
         if self.read_only() {
             return Ok(());
         }
-        self.disk.flush().await.map_err(|e| errno(&e))
+        self.disk.flush().await.map_err(|e| self.errno(&e))
     }
 
     /// Flushes and closes the image. It is closed even where it cannot be flushed.
@@ -91,14 +97,32 @@ impl Disk {
     pub async fn close(self) -> Result<()> {
         self.disk.close().await.map_err(Error::Unsaved)
     }
-}
 
-fn errno(error: &block::Error) -> i32 {
-    tracing::warn!("{error}");
-    match error.kind {
-        // The guest has asked for nothing that is not valid.
-        ErrorKind::Invalid(_) => libc::EIO,
-        _ => error.errno().unwrap_or(libc::EIO),
+    fn errno(&self, error: &block::Error) -> i32 {
+        tracing::warn!("{error}");
+        self.tell(error);
+        match error.kind {
+            // The guest has asked for nothing that is not valid.
+            ErrorKind::Invalid(_) => libc::EIO,
+            _ => error.errno().unwrap_or(libc::EIO),
+        }
+    }
+
+    /// Tells the client of an error that is no fault of a medium, the first of its class.
+    fn tell(&self, error: &block::Error) {
+        let advice = match (&error.kind, error.class()) {
+            (_, ErrorClass::Space) => {
+                "the host's filesystem is full: writes fail until it has space"
+            }
+            (ErrorKind::Disguise(_), _) => "the write was refused",
+            _ => return,
+        };
+        let mut told = self.told.get();
+        let class = told.get_mut(error.class() as usize);
+        if class.is_some_and(|told| !std::mem::replace(told, true)) {
+            report(&Error::image(&error.path, format!("{advice} ({})", error.kind)));
+        }
+        self.told.set(told);
     }
 }
 

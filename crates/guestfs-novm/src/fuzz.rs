@@ -65,7 +65,7 @@ fn disk(rings: &[Ring], read_only: bool) -> io::Result<()> {
         path: path.into(),
         server: None,
         sector: 512,
-        kind: Kind::Ragged,
+        kind: Kind::Watched,
         read_only,
         locking,
         probed: false,

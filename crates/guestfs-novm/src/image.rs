@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images: what format they have, and which of them can be served.
 //!
-//! A raw image becomes a loop device as it is. One of another format, and one whose length is no whole
-//! number of sectors, is served by `block` through FUSE. Formats that `block` does not know are refused.
+//! A raw image becomes a loop device as it is. `block` serves one of another format, and a raw one
+//! that needs a watch: its length is no whole number of sectors, or nobody has said that it is raw.
+//! Formats that `block` does not know are refused.
+//!
+//! Rule: an image that was only taken to be raw never looks like one of another format, at any
+//! moment: such an image names files of the host, and whoever opens it next would read them. So
+//! each of its writes goes through `block`, which judges those of the first sector before it makes
+//! them.
 
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
@@ -37,10 +43,11 @@ pub struct Image {
 /// How an image is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The file is the disk.
+    /// The file is the disk, and a loop device can lie on it.
     Raw,
-    /// The file is the disk, but for the end of its last sector.
-    Ragged,
+    /// The file is the disk, and `block` has to serve it: its last sector is not whole, or what is
+    /// written to its first one has to be judged.
+    Watched,
     /// The disk is in an image of this format, which `block` knows.
     Format(&'static str),
     /// An NBD server has it.
@@ -88,9 +95,10 @@ impl Image {
             let why = format!("images of format {name} can only be read: add it read-only (--ro)");
             return Err(Error::image(path, why));
         }
-        let ragged = kind == Kind::Raw && !device && metadata.len() % SECTOR != 0;
-        let kind = if ragged { Kind::Ragged } else { kind };
         let probed = drive.format.is_none();
+        let ragged = !device && metadata.len() % SECTOR != 0;
+        let watched = kind == Kind::Raw && (ragged || probed && !read_only);
+        let kind = if watched { Kind::Watched } else { kind };
         Ok(Self { path, server: None, sector, kind, read_only, locking, probed })
     }
 
@@ -131,49 +139,6 @@ fn kind_of(format: &str, path: &Path) -> Result<Kind> {
     }
 }
 
-/// What a raw image began with that is a loop device, although it was only taken to be raw. A
-/// guest's program may have made it look like an image of another format, which names files of the
-/// host as backing files: whoever opens it next would read them. `block` refuses such writes, a loop
-/// device cannot: what they have changed is put back at the end.
-#[derive(Debug)]
-pub struct Beginning {
-    file: File,
-    path: PathBuf,
-    head: Vec<u8>,
-}
-
-impl Beginning {
-    /// Takes note of what is there, if the image has to be watched.
-    pub fn of(image: &Image, file: &File) -> Result<Option<Self>> {
-        if !image.probed || image.read_only {
-            return Ok(None);
-        }
-        let what = image.path.display();
-        let (file, head) = (file.try_clone().on(&what)?, head(file).on(&what)?);
-        Ok(Some(Self { file, path: image.path.clone(), head }))
-    }
-
-    /// Puts back what it was, if it looks like something else now.
-    ///
-    /// # Errors
-    /// That it did.
-    pub fn keep(self) -> Result<()> {
-        let what = self.path.display();
-        let format = block::probe(&head(&self.file).on(&what)?);
-        if format == "raw" {
-            return Ok(());
-        }
-        self.file.write_all_at(&self.head, 0).on(&what)?;
-        self.file.sync_data().on(&what)?;
-        let why = format!(
-            "its first {} bytes were made those of a {format} image, and are again what they were: \
-             its format was not given; give it (--format=raw) if such bytes are to stay",
-            self.head.len()
-        );
-        Err(Error::image(&self.path, why))
-    }
-}
-
 /// Finds the format of a file by its first bytes.
 fn probe(file: &File) -> std::io::Result<&'static str> {
     head(file).map(|head| block::probe(&head))
@@ -208,11 +173,12 @@ mod tests {
     #[test]
     fn a_format_that_is_not_said_is_looked_for() {
         let sector = |head: &[u8]| [head, &vec![0; 512 - head.len()]].concat();
-        assert_eq!(find(&sector(b""), None).unwrap(), Kind::Raw);
+        assert_eq!(find(&sector(b""), Some("raw")).unwrap(), Kind::Raw);
+        assert_eq!(find(&sector(b""), None).unwrap(), Kind::Watched);
         assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), None).unwrap(), Kind::Format("qcow2"));
         assert_eq!(find(&sector(b"QFI\xfb\0\0\0\x03"), Some("raw")).unwrap(), Kind::Raw);
-        assert_eq!(find(b"short", None).unwrap(), Kind::Ragged);
-        assert_eq!(find(b"", None).unwrap(), Kind::Raw);
+        assert_eq!(find(b"short", Some("raw")).unwrap(), Kind::Watched);
+        assert_eq!(find(b"", Some("raw")).unwrap(), Kind::Raw);
     }
 
     #[test]
@@ -222,6 +188,9 @@ mod tests {
             (b"conectix", None, "vpc"),
             (b"x", Some("vdi"), "vdi"),
             (b"x", Some("xz"), "xz"),
+            (b"\xfd7zXZ\0", None, "xz"),
+            (b"\x28\xb5\x2f\xfd", None, "zst"),
+            (b"\x1f\x8b\x08", None, "gz"),
         ] {
             let e = find(content, format).unwrap_err().to_string();
             assert!(e.contains(&format!("format {name} can only be read")), "{e}");

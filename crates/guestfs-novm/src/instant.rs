@@ -9,8 +9,8 @@
 
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
-use crate::image::{Beginning, Image, Kind};
-use crate::loopdev::{Control, Loop};
+use crate::image::{Image, Kind};
+use crate::loopdev::{Control, How, Loop};
 use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
 use crate::machine::root::Root;
@@ -22,12 +22,14 @@ use crate::sys::{self, ENDING, Fork, Parent};
 use io_engine::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::fstatvfs;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the daemon may go on with what it does when the client is gone.
@@ -72,12 +74,8 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
         Fork::Parent(child) => child,
     };
     drop((told, daemon_options, uevents));
-    let mut session = Session {
-        child: Some(child),
-        loops: Vec::new(),
-        exports: Vec::new(),
-        beginnings: Vec::new(),
-    };
+    let mut session = Session::default();
+    session.child = Some(child);
     session.attach(machine, &images, tell)?;
     // From here on the daemon has the channel.
     let ended = session.wait(&signals, watched);
@@ -139,12 +137,13 @@ fn disk_from_line(line: &str) -> Disk {
 }
 
 /// What there is to be taken down.
+#[derive(Default)]
 struct Session {
     child: Option<Pid>,
     loops: Vec<Loop>,
     exports: Vec<Export>,
-    /// Of raw images whose format was not given.
-    beginnings: Vec<Beginning>,
+    /// Files that are written through loop devices on them, which do not tell why a write failed.
+    files: Vec<(PathBuf, File)>,
 }
 
 impl Session {
@@ -153,15 +152,19 @@ impl Session {
         let control = Control::open()?;
         let mut message = String::new();
         for (drive, image) in machine.drives.iter().zip(images) {
-            let sector = drive.sector.unwrap_or(0);
+            let (read_only, sector) = (image.read_only, drive.sector.unwrap_or(0));
             let attached = if image.kind == Kind::Raw {
                 let file = image.open_locked()?;
-                self.beginnings.extend(Beginning::of(image, &file)?);
-                control.attach(&file, &image.path, image.read_only, sector)?
+                let how = How { read_only, sector, direct: false };
+                let attached = control.attach(&file, &image.path, how)?;
+                if !read_only {
+                    self.files.push((image.path.clone(), file));
+                }
+                attached
             } else {
                 let export = Export::start(image)?;
-                let attached =
-                    control.attach(export.file(), &image.path, image.read_only, sector)?;
+                let how = How { read_only, sector, direct: true };
+                let attached = control.attach(export.file(), &image.path, how)?;
                 self.exports.push(export);
                 attached
             };
@@ -228,6 +231,13 @@ impl Session {
     fn end(&mut self) -> Result<()> {
         self.kill();
         let mut last = Last::new();
+        for (path, file) in self.files.drain(..) {
+            if lacks_space(&file) {
+                let why = "the host's filesystem is full: writes with an input/output error had no \
+                           space, if it was full then";
+                report(&Error::image(path, why));
+            }
+        }
         let left = Loop::detach(std::mem::take(&mut self.loops));
         for device in &left {
             writeln!(io::stderr(), "guestfs-novm: {device}").ok();
@@ -237,9 +247,6 @@ impl Session {
             if left.is_empty() {
                 last.add(export.close());
             }
-        }
-        for beginning in self.beginnings.drain(..) {
-            last.add(beginning.keep());
         }
         last.result()
     }
@@ -251,6 +258,13 @@ impl Drop for Session {
             report(&e);
         }
     }
+}
+
+/// Whether a file has holes, for which its filesystem has no space.
+fn lacks_space(file: &File) -> bool {
+    let Ok(metadata) = file.metadata() else { return false };
+    let has_holes = metadata.is_file() && metadata.blocks().saturating_mul(512) < metadata.len();
+    has_holes && fstatvfs(file).is_ok_and(|filesystem| filesystem.f_bavail == 0)
 }
 
 #[cfg(test)]

@@ -17,11 +17,24 @@ pub(crate) const MAJOR: u32 = 7;
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
 const PARTSCAN: u32 = 8;
+const DIRECT_IO: u32 = 16;
 /// How often another process may be faster to take a device.
 const ATTEMPTS: u32 = 100;
 /// How long a device may take to go once nobody has it open.
 const PATIENCE: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(2);
+
+/// How a file is attached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How {
+    /// The device refuses writes.
+    pub read_only: bool,
+    /// Bytes of a sector; 0: 512.
+    pub sector: u32,
+    /// Past the page cache of the file, so that the device's errors are those of the file: others
+    /// are EIO, whatever the file's are.
+    pub direct: bool,
+}
 
 /// Where loop devices come from: the kernel's control device, and a directory that nobody else sees for the
 /// nodes that opening one takes. So it does not depend on udev, and leaves no nodes in /dev.
@@ -51,17 +64,13 @@ impl Control {
     }
 
     /// Attaches a file to a free device; `name` is what losetup(8) shows.
-    pub(crate) fn attach(
-        &self,
-        file: impl AsFd,
-        name: &Path,
-        read_only: bool,
-        sector: u32,
-    ) -> Result<Loop> {
-        let flags = AUTOCLEAR | PARTSCAN | if read_only { READ_ONLY } else { 0 };
+    pub(crate) fn attach(&self, file: impl AsFd, name: &Path, how: How) -> Result<Loop> {
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let flags =
+            AUTOCLEAR | PARTSCAN | flag(how.read_only, READ_ONLY) | flag(how.direct, DIRECT_IO);
         let config = sys::LoopConfig {
             file: file.as_fd(),
-            sector,
+            sector: how.sector,
             flags,
             name: name.as_os_str().as_bytes(),
         };

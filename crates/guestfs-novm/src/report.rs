@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
 static CLIENT: OnceLock<File> = OnceLock::new();
@@ -29,6 +30,11 @@ pub(crate) fn to_parent_too() {
     if let Ok(file) = own.or_else(|_| again()) {
         CLIENT.set(file.into()).ok();
     }
+}
+
+/// What leads to the client's standard error, for a process that closes what it does not need.
+pub(crate) fn client() -> Option<RawFd> {
+    CLIENT.get().map(File::as_raw_fd)
 }
 
 /// Writes an error to the log.

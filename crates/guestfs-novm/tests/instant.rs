@@ -156,28 +156,55 @@ fn a_disk_is_looked_at_beside_a_running_vm_and_keeps_none_from_starting() {
     common::a_look_is_in_no_vms_way(&host());
 }
 
-/// As with QEMU: else the next one who opens it would follow what a guest's program wrote there.
 #[test]
-fn a_raw_image_whose_format_was_not_given_never_becomes_one_of_another_format() {
+fn a_raw_image_whose_format_was_not_given_never_looks_like_one_of_another_format() {
+    common::a_guessed_image_stays_raw(&host());
+}
+
+/// A small filesystem of the host.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(path: std::path::PathBuf) -> Self {
+        fs::create_dir(&path).unwrap();
+        let at = path.to_str().unwrap();
+        run("/bin/mount", "mount", &["-t", "tmpfs", "-o", "size=8m", "small", at]);
+        Small(path)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("/bin/umount", "mount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn a_full_filesystem_of_the_host_is_told_to_the_client() {
     let host = host();
-    let (disk, forged) = (host.ext4("a.img"), host.path("forged"));
-    std::fs::write(&forged, b"QFI\xfb\0\0\0\x03").unwrap();
-    let before = std::fs::read(&disk).unwrap();
-    let script = |add: &str| {
-        let (disk, forged) = (disk.display(), forged.display());
-        format!(
-            "add {disk}{add}\nrun\nupload-offset {forged} /dev/sda 0\nupload-offset {forged} /dev/sda 512\n"
-        )
-    };
-    let output = host.session(&script(""));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("were made those of a qcow2 image"), "{stderr}");
-    let after = std::fs::read(&disk).unwrap();
-    assert_eq!(after[..512], before[..512]);
-    assert_eq!(after[512..516], *b"QFI\xfb", "what harms nobody stays");
-    // Whose format is given may hold what it likes.
-    host.prints(&script(" format:raw"));
-    assert_eq!(std::fs::read(&disk).unwrap()[..4], *b"QFI\xfb");
+    let large = host.path("large");
+    fs::write(&large, vec![b'x'; 16 << 20]).unwrap();
+    for (name, add) in [("a.qcow2", ""), ("a.img", ""), ("a.img", " format:raw")] {
+        let small = Small::mount(host.path("small"));
+        let disk = small.0.join(name);
+        let format = name.rsplit_once('.').unwrap().1.replace("img", "raw");
+        let create = ["create", "-q", "-f", &format, disk.to_str().unwrap(), "64M"];
+        run("/usr/bin/qemu-img", "qemu-utils", &create);
+        let (image, large) = (disk.display(), large.display());
+        let direct = "dd if=/dev/zero of=/dev/sda bs=1M count=16 oflag=direct";
+        let script = format!(
+            "add {image}{add}\nrun\n-upload {large} /dev/sda\n-sync\n-debug sh \"{direct}\"\n"
+        );
+        let output = host.session(&script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr.matches("the host's filesystem is full").count(), 1, "{stderr}");
+        // Through a page cache the kernel calls it EIO. A loop device has one on the file itself.
+        if add.is_empty() {
+            assert!(stderr.contains("'/dev/sda': No space left on device"), "{name}: {stderr}");
+        }
+        drop(small);
+        fs::remove_dir(host.path("small")).unwrap();
+    }
 }
 
 #[test]

@@ -74,3 +74,8 @@ fn nothing_is_left_when_the_program_is_killed() {
 fn an_empty_file_is_a_disk_without_sectors() {
     common::an_empty_file_has_no_sectors(&host());
 }
+
+#[test]
+fn a_raw_image_whose_format_was_not_given_never_looks_like_one_of_another_format() {
+    common::a_guessed_image_stays_raw(&host());
+}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Images that are not raw, as raw files: `block` through FUSE, in a process of its own.
+//! Images that `block` has to serve, as raw files: through FUSE, in a process of its own.
 //!
 //! The filesystem has one file, and is mounted nowhere: it exists as long as someone has the file
 //! open. When the last user is gone (the loop device on it), so is the filesystem,
@@ -12,6 +12,7 @@ mod store;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
+use crate::report;
 use crate::sys::{self, ENDING, Fork};
 use fuser::{Config, Session, SessionACL};
 use io_engine::Signals;
@@ -45,8 +46,8 @@ impl Export {
         let fuse = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| {
                 Error::Missing(format!(
-                    "/dev/fuse: {e}: images that are not raw need FUSE; load the module fuse, or \
-                     make a raw image: qemu-img convert -O raw"
+                    "/dev/fuse: {e}: images need FUSE that are not raw, or whose format is not \
+                     given; load the module fuse, or give a raw image with its format: --format=raw"
                 ))
             })?;
         // Before there is a server, whose reading of what is not mounted yet would fail. The
@@ -122,7 +123,9 @@ fn message(pipe: &PipeReader) -> String {
 /// The serving process: it runs until nobody uses the file, even if its parent ends before.
 fn serve(image: &Image, fuse: OwnedFd, mut parent: PipeWriter) -> Result<()> {
     // Whatever else the parent has open is to end with the parent.
-    sys::close_all_but(&[0, 1, 2, fuse.as_raw_fd(), parent.as_raw_fd()]).on("descriptors")?;
+    let mut kept = vec![0, 1, 2, fuse.as_raw_fd(), parent.as_raw_fd()];
+    kept.extend(report::client());
+    sys::close_all_but(&kept).on("descriptors")?;
     rustix::process::setsid().on("setsid")?;
     let _unheard = Signals::block(ENDING).on("signals")?;
     let served = store::open_and_serve(image, |size, requests| {

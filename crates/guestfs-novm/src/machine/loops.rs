@@ -10,7 +10,7 @@
 
 use super::dev;
 use crate::error::{Context, Result};
-use crate::loopdev::{Control, Loop, MAJOR};
+use crate::loopdev::{Control, How, Loop, MAJOR};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, makedev};
@@ -101,7 +101,8 @@ impl Loops {
     fn attach(&mut self, file: &OwnedFd, read_only: bool) -> std::result::Result<Loop, String> {
         let control = self.control.as_ref().map_err(String::clone)?;
         let name = Path::new("guestfs-novm: a file of a guest");
-        let device = control.attach(file, name, read_only, 0).map_err(|e| e.to_string())?;
+        let how = How { read_only, ..How::default() };
+        let device = control.attach(file, name, how).map_err(|e| e.to_string())?;
         // In a kernel of the session's own they all have nodes that stay.
         if !Path::new(&node(device.number())).exists() {
             self.shown.insert(device.number());

@@ -9,6 +9,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -243,6 +244,39 @@ pub(crate) fn an_empty_file_has_no_sectors(host: &Host) {
         second.display()
     ));
     assert_eq!(text, "/dev/sda\n/dev/sdb\n0\n/dev/sda: unknown\n/dev/sdb: ext4\nfrom the host\n\n");
+}
+
+/// Writes to a raw image what makes it look like one of another format, as a guest's program may, and
+/// looks at the file meanwhile: whoever opened it would follow the names in it.
+pub(crate) fn a_guessed_image_stays_raw(host: &Host) {
+    let disk = host.ext4("a.img");
+    let begins = |bytes: &[u8]| fs::read(&disk).unwrap().starts_with(bytes);
+    for (name, magic) in [
+        ("qcow2", &b"QFI\xfb\0\0\0\x03"[..]),
+        ("xz", b"\xfd7zXZ\0"),
+        ("zst", b"\x28\xb5\x2f\xfd"),
+        ("gz", b"\x1f\x8b\x08"),
+    ] {
+        let (forged, seen) = (host.path("forged"), host.path("seen"));
+        fs::write(&forged, magic).unwrap();
+        let script =
+            |add: &str, calls: &str| format!("add {}{add}\nrun\n{calls}\n", disk.display());
+        let upload = format!("upload-offset {} /dev/sda", forged.display());
+        let look = format!("!head -c 512 {} > {}", disk.display(), seen.display());
+        let output = host.session(&script("", &format!("-{upload} 0\n-sync\n{look}")));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(fs::read(&seen).unwrap(), [0; 512], "{name}: {stderr}");
+        let text = format!("these bytes would make the image look like a {name} image");
+        assert_eq!(stderr.matches(&text).count(), 1, "{stderr}");
+        assert!(stderr.contains("give it (format=raw)"), "{stderr}");
+        assert!(begins(&[0; 512]), "{name}");
+        // Elsewhere it harms nobody, and whose format is given may hold what it likes.
+        host.prints(&script("", &format!("{upload} 512")));
+        assert!(fs::read(&disk).unwrap()[512..].starts_with(magic), "{name}");
+        host.prints(&script(" format:raw", &format!("{upload} 0")));
+        assert!(begins(magic), "{name}");
+        fs::File::options().write(true).open(&disk).unwrap().write_all_at(&[0; 1024], 0).unwrap();
+    }
 }
 
 /// Looks into the disks of a running VM, and starts a VM on a disk that is looked at; in the way in
