@@ -13,6 +13,7 @@
 use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
 use crate::nbd::Server;
+use crate::overlay;
 use crate::qemu::Drive;
 use block::{Locking, Locks};
 use rustix::fs::{Mode, OFlags};
@@ -83,6 +84,10 @@ impl Image {
             // As QEMU does where the client has not said it.
             None => kind_of(probe(&file).on(path.display())?, &path)?,
         };
+        // That backing files may be in use is what libguestfs says of overlays of its own.
+        if kind == Kind::Format("qcow2") && !read_only && locking == Locking::Image {
+            overlay::correct(&path, &file)?;
+        }
         let metadata = file.metadata().on(path.display())?;
         let device = metadata.file_type().is_block_device();
         if !device && !metadata.is_file() {
@@ -145,7 +150,7 @@ fn probe(file: &File) -> std::io::Result<&'static str> {
 }
 
 /// The bytes that tell the format of a file, or as many as it has.
-fn head(file: &File) -> std::io::Result<Vec<u8>> {
+pub(crate) fn head(file: &File) -> std::io::Result<Vec<u8>> {
     let mut head = [0; block::PROBED];
     let mut have = 0;
     while have < head.len() {

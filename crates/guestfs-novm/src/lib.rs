@@ -5,7 +5,7 @@
 //! # How a launch works
 //!
 //! libguestfs asks QEMU what it can (`probe`), then starts it with drives and a socket ([`qemu`]).
-//! Images are looked at ([`image`]); raw ones become loop devices (`loopdev`), others, and
+//! Images are looked at ([`image`], `overlay`); raw ones become loop devices (`loopdev`), others, and
 //! those that NBD servers have ([`nbd`]), are served as raw files through FUSE first (`export`). In
 //! new namespaces a root of the host's programs is made, with the disks under the client's names
 //! (`machine`), and there the daemon serves the socket (`instant`).
@@ -32,6 +32,7 @@ mod loopdev;
 mod machine;
 pub mod mode;
 pub mod nbd;
+mod overlay;
 mod probe;
 pub mod qemu;
 mod refusal;

@@ -79,3 +79,8 @@ fn an_empty_file_is_a_disk_without_sectors() {
 fn a_raw_image_whose_format_was_not_given_never_looks_like_one_of_another_format() {
     common::a_guessed_image_stays_raw(&host());
 }
+
+#[test]
+fn a_compressed_image_is_looked_at_and_never_written() {
+    common::a_compressed_image_is_only_read(&host());
+}

@@ -279,6 +279,36 @@ pub(crate) fn a_guessed_image_stays_raw(host: &Host) {
     }
 }
 
+/// Looks at an image as it was downloaded, and tries to write to it.
+pub(crate) fn a_compressed_image_is_only_read(host: &Host) {
+    let disk = host.ext4("a.img");
+    let raw = disk.to_str().unwrap();
+    for (program, package, format) in
+        [("xz", "xz-utils", "xz"), ("zstd", "zstd", "zst"), ("gzip", "gzip", "gz")]
+    {
+        run(program, package, &["-k", "-q", "-f", raw]);
+        let file = PathBuf::from(format!("{raw}.{format}"));
+        let (name, before) = (file.display(), fs::read(&file).unwrap());
+        let script = "run\nblockdev-getsize64 /dev/sda\nmount /dev/sda /\ncat /hello\n\
+                      write /new content\ncat /new\n";
+        let text = host.prints(&format!("add-ro {name}\n{script}"));
+        assert_eq!(text, "67108864\nfrom the host\n\ncontent\n", "{name}");
+        let output = host.session(&format!("add {name}\nrun\n"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let refusal = format!("images of format {format} can only be read: add it read-only");
+        assert!(!output.status.success() && stderr.contains(&refusal), "{stderr}");
+        // Its own bytes: for who gives the format, or has given it another name.
+        let (other, seen) = (host.path("renamed"), host.path("seen"));
+        fs::copy(&file, &other).unwrap();
+        for add in [format!("add {name} format:raw"), format!("add-ro {}", other.display())] {
+            let download = format!("download-offset /dev/sda {} 0 512\n", seen.display());
+            host.prints(&format!("{add}\nrun\n{download}"));
+            assert_eq!(fs::read(&seen).unwrap()[..], before[..512], "{add}");
+        }
+        assert!(fs::read(&file).unwrap() == before, "{name}");
+    }
+}
+
 /// Looks into the disks of a running VM, and starts a VM on a disk that is looked at; in the way in
 /// which `host` is served.
 pub(crate) fn a_look_is_in_no_vms_way(host: &Host) {
