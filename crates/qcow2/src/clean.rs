@@ -9,7 +9,8 @@
 //!   counts from then on. The dirty bit is never set: refcounts are ahead of use, with
 //!   `lazy_refcounts=on` as well, and a sync for each batch of them is cheap.
 //! - **Closing** brings everything to stable storage, frees what is pending and the reserve, cuts
-//!   the file, and then, after a sync, says that it was closed.
+//!   the file, and then, after a sync, says that it was closed. It does not say so where an error
+//!   left leaks: the next opening gives them back.
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::layout::header::{autoclear, extension, incompatible};
@@ -73,7 +74,7 @@ impl<S: Storage + 'static> Core<S> {
             self.commit(&self.head, self.head.changed.get()).await?;
             self.barrier().await?;
         }
-        self.find_metadata();
+        self.find_metadata().await?;
         self.writable.set(true);
         Ok(())
     }
@@ -99,7 +100,7 @@ impl<S: Storage + 'static> Core<S> {
             (0..table.len).rev().find(|block| table.get(*block) & BLOCK_MASK != 0)
         };
         if self.metadata.borrow().is_empty() {
-            self.find_metadata();
+            self.find_metadata().await?;
         }
         let last_metadata = self.metadata.borrow().last().copied().unwrap_or(0);
         let mut end = last_metadata + 1;
@@ -178,6 +179,10 @@ impl<S: Storage + 'static> Core<S> {
             && let Err(e) = self.storage.set_len(len).await
         {
             tracing::debug!("the file keeps its length: {e}");
+        }
+        if self.leaky.get() {
+            // The next opening counts them.
+            return Ok(());
         }
         self.set_state(CLOSED);
         self.flush().await?;

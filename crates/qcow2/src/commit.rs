@@ -86,6 +86,24 @@ impl<S: Storage + 'static> Core<S> {
         Ok(())
     }
 
+    /// Changes words of one sector of the header, on stable storage. All else is written before.
+    /// After an error nobody knows which of them the file has: nothing that either of them refers to
+    /// may be freed, and the next write sees to it first that the old ones are there.
+    pub(crate) async fn switch_header(&self, words: &[(usize, u64)]) -> Result<()> {
+        let old: Vec<_> = words.iter().map(|(index, _)| (*index, self.head.get(*index))).collect();
+        for (index, value) in words {
+            self.set(&self.head, *index, *value);
+        }
+        let result = self.flush().await;
+        if result.is_err() {
+            for (index, value) in old {
+                self.set(&self.head, index, value);
+            }
+            self.writable.set(false);
+        }
+        result
+    }
+
     /// Brings all that has been done to stable storage.
     pub(crate) async fn flush(&self) -> Result<()> {
         self.commit_all().await?;

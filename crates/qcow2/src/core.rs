@@ -33,6 +33,7 @@ pub(crate) mod field {
     pub(crate) const REFTABLE_OFFSET: usize = 6;
     /// The refcount table's clusters, and the number of snapshots.
     pub(crate) const REFTABLE_CLUSTERS: usize = 7;
+    pub(crate) const SNAPSHOTS_OFFSET: usize = 8;
     pub(crate) const INCOMPATIBLE: usize = 9;
     pub(crate) const AUTOCLEAR: usize = 11;
 }
@@ -80,6 +81,8 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) writable: Cell<bool>,
     /// Whether the header says that the image is in use.
     pub(crate) in_use: Cell<bool>,
+    /// Whether an error left clusters whose refcounts are too high for good.
+    pub(crate) leaky: Cell<bool>,
     /// Where the state of the image is in the header's first slice, in bytes.
     pub(crate) state_offset: Option<usize>,
     /// The last sync that had been started when a part of the data file was zeroed.

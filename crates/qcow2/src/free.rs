@@ -166,7 +166,7 @@ impl<S: Storage + 'static> Core<S> {
 
     /// Decrements the refcounts of clusters to which nothing refers on stable storage. Returns of
     /// how many that was done, and why not of all.
-    async fn decrement(&self, first: u64, count: u64) -> (u64, Result<()>) {
+    pub(crate) async fn decrement(&self, first: u64, count: u64) -> (u64, Result<()>) {
         let mut gone: Option<(u64, u64)> = None;
         let mut result = Ok(());
         let mut done = 0;

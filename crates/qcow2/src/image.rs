@@ -42,6 +42,8 @@ pub struct Options {
     pub cache_bytes: Option<u64>,
     /// Whether the space of what was discarded is given back.
     pub discard: bool,
+    /// What is read is the snapshot with this identifier, or else this name.
+    pub snapshot: Option<String>,
     /// The passphrase of an encrypted image.
     pub secret: Option<Secret>,
     /// A bug to be found.
@@ -81,7 +83,7 @@ impl<S: Storage + 'static> Image<S> {
         self.core.geo.granule_size()
     }
 
-    /// The header as it was at opening.
+    /// The header as it was at opening; of a snapshot, with the size and L1 table of that.
     pub fn header(&self) -> &Header {
         &self.core.header
     }
@@ -108,7 +110,9 @@ impl<S: Storage + 'static> Image<S> {
     pub async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
         match self.core.read(data, offset).await {
             Ok(()) => Ok(()),
-            Err(kind) => Err(Box::pin(self.failed(kind, "read", offset, data.len() as u64)).await),
+            Err(kind) => {
+                Err(Box::pin(self.failed_at(kind, "read", offset, data.len() as u64)).await)
+            }
         }
     }
 
@@ -119,7 +123,9 @@ impl<S: Storage + 'static> Image<S> {
     pub async fn write(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
         match self.core.write(data, offset).await {
             Ok(()) => Ok(()),
-            Err(kind) => Err(Box::pin(self.failed(kind, "write", offset, data.len() as u64)).await),
+            Err(kind) => {
+                Err(Box::pin(self.failed_at(kind, "write", offset, data.len() as u64)).await)
+            }
         }
     }
 
@@ -170,7 +176,7 @@ impl<S: Storage + 'static> Image<S> {
     ) -> Result<(), Error> {
         match self.core.zero(offset, len, how).await {
             Ok(()) => Ok(()),
-            Err(kind) => Err(self.failed(kind, operation, offset, len).await),
+            Err(kind) => Err(self.failed_at(kind, operation, offset, len).await),
         }
     }
 
@@ -181,7 +187,7 @@ impl<S: Storage + 'static> Image<S> {
     pub async fn map(&self, offset: u64, len: u64) -> Result<(Mapping, u64), Error> {
         match self.core.map(offset, len).await {
             Ok(found) => Ok(found),
-            Err(kind) => Err(self.failed(kind, "map", offset, len).await),
+            Err(kind) => Err(self.failed_at(kind, "map", offset, len).await),
         }
     }
 
@@ -190,20 +196,10 @@ impl<S: Storage + 'static> Image<S> {
     /// # Errors
     /// As [`write`](Self::write); the size is then the old or the new one.
     pub async fn resize(&self, size: u64) -> Result<(), Error> {
-        let result = async {
-            self.core.check_writable()?;
-            let exclusive = self.core.exclude().await;
-            let core = self.core.clone();
-            let work = async move {
-                let result = core.resize(size).await;
-                drop(exclusive);
-                result
-            };
-            self.core.run(work).await
-        };
-        match result.await {
+        let work = self.alone(async move |core| core.resize(size).await);
+        match work.await {
             Ok(()) => Ok(()),
-            Err(kind) => Err(self.failed(kind, "resize", 0, size).await),
+            Err(kind) => Err(self.failed_at(kind, "resize", 0, size).await),
         }
     }
 
@@ -214,22 +210,36 @@ impl<S: Storage + 'static> Image<S> {
     /// # Errors
     /// Of the storages; the image is then as after the death of its process.
     pub async fn close(&self) -> Result<(), Error> {
+        let work = self.alone(async move |core| core.close().await);
+        work.await.map_err(|kind| Error::new(kind, "close"))
+    }
+
+    /// Does something, whatever becomes of the caller, that needs the image for itself.
+    pub(crate) async fn alone<T: 'static>(
+        &self,
+        work: impl AsyncFnOnce(Rc<Core<S>>) -> Result<T, ErrorKind> + 'static,
+    ) -> Result<T, ErrorKind> {
         let exclusive = self.core.exclude().await;
         let core = self.core.clone();
         let work = async move {
-            let result = core.close().await;
+            let result = work(core).await;
             drop(exclusive);
             result
         };
-        self.core.run(work).await.map_err(|kind| Error::new(kind, "close"))
+        self.core.run(work).await
+    }
+
+    /// As [`failed`](Self::failed), of an operation on a range.
+    async fn failed_at(&self, kind: ErrorKind, operation: &str, offset: u64, len: u64) -> Error {
+        self.failed(kind, format!("{operation} {len} bytes at {offset}")).await
     }
 
     /// The error of an operation. One that shows damage marks the image.
-    async fn failed(&self, kind: ErrorKind, operation: &str, offset: u64, len: u64) -> Error {
+    pub(crate) async fn failed(&self, kind: ErrorKind, operation: String) -> Error {
         if let ErrorKind::Invalid(why) = &kind {
             self.core.mark_corrupt(why).await;
         }
-        Error::new(kind, format!("{operation} {len} bytes at {offset}"))
+        Error::new(kind, operation)
     }
 }
 

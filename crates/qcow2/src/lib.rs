@@ -5,7 +5,7 @@
 //! - [`image`]: an open image; what survives a crash.
 //! - [`mod@check`]: whether an image is consistent, and repairs.
 //! - [`mod@create`]: a new one.
-//! - [`snapshots`]: what is saved inside of an image.
+//! - [`snapshots`]: what is saved inside of an image; made, applied, deleted, read.
 //! - [`storage`]: what an image lies on.
 //! - [`layout`]: the bytes of the format: header, tables' entries; pure.
 //! - [`compress`]: compressed clusters.
@@ -34,6 +34,7 @@ mod open;
 mod planted;
 mod read;
 mod refcounts;
+mod references;
 mod reserve;
 mod resize;
 mod scan;

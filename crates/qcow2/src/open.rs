@@ -11,7 +11,7 @@ use crate::image::{Options, Parts};
 use crate::layout::header::{self, Header};
 use crate::slice::Cache;
 use crate::storage::Storage;
-use crate::{ErrorKind, clean, crypt};
+use crate::{ErrorKind, clean, crypt, snapshots};
 
 /// The most that caches take unless told otherwise, in bytes.
 const MAX_CACHE: u64 = 32 << 20;
@@ -26,6 +26,10 @@ pub(crate) async fn open<S: Storage + 'static>(
 ) -> Result<Rc<Core<S>>> {
     let Parts { storage, data_file, backing } = parts;
     let len = storage.length().await?;
+    let header = match &options.snapshot {
+        Some(wanted) => snapshots::select(&storage, &header, wanted, options.read_only).await?,
+        None => header,
+    };
     header.check_tables(len)?;
     check_features(&header, options)?;
     if header.needs(header::incompatible::DATA_FILE) != data_file.is_some() {
@@ -82,6 +86,7 @@ pub(crate) async fn open<S: Storage + 'static>(
         jobs: Default::default(),
         writable: Cell::new(false),
         in_use: Cell::new(false),
+        leaky: Cell::new(false),
         state_offset,
         data_zeroed: Cell::new(0),
         #[cfg(feature = "planted")]

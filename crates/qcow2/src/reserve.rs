@@ -152,6 +152,14 @@ impl<S: Storage + 'static> Core<S> {
         }
     }
 
+    /// Takes `count` contiguous clusters. Part of a job.
+    pub(crate) async fn claim_run(&self, count: u64) -> Result<Claim<'_, S>> {
+        if count == 1 {
+            return self.claim(1).await;
+        }
+        Ok(Claim { core: self, first: self.extend(count).await?, count })
+    }
+
     /// Sees to it that the reserve is filled, and that what can be freed is; whoever passes lets
     /// that go on.
     pub(crate) fn tend(&self) {

@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 use crate::ErrorKind;
 use crate::core::{Core, field};
 use crate::error::Result;
-use crate::geometry::{Entry, Kind};
+use crate::geometry::Entry;
 use crate::layout::entry::OFFSET_MASK;
 use crate::layout::header::MAX_L1_BYTES;
 use crate::planted::Bug;
@@ -69,16 +69,9 @@ impl<S: Storage + 'static> Core<S> {
     /// Writes the size, after all that it relies on.
     async fn set_size(&self, size: u64) -> Result<()> {
         self.flush().await?;
-        self.set(&self.head, field::SIZE, size);
-        let result = self.flush().await;
-        if result.is_ok() {
-            self.size.set(size);
-        } else {
-            // Nobody knows which size the file has: the next write sees to it first.
-            self.set(&self.head, field::SIZE, self.size.get());
-            self.writable.set(false);
-        }
-        result
+        self.switch_header(&[(field::SIZE, size)]).await?;
+        self.size.set(size);
+        Ok(())
     }
 
     async fn grow_l1(&self, entries: u64) -> Result<()> {
@@ -134,7 +127,8 @@ impl<S: Storage + 'static> Core<S> {
             let end = (start + (1 << geo.table_bits())).min(to);
             if start >= from && start >= self.backing_len {
                 // The entry goes, and with it all that the table refers to; it may be shared.
-                let gone = self.mapped(start, end).await?;
+                let gone = self.mapped(table).await?;
+                self.inflated.forget();
                 self.set(&l1, index, 0);
                 l1.set_checked(index, false);
                 self.unmapped_clusters(&l1, table >> geo.cluster_bits, 1);
@@ -148,28 +142,6 @@ impl<S: Storage + 'static> Core<S> {
             }
         }
         Ok(())
-    }
-
-    /// The clusters of the file to which the entries of a part of the guest refer.
-    async fn mapped(&self, from: u64, to: u64) -> Result<Vec<(u64, u64)>> {
-        let geo = &self.geo;
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for pos in (from..to).step_by(1 << geo.cluster_bits) {
-            let Some(spot) = self.spot(pos).await? else { continue };
-            let (first, count) = match spot.slice.entry(geo, spot.index).kind(geo) {
-                Ok(Kind::Compressed(at)) => self.clusters_of(at),
-                Ok(Kind::Plain { host: Some(host), .. }) if !geo.data_file => {
-                    (host >> geo.cluster_bits, 1)
-                }
-                _ => continue,
-            };
-            match runs.last_mut() {
-                Some((start, len)) if *start + *len == first => *len += count,
-                _ => runs.push((first, count)),
-            }
-        }
-        self.inflated.forget();
-        Ok(runs)
     }
 
     /// Removes the mappings of a part of one L2 table.

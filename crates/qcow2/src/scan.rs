@@ -8,6 +8,7 @@
 //! - Refcounts that are too high are leaks, and are corrected. Ones that are too low are errors,
 //!   unless the dirty bit says that they may be wrong: then all are rebuilt.
 //! - References to the outside of the file are errors: it was cut off, or is damaged.
+//! - COPIED flags that are missing since a crash are set, once that is right.
 //! - Where the header has an extension that is not known here, nothing is a leak: what the
 //!   extension refers to cannot be counted.
 use sgl::Sgl;
@@ -17,7 +18,7 @@ use crate::ErrorKind;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::geometry::{Entry, Kind};
-use crate::layout::entry::OFFSET_MASK;
+use crate::layout::entry::{COPIED, OFFSET_MASK};
 use crate::layout::header::{Crypt, MAX_L1_BYTES, extension, incompatible};
 use crate::refcounts::BLOCK_MASK;
 use crate::storage::Storage;
@@ -87,9 +88,12 @@ impl<S: Storage + 'static> Core<S> {
         let end = ends.into_iter().fold(self.end.get(), u64::max).min(MAX_CLUSTERS);
         let counts = vec![0; usize::try_from(end).unwrap_or(0)];
         let mut references = References { counts, cluster_bits: self.geo.cluster_bits };
-        self.count(&mut references).await?;
+        let unflagged = self.count(&mut references).await?;
         self.flush().await?;
         self.compare(&references, rebuild).await?;
+        if unflagged {
+            self.settle_active().await?;
+        }
         if rebuild {
             self.flush().await?;
             let bits = self.head.get(field::INCOMPATIBLE) & !incompatible::DIRTY;
@@ -98,7 +102,8 @@ impl<S: Storage + 'static> Core<S> {
         if self.dirty.borrow().is_empty() { Ok(()) } else { self.flush().await }
     }
 
-    async fn count(&self, references: &mut References) -> Result<()> {
+    /// Returns whether active tables lack a COPIED flag.
+    async fn count(&self, references: &mut References) -> Result<bool> {
         let size = self.geo.cluster_size();
         references.add(0, size, "the header")?;
         {
@@ -115,10 +120,8 @@ impl<S: Storage + 'static> Core<S> {
             let l1 = self.l1.borrow();
             (l1.offset, (0..l1.len).map(|index| l1.get(index)).collect())
         };
-        self.count_l1(references, l1_offset, &entries, "the L1").await?;
-        if self.header.snapshots > 0 {
-            self.count_snapshots(references).await?;
-        }
+        let unflagged = self.count_l1(references, l1_offset, &entries, "the L1").await?;
+        self.count_snapshots(references).await?;
         if let Some(data) = self.header.extension(extension::BITMAPS) {
             self.count_bitmaps(references, data).await?;
         }
@@ -127,17 +130,19 @@ impl<S: Storage + 'static> Core<S> {
         {
             references.add(number(data, 0, 8), number(data, 8, 8), "the encryption header")?;
         }
-        Ok(())
+        Ok(unflagged)
     }
 
+    /// Returns whether a COPIED flag is not set.
     async fn count_l1(
         &self,
         references: &mut References,
         offset: u64,
         entries: &[u64],
         what: &str,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let geo = &self.geo;
+        let mut unflagged = false;
         if !entries.is_empty() {
             references.add(offset, entries.len() as u64 * 8, what)?;
         }
@@ -155,6 +160,7 @@ impl<S: Storage + 'static> Core<S> {
                 )));
             }
             references.add(table, geo.cluster_size(), &format!("{what} entry {index}"))?;
+            unflagged |= entry & COPIED == 0;
             self.storage.read(&Sgl::from_slice(words.as_mut_bytes()), table).await?;
             for (number, pair) in words.chunks(step).enumerate() {
                 let word = u64::from_be(pair.first().copied().unwrap_or(0));
@@ -167,6 +173,7 @@ impl<S: Storage + 'static> Core<S> {
                     Ok(Kind::Compressed(at)) => references.add(at.host, at.len, &name())?,
                     Ok(Kind::Plain { host: Some(host), .. }) if !geo.data_file => {
                         references.add(host, geo.cluster_size(), &name())?;
+                        unflagged |= word & COPIED == 0;
                     }
                     Ok(Kind::Plain { .. }) => {}
                     Err(what) => {
@@ -178,29 +185,20 @@ impl<S: Storage + 'static> Core<S> {
                 }
             }
         }
-        Ok(())
+        Ok(unflagged)
     }
 
     async fn count_snapshots(&self, references: &mut References) -> Result<()> {
-        let start = self.header.snapshots_offset;
-        let mut at = start;
-        for index in 0..self.header.snapshots {
+        let table = self.snapshot_table().await?;
+        for (index, record) in table.records.iter().enumerate() {
             let what = format!("the snapshot {index}'s L1");
-            let head = self.bytes(at, 40).await?;
-            let (offset, entries) = (number(&head, 0, 8), number(&head, 8, 4));
-            let names = number(&head, 12, 2) + number(&head, 14, 2);
-            let more = number(&head, 36, 4);
-            if more > 1024 || entries * 8 > MAX_L1_BYTES {
-                return Err(ErrorKind::damaged(format_args!(
-                    "{what} table has {entries} entries, and {more} bytes of data beside it"
-                )));
-            }
-            let words = self.bytes(offset, entries * 8).await?;
-            let words: Vec<u64> = (0..entries).map(|i| number(&words, i * 8, 8)).collect();
-            self.count_l1(references, offset, &words, &what).await?;
-            at = (at + 40 + more + names).next_multiple_of(8);
+            let l1 = self.snapshot_l1(&record.snapshot).await?;
+            self.count_l1(references, record.snapshot.l1_offset, &l1, &what).await?;
         }
-        references.add(start, at - start, "the snapshot table")
+        if table.len() > 0 {
+            references.add(table.offset, table.len(), "the snapshot table")?;
+        }
+        Ok(())
     }
 
     async fn count_bitmaps(&self, references: &mut References, data: &[u8]) -> Result<()> {

@@ -102,6 +102,13 @@ impl Slice {
         set_bit(&self.checked, index, on);
     }
 
+    /// Nothing is known of the clusters of its entries any more.
+    fn uncheck(&self) {
+        for word in self.checked.iter().chain(&self.fresh) {
+            word.set(0);
+        }
+    }
+
     pub(crate) fn is_fresh(&self, index: usize) -> bool {
         bit(&self.fresh, index)
     }
@@ -156,6 +163,11 @@ impl Table {
         }
         let slice = self.slices.get(index >> self.slice_words_bits)?;
         Some((slice, index & ((1 << self.slice_words_bits) - 1)))
+    }
+
+    /// Nothing is known of the clusters of its entries any more.
+    pub(crate) fn uncheck(&self) {
+        self.slices.iter().for_each(|slice| slice.uncheck());
     }
 
     /// An entry; 0 where there is none.
@@ -255,6 +267,11 @@ impl Cache {
         }
         slices.insert(slice.offset, slice.clone());
         ring.push(slice.clone());
+    }
+
+    /// Nothing is known of the clusters of any entries any more.
+    pub(crate) fn uncheck(&self) {
+        self.ring.borrow().0.iter().for_each(|slice| slice.uncheck());
     }
 
     /// Forgets slices of a range of the file, which is no table any more.

@@ -181,8 +181,14 @@ impl<S: Storage + 'static> Core<S> {
         Ok(owner)
     }
 
-    /// The clusters of the image's own structures, as far as they are in memory.
-    pub(crate) fn find_metadata(&self) {
+    /// Finds the clusters of the image's own structures.
+    pub(crate) async fn find_metadata(&self) -> Result<()> {
+        self.find_active_metadata();
+        self.find_snapshots_metadata().await
+    }
+
+    /// Those that are in memory.
+    fn find_active_metadata(&self) {
         let bits = self.geo.cluster_bits;
         let mut all = self.metadata.borrow_mut();
         all.insert(0);
@@ -200,9 +206,6 @@ impl<S: Storage + 'static> Core<S> {
         // It was checked at opening.
         if let Ok(Some(area)) = crypt::luks_area(&self.header) {
             all.extend(area.start >> bits..area.end.div_ceil(self.geo.cluster_size()));
-        }
-        if self.header.snapshots > 0 {
-            all.insert(self.header.snapshots_offset >> bits);
         }
     }
 }

@@ -6,6 +6,7 @@
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::snapshots::Snapshot;
 use crate::{Error, ErrorKind, Storage};
 use sgl::Sgl;
 
@@ -370,6 +371,21 @@ impl Header {
     /// Bytes of an L2 entry.
     pub fn l2_entry_size(&self) -> u64 {
         if self.needs(incompatible::EXTENDED_L2) { 16 } else { 8 }
+    }
+
+    /// The header as it were with a snapshot as the active disk.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where an active disk cannot be so.
+    pub(crate) fn of_snapshot(&self, snapshot: &Snapshot) -> Result<Self, ErrorKind> {
+        let header = Header {
+            size: snapshot.disk_size,
+            l1_entries: snapshot.l1_entries,
+            l1_offset: snapshot.l1_offset,
+            ..self.clone()
+        };
+        header.check_limits()?;
+        Ok(header)
     }
 
     /// How many L1 entries an image of `size` bytes needs.

@@ -109,8 +109,9 @@ impl Disk {
         Disk { state: Rc::new(RefCell::new(state)), random: random.clone() }
     }
 
-    pub(crate) fn set_faults(&self, one_in: u64) {
-        self.state.borrow_mut().faults = one_in;
+    /// Returns what was set before.
+    pub(crate) fn set_faults(&self, one_in: u64) -> u64 {
+        std::mem::replace(&mut self.state.borrow_mut().faults, one_in)
     }
 
     pub(crate) fn content(&self) -> Vec<u8> {

@@ -117,7 +117,23 @@ fn word(bytes: &[u8], at: u64) -> u64 {
     bytes.get(at..at + 8).map_or(0, |word| u64::from_be_bytes(word.try_into().unwrap()))
 }
 
-/// Compares refcounts with references; returns how many clusters are leaked.
+/// The L1 tables: offset and number of entries of the active one, then of the snapshots'; and the
+/// length of the table of those.
+fn l1_tables(bytes: &[u8], header: &Header) -> (Vec<(u64, u64)>, u64) {
+    let mut tables = vec![(header.l1_offset, u64::from(header.l1_entries))];
+    let mut at = header.snapshots_offset;
+    for _ in 0..header.snapshots {
+        let (entries, lengths) = (word(bytes, at + 8) >> 32, word(bytes, at + 8) as u32);
+        tables.push((word(bytes, at), entries));
+        let names = u64::from(lengths >> 16) + u64::from(lengths & 0xffff);
+        let extra = u64::from(word(bytes, at + 32) as u32);
+        at = (at + 40 + extra + names).next_multiple_of(8);
+    }
+    (tables, at - header.snapshots_offset)
+}
+
+/// Compares refcounts with references; returns how many clusters are leaked and how many COPIED
+/// flags are missing, together.
 pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
     let header = Header::decode(&bytes[..bytes.len().min(1 << 21)]).map_err(|e| e.to_string())?;
     let cluster = header.cluster_size();
@@ -134,8 +150,14 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
         Ok(())
     };
     refer(0, "header")?;
-    for at in 0..(u64::from(header.l1_entries) * 8).div_ceil(cluster) {
-        refer(header.l1_offset + at * cluster, "L1 table")?;
+    let (l1_tables, table_len) = l1_tables(bytes, &header);
+    for (offset, entries) in &l1_tables {
+        for at in 0..(entries * 8).div_ceil(cluster) {
+            refer(offset + at * cluster, "L1 table")?;
+        }
+    }
+    for at in 0..table_len.div_ceil(cluster) {
+        refer(header.snapshots_offset + at * cluster, "table of snapshots")?;
     }
     for (_, place) in
         header.extensions.iter().filter(|(kind, _)| *kind == extension::FULL_DISK_ENCRYPTION)
@@ -157,14 +179,18 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
     let data_file = header.needs(incompatible::DATA_FILE);
     let entry_size = header.l2_entry_size();
     let mut copied = Vec::new();
-    for index in 0..u64::from(header.l1_entries) {
-        let entry = word(bytes, header.l1_offset + index * 8);
+    let entries = l1_tables.iter().enumerate();
+    let entries = entries.flat_map(|(number, (offset, entries))| {
+        (0..*entries).map(move |index| (number == 0, offset + index * 8))
+    });
+    for (active, at) in entries {
+        let entry = word(bytes, at);
         let table = entry & 0x00ff_ffff_ffff_fe00;
         if table == 0 {
             continue;
         }
         refer(table, "L2 table")?;
-        copied.push((table, entry >> 63));
+        copied.push((table, entry >> 63, active));
         for at in 0..cluster / entry_size {
             let entry = word(bytes, table + at * entry_size);
             let host = entry & 0x00ff_ffff_ffff_fe00;
@@ -173,7 +199,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
             }
             if host != 0 && !data_file {
                 refer(host, "cluster")?;
-                copied.push((host, entry >> 63));
+                copied.push((host, entry >> 63, active));
             }
         }
     }
@@ -209,10 +235,12 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
         }
         leaks += u64::from(found > wanted);
     }
-    for (host, flag) in copied {
-        if (refcount(host / cluster) == 1) != (flag == 1) {
-            return Err(format!("the flag of {host:#x} is wrong"));
+    for (host, flag, active) in copied {
+        let (owners, refcount) = (references[&(host / cluster)], refcount(host / cluster));
+        if flag == 1 && owners > 1 {
+            return Err(format!("{host:#x} has {owners} owners and the flag of a single one"));
         }
+        leaks += u64::from(active && flag == 0 && refcount == 1);
     }
     Ok(leaks)
 }

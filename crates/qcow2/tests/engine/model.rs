@@ -16,7 +16,7 @@ struct Sector {
 }
 
 /// See the module's text.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Model {
     sectors: Vec<Sector>,
 }
@@ -46,6 +46,22 @@ fn version(sector: u64, bytes: &[u8]) -> u64 {
 impl Model {
     pub(crate) fn new() -> Self {
         Model { sectors: Vec::new() }
+    }
+
+    /// From now on there is exactly that; on stable storage, too, if that is `sure`.
+    pub(crate) fn becomes(&mut self, bytes: &[u8], sure: bool) {
+        self.truncate(bytes.len() as u64 / 512);
+        for (at, bytes) in (0..).zip(bytes.chunks(512)) {
+            if at == self.len() {
+                self.push(0);
+            }
+            self.begin(at..at + 1, version(at, bytes));
+        }
+        self.ack(0..self.len());
+        if sure {
+            let covered = self.flush_begins();
+            self.flushed(&covered);
+        }
     }
 
     pub(crate) fn len(&self) -> u64 {
