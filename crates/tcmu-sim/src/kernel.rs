@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The kernel's side of one ring.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ pub struct Kernel {
     head: u32,
     /// Up to where completions were taken.
     cleaned: u32,
-    sent: HashMap<u16, Sent>,
+    sent: BTreeMap<u16, Sent>,
     free_blocks: Vec<usize>,
     broken: Option<u16>,
 }
@@ -162,7 +162,7 @@ impl Kernel {
             options: *options,
             head: 0,
             cleaned: 0,
-            sent: HashMap::new(),
+            sent: BTreeMap::new(),
             free_blocks,
             broken: None,
         };
@@ -433,7 +433,7 @@ impl Kernel {
     /// Resets the ring: what is in flight ends with BUSY.
     pub fn reset_ring(&mut self) -> Vec<Completion> {
         let mut ended = Vec::new();
-        for (id, sent) in self.sent.drain() {
+        for (id, sent) in std::mem::take(&mut self.sent) {
             self.free_blocks.extend(sent.blocks.iter().rev());
             ended.push(Completion {
                 id,
@@ -443,7 +443,6 @@ impl Kernel {
                 unknown_op: false,
             });
         }
-        ended.sort_by_key(|completion| completion.id);
         self.broken = None;
         self.cleaned = 0;
         self.map.set_tail(0);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How unkind a world is.
+use super::Kind;
 use super::rng::Rng;
 
 /// What happens to operations: chances are in a million.
@@ -9,6 +10,8 @@ pub struct Knobs {
     pub inline: u32,
     /// Operations that take milliseconds in place of microseconds.
     pub slow: u32,
+    /// Reads that take longer than anything else but what is very slow.
+    pub slow_read: u32,
     /// Operations that take seconds to minutes.
     pub very_slow: u32,
     /// Operations that never end.
@@ -38,6 +41,7 @@ impl Knobs {
     pub const CALM: Knobs = Knobs {
         inline: 500_000,
         slow: 0,
+        slow_read: 0,
         very_slow: 0,
         hang: 0,
         split: 100_000,
@@ -63,6 +67,7 @@ impl Knobs {
         Knobs {
             inline: one_of(&[0, 100_000, 500_000, 900_000, 990_000]),
             slow: one_of(&[0, 10_000, 200_000, 600_000]),
+            slow_read: one_of(&[0, 0, 0, 0, 400_000]),
             very_slow: one_of(&[0, 0, 1000, 20_000]),
             split: one_of(&[0, 50_000, 500_000]),
             short: one_of(&[0, 1000, 50_000]),
@@ -72,9 +77,12 @@ impl Knobs {
     }
 
     /// How long an operation takes, in nanoseconds; `None`: for ever.
-    pub(super) fn delay(&self, rng: &mut Rng) -> Option<u64> {
+    pub(super) fn delay(&self, rng: &mut Rng, kind: Kind) -> Option<u64> {
         if rng.chance(self.hang) {
             return None;
+        }
+        if kind == Kind::Read && rng.chance(self.slow_read) {
+            return Some(rng.below(500_000_000));
         }
         if rng.chance(self.very_slow) {
             return Some(1_000_000_000 + rng.below(120_000_000_000));

@@ -213,11 +213,18 @@ impl World {
 
     /// What a file holds, as the page cache has it.
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.content_into(name, &mut bytes).then_some(bytes)
+    }
+
+    /// As [`World::content`], into memory that has been used before; whether there is the file.
+    pub fn content_into(&self, name: &str, bytes: &mut Vec<u8>) -> bool {
         let state = self.0.state.borrow();
-        let node = &state.nodes[*state.names.get(name)? as usize];
-        let mut bytes = vec![0; usize::try_from(node.len()).ok()?];
-        node.read(0, &mut bytes);
-        Some(bytes)
+        let Some(&node) = state.names.get(name) else { return false };
+        let node = &state.nodes[node as usize];
+        bytes.resize(usize::try_from(node.len()).unwrap_or(0), 0);
+        node.read(0, bytes);
+        true
     }
 
     /// Changes what happens to operations that begin from now on.
@@ -353,9 +360,8 @@ impl World {
             core.complete(u64::from(slot), result, false);
         }
         if stuck {
-            return Err(io::Error::other(
-                "the simulated world stands still: what is awaited never comes",
-            ));
+            let why = "the simulated world stands still: what is awaited never comes";
+            return Err(io::Error::new(io::ErrorKind::Deadlock, why));
         }
         Ok(())
     }

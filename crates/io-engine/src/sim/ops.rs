@@ -284,7 +284,7 @@ impl State {
             self.ops.resize_with(at + 1, || None);
         }
         self.ops[at] = Some(op);
-        if let Some(delay) = self.knobs.delay(&mut self.rng) {
+        if let Some(delay) = self.knobs.delay(&mut self.rng, kind(code)) {
             self.schedule(slot, id, delay);
         }
         self.note(kind(code), Phase::Begun, node.unwrap_or(u32::MAX), offset, len, None);

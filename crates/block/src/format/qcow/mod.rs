@@ -8,7 +8,7 @@ pub(crate) mod qcow1;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use qcow2::{CacheStatistics, Header, Image, Mapping, Options, Parts, Storage as _};
+use qcow2::{CacheStatistics, Header, Image, Mapping, Options, Parts, Storage};
 use sgl::Sgl;
 
 use super::chain::{Format, Opening, Site, capacity};
@@ -23,10 +23,10 @@ pub(crate) const NAMES: &[&str] = &["qcow2", "qcow"];
 /// The most pieces of a mapping that are put together for one answer.
 const MAX_PIECES: usize = 1024;
 
-/// A qcow2 image, version 2 or 3.
+/// A qcow2 image, version 2 or 3, on `S`: a [`Lower`], but in a simulation.
 #[derive(Debug)]
-pub struct QcowStore {
-    image: Image<Lower>,
+pub struct QcowStore<S: Storage + 'static = Lower> {
+    image: Image<S>,
     path: PathBuf,
     /// Capacity of the disk in bytes, at most that of the image.
     size: Cell<u64>,
@@ -63,19 +63,13 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             discard: true,
             ..Options::default()
         };
-        // Without the zero flag of version 3, what is discarded shows the backing file.
-        let discards = !site.read_only() && (header.version >= 3 || backing.is_none());
         let parts = Parts { storage, data_file, backing };
         let image = Image::open(parts, &options).await.map_err(failed)?;
         let size = capacity(image.size(), &site)?;
         tracing::debug!("{}: {size} bytes", site.path().display());
-        Ok(AnyStore::Qcow(QcowStore {
-            image,
-            path: site.path().to_owned(),
-            size: Cell::new(size),
-            discards,
-            held: site.held(),
-        }))
+        let store = QcowStore::new(image, site.path().to_owned(), site.held());
+        store.size.set(size);
+        Ok(AnyStore::Qcow(store))
     })
 }
 
@@ -94,7 +88,15 @@ fn convert(error: qcow2::Error, path: &Path) -> Error {
     Error::new(kind, error.operation, path)
 }
 
-impl QcowStore {
+impl<S: Storage + 'static> QcowStore<S> {
+    /// The store of an open image. `path` is for messages; `held` are the files that it has open.
+    pub fn new(image: Image<S>, path: PathBuf, held: Held) -> Self {
+        // Without the zero flag of version 3, what is discarded shows the backing file.
+        let zeroes = image.header().version >= 3 || image.backing().is_none();
+        let discards = !image.is_read_only() && zeroes;
+        QcowStore { size: Cell::new(image.size()), image, path, discards, held }
+    }
+
     /// What its cache of tables has and takes.
     pub fn cache(&self) -> CacheStatistics {
         self.image.cache()
@@ -148,7 +150,7 @@ impl QcowStore {
     }
 }
 
-impl Store for QcowStore {
+impl<S: Storage + 'static> Store for QcowStore<S> {
     fn facts(&self) -> Facts {
         let unit = |bytes| u32::try_from(bytes).unwrap_or(1 << 21);
         let discard = Discard { granularity: unit(self.image.granule_size()), zeroes: true };
