@@ -30,6 +30,13 @@ pub(crate) struct Options {
     /// Plant a bug in the engine: it is to be found
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+    /// Drive this alone: engine, or stack (ring, logical unit, block layer, engine)
+    #[arg(long, value_name = "WHAT")]
+    drive: Option<String>,
+    /// Have one of N images checked by qemu-img, too; 0: none. Default: one of 2000, where there
+    /// is a qemu-img
+    #[arg(long, value_name = "N")]
+    qemu_check: Option<u64>,
     /// Processes at the same time; default: one for each CPU
     #[arg(long, value_name = "N")]
     jobs: Option<u64>,
@@ -127,6 +134,12 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         if let Some(bug) = &options.plant {
             command.args(["--plant", bug]);
         }
+        if let Some(driven) = &options.drive {
+            command.args(["--drive", driven]);
+        }
+        if let Some(every) = options.qemu_check {
+            command.args(["--qemu-check", &every.to_string()]);
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = child.with_context(|| format!("cannot start {}", program.display()))?;
         let stdout = child.stdout.take().context("no pipe")?;
@@ -215,14 +228,15 @@ fn rate(count: u64, time: Duration) -> f64 {
 
 fn report(workers: &[Worker], time: Duration, planted: Option<&str>) -> Result<ExitCode> {
     let all = total(workers);
-    let [seeds, steps, operations, crashes] =
-        ["seeds", "steps", "operations", "crashes"].map(|name| all.number(name));
+    let [seeds, steps, operations, crashes, by_qemu] =
+        ["seeds", "steps", "operations", "crashes", "by_qemu"].map(|name| all.number(name));
     let hours = rate(all.number("nanoseconds"), time) / 3.6e12;
     println!("{seeds} seeds in {:.1} s", time.as_secs_f64());
     println!("{steps} steps of the world, {:.0} a second", rate(steps, time));
     println!("{operations} operations, {:.0} a second", rate(operations, time));
     println!("{hours:.3} simulated hours a second");
     println!("{crashes} crashes judged, {:.0} a second", rate(crashes, time));
+    println!("{by_qemu} of these by qemu-img check, too");
     println!("{} places (kind and phase of an operation) that crashes fell on:", all.places.len());
     for (place, count) in &all.places {
         println!("  {count:>10}  {place}");

@@ -5,10 +5,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sim::crash::explore::{Figures, run, run_seed};
+use sim::crash::explore::{Failure, Figures, run};
+use sim::crash::planted::Planted;
+use sim::crash::qemu::Qemu;
 use sim::crash::shrink::shrink;
-use sim::crash::storage::Planted;
-use sim::crash::workload::Record;
+use sim::crash::workload::{Driven, Record};
+
+/// Of how many images qemu-img judges one, where it is there.
+const QEMU_CHECK: u64 = 2000;
 
 /// Runs the qcow2 engine in simulated worlds and judges what is found after each crash.
 #[derive(Parser)]
@@ -31,16 +35,23 @@ struct Arguments {
     /// A bug to plant.
     #[arg(long)]
     plant: Option<String>,
+    /// Drive this in place of what the seed draws: engine, or stack (ring, logical unit, engine).
+    #[arg(long)]
+    drive: Option<String>,
+    /// Have one of N images checked by qemu-img, too; 0: none. Default: one of 2000, where there is
+    /// a qemu-img.
+    #[arg(long, value_name = "N")]
+    qemu_check: Option<u64>,
     /// Print a line of figures each second.
     #[arg(long)]
     progress: bool,
 }
 
 fn print(figures: &Figures, seeds: u64, began: Instant) {
-    let Figures { steps, nanoseconds, crashes, operations, leaks, kept, places } = figures;
+    let Figures { steps, nanoseconds, crashes, by_qemu, operations, leaks, kept, places } = figures;
     println!(
         "figures seeds={seeds} steps={steps} nanoseconds={nanoseconds} crashes={crashes} \
-         operations={operations} leaks={leaks} kept={kept} milliseconds={}",
+         by_qemu={by_qemu} operations={operations} leaks={leaks} kept={kept} milliseconds={}",
         began.elapsed().as_millis()
     );
     for ((kind, phase), count) in places {
@@ -48,14 +59,61 @@ fn print(figures: &Figures, seeds: u64, began: Instant) {
     }
 }
 
+/// What the options ask for, beside seeds.
+struct Asked {
+    bug: Option<Planted>,
+    driven: Option<Driven>,
+    qemu: Option<Qemu>,
+}
+
+impl Asked {
+    fn of(arguments: &Arguments) -> Result<Asked, String> {
+        let bug = match arguments.plant.as_deref() {
+            None => None,
+            Some(name) => Some(Planted::named(name).ok_or_else(|| {
+                let names = Planted::ALL.map(|(name, _)| name).join(", ");
+                format!("--plant {name}: there is no such bug; there are {names}")
+            })?),
+        };
+        let driven = match arguments.drive.as_deref() {
+            None => None,
+            Some(name) => Some(
+                Driven::named(name)
+                    .ok_or_else(|| format!("--drive {name}: it has to be engine or stack"))?,
+            ),
+        };
+        let qemu = match arguments.qemu_check {
+            Some(0) => None,
+            Some(every) => Some(Qemu::new(every)?),
+            None => Qemu::new(QEMU_CHECK).ok(),
+        };
+        Ok(Asked { bug, driven, qemu })
+    }
+
+    fn record(&self, seed: u64) -> Record {
+        let record = match self.driven {
+            Some(driven) => Record::drawn_for(seed, driven),
+            None => Record::drawn(seed),
+        };
+        Record { bug: self.bug, ..record }
+    }
+}
+
+/// Prints the shortest run that fails in the same way.
+fn trace(record: Record, failure: Failure) {
+    let all = record.ops.len();
+    let (record, failure) = shrink(record, failure, Duration::from_secs(20));
+    println!("trace {} of {all} operations:\n{record}", record.ops.len());
+    println!("at step {}: {}", failure.step, failure.why);
+    failure.log.iter().for_each(|event| println!("  {event}"));
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let bug = match arguments.plant.as_deref().map(Planted::named) {
-        None => None,
-        Some(Some(bug)) => Some(bug),
-        Some(None) => {
-            println!("no such bug; there are:");
-            Planted::ALL.iter().for_each(|(name, _)| println!("  {name}"));
+    let asked = match Asked::of(&arguments) {
+        Ok(asked) => asked,
+        Err(why) => {
+            println!("{why}");
             return ExitCode::from(2);
         }
     };
@@ -66,19 +124,12 @@ fn main() -> ExitCode {
     while seeds < arguments.seeds && began.elapsed() < limit {
         let seed = arguments.first + seeds * arguments.stride;
         seeds += 1;
-        if let Err(failure) = run_seed(seed, bug, &mut figures) {
+        let record = asked.record(seed);
+        if let Err(failure) = run(&record, asked.qemu.as_ref(), 0, &mut figures) {
             failures += 1;
             println!("failure seed={seed} after={seeds} {}", failure.why);
             if !arguments.survey {
-                let record = Record { bug, ..Record::drawn(seed) };
-                let all = record.ops.len();
-                let time = Duration::from_secs(20);
-                let (record, failure) = shrink(record, failure, time);
-                println!("trace {} of {all} operations:\n{record}", record.ops.len());
-                println!("at step {}: {}", failure.step, failure.why);
-                let _ = run(&record, 60, &mut Figures::default()).map_err(|failure| {
-                    failure.log.iter().for_each(|event| println!("  {event}"));
-                });
+                trace(record, failure);
                 break;
             }
         }

@@ -1,34 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The engine keeps its promises in some worlds, and an engine with a bug is found out.
+//! The engine, alone and beneath ring and logical unit, keeps its promises in some worlds, and one
+//! with a bug is found out.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 use std::time::{Duration, Instant};
 
-use sim::crash::explore::{Figures, run_seed};
-use sim::crash::storage::{Bug, Planted};
+use sim::crash::explore::{Figures, run, run_seed};
+use sim::crash::planted::{Bug, Planted};
+use sim::crash::qemu::Qemu;
+use sim::crash::workload::{Driven, Record};
 
-#[test]
-fn the_engine_keeps_its_promises() {
+/// Runs seeds for some seconds.
+fn keeps_its_promises(driven: Driven) -> Figures {
     let (mut figures, began) = (Figures::default(), Instant::now());
+    let qemu = Qemu::new(200).unwrap();
     for seed in 0..1000 {
-        if let Err(failure) = run_seed(seed, None, &mut figures) {
+        let record = Record::drawn_for(seed, driven);
+        if let Err(failure) = run(&record, Some(&qemu), 0, &mut figures) {
             panic!("seed {seed}, step {}: {}", failure.step, failure.why);
         }
-        if began.elapsed() > Duration::from_secs(10) {
+        if began.elapsed() > Duration::from_secs(6) {
             break;
         }
     }
+    figures
+}
+
+#[test]
+fn the_engine_keeps_its_promises() {
+    let figures = keeps_its_promises(Driven::Engine);
+    assert!(figures.crashes > 100 && figures.places.len() > 8, "{figures:?}");
+}
+
+#[test]
+fn ring_logical_unit_and_engine_keep_their_promises_together() {
+    let figures = keeps_its_promises(Driven::Stack);
     assert!(figures.crashes > 100 && figures.places.len() > 8, "{figures:?}");
 }
 
 #[test]
 fn a_seed_is_a_run() {
-    let figures = |seed| {
+    let figures = |seed, driven| {
         let mut figures = Figures::default();
-        run_seed(seed, None, &mut figures).unwrap();
+        run(&Record::drawn_for(seed, driven), None, 0, &mut figures).unwrap();
         (figures.steps, figures.nanoseconds, figures.crashes, figures.leaks, figures.places)
     };
-    for seed in 0..2 {
-        assert_eq!(figures(seed), figures(seed));
+    for driven in [Driven::Engine, Driven::Stack] {
+        assert_eq!(figures(0, driven), figures(0, driven));
     }
 }
 

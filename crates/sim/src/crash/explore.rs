@@ -4,18 +4,23 @@
 //! run goes on, now and then from the crash.
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::time::Duration;
+use std::io;
 
+use io_engine::Engine;
 use io_engine::sim::{self, Crash, Knobs, Power, Rng, World};
-use io_engine::{Engine, Started, TaskSet, timeout};
-use qcow2::{Image, Options, Parts};
+use qcow2::{Image, Repair};
 use sgl::Sgl;
 
-use crate::crash::image;
-use crate::crash::model::{After, INITIAL, Model, SECTOR, ZERO, fill};
-use crate::crash::storage::{Disk, Planted};
-use crate::crash::workload::{Kind, Op, Record};
+use crate::crash::check::{Found, check};
+use crate::crash::image::{self, State};
+use crate::crash::life::Life;
+use crate::crash::model::{After, INITIAL, Model, fill};
+use crate::crash::planted::Planted;
+use crate::crash::qemu::Qemu;
+use crate::crash::target::{
+    self, BACKING, DATA, Disk, IMAGE, Machine, Stack, Target, open_image, text,
+};
+use crate::crash::workload::{Driven, Record};
 
 /// What runs did, in sum.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +31,8 @@ pub struct Figures {
     pub nanoseconds: u64,
     /// Crashes that were judged.
     pub crashes: u64,
+    /// Of these, how many qemu-img has judged, too.
+    pub by_qemu: u64,
     /// Operations that were acknowledged.
     pub operations: u64,
     /// Clusters that were leaked after crashes.
@@ -49,399 +56,238 @@ pub struct Failure {
 
 /// Crashes after which the image is opened for writing, too, in a million.
 const REOPENED: u32 = 100_000;
-const IMAGE: &str = "image";
-const DATA: &str = "data";
-const BACKING: &str = "backing";
-
-fn bytes_of(sectors: u64) -> usize {
-    usize::try_from(sectors).unwrap_or(usize::MAX).saturating_mul(SECTOR)
-}
-
-async fn open(world: &World, record: &Record, read_only: bool) -> Result<Image<Disk>, String> {
-    let file = |name, bug, is_data| match world.open(name) {
-        Ok(file) => Ok(Disk::new(file, bug, is_data)),
-        Err(e) => Err(format!("{name}: {e}")),
-    };
-    let bug = record.bug.and_then(Planted::of_storage);
-    let parts = Parts {
-        storage: file(IMAGE, bug, false)?,
-        data_file: record.format.data_file.then(|| file(DATA, bug, true)).transpose()?,
-        backing: record.format.backing.then(|| file(BACKING, None, false)).transpose()?,
-    };
-    let cache_bytes = (record.cache > 0).then_some(record.cache);
-    let planted = record.bug.and_then(Planted::of_engine);
-    let discard = record.discard;
-    let options = Options { read_only, cache_bytes, discard, planted, ..Options::default() };
-    Image::open(parts, &options).await.map_err(|e| format!("opening: {e}"))
-}
 
 /// The world at the beginning, and its model.
 fn begin(record: &Record) -> (World, Model) {
     let world = World::new(record.seed, Knobs::CALM);
-    let size = record.sectors * SECTOR as u64;
-    world.put(IMAGE, &image::create(&record.format, size));
+    let content = |sectors: u64, holds: &dyn Fn(u64) -> bool| {
+        let len = usize::try_from(sectors).unwrap_or(0) * record.unit;
+        let mut bytes = vec![0; len];
+        for (sector, bytes) in (0..).zip(bytes.chunks_mut(record.unit)) {
+            if holds(sector) {
+                fill(record.seed, sector, INITIAL, bytes);
+            }
+        }
+        bytes
+    };
+    // Some of the backing file is zero.
+    let below = |sector: u64| sector < record.backing && !(sector / 24).is_multiple_of(3);
+    let (image, data) =
+        image::create(&record.format, &content(record.sectors, &|_| true), record.seed);
+    world.put(IMAGE, &image);
     if record.format.data_file {
-        world.put(DATA, &vec![0; bytes_of(record.sectors)]);
-    }
-    let mut backing = vec![0; bytes_of(record.backing)];
-    // Some of it is zero.
-    let holds = |sector: u64| sector < record.backing && !(sector / 24).is_multiple_of(3);
-    for (sector, bytes) in (0..).zip(backing.chunks_mut(SECTOR)).filter(|&(n, _)| holds(n)) {
-        fill(record.seed, sector, INITIAL, bytes);
+        world.put(DATA, &data);
     }
     if record.format.backing {
-        world.put(BACKING, &backing);
+        world.put(BACKING, &content(record.backing, &below));
     }
-    let model = Model::new(record.seed, record.sectors, holds);
+    let cluster = (1u64 << record.format.cluster_bits) / record.unit as u64;
+    let clusters = usize::try_from(record.sectors.div_ceil(cluster)).unwrap_or(0);
+    let states: Vec<State> = record.format.filled.states(record.seed).take(clusters).collect();
+    let holds = |sector: u64| {
+        let state = usize::try_from(sector / cluster).ok().and_then(|n| states.get(n));
+        match state {
+            Some(State::Data | State::Compressed) => true,
+            Some(State::Preallocated | State::Zero) => false,
+            Some(State::Unallocated) | None => below(sector),
+        }
+    };
+    let model = Model::new(record.seed, record.unit, record.sectors, holds);
     (world, model)
 }
 
-struct Life<'a> {
+/// A run: what it does, and what it has come to.
+struct Run<'a> {
     record: &'a Record,
     model: &'a RefCell<Model>,
-    operations: &'a Cell<u64>,
-    /// Whether errors are expected.
-    faulty: bool,
+    qemu: Option<&'a Qemu>,
+    figures: &'a mut Figures,
+    /// Draws the crashes.
+    rng: Rng,
+    /// Memory for the image's file, used for one crash after the other.
+    content: Vec<u8>,
+    /// What was found on the disk after the last crash.
+    found: Vec<u8>,
 }
 
-impl Life<'_> {
-    /// What an error of an operation means.
-    fn failed(&self, op: &Op, e: &qcow2::Error) -> Result<(), String> {
-        if self.faulty { Ok(()) } else { Err(format!("operation {op}: {}", text(e))) }
+/// Where a run goes on after a crash.
+struct Crashed {
+    world: World,
+    after: After,
+    /// What was found: size in sectors. The bytes are in [`Run::found`].
+    size: u64,
+}
+
+fn on<T>(world: &World, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let engine = Engine::simulated(world).map_err(|e| e.to_string())?;
+    engine.block_on(work).map_err(|e| e.to_string())?
+}
+
+/// Reads all of an image, over what certainly is not there.
+async fn read_all(image: &Image<Disk>, bytes: &mut Vec<u8>) -> Result<(), String> {
+    bytes.resize(usize::try_from(image.size()).unwrap_or(0), 0);
+    bytes.fill(0xff);
+    let read = image.read(&Sgl::from_slice(bytes), 0).await;
+    read.map_err(|e| format!("reading all: {}", text(&e)))
+}
+
+impl Run<'_> {
+    /// Checks the image of a world.
+    fn check(&mut self, world: &World) -> Result<Found, String> {
+        world.content_into(IMAGE, &mut self.content);
+        check(&self.content).map_err(|why| format!("the image: {why}"))
     }
 
-    async fn perform(&self, op: &Op, image: &Image<Disk>) -> Result<(), String> {
-        match op.cancel {
-            None => self.perform_all(op, image).await,
-            Some(after) => {
-                let work = self.perform_all(op, image);
-                timeout(Duration::from_nanos(after), work).await.unwrap_or(Ok(()))
-            }
+    /// Finds what is on the disk of a world after a crash: size in sectors, and [`Run::found`].
+    fn find(&mut self, world: &World, after: After) -> Result<u64, String> {
+        let record = self.record;
+        let found = self.check(world)?;
+        self.figures.leaks += found.leaks;
+        // Of a dirty image the refcounts say nothing; qemu-img would call that errors.
+        if let Some(qemu) = self.qemu
+            && qemu.wants(self.figures.crashes)
+            && !found.dirty
+        {
+            self.figures.by_qemu += 1;
+            let files = [IMAGE, DATA, BACKING].map(|name| (name, world.content(name)));
+            let files: Vec<_> =
+                files.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))).collect();
+            qemu.check(&files).map_err(|why| format!("the image: {why}"))?;
         }
+        world.set_knobs(Knobs::INSTANT);
+        let found = &mut self.found;
+        let size = on(world, async {
+            let image = open_image(world, record, true).await?;
+            read_all(&image, found).await?;
+            Ok(image.size() / record.unit as u64)
+        })?;
+        self.model.borrow().judge_all(after, size, &self.found)?;
+        Ok(size)
     }
 
-    async fn perform_all(&self, op: &Op, image: &Image<Disk>) -> Result<(), String> {
-        let Life { record, model, .. } = self;
-        let size = image.size() / SECTOR as u64;
-        let inside = |range: &std::ops::Range<u64>| range.start.min(size)..range.end.min(size);
-        let place = |range: &std::ops::Range<u64>| {
-            (range.start * SECTOR as u64, (range.end - range.start) * SECTOR as u64)
-        };
-        match &op.kind {
-            Kind::Read(range) => {
-                let range = inside(range);
-                let data = Sgl::zeroed(bytes_of(range.end - range.start));
-                let begun = ReadGuard::new(model);
-                let result = image.read(&data, place(&range).0).await;
-                let mut bytes = vec![0; data.len()];
-                data.read_at(0, &mut bytes);
-                match result {
-                    Ok(()) => {
-                        begun.end(range.start, &bytes).map_err(|why| format!("{op}: {why}"))?
-                    }
-                    Err(e) => self.failed(op, &e)?,
-                }
+    /// Has the engine check an image, and opens it for writing, as the next process does, and
+    /// closes it: that changes nothing, and leaves no errors. In a world that is not needed any
+    /// more.
+    fn reopen(&mut self, world: &World) -> Result<(), String> {
+        let record = self.record;
+        let before = self.check(world)?;
+        let found = &self.found;
+        on(world, async {
+            let file = world.open(IMAGE).map_err(|e| e.to_string())?;
+            let report = qcow2::check(&file, Repair::None).await;
+            let report = report.map_err(|e| format!("checking: {}", text(&e)))?;
+            if !before.dirty && (report.corruptions, report.leaks) != (0, before.leaks) {
+                return Err(format!("the image: {before:?}, but by the engine {report:?}"));
             }
-            Kind::Write(range) => {
-                let range = inside(range);
-                let mut bytes = vec![0; bytes_of(range.end - range.start)];
-                for (sector, bytes) in range.clone().zip(bytes.chunks_mut(SECTOR)) {
-                    fill(record.seed, sector, op.number, bytes);
-                }
-                let change = Change::new(model, range.clone(), op.number);
-                let result = if op.number.is_multiple_of(2) {
-                    let data = Sgl::zeroed(bytes.len());
-                    data.write_at(0, &bytes);
-                    image.write(&data, place(&range).0).await
-                } else {
-                    image.write(&Sgl::from_slice(&mut bytes), place(&range).0).await
-                };
-                match result {
-                    Ok(()) => change.certain(),
-                    Err(e) => self.failed(op, &e)?,
-                }
-            }
-            Kind::Discard(range) | Kind::Zero(range, _) => {
-                let range = inside(range);
-                let change = Change::new(model, range.clone(), ZERO);
-                let (offset, len) = place(&range);
-                let result = match op.kind {
-                    Kind::Zero(_, unmap) => image.write_zeroes(offset, len, unmap).await,
-                    _ => image.discard(offset, len).await,
-                };
-                match result {
-                    Ok(()) if matches!(op.kind, Kind::Zero(..)) => change.certain(),
-                    Ok(()) => {}
-                    Err(e) => self.failed(op, &e)?,
-                }
-            }
-            Kind::Flush => {
-                let begun = model.borrow_mut().begin_flush();
-                match image.flush().await {
-                    Ok(()) => model.borrow_mut().flushed(begun),
-                    Err(e) => self.failed(op, &e)?,
-                }
-            }
-            Kind::Map(sector) if *sector < size => {
-                let offset = sector * SECTOR as u64;
-                if let Err(e) = image.map(offset, image.size() - offset).await {
-                    self.failed(op, &e)?;
-                }
-            }
-            Kind::Map(_) => {}
-            Kind::Resize(sectors) => {
-                let begun = model.borrow_mut().begin_resize(*sectors);
-                let result = image.resize(sectors * SECTOR as u64).await;
-                model.borrow_mut().end_resize(begun, result.is_ok());
-                if let Err(e) = result {
-                    self.failed(op, &e)?;
-                }
-            }
-            Kind::Reopen => {}
-        }
-        self.operations.set(self.operations.get() + 1);
+            let image = open_image(world, record, false).await?;
+            let mut bytes = Vec::new();
+            read_all(&image, &mut bytes).await?;
+            image.close().await.map_err(|e| format!("closing: {}", text(&e)))?;
+            if &bytes == found { Ok(()) } else { Err("it reads differently".to_owned()) }
+        })?;
+        let after = self.check(world)?;
+        self.figures.kept += after.leaks;
         Ok(())
     }
-}
 
-fn text(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(e) = source {
-        text = format!("{text}: {e}");
-        source = e.source();
-    }
-    text
-}
-
-/// A change of sectors that ends, uncertain, when it is dropped.
-struct Change<'a> {
-    model: &'a RefCell<Model>,
-    range: std::ops::Range<u64>,
-    begun: crate::crash::model::Begun,
-    certain: bool,
-}
-
-impl<'a> Change<'a> {
-    fn new(model: &'a RefCell<Model>, range: std::ops::Range<u64>, value: u32) -> Self {
-        let begun = model.borrow_mut().begin(range.clone(), value);
-        Change { model, range, begun, certain: false }
-    }
-
-    fn certain(mut self) {
-        self.certain = true;
-    }
-}
-
-impl Drop for Change<'_> {
-    fn drop(&mut self) {
-        self.model.borrow_mut().end(self.range.clone(), self.begun, self.certain);
-    }
-}
-
-struct ReadGuard<'a> {
-    model: &'a RefCell<Model>,
-    begun: Option<crate::crash::model::Begun>,
-}
-
-impl<'a> ReadGuard<'a> {
-    fn new(model: &'a RefCell<Model>) -> Self {
-        ReadGuard { model, begun: Some(model.borrow_mut().begin_read()) }
-    }
-
-    fn end(mut self, first: u64, bytes: &[u8]) -> Result<(), String> {
-        match self.begun.take() {
-            Some(begun) => self.model.borrow_mut().end_read(begun, first, bytes),
-            None => Ok(()),
+    /// Tries a crash; where the run goes on, if it does from here.
+    fn crash(&mut self, world: &World, fatal: bool) -> Result<Option<Crashed>, String> {
+        let lost = world.failed_syncs() > 0;
+        let kill = self.rng.chance(400_000) && !(lost && fatal);
+        let (crash, after) = match kill {
+            true => (Crash::Kill, After::Kill),
+            false => (Crash::Power(Power::drawn(&mut self.rng)), After::Power),
+        };
+        if let Some(place) = world.place() {
+            *self.figures.places.entry(place).or_default() += 1;
         }
-    }
-}
-
-impl Drop for ReadGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            let _ = self.model.borrow_mut().end_read(begun, 0, &[]);
+        self.figures.crashes += 1;
+        let crashed = world.crash(crash, self.rng.draw());
+        let found = self.find(&crashed, after);
+        let size = found.map_err(|why| format!("after {crash:?}: {why}"))?;
+        if fatal {
+            return Ok(Some(Crashed { world: crashed, after, size }));
         }
+        if self.rng.chance(REOPENED) {
+            let opened = self.reopen(&crashed);
+            opened.map_err(|why| format!("opened after {crash:?}: {why}"))?;
+        }
+        Ok(None)
     }
-}
 
-/// One life of the process: opens the image and does what is left of the list.
-async fn live(world: World, life: &Life<'_>, cursor: &Cell<usize>) -> Result<(), String> {
-    let record = life.record;
-    loop {
-        world.set_knobs(Knobs { inline: record.knobs.inline, ..Knobs::CALM });
-        let image = Rc::new(open(&world, record, false).await?);
-        world.set_knobs(record.knobs);
-        let mut set = TaskSet::new();
-        let mut again = false;
-        while let Some(op) = record.ops.get(cursor.get()) {
-            cursor.set(cursor.get() + 1);
-            let alone = matches!(op.kind, Kind::Resize(_) | Kind::Reopen);
-            while set.len() >= record.depth || (alone && !set.is_empty()) {
-                set.next().await.1?;
-            }
-            if op.kind == Kind::Reopen {
-                again = true;
-                break;
-            }
-            let image = image.clone();
-            match set.push(async move { life.perform(op, &image).await }) {
-                Started::Done(done) => done?,
-                Started::Running(_) if alone => set.next().await.1?,
-                Started::Running(_) => {}
+    /// Lives in a world until the end or a fatal crash; with what the next life begins.
+    fn live<T: Target>(&mut self, world: &World, life: &Life<'_>) -> Result<Crashed, String> {
+        let engine = Engine::simulated(world).map_err(|e| e.to_string())?;
+        let mut future = Box::pin(life.run::<T>(world.clone()));
+        loop {
+            let next = world.steps() + 1 + self.rng.below(self.record.every * 2);
+            let ended = match engine.run_until(next, future.as_mut()) {
+                Ok(Some(result)) => {
+                    result?;
+                    true
+                }
+                Ok(None) => false,
+                // Who waits for what never comes is killed at last.
+                Err(e) if e.kind() == io::ErrorKind::Deadlock && self.record.knobs.hang > 0 => true,
+                Err(e) => return Err(e.to_string()),
+            };
+            let fatal = ended || self.rng.chance(self.record.fatal);
+            if let Some(crashed) = self.crash(world, fatal)? {
+                return Ok(crashed);
             }
         }
-        while !set.is_empty() {
-            set.next().await.1?;
-        }
-        let begun = life.model.borrow_mut().begin_flush();
-        match image.close().await {
-            Ok(()) => life.model.borrow_mut().flushed(begun),
-            Err(e) if life.faulty => drop(e),
-            Err(e) => return Err(format!("closing: {}", text(&e))),
-        }
-        // A sync that failed has lost pages: only a loss of power tells what is there.
-        if !again || world.failed_syncs() > 0 {
-            return Ok(());
-        }
     }
-}
 
-/// What is on the disk of a world after a crash: size in sectors, bytes.
-fn find(
-    world: &World,
-    record: &Record,
-    after: After,
-    model: &Model,
-    figures: &mut Figures,
-) -> Result<(u64, Vec<u8>), String> {
-    let content = world.content(IMAGE).unwrap_or_default();
-    let checked = image::check(&content).map_err(|why| format!("the image: {why}"))?;
-    figures.leaks += checked.leaks;
-    world.set_knobs(Knobs::INSTANT);
-    let engine = Engine::simulated(world).map_err(|e| e.to_string())?;
-    let work = async {
-        let image = open(world, record, true).await?;
-        let data = Sgl::zeroed(usize::try_from(image.size()).unwrap_or(0));
-        image.read(&data, 0).await.map_err(|e| format!("reading all: {}", text(&e)))?;
-        let mut bytes = vec![0; data.len()];
-        data.read_at(0, &mut bytes);
-        Ok::<_, String>((image.size() / SECTOR as u64, bytes))
-    };
-    let (size, bytes) = engine.block_on(work).map_err(|e| e.to_string())??;
-    model.judge_all(after, size, &bytes)?;
-    Ok((size, bytes))
-}
-
-/// Opens an image for writing, as the next process does, and closes it: that changes nothing, and
-/// leaves no errors. In a world that is not needed any more.
-fn reopen(
-    world: &World,
-    record: &Record,
-    found: &[u8],
-    figures: &mut Figures,
-) -> Result<(), String> {
-    let engine = Engine::simulated(world).map_err(|e| e.to_string())?;
-    let work = async {
-        let image = open(world, record, false).await?;
-        let data = Sgl::zeroed(found.len());
-        image.read(&data, 0).await.map_err(|e| format!("reading all: {}", text(&e)))?;
-        image.close().await.map_err(|e| format!("closing: {}", text(&e)))?;
-        let mut bytes = vec![0; found.len()];
-        data.read_at(0, &mut bytes);
-        if bytes == found { Ok(()) } else { Err("it reads differently".to_owned()) }
-    };
-    engine.block_on(work).map_err(|e| e.to_string())??;
-    let content = world.content(IMAGE).unwrap_or_default();
-    let checked = image::check(&content).map_err(|why| format!("the image: {why}"))?;
-    figures.kept += checked.leaks;
-    Ok(())
+    fn run<T: Target>(&mut self, mut world: World, log: usize) -> Result<(), Failure> {
+        let (cursor, operations) = (Cell::new(0), Cell::new(0));
+        let life = Life {
+            record: self.record,
+            model: self.model,
+            machine: Machine::default(),
+            cursor: &cursor,
+            operations: &operations,
+        };
+        let mut result = Ok(());
+        while result.is_ok() && cursor.get() < self.record.ops.len() {
+            world.set_log(log);
+            let (first, start) = (world.steps(), world.now());
+            let lived = self.live::<T>(&world, &life);
+            self.figures.steps += world.steps() - first;
+            self.figures.nanoseconds += world.now() - start;
+            match lived {
+                Ok(Crashed { world: next, after, size }) => {
+                    self.model.borrow_mut().adopt(after, size, &self.found);
+                    world = next;
+                }
+                Err(why) => {
+                    result = Err(Failure { why, step: world.steps(), log: world.log() });
+                }
+            }
+        }
+        self.figures.operations += operations.get();
+        result
+    }
 }
 
 /// Runs a record to its end.
 ///
 /// # Errors
 /// The first promise that was not kept.
-pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Failure> {
-    let (mut world, model) = begin(record);
+pub fn run(
+    record: &Record,
+    qemu: Option<&Qemu>,
+    log: usize,
+    figures: &mut Figures,
+) -> Result<(), Failure> {
+    let (world, model) = begin(record);
     let model = RefCell::new(model);
-    let (cursor, operations) = (Cell::new(0), Cell::new(0));
-    let mut rng = Rng::new(record.crash_seed);
-    let knobs = &record.knobs;
-    let faulty = knobs.write_error > 0
-        || knobs.read_error > 0
-        || knobs.sync_error > 0
-        || knobs.allocate_error > 0
-        || knobs.space != u64::MAX;
-    let life = Life { record, model: &model, operations: &operations, faulty };
-    let mut result = Ok(());
-    let mut more = true;
-    while more && result.is_ok() {
-        world.set_log(log);
-        let mut found = None;
-        let fail = |why: String| Failure { why, step: world.steps(), log: world.log() };
-        {
-            let engine = Engine::simulated(&world).map_err(|e| fail(e.to_string()))?;
-            let mut future = Box::pin(live(world.clone(), &life, &cursor));
-            let (first, start) = (world.steps(), world.now());
-            loop {
-                let next = world.steps() + 1 + rng.below(record.every * 2);
-                let ended = match engine.run_until(next, future.as_mut()) {
-                    Err(e) => Err(e.to_string()),
-                    Ok(Some(Err(why))) => Err(why),
-                    Ok(Some(Ok(()))) => Ok(true),
-                    Ok(None) => Ok(false),
-                };
-                match ended {
-                    Err(why) => {
-                        result = Err(fail(why));
-                        break;
-                    }
-                    Ok(ended) => {
-                        more = !ended || cursor.get() < record.ops.len();
-                        let fatal = ended || rng.chance(record.fatal);
-                        let lost = world.failed_syncs() > 0;
-                        let kill = rng.chance(400_000) && !(lost && fatal);
-                        let (crash, after) = match kill {
-                            true => (Crash::Kill, After::Kill),
-                            false => (Crash::Power(Power::drawn(&mut rng)), After::Power),
-                        };
-                        if let Some(place) = world.place() {
-                            *figures.places.entry(place).or_default() += 1;
-                        }
-                        figures.crashes += 1;
-                        let crashed = world.crash(crash, rng.draw());
-                        match find(&crashed, record, after, &model.borrow(), figures) {
-                            Err(why) => {
-                                result = Err(fail(format!("after {crash:?}: {why}")));
-                                break;
-                            }
-                            Ok((size, bytes)) if fatal => {
-                                found = Some((crashed, after, size, bytes));
-                                break;
-                            }
-                            Ok((_, bytes)) if rng.chance(REOPENED) => {
-                                if let Err(why) = reopen(&crashed, record, &bytes, figures) {
-                                    let why = format!("opened after {crash:?}: {why}");
-                                    result = Err(fail(why));
-                                    break;
-                                }
-                            }
-                            Ok(_) => {}
-                        }
-                    }
-                }
-            }
-            figures.steps += world.steps() - first;
-            figures.nanoseconds += world.now() - start;
-        }
-        if let Some((crashed, after, size, bytes)) = found {
-            model.borrow_mut().adopt(after, size, &bytes);
-            world = crashed;
-        }
+    let (content, found) = (Vec::new(), Vec::new());
+    let rng = Rng::new(record.crash_seed);
+    let mut run = Run { record, model: &model, qemu, figures, rng, content, found };
+    match record.driven {
+        Driven::Engine => run.run::<target::Engine>(world, log),
+        Driven::Stack => run.run::<Stack>(world, log),
     }
-    figures.operations += operations.get();
-    result
 }
 
 /// Runs a seed with a bug, or none.
@@ -449,5 +295,5 @@ pub fn run(record: &Record, log: usize, figures: &mut Figures) -> Result<(), Fai
 /// # Errors
 /// As [`run`].
 pub fn run_seed(seed: u64, bug: Option<Planted>, figures: &mut Figures) -> Result<(), Failure> {
-    run(&Record { bug, ..Record::drawn(seed) }, 0, figures)
+    run(&Record { bug, ..Record::drawn(seed) }, None, 0, figures)
 }

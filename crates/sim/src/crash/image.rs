@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Empty qcow2 images, and a check of one that shares no code with the engine: who owns each
-//! cluster, and do the refcounts say so. (Snapshots, compressed clusters and bitmaps are not known
-//! here.)
-use std::collections::BTreeMap;
+//! Makes qcow2 images, independent of the engine: empty ones, and such as other programs leave:
+//! with clusters that have a place and content, or a place alone, that are zero by a flag, or
+//! compressed.
+use io_engine::sim::Rng;
 
 /// How an image is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,63 @@ pub struct Format {
     pub data_file: bool,
     /// Whether it has a backing file.
     pub backing: bool,
+    /// What is in it at the beginning.
+    pub filled: Filled,
+}
+
+/// What a guest's clusters are at the beginning: chances in a million; the rest have no place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// They have content.
+    pub data: u32,
+    /// They have a place, which reads as zeroes: as preallocation leaves them.
+    pub preallocated: u32,
+    /// They have a place, and a flag says that they are zero.
+    pub zero: u32,
+    /// They have content, compressed.
+    pub compressed: u32,
+}
+
+/// What a cluster is at the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has no place.
+    Unallocated,
+    /// See [`Filled::data`].
+    Data,
+    /// See [`Filled::preallocated`].
+    Preallocated,
+    /// See [`Filled::zero`].
+    Zero,
+    /// See [`Filled::compressed`].
+    Compressed,
+}
+
+impl Filled {
+    /// What the clusters of a seed are, one after the other.
+    pub fn states(self, seed: u64) -> impl Iterator<Item = State> {
+        let mut rng = Rng::new(seed ^ 0xf111);
+        std::iter::repeat_with(move || {
+            let mut drawn = rng.below(1_000_000);
+            for (share, state) in [
+                (self.data, State::Data),
+                (self.preallocated, State::Preallocated),
+                (self.zero, State::Zero),
+                (self.compressed, State::Compressed),
+            ] {
+                if drawn < u64::from(share) {
+                    return state;
+                }
+                drawn -= u64::from(share);
+            }
+            State::Unallocated
+        })
+    }
 }
 
 const COPIED: u64 = 1 << 63;
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+const COMPRESSED: u64 = 1 << 62;
+const ZERO: u64 = 1;
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     bytes[at..at + value.len()].copy_from_slice(value);
@@ -34,267 +87,199 @@ fn index(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
 
-/// An empty image of this size in bytes.
-pub fn create(format: &Format, size: u64) -> Vec<u8> {
-    let cluster = 1usize << format.cluster_bits;
-    let l2_entry = if format.extended_l2 { 16 } else { 8 };
-    let covered = (cluster / l2_entry * cluster) as u64;
-    let l1_entries = size.div_ceil(covered).max(1);
-    let l1_clusters = (index(l1_entries) * 8).div_ceil(cluster);
-    let clusters = 3 + l1_clusters;
-    let mut image = vec![0; clusters * cluster];
-    put(&mut image, 0, b"QFI\xfb");
-    put(&mut image, 4, &format.version.to_be_bytes());
-    put(&mut image, 20, &format.cluster_bits.to_be_bytes());
-    put(&mut image, 24, &size.to_be_bytes());
-    put(&mut image, 36, &u32::try_from(l1_entries).unwrap_or(0).to_be_bytes());
-    put(&mut image, 40, &(3 * cluster as u64).to_be_bytes());
-    put(&mut image, 48, &(cluster as u64).to_be_bytes());
-    put(&mut image, 56, &1u32.to_be_bytes());
-    let mut at = 72;
-    if format.version == 3 {
-        let incompatible = u64::from(format.data_file) << 2 | u64::from(format.extended_l2) << 4;
-        put(&mut image, 72, &incompatible.to_be_bytes());
-        put(&mut image, 80, &u64::from(format.lazy_refcounts).to_be_bytes());
-        put(&mut image, 96, &format.refcount_order.to_be_bytes());
-        put(&mut image, 100, &104u32.to_be_bytes());
-        at = 104;
-        if format.data_file {
-            put(&mut image, at, &0x4441_5441u32.to_be_bytes());
-            put(&mut image, at + 4, &4u32.to_be_bytes());
-            put(&mut image, at + 8, b"data");
-            at += 16;
-        }
-        // The state, as the engine keeps it.
-        put(&mut image, at, &0x4c75_6e65u32.to_be_bytes());
-        put(&mut image, at + 4, &8u32.to_be_bytes());
-        put(&mut image, at + 8, &[1, 0]);
-        at += 16;
-    }
-    at += 8;
-    if format.backing {
-        put(&mut image, 8, &(at as u64).to_be_bytes());
-        put(&mut image, 16, &7u32.to_be_bytes());
-        put(&mut image, at, b"backing");
-    }
-    put(&mut image, cluster, &(2 * cluster as u64).to_be_bytes());
-    for n in 0..clusters {
-        set_refcount(&mut image[2 * cluster..3 * cluster], format.refcount_order, n, 1);
-    }
-    image
+/// An image, and its external data file.
+struct Builder {
+    format: Format,
+    image: Vec<u8>,
+    data: Vec<u8>,
+    /// By cluster.
+    refcounts: Vec<u64>,
+    /// Where the next compressed cluster may begin: inside the last cluster.
+    rest: Option<usize>,
 }
 
-fn set_refcount(block: &mut [u8], order: u32, n: usize, value: u64) {
+impl Builder {
+    fn cluster(&self) -> usize {
+        1 << self.format.cluster_bits
+    }
+
+    /// So many clusters at the end; where they begin.
+    fn allocate(&mut self, clusters: usize) -> usize {
+        let at = self.image.len();
+        self.image.resize(at + clusters * self.cluster(), 0);
+        self.refcounts.resize(self.image.len() / self.cluster(), 1);
+        self.rest = None;
+        at
+    }
+
+    fn header(&mut self, size: u64, l1: usize, l1_entries: u64) {
+        let Format { version, cluster_bits, .. } = self.format;
+        let (format, cluster) = (self.format, self.cluster() as u64);
+        let image = &mut self.image;
+        put(image, 0, b"QFI\xfb");
+        put(image, 4, &version.to_be_bytes());
+        put(image, 20, &cluster_bits.to_be_bytes());
+        put(image, 24, &size.to_be_bytes());
+        put(image, 36, &u32::try_from(l1_entries).unwrap_or(0).to_be_bytes());
+        put(image, 40, &(l1 as u64).to_be_bytes());
+        put(image, 48, &cluster.to_be_bytes());
+        put(image, 56, &1u32.to_be_bytes());
+        let mut at = 72;
+        if version == 3 {
+            let data_file = u64::from(format.data_file) << 2;
+            let incompatible = data_file | u64::from(format.extended_l2) << 4;
+            put(image, 72, &incompatible.to_be_bytes());
+            put(image, 80, &u64::from(format.lazy_refcounts).to_be_bytes());
+            put(image, 96, &format.refcount_order.to_be_bytes());
+            put(image, 100, &104u32.to_be_bytes());
+            at = 104;
+            if format.data_file {
+                put(image, at, &0x4441_5441u32.to_be_bytes());
+                put(image, at + 4, &4u32.to_be_bytes());
+                put(image, at + 8, b"data");
+                at += 16;
+            }
+            // The state, as the engine keeps it.
+            put(image, at, &0x4c75_6e65u32.to_be_bytes());
+            put(image, at + 4, &8u32.to_be_bytes());
+            put(image, at + 8, &[1, 0]);
+            at += 16;
+        }
+        at += 8;
+        if format.backing {
+            put(image, 8, &(at as u64).to_be_bytes());
+            put(image, 16, &7u32.to_be_bytes());
+            put(image, at, b"backing");
+        }
+    }
+
+    /// The L2 entry of guest cluster `number`, which is `state`, with its place.
+    fn entry(&mut self, number: usize, state: State, content: &[u8]) -> [u64; 2] {
+        if state == State::Unallocated {
+            return [0, 0];
+        }
+        if state == State::Compressed && !self.format.data_file {
+            return [self.compress(content), 0];
+        }
+        let start = number * self.cluster();
+        let host = if self.format.data_file { start } else { self.allocate(1) };
+        let place = if self.format.data_file { &mut self.data } else { &mut self.image };
+        if matches!(state, State::Data | State::Compressed) {
+            let len = content.len().min(place.len() - host);
+            put(place, host, &content[..len]);
+        }
+        let entry = host as u64 | COPIED;
+        match (state, self.format) {
+            (State::Zero, Format { extended_l2: true, .. }) => [entry, 0xffff_ffff << 32],
+            (State::Zero, Format { version: 3, .. }) => [entry | ZERO, 0],
+            _ => [entry, 0xffff_ffff],
+        }
+    }
+
+    /// Compresses a cluster to what any inflater takes, but no shorter: blocks that are stored.
+    /// Unless refcounts have one bit, the next one begins where this one ends.
+    fn compress(&mut self, content: &[u8]) -> u64 {
+        let mut stream = Vec::new();
+        let pieces = content.chunks(0x8000);
+        let last = pieces.len() - 1;
+        for (n, piece) in pieces.enumerate() {
+            let len = u16::try_from(piece.len()).unwrap_or(0);
+            stream.push(u8::from(n == last));
+            stream.extend(len.to_le_bytes());
+            stream.extend((!len).to_le_bytes());
+            stream.extend(piece);
+        }
+        let cluster = self.cluster();
+        let bits = self.format.cluster_bits - 8;
+        let sectors = |at: usize| (at + stream.len() - 1) / 512 - at / 512;
+        let shared = self.rest.filter(|_| self.format.refcount_order >= 1);
+        let shared = shared.filter(|&at| sectors(at) < 1 << bits);
+        let at = match shared {
+            Some(at) => {
+                self.refcounts[at / cluster] += 1;
+                let more = (at + stream.len()).saturating_sub(self.image.len());
+                self.allocate(more.div_ceil(cluster));
+                at
+            }
+            None => self.allocate(stream.len().div_ceil(cluster)),
+        };
+        put(&mut self.image, at, &stream);
+        self.rest = Some(at + stream.len()).filter(|end| !end.is_multiple_of(cluster));
+        COMPRESSED | (sectors(at) as u64) << (62 - bits) | at as u64
+    }
+
+    fn tables(&mut self, l1: usize, content: &[u8], states: impl Iterator<Item = State>) {
+        let cluster = self.cluster();
+        let width = if self.format.extended_l2 { 16 } else { 8 };
+        let mut table = 0;
+        let mut whole = vec![0; cluster];
+        for ((number, piece), state) in (0..).zip(content.chunks(cluster)).zip(states) {
+            let slot = number % (cluster / width);
+            if slot == 0 {
+                table = self.allocate(1);
+                let entry = table as u64 | COPIED;
+                put(&mut self.image, l1 + number / (cluster / width) * 8, &entry.to_be_bytes());
+            }
+            whole.fill(0);
+            put(&mut whole, 0, piece);
+            let [entry, bitmap] = self.entry(number, state, &whole);
+            put(&mut self.image, table + slot * width, &entry.to_be_bytes());
+            if width == 16 {
+                put(&mut self.image, table + slot * width + 8, &bitmap.to_be_bytes());
+            }
+        }
+    }
+
+    /// The refcounts, the first block of which is at the third cluster.
+    fn count(&mut self) {
+        let (cluster, order) = (self.cluster(), self.format.refcount_order);
+        let per_block = (cluster * 8) >> order;
+        let mut block = 2 * cluster;
+        let mut number = 0;
+        loop {
+            put(&mut self.image, cluster + number * 8, &(block as u64).to_be_bytes());
+            number += 1;
+            if number * per_block >= self.refcounts.len() {
+                break;
+            }
+            block = self.allocate(1);
+        }
+        for (n, &count) in self.refcounts.iter().enumerate() {
+            let entry = cluster + n / per_block * 8;
+            let block =
+                self.image[entry..entry + 8].iter().fold(0, |n, &b| n << 8 | usize::from(b));
+            let block = &mut self.image[block..block + cluster];
+            set_refcount(block, order, n % per_block, count);
+        }
+    }
+}
+
+/// An image with this content, as far as its clusters have one, and its data file.
+pub fn create(format: &Format, content: &[u8], seed: u64) -> (Vec<u8>, Vec<u8>) {
+    let cluster = 1usize << format.cluster_bits;
+    let l2_entry = if format.extended_l2 { 16 } else { 8 };
+    let covered = cluster / l2_entry * cluster;
+    let l1_entries = content.len().div_ceil(covered).max(1);
+    let data = vec![0; if format.data_file { content.len() } else { 0 }];
+    let (image, refcounts) = (Vec::new(), Vec::new());
+    let mut builder = Builder { format: *format, image, data, refcounts, rest: None };
+    // The header, the refcount table, its first block.
+    builder.allocate(3);
+    let l1 = builder.allocate((l1_entries * 8).div_ceil(cluster));
+    builder.header(content.len() as u64, l1, l1_entries as u64);
+    if format.filled != Filled::default() {
+        builder.tables(l1, content, format.filled.states(seed));
+    }
+    builder.count();
+    (builder.image, builder.data)
+}
+
+pub(crate) fn set_refcount(block: &mut [u8], order: u32, n: usize, value: u64) {
     if order < 3 {
         let (bits, per) = (1 << order, 8 >> order);
         block[n / per] |= u8::try_from(value).unwrap_or(0) << (n % per * bits);
     } else {
         let width = 1 << (order - 3);
         put(block, n * width, &value.to_be_bytes()[8 - width..]);
-    }
-}
-
-fn refcount(block: &[u8], order: u32, n: usize) -> u64 {
-    if order < 3 {
-        let (bits, per) = (1 << order, 8 >> order);
-        return u64::from(block[n / per] >> (n % per * bits)) & ((1 << bits) - 1);
-    }
-    let width = 1 << (order - 3);
-    block[n * width..(n + 1) * width].iter().fold(0, |n, &b| n << 8 | u64::from(b))
-}
-
-/// What a check found that is no error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Clusters whose refcount is larger than what refers to them.
-    pub leaks: u64,
-    /// Whether it is marked as dirty: its refcounts say nothing.
-    pub dirty: bool,
-}
-
-struct Image<'a> {
-    bytes: &'a [u8],
-    cluster: u64,
-    dirty: bool,
-    /// Who refers to a cluster: its number, what, and how often.
-    owners: BTreeMap<u64, (String, u64)>,
-}
-
-impl<'a> Image<'a> {
-    fn number(&self, at: u64) -> u64 {
-        let bytes = self.bytes.get(index(at)..index(at) + 8).unwrap_or(&[]);
-        bytes.iter().fold(0, |n, &b| n << 8 | u64::from(b))
-    }
-
-    fn word(&self, at: u64) -> u64 {
-        self.number(at) >> 32
-    }
-
-    /// Notes an owner.
-    fn own(&mut self, offset: u64, clusters: u64, who: &dyn Fn() -> String) -> Result<(), String> {
-        if !offset.is_multiple_of(self.cluster) {
-            return Err(format!("{} at {offset:#x} is not aligned", who()));
-        }
-        // Those of a dirty image have to be repaired anyway; until then there are zeroes.
-        if offset + (clusters - 1) * self.cluster >= self.bytes.len() as u64 && !self.dirty {
-            let len = self.bytes.len();
-            return Err(format!("{} at {offset:#x} is past the end of the file ({len:#x})", who()));
-        }
-        for n in 0..clusters {
-            let number = offset / self.cluster + n;
-            if let Some((other, _)) = self.owners.get(&number) {
-                let at = number * self.cluster;
-                return Err(format!("the cluster at {at:#x} is {other} and {}", who()));
-            }
-            self.owners.insert(number, (who(), 1));
-        }
-        Ok(())
-    }
-
-    fn cluster_bytes(&self, offset: u64) -> &'a [u8] {
-        let end = (offset + self.cluster).min(self.bytes.len() as u64);
-        &self.bytes[index(offset)..index(end)]
-    }
-}
-
-/// Checks an image.
-///
-/// # Errors
-/// What is wrong with it: two owners of a cluster, a refcount that is too small, a reference to
-/// nowhere.
-pub fn check(bytes: &[u8]) -> Result<Found, String> {
-    if bytes.len() < 512 {
-        return Err(format!("the file has {} bytes", bytes.len()));
-    }
-    let mut image = Image { bytes, cluster: 0, dirty: false, owners: BTreeMap::new() };
-    let version = image.word(4);
-    let cluster_bits = u32::try_from(image.word(20)).unwrap_or(0);
-    if !(9..=21).contains(&cluster_bits) {
-        return Err("the header is no header".into());
-    }
-    let cluster = 1u64 << cluster_bits;
-    image.cluster = cluster;
-    let (incompatible, order) = match version {
-        3 => (image.number(72), u32::try_from(image.word(96)).unwrap_or(9)),
-        _ => (0, 4),
-    };
-    let (dirty, data_file, extended) =
-        (incompatible & 1 != 0, incompatible & 4 != 0, incompatible & 16 != 0);
-    image.dirty = dirty;
-    if incompatible & 2 != 0 {
-        return Err("it is marked as corrupt".into());
-    }
-    let (l1_entries, l1) = (image.word(36), image.number(40));
-    let (reftable, reftable_clusters) = (image.number(48), image.word(56));
-    image.own(0, 1, &|| "the header".into())?;
-    image.own(l1, (l1_entries * 8).div_ceil(cluster).max(1), &|| "the L1 table".into())?;
-    image.own(reftable, reftable_clusters, &|| "the refcount table".into())?;
-    let mut blocks = Vec::new();
-    for i in 0..reftable_clusters * cluster / 8 {
-        let entry = image.number(reftable + i * 8);
-        blocks.push(entry);
-        if entry != 0 {
-            image.own(entry, 1, &|| format!("refcount block {i}"))?;
-        }
-    }
-    let entry_size = if extended { 16 } else { 8 };
-    // Those with the flag that says "refcount 1", and those without.
-    let mut flags = Vec::new();
-    for i in 0..l1_entries {
-        let entry = image.number(l1 + i * 8);
-        let l2 = entry & OFFSET;
-        if l2 == 0 {
-            continue;
-        }
-        flags.push((l2, entry & COPIED != 0, format!("L1 entry {i}")));
-        image.own(l2, 1, &|| format!("L2 table {i}"))?;
-        for j in 0..cluster / entry_size {
-            let entry = image.number(l2 + j * entry_size);
-            let (host, n) = (entry & OFFSET, i * (cluster / entry_size) + j);
-            if entry & (1 << 62) != 0 {
-                return Err(format!("L2 entry {n} is compressed"));
-            }
-            if data_file || host == 0 {
-                continue;
-            }
-            flags.push((host, entry & COPIED != 0, format!("L2 entry {n}")));
-            image.own(host, 1, &|| format!("guest cluster {n}"))?;
-        }
-    }
-    let mut found = Found { leaks: 0, dirty };
-    if dirty {
-        return Ok(found);
-    }
-    let per_block = (cluster * 8) >> order;
-    let counted = |number: u64| match blocks.get(index(number / per_block)) {
-        None | Some(0) => 0,
-        Some(&block) => {
-            let block = image.cluster_bytes(block);
-            refcount(block, order, index(number % per_block))
-        }
-    };
-    for (&number, (who, _)) in &image.owners {
-        if counted(number) == 0 {
-            let at = number * cluster;
-            return Err(format!("the cluster at {at:#x} ({who}) has refcount 0"));
-        }
-    }
-    for (host, copied, who) in flags {
-        let count = counted(host / cluster);
-        if copied != (count == 1) {
-            return Err(format!("{who} says {copied} of refcount 1, but it is {count}"));
-        }
-    }
-    for (i, _) in (0..).zip(&blocks).filter(|&(_, &block)| block != 0) {
-        for n in i * per_block..(i + 1) * per_block {
-            if counted(n) != 0 && !image.owners.contains_key(&n) {
-                found.leaks += 1;
-            }
-        }
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FORMAT: Format = Format {
-        version: 3,
-        cluster_bits: 9,
-        refcount_order: 4,
-        extended_l2: false,
-        lazy_refcounts: false,
-        data_file: false,
-        backing: false,
-    };
-
-    #[test]
-    fn an_empty_image_is_without_errors() {
-        for refcount_order in 0..=6 {
-            for cluster_bits in [9, 12, 16] {
-                let format = Format { refcount_order, cluster_bits, ..FORMAT };
-                let image = create(&format, 1 << 20);
-                assert_eq!(check(&image), Ok(Found::default()), "{format:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn two_owners_a_lost_refcount_and_a_reference_to_nowhere_are_errors_and_a_leak_is_none() {
-        let image = create(&FORMAT, 1 << 16);
-        let mut leak = image.clone();
-        set_refcount(&mut leak[1024..1536], 4, 9, 1);
-        assert_eq!(check(&leak).map(|found| found.leaks), Ok(1));
-        let mut entry = leak.clone();
-        put(&mut entry, 3 * 512, &(COPIED | (9 * 512)).to_be_bytes());
-        assert!(check(&entry).unwrap_err().contains("past the end"));
-        entry.resize(10 * 512, 0);
-        assert_eq!(check(&entry).map(|found| found.leaks), Ok(0));
-        let mut twice = entry.clone();
-        put(&mut twice, 9 * 512, &(COPIED | 512).to_be_bytes());
-        assert!(check(&twice).unwrap_err().contains("the refcount table and guest cluster 0"));
-        put(&mut entry, 1024 + 18, &[0, 0]);
-        assert!(check(&entry).unwrap_err().contains("refcount 0"));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use io_engine::sim::Knobs;
 
 use crate::crash::explore::{Failure, Figures, run};
+use crate::crash::image::Filled;
 use crate::crash::workload::Record;
 
 /// How often a shorter run is tried, each time with other crashes.
@@ -26,7 +27,7 @@ fn fails(record: &Record, like: usize, until: Instant) -> Option<(Record, Failur
         let every = if n < TRIES / 2 { record.every } else { 1 };
         let crash_seed = record.crash_seed.wrapping_add(n);
         let record = Record { crash_seed, every, ..record.clone() };
-        if let Err(failure) = run(&record, LOG, &mut Figures::default())
+        if let Err(failure) = run(&record, None, LOG, &mut Figures::default())
             && class(&failure) == like
         {
             return Some((record, failure));
@@ -53,7 +54,7 @@ pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Fail
         }
         piece /= 2;
     }
-    let simpler: [fn(&mut Record); 7] = [
+    let simpler: [fn(&mut Record); 9] = [
         |record| record.knobs = Knobs { inline: record.knobs.inline, ..Knobs::CALM },
         |record| record.knobs = Knobs::CALM,
         |record| record.depth = 1,
@@ -61,6 +62,8 @@ pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Fail
         |record| record.cache = 0,
         |record| record.ops.iter_mut().for_each(|op| op.cancel = None),
         |record| record.fatal = 0,
+        |record| record.keeps_house = false,
+        |record| record.format.filled = Filled::default(),
     ];
     for change in simpler {
         let mut record = best.0.clone();

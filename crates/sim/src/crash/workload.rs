@@ -5,16 +5,20 @@ use std::ops::Range;
 
 use io_engine::sim::{Knobs, Rng};
 
-use crate::crash::image::Format;
-use crate::crash::storage::Planted;
+use crate::crash::image::{Filled, Format};
+use crate::crash::planted::Planted;
 
-/// What is asked of the image; sectors of 512 bytes.
+/// What is asked of the image; sectors of [`Record::unit`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Reads and judges.
     Read(Range<u64>),
-    /// Writes.
-    Write(Range<u64>),
+    /// Writes; on return it is on stable storage, if so asked.
+    Write(Range<u64>, bool),
+    /// Writes one block again and again.
+    Repeat(Range<u64>),
+    /// Writes where the content is what it is believed to be (or, if not, certainly is not).
+    CompareAndWrite(Range<u64>, bool),
     /// Flushes.
     Flush,
     /// Discards.
@@ -50,6 +54,26 @@ impl fmt::Display for Op {
     }
 }
 
+/// What is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driven {
+    /// The engine.
+    Engine,
+    /// The ring, a logical unit, the block layer and the engine.
+    Stack,
+}
+
+impl Driven {
+    /// That of this name.
+    pub fn named(name: &str) -> Option<Driven> {
+        match name {
+            "engine" => Some(Driven::Engine),
+            "stack" => Some(Driven::Stack),
+            _ => None,
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -57,8 +81,18 @@ pub struct Record {
     pub seed: u64,
     /// Of the crashes.
     pub crash_seed: u64,
+    /// What is driven.
+    pub driven: Driven,
     /// Of the image.
     pub format: Format,
+    /// Bytes of a sector, which all operations are multiples of.
+    pub unit: usize,
+    /// Sectors of a block of the logical unit.
+    pub block: u64,
+    /// Whether writes may stay in a cache until a flush.
+    pub write_cache: bool,
+    /// Whether the image does its own work all the time, or with operations only.
+    pub keeps_house: bool,
     /// Size of the image.
     pub sectors: u64,
     /// Size of the backing file.
@@ -84,11 +118,16 @@ pub struct Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}, crash seed {}", self.seed, self.crash_seed)?;
-        writeln!(f, "{:?}", self.format)?;
+        writeln!(f, "{:?}, {:?}", self.driven, self.format)?;
         writeln!(
             f,
-            "{} sectors, backing {}, cache {} bytes, discard {}, depth {}, a crash in {} steps",
-            self.sectors, self.backing, self.cache, self.discard, self.depth, self.every
+            "{} sectors of {} bytes ({} a block), backing {}, write cache {}, keeps house {}",
+            self.sectors, self.unit, self.block, self.backing, self.write_cache, self.keeps_house
+        )?;
+        writeln!(
+            f,
+            "cache {} bytes, discard {}, depth {}, a crash in {} steps",
+            self.cache, self.discard, self.depth, self.every
         )?;
         writeln!(f, "{:?}", self.knobs)?;
         for op in &self.ops {
@@ -120,36 +159,77 @@ fn format(rng: &mut Rng) -> Format {
         lazy_refcounts: v3 && rng.chance(100_000),
         data_file,
         backing: !data_file && rng.chance(400_000),
+        filled: filled(rng),
+    }
+}
+
+fn filled(rng: &mut Rng) -> Filled {
+    let mut share = |values: &[u32]| one_of(rng, values);
+    match share(&[0, 0, 0, 0, 1, 2, 3]) {
+        0 => Filled::default(),
+        1 => Filled { preallocated: 1_000_000, ..Filled::default() },
+        2 => Filled { compressed: share(&[300_000, 1_000_000]), ..Filled::default() },
+        _ => Filled {
+            data: share(&[100_000, 400_000]),
+            preallocated: share(&[0, 100_000]),
+            zero: share(&[0, 200_000]),
+            compressed: share(&[0, 200_000]),
+        },
+    }
+}
+
+fn faults(knobs: &mut Knobs, sectors: u64, rng: &mut Rng) {
+    if rng.chance(150_000) {
+        knobs.write_error = one_of(rng, &[0, 500, 10_000]);
+        knobs.read_error = one_of(rng, &[0, 500, 5000]);
+        knobs.allocate_error = one_of(rng, &[0, 500, 20_000]);
+        knobs.sync_error = one_of(rng, &[0, 0, 5000]);
+    }
+    if rng.chance(80_000) {
+        knobs.space = (sectors * 512 * (20 + rng.below(90)) / 100).max(64 << 10);
+    }
+    if rng.chance(40_000) {
+        knobs.hang = one_of(rng, &[300, 3000]);
     }
 }
 
 impl Record {
     /// What a seed draws.
     pub fn drawn(seed: u64) -> Record {
+        let drawn = one_of(&mut Rng::new(seed), &[Driven::Engine, Driven::Engine, Driven::Stack]);
+        Record::drawn_for(seed, drawn)
+    }
+
+    /// What a seed draws for this to be driven.
+    pub fn drawn_for(seed: u64, driven: Driven) -> Record {
         let rng = &mut Rng::new(seed.wrapping_mul(0x9e37_79b9).wrapping_add(77));
         let format = format(rng);
-        let cluster = 1u64 << (format.cluster_bits - 9);
-        let sectors =
-            (cluster * (4 + rng.below(60))).clamp(64, 2048) + rng.below(2) * rng.below(16);
+        let mut unit = one_of(rng, &[512, 512, 512, 64]);
+        let mut block = one_of(rng, &[1, 1, 8]);
+        match driven {
+            Driven::Engine => block = 1,
+            Driven::Stack => unit = 512,
+        }
+        let cluster = (1u64 << format.cluster_bits) / unit as u64;
+        // Some clusters, and not more than is soon read after each crash.
+        let sectors = (cluster * (4 + rng.below(60))).clamp(64, (cluster * 6).max(512));
+        let sectors = (sectors + rng.below(2) * rng.below(16)).next_multiple_of(8);
         let backing = if format.backing { rng.below(sectors * 3 / 2) + 1 } else { 0 };
         let mut knobs = Knobs::drawn(rng);
-        if rng.chance(150_000) {
-            knobs.write_error = one_of(rng, &[0, 500, 10_000]);
-            knobs.read_error = one_of(rng, &[0, 500, 5000]);
-            knobs.allocate_error = one_of(rng, &[0, 500, 20_000]);
-            knobs.sync_error = one_of(rng, &[0, 0, 5000]);
-        }
-        if rng.chance(80_000) {
-            knobs.space = (sectors * 512 * (20 + rng.below(90)) / 100).max(64 << 10);
-        }
+        faults(&mut knobs, sectors, rng);
         let mut record = Record {
             seed,
             crash_seed: rng.draw(),
+            driven,
             format,
+            unit,
+            block,
+            write_cache: driven == Driven::Engine || rng.chance(800_000),
+            keeps_house: rng.chance(500_000),
             sectors,
             backing,
             cache: one_of(rng, &[0, 4096, 16384, 1 << 20]),
-            discard: rng.chance(700_000),
+            discard: driven == Driven::Stack || rng.chance(700_000),
             depth: one_of(rng, &[1, 2, 4, 8, 16, 32]),
             knobs,
             every: one_of(rng, &[1, 3, 8, 20]),
@@ -157,51 +237,139 @@ impl Record {
             bug: None,
             ops: Vec::new(),
         };
-        record.draw_ops(rng);
+        let mut mix = Mix::drawn(rng);
+        if rng.chance(100_000) {
+            record.churn(&mut mix, rng);
+        }
+        record.draw_ops(&mix, rng);
         record
     }
 
-    fn draw_ops(&mut self, rng: &mut Rng) {
-        let count = one_of(rng, &[10, 40, 150, 400]);
-        let longest = one_of(rng, &[1, 8, 64, 300]);
-        let hot = one_of(rng, &[0, 500_000, 900_000]);
-        let cancels = one_of(rng, &[0, 0, 50_000, 300_000]);
-        let resizes = one_of(rng, &[0, 0, 20_000, 100_000]);
-        let reopens = one_of(rng, &[0, 5000, 50_000]);
-        let shares: Vec<u64> = (0..6).map(|_| rng.below(10)).collect();
-        let total: u64 = shares.iter().sum::<u64>() + 10;
+    /// Clusters are given up and used again all the time, under reads that take long.
+    fn churn(&mut self, mix: &mut Mix, rng: &mut Rng) {
+        self.discard = true;
+        self.depth = one_of(rng, &[16, 32]);
+        self.every = 20;
+        self.fatal = 500;
+        self.knobs.slow_read = 500_000;
+        self.knobs.inline = one_of(rng, &[100_000, 500_000]);
+        let clusters = one_of(rng, &[1, 2, 6]);
+        let longest = (clusters << self.format.cluster_bits) / self.unit as u64;
+        *mix = Mix {
+            count: 400,
+            longest: longest.max(1),
+            hot: 0,
+            cancels: 0,
+            resizes: 0,
+            reopens: 0,
+            shares: [8, 3, 6, 2, 0, 10],
+            ..*mix
+        };
+    }
+
+    /// Whether operations may fail.
+    pub fn is_faulty(&self) -> bool {
+        let Knobs { write_error, read_error, sync_error, allocate_error, space, .. } = self.knobs;
+        write_error + read_error + sync_error + allocate_error > 0 || space != u64::MAX
+    }
+
+    /// A range of whole blocks in `size` sectors.
+    fn range(&self, mix: &Mix, size: u64, rng: &mut Rng) -> Range<u64> {
+        let spot = rng.below(size / 4 + 1);
+        let start = if rng.chance(mix.hot) { spot } else { rng.below(size) };
+        let end = (start + 1 + rng.below(mix.longest)).min(size);
+        start / self.block * self.block..end.next_multiple_of(self.block)
+    }
+
+    /// A size that a resize asks for. A logical unit never cuts its image: that only grows.
+    fn size(&self, size: u64, rng: &mut Rng) -> u64 {
+        let drawn = one_of(rng, &[size / 2, size + size / 3, self.sectors]).clamp(8, 3000);
+        let drawn = drawn.next_multiple_of(8);
+        match self.driven {
+            Driven::Engine => drawn,
+            Driven::Stack => drawn.max(size),
+        }
+    }
+
+    fn draw_ops(&mut self, mix: &Mix, rng: &mut Rng) {
         let mut size = self.sectors;
-        for number in 2..2 + count {
-            let spot = rng.below(size / 4 + 1);
-            let start = if rng.chance(hot) { spot } else { rng.below(size) };
-            let range = start..(start + 1 + rng.below(longest)).min(size);
-            let mut drawn = rng.below(total);
-            let mut share = 0;
-            while share < shares.len() && drawn >= shares[share] {
-                drawn -= shares[share];
-                share += 1;
-            }
-            let kind = if rng.chance(resizes) {
-                size = one_of(rng, &[size / 2, size + size / 3, self.sectors]).clamp(8, 3000);
+        for number in 2..2 + mix.count {
+            let range = self.range(mix, size, rng);
+            let kind = if rng.chance(mix.resizes) {
+                size = self.size(size, rng);
                 Kind::Resize(size)
-            } else if rng.chance(reopens) {
+            } else if rng.chance(mix.reopens) {
                 Kind::Reopen
             } else {
-                match share {
-                    0 => Kind::Read(range),
-                    1 | 2 => Kind::Flush,
-                    3 => Kind::Discard(range),
-                    4 => Kind::Zero(range, rng.chance(500_000)),
-                    5 if rng.chance(200_000) => Kind::Map(start),
-                    _ => Kind::Write(range),
-                }
+                self.kind(mix, range, rng)
             };
             let alone = matches!(kind, Kind::Resize(_) | Kind::Reopen);
-            let cancel = (!alone && rng.chance(cancels)).then(|| {
+            let cancel = (!alone && rng.chance(mix.cancels)).then(|| {
                 let scale = one_of(rng, &[20_000, 300_000, 20_000_000]);
                 rng.below(scale)
             });
             self.ops.push(Op { number, kind, cancel });
         }
+    }
+
+    fn kind(&self, mix: &Mix, range: Range<u64>, rng: &mut Rng) -> Kind {
+        let stack = self.driven == Driven::Stack;
+        match mix.share(rng) {
+            0 => Kind::Read(range),
+            1 => Kind::Flush,
+            2 => Kind::Discard(range),
+            3 => Kind::Zero(range, rng.chance(500_000)),
+            4 if rng.chance(200_000) => Kind::Map(range.start),
+            4 if stack && rng.chance(500_000) => Kind::Repeat(range),
+            4 if stack => {
+                let end = range.end.min(range.start + 8);
+                Kind::CompareAndWrite(range.start..end, rng.chance(800_000))
+            }
+            _ => Kind::Write(range, rng.chance(mix.durable)),
+        }
+    }
+}
+
+/// Which operations there are: chances are in a million.
+#[derive(Clone, Copy, Debug)]
+struct Mix {
+    count: u32,
+    /// In sectors.
+    longest: u64,
+    /// In the first quarter.
+    hot: u32,
+    cancels: u32,
+    resizes: u32,
+    reopens: u32,
+    durable: u32,
+    /// Of reads, flushes, discards, zeroes, what is rarer, writes.
+    shares: [u64; 6],
+}
+
+impl Mix {
+    fn drawn(rng: &mut Rng) -> Mix {
+        let mut shares = [0; 6].map(|_| rng.below(10));
+        shares[5] += 10;
+        Mix {
+            count: one_of(rng, &[10, 40, 150, 400]),
+            longest: one_of(rng, &[1, 8, 64, 300]),
+            hot: one_of(rng, &[0, 500_000, 900_000]),
+            cancels: one_of(rng, &[0, 0, 50_000, 300_000]),
+            resizes: one_of(rng, &[0, 0, 20_000, 100_000]),
+            reopens: one_of(rng, &[0, 5000, 50_000]),
+            durable: one_of(rng, &[0, 0, 50_000]),
+            shares,
+        }
+    }
+
+    fn share(&self, rng: &mut Rng) -> usize {
+        let mut drawn = rng.below(self.shares.iter().sum());
+        for (n, &share) in self.shares.iter().enumerate() {
+            if drawn < share {
+                return n;
+            }
+            drawn -= share;
+        }
+        self.shares.len()
     }
 }

@@ -7,31 +7,16 @@ use io_engine::File;
 use qcow2::{Extent, Storage};
 use sgl::Sgl;
 
+use crate::crash::planted::Bug;
+
 /// EOPNOTSUPP of Linux, which is what the world simulates.
 const UNSUPPORTED: i32 = 95;
 /// Most zeroes that are written at once.
 const PIECE: usize = 64 << 10;
 
-/// A bug that is planted below the engine, which then breaks its promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// A sync of any file is none.
-    NoSync,
-    /// A sync of the image is none: what a data file holds is stable, how to find it is not.
-    NoImageSync,
-    /// A sync of the data file is none.
-    NoDataSync,
-    /// Writes are acknowledged before they are done.
-    EarlyAcknowledgement,
-    /// Of a write into more than one sector, the last one is missing.
-    TornWrite,
-    /// A hole is not punched.
-    NoPunch,
-}
-
 /// See the module's text.
 #[derive(Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     file: std::rc::Rc<File>,
     bug: Option<Bug>,
     is_data: bool,
@@ -39,7 +24,7 @@ pub struct Disk {
 
 impl Disk {
     /// A file, with a bug.
-    pub fn new(file: File, bug: Option<Bug>, is_data: bool) -> Self {
+    pub(crate) fn new(file: File, bug: Option<Bug>, is_data: bool) -> Self {
         Disk { file: std::rc::Rc::new(file), bug, is_data }
     }
 }
@@ -102,54 +87,5 @@ impl Storage for Disk {
 
     async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
         Storage::map(&*self.file, offset, len).await
-    }
-}
-
-/// A bug, and where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Planted {
-    /// Below the engine.
-    Storage(Bug),
-    /// In the engine.
-    Engine(qcow2::Bug),
-}
-
-impl Planted {
-    /// All of them, by the names for the command line.
-    pub const ALL: [(&str, Planted); 15] = [
-        ("no-sync", Planted::Storage(Bug::NoSync)),
-        ("no-image-sync", Planted::Storage(Bug::NoImageSync)),
-        ("no-data-sync", Planted::Storage(Bug::NoDataSync)),
-        ("early-acknowledgement", Planted::Storage(Bug::EarlyAcknowledgement)),
-        ("torn-write", Planted::Storage(Bug::TornWrite)),
-        ("no-punch", Planted::Storage(Bug::NoPunch)),
-        ("mapping-before-refcount", Planted::Engine(qcow2::Bug::MappingBeforeRefcount)),
-        ("reuse-before-unmapping", Planted::Engine(qcow2::Bug::ReuseBeforeUnmapping)),
-        ("half-table", Planted::Engine(qcow2::Bug::HalfTable)),
-        ("freed-under-read", Planted::Engine(qcow2::Bug::FreedUnderRead)),
-        ("evicted-dirty", Planted::Engine(qcow2::Bug::EvictedDirty)),
-        ("flush-skips-data-file", Planted::Engine(qcow2::Bug::FlushSkipsDataFile)),
-        ("copy-without-barrier", Planted::Engine(qcow2::Bug::CopyWithoutBarrier)),
-        ("size-before-zeroes", Planted::Engine(qcow2::Bug::SizeBeforeZeroes)),
-        ("acknowledged-early", Planted::Engine(qcow2::Bug::AcknowledgedEarly)),
-    ];
-
-    /// The bug of this name.
-    pub fn named(name: &str) -> Option<Planted> {
-        Planted::ALL.iter().find(|(other, _)| *other == name).map(|&(_, bug)| bug)
-    }
-
-    pub(crate) fn of_storage(self) -> Option<Bug> {
-        match self {
-            Planted::Storage(bug) => Some(bug),
-            Planted::Engine(_) => None,
-        }
-    }
-
-    pub(crate) fn of_engine(self) -> Option<qcow2::Bug> {
-        match self {
-            Planted::Storage(_) => None,
-            Planted::Engine(bug) => Some(bug),
-        }
     }
 }
