@@ -11,52 +11,30 @@
 //! - **Closing** brings everything to stable storage, frees what is pending and the reserve, cuts
 //!   the file, and then, after a sync, says that it was closed. It does not say so where an error
 //!   left leaks: the next opening gives them back.
+//!
+//! That it was closed is an autoclear bit, which has the meaning that is needed: every other program
+//! that knows the format clears the bits that it does not know before it writes, QEMU too, and has
+//! that on stable storage before it changes a mapping. So an image with the bit is as we left it,
+//! and one without it is looked through when it is opened (`scan`), which then may get the bit,
+//! whoever made it. Images of version 2 have no such bits: they are looked through each time.
 use crate::core::{Core, field};
 use crate::error::Result;
-use crate::layout::header::{autoclear, extension, incompatible};
+use crate::layout::header::{Header, autoclear, incompatible};
 use crate::refcounts::BLOCK_MASK;
-use crate::slice::Slice;
 use crate::storage::Storage;
 
-/// The state of an image that was closed.
-pub(crate) const CLOSED: u8 = 0;
-/// The state of an image that is in use, or was when its process died.
-pub(crate) const IN_USE: u8 = 1;
-
-/// Where, in the first slice of the header, the state of the image is.
-pub(crate) fn state_offset(head: &Slice, header_length: u64) -> Option<usize> {
-    let byte_at = |at: usize| (head.get(at / 8) >> (56 - at % 8 * 8)) & 0xff;
-    let number = |at: usize| (0..4).fold(0, |n, i| n << 8 | byte_at(at + i));
-    let len = head.len() * 8;
-    let mut at = usize::try_from(header_length).ok()?;
-    while at + 16 <= len {
-        let (kind, size) = (number(at), number(at + 4));
-        if kind == u64::from(extension::END) {
-            return None;
-        }
-        if kind == u64::from(extension::CLEAN) {
-            // Version 1.
-            return (size == 8 && byte_at(at + 8) == 1).then_some(at + 9);
-        }
-        at = at.checked_add(8 + usize::try_from(size).ok()?.next_multiple_of(8))?;
-    }
-    None
+/// Whether a header says that the image was closed.
+pub(crate) fn is_closed(header: &Header) -> bool {
+    header.version >= 3 && header.autoclear & autoclear::CLEAN != 0
 }
 
 impl<S: Storage + 'static> Core<S> {
-    /// The state that the header tells, if it tells one.
-    pub(crate) fn state(&self) -> Option<u8> {
-        let at = self.state_offset?;
-        // One byte.
-        #[allow(clippy::cast_possible_truncation)]
-        Some((self.head.get(at / 8) >> (56 - at % 8 * 8)) as u8)
-    }
-
-    fn set_state(&self, state: u8) {
-        if let Some(at) = self.state_offset {
-            let shift = 56 - at % 8 * 8;
-            let word = self.head.get(at / 8) & !(0xff << shift);
-            self.set(&self.head, at / 8, word | u64::from(state) << shift);
+    /// Has the header say, in memory, whether the image is closed.
+    fn set_closed(&self, closed: bool) {
+        let bits = self.head.get(field::AUTOCLEAR);
+        let new = if closed { bits | autoclear::CLEAN } else { bits & !autoclear::CLEAN };
+        if self.geo.zero_flag && new != bits {
+            self.set(&self.head, field::AUTOCLEAR, new);
         }
     }
 
@@ -65,7 +43,7 @@ impl<S: Storage + 'static> Core<S> {
         self.check_writable()?;
         if self.geo.zero_flag {
             let bits = self.head.get(field::AUTOCLEAR);
-            let kept = bits & autoclear::RAW_DATA_FILE;
+            let kept = bits & (autoclear::RAW_DATA_FILE | autoclear::CLEAN);
             if bits != kept {
                 self.set(&self.head, field::AUTOCLEAR, kept);
             }
@@ -85,7 +63,7 @@ impl<S: Storage + 'static> Core<S> {
             return Ok(());
         }
         self.check_writable()?;
-        self.set_state(IN_USE);
+        self.set_closed(false);
         self.flush().await?;
         self.find_end().await?;
         self.in_use.set(true);
@@ -102,8 +80,14 @@ impl<S: Storage + 'static> Core<S> {
         if self.metadata.borrow().is_empty() {
             self.find_metadata().await?;
         }
-        let last_metadata = self.metadata.borrow().last().copied().unwrap_or(0);
-        let mut end = last_metadata + 1;
+        // Damaged entries may refer to anything; a table may end past the end of the file.
+        let inside = self.storage.length().await?.div_ceil(self.geo.cluster_size());
+        let mut end = self.metadata.borrow().range(..inside).last().map_or(1, |last| last + 1);
+        for table in [&self.l1, &self.reftable] {
+            let table = table.borrow();
+            let past = table.offset + table.len as u64 * 8;
+            end = end.max(past.div_ceil(self.geo.cluster_size()));
+        }
         let mut block = blocks;
         'blocks: while let Some(number) = block {
             let first = (number as u64) << bits;
@@ -157,9 +141,20 @@ impl<S: Storage + 'static> Core<S> {
             return Ok(());
         }
         self.flush().await?;
-        if !self.in_use.get() {
-            return Ok(());
+        if self.in_use.get() {
+            self.tidy().await?;
         }
+        if self.writable.get() || self.in_use.get() {
+            // What an error leaked, the next opening gives back.
+            self.set_closed(self.sound && !self.leaky.get());
+            self.flush().await?;
+            self.in_use.set(false);
+        }
+        Ok(())
+    }
+
+    /// Frees what is pending and the reserve, and cuts the file.
+    async fn tidy(&self) -> Result<()> {
         // Old tables may have been replaced meanwhile.
         while !self.freed.is_empty() {
             self.flush().await?;
@@ -180,13 +175,6 @@ impl<S: Storage + 'static> Core<S> {
         {
             tracing::debug!("the file keeps its length: {e}");
         }
-        if self.leaky.get() {
-            // The next opening counts them.
-            return Ok(());
-        }
-        self.set_state(CLOSED);
-        self.flush().await?;
-        self.in_use.set(false);
         Ok(())
     }
 }

@@ -83,8 +83,8 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) in_use: Cell<bool>,
     /// Whether an error left clusters whose refcounts are too high for good.
     pub(crate) leaky: Cell<bool>,
-    /// Where the state of the image is in the header's first slice, in bytes.
-    pub(crate) state_offset: Option<usize>,
+    /// Whether the refcounts were right when it was opened, as far as that is known.
+    pub(crate) sound: bool,
     /// The last sync that had been started when a part of the data file was zeroed.
     pub(crate) data_zeroed: Cell<u64>,
     /// Length of the file at opening, in bytes.
@@ -137,7 +137,7 @@ impl<S: Storage + 'static> Core<S> {
             return Ok(Found::NoTable);
         }
         if table & (self.geo.cluster_size() - 1) != 0 {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::hopeless(format_args!(
                 "the L1 entry {} refers to an L2 table at {table:#x}, which is not aligned to a \
                  cluster",
                 self.geo.l1_index(pos)
@@ -183,6 +183,7 @@ impl<S: Storage + 'static> Core<S> {
                 continue;
             }
             let loading = Loading(&self.cache, offset);
+            self.check_inside(offset, 1, "an L2 table or refcount block").await?;
             let slice = Rc::new(read_slice(&self.storage, offset, self.geo.slice_size()).await?);
             self.cache.insert(&slice, self.has(Bug::EvictedDirty));
             drop(loading);

@@ -49,14 +49,16 @@ impl<S: Storage + 'static> Core<S> {
         }
     }
 
-    /// The content of a compressed cluster.
-    pub(crate) async fn inflate(&self, from: Compressed) -> Result<Rc<Vec<u8>>> {
+    /// The content of a compressed cluster, which is at `pos` for the guest.
+    pub(crate) async fn inflate(&self, from: Compressed, pos: u64) -> Result<Rc<Vec<u8>>> {
         let kept = &self.inflated;
         if let Some((_, cluster)) =
             kept.clusters.borrow().iter().find(|(host, _)| *host == from.host)
         {
             return Ok(cluster.clone());
         }
+        // Its last sector may be past the end.
+        self.check_data(from.host, 1, pos).await?;
         let forgotten = kept.forgotten.get();
         let mut input = vec![0; usize::try_from(from.len).unwrap_or(0)];
         self.storage.read(&Sgl::from_slice(&mut input), from.host).await?;

@@ -33,6 +33,15 @@ pub enum ErrorKind {
     Invalid(String),
 }
 
+/// What helps where no check does.
+const SALVAGE: &str = "if there is no other copy, run `qemu-img convert --salvage -O qcow2 PATH \
+                       NEW` and use NEW, in which what is missing is zero";
+
+/// The image refers to something that its file does not have.
+pub(crate) fn cut_off(what: impl Display) -> ErrorKind {
+    ErrorKind::Invalid(format!("{what}; it was cut off, or not wholly copied; {SALVAGE}"))
+}
+
 impl Error {
     /// An error of `operation`.
     pub fn new(kind: impl Into<ErrorKind>, operation: impl Into<String>) -> Self {
@@ -57,6 +66,11 @@ impl ErrorKind {
     /// Something is wrong with the structure of the image, which a check may repair.
     pub(crate) fn damaged(what: impl Display) -> Self {
         ErrorKind::Invalid(format!("{what}; run `qemu-img check -r all PATH`"))
+    }
+
+    /// Something is wrong with the structure of the image, and no check repairs that.
+    pub(crate) fn hopeless(what: impl Display) -> Self {
+        ErrorKind::Invalid(format!("{what}; no check repairs that; {SALVAGE}"))
     }
 
     /// Something cannot be as it is, and no check helps.

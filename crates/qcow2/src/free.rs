@@ -181,7 +181,10 @@ impl<S: Storage + 'static> Core<S> {
             done += 1;
             let Some(slot) = slot else { continue };
             match slot.get(&self.geo) {
-                0 => tracing::warn!(cluster, "a cluster that was in use has the refcount 0"),
+                0 => {
+                    let why = format!("the cluster {cluster:#x} was in use, with the refcount 0");
+                    self.mark_corrupt(&why).await;
+                }
                 1 => {
                     self.set_refcount(&slot, 0);
                     match &mut gone {

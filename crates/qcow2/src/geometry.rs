@@ -160,6 +160,13 @@ impl Entry {
         Entry { word: u64::from(zero) & ZERO, bitmap: 0 }
     }
 
+    /// Whether it reads as zeroes, and the place that is kept for its data cannot be.
+    pub(crate) fn is_zero_elsewhere(self, geo: &Geometry) -> bool {
+        let zero = geo.zero_flag && !geo.extended() && self.word & ZERO != 0;
+        let misplaced = self.word & OFFSET_MASK & (geo.cluster_size() - 1) != 0;
+        zero && misplaced && self.word & COMPRESSED == 0
+    }
+
     /// What it says, or what is wrong with it.
     pub(crate) fn kind(self, geo: &Geometry) -> Result<Kind, &'static str> {
         if self.word & COMPRESSED != 0 {

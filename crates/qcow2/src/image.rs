@@ -211,7 +211,10 @@ impl<S: Storage + 'static> Image<S> {
     /// Of the storages; the image is then as after the death of its process.
     pub async fn close(&self) -> Result<(), Error> {
         let work = self.alone(async move |core| core.close().await);
-        work.await.map_err(|kind| Error::new(kind, "close"))
+        match work.await {
+            Ok(()) => Ok(()),
+            Err(kind) => Err(self.failed(kind, "close".into()).await),
+        }
     }
 
     /// Does something, whatever becomes of the caller, that needs the image for itself.

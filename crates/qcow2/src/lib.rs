@@ -13,12 +13,14 @@
 //!
 //! The format is specified in QEMU's `docs/interop/qcow2.rst`.
 
+mod bounds;
 mod busy;
 pub mod check;
 mod clean;
 mod commit;
 pub mod compress;
 mod core;
+mod counts;
 pub mod create;
 mod crypt;
 mod data;
@@ -35,9 +37,11 @@ mod planted;
 mod read;
 mod refcounts;
 mod references;
+mod repair;
 mod reserve;
 mod resize;
 mod scan;
+mod sharing;
 mod slice;
 pub mod snapshots;
 pub mod storage;

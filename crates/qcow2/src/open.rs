@@ -11,7 +11,7 @@ use crate::image::{Options, Parts};
 use crate::layout::header::{self, Header};
 use crate::slice::Cache;
 use crate::storage::Storage;
-use crate::{ErrorKind, clean, crypt, snapshots};
+use crate::{ErrorKind, clean, crypt, scan, snapshots};
 
 /// The most that caches take unless told otherwise, in bytes.
 const MAX_CACHE: u64 = 32 << 20;
@@ -25,12 +25,11 @@ pub(crate) async fn open<S: Storage + 'static>(
     options: &Options,
 ) -> Result<Rc<Core<S>>> {
     let Parts { storage, data_file, backing } = parts;
-    let len = storage.length().await?;
     let header = match &options.snapshot {
         Some(wanted) => snapshots::select(&storage, &header, wanted, options.read_only).await?,
         None => header,
     };
-    header.check_tables(len)?;
+    header.check_tables(storage.length().await?)?;
     check_features(&header, options)?;
     if header.needs(header::incompatible::DATA_FILE) != data_file.is_some() {
         return Err(ErrorKind::invalid(if data_file.is_some() {
@@ -42,6 +41,20 @@ pub(crate) async fn open<S: Storage + 'static>(
     if header.backing.is_none() && backing.is_some() {
         return Err(ErrorKind::invalid("it has no backing file, and one was given"));
     }
+    let secret = options.secret.as_ref();
+    let encryption = crypt::open(&storage, &header, secret, options.read_only).await?;
+    let dirty = header.needs(header::incompatible::DIRTY);
+    let (header, sound) = if !options.read_only && (dirty || !clean::is_closed(&header)) {
+        if let Some(file) = &data_file {
+            file.sync().await?;
+        }
+        let sound = scan::scan(&storage, header, dirty).await?;
+        // A repair may have changed it.
+        (Header::read(&storage).await.map_err(|e| e.kind)?, sound)
+    } else {
+        (header, true)
+    };
+    let len = storage.length().await?;
     let geo = Geometry::of(&header);
     let head = Rc::new(read_slice(&storage, 0, geo.slice_size()).await?);
     let entries = usize::try_from(header.l1_entries).unwrap_or(usize::MAX);
@@ -53,11 +66,8 @@ pub(crate) async fn open<S: Storage + 'static>(
         Some(backing) => backing.length().await?,
         None => 0,
     };
-    let secret = options.secret.as_ref();
-    let encryption = crypt::open(&storage, &header, secret, options.read_only).await?;
-    let state_offset = clean::state_offset(&head, header.header_length());
     let slice_size = usize::try_from(geo.slice_size()).unwrap_or(4096);
-    let core = Rc::new_cyclic(|me| Core {
+    Ok(Rc::new_cyclic(|me| Core {
         me: me.clone(),
         storage,
         data_file,
@@ -87,20 +97,13 @@ pub(crate) async fn open<S: Storage + 'static>(
         writable: Cell::new(false),
         in_use: Cell::new(false),
         leaky: Cell::new(false),
-        state_offset,
+        sound,
         data_zeroed: Cell::new(0),
         #[cfg(feature = "planted")]
         planted: options.planted,
         broken: RefCell::default(),
         header,
-    });
-    if !core.read_only {
-        let dirty = core.header.needs(header::incompatible::DIRTY);
-        if dirty || core.state() != Some(clean::CLOSED) {
-            core.scan(dirty).await?;
-        }
-    }
-    Ok(core)
+    }))
 }
 
 fn check_features(header: &Header, options: &Options) -> Result<()> {

@@ -75,11 +75,16 @@ impl<S: Storage + 'static> Core<S> {
                 &part
             };
             match place {
-                Place::Data(host) => self.read_data(whole, host, pos).await?,
+                Place::Data(host) => {
+                    if !self.is_data(host, len as u64) {
+                        Box::pin(self.check_data(host, len as u64, pos)).await?;
+                    }
+                    self.read_data(whole, host, pos).await?;
+                }
                 Place::Zero(_) => whole.fill(0..len, 0),
                 Place::Unallocated => Box::pin(self.read_backing(whole, pos)).await?,
                 Place::Compressed(from) => {
-                    let cluster = Box::pin(self.inflate(from)).await?;
+                    let cluster = Box::pin(self.inflate(from, pos)).await?;
                     let start = usize::try_from(pos & (self.geo.cluster_size() - 1)).unwrap_or(0);
                     whole.write_at(0, cluster.get(start..start + len).unwrap_or_default());
                 }
@@ -172,7 +177,7 @@ impl<S: Storage + 'static> Core<S> {
     /// The error of an entry that cannot be.
     pub(crate) fn bad_entry(&self, spot: &Spot, index: usize, pos: u64, what: &str) -> ErrorKind {
         let entry = spot.slice.entry(&self.geo, index);
-        ErrorKind::damaged(format_args!(
+        ErrorKind::hopeless(format_args!(
             "the L2 entry {:#x} of the cluster at {:#x} {what}",
             entry.word,
             pos & !(self.geo.cluster_size() - 1)

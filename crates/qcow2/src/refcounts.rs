@@ -41,8 +41,13 @@ impl Slot {
     }
 }
 
-/// Sets the refcount of the cluster `index` of a block that is being made, in `words` as in the
-/// file.
+/// The refcount of the cluster `index` of a block, in `words` as in the file; 0 where there is none.
+pub(crate) fn get(geo: &Geometry, words: &[u64], index: u64) -> u64 {
+    let (word, shift) = place(geo, index);
+    words.get(word).map_or(0, |word| u64::from_be(*word) >> shift & geo.max_refcount())
+}
+
+/// Sets the refcount of the cluster `index` of a block, in `words` as in the file.
 pub(crate) fn put(geo: &Geometry, words: &mut [u64], index: u64, value: u64) {
     let (word, shift) = place(geo, index);
     if let Some(word) = words.get_mut(word) {
@@ -119,6 +124,8 @@ mod tests {
             let geo = Geometry::of(&header);
             let mut words = [0u64; 64];
             put(&geo, &mut words, 9, geo.max_refcount());
+            assert_eq!(get(&geo, &words, 9), geo.max_refcount());
+            assert_eq!(get(&geo, &words, 8) + get(&geo, &words, 10), 0);
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
             let bits = 1usize << order;
             for (at, byte) in bytes.iter().enumerate() {

@@ -1,199 +1,473 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All that an L1 table refers to: its L2 tables, and the clusters of those. The refcounts of all of
-//! it are raised when there is one more such table, and lowered when there is one less; COPIED flags
-//! follow.
+//! Counting all that an image's structures refer to: header, L1 and L2 tables of the image and of
+//! its snapshots, the snapshots' table, bitmaps, the LUKS header, refcount table and blocks. In: a
+//! storage that nobody writes to meanwhile. Out: how often each cluster is referred to, where the
+//! tables are, and what is wrong with entries. Nothing is written. Opening (`scan`) and checks
+//! (`check`) decide on it.
 //!
-//! Rule: **a flag never promises more than the refcounts on stable storage**, which are synced
-//! before a flag is set. Work goes on table by table, with little in memory; where it stops, by a
-//! crash or an error, refcounts are too high.
+//! Each table is read once, however often it is referred to. Memory: `counts`, of at most
+//! [`MAX_BYTES`]; the refcount table; a place for each L2 table; two clusters.
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
 use sgl::Sgl;
 use zerocopy::IntoBytes;
 
-use crate::ErrorKind;
-use crate::core::Core;
-use crate::error::Result;
-use crate::geometry::{Entry, Kind};
-use crate::layout::entry::{COPIED, OFFSET_MASK};
-use crate::storage::Storage;
+use crate::counts::{Counts, Role};
+use crate::error::{Result, cut_off};
+use crate::geometry::{Entry, Geometry, Kind};
+use crate::layout::entry::{COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK};
+use crate::layout::header::{Header, MAX_L1_BYTES, extension};
+use crate::refcounts::BLOCK_MASK;
+use crate::{ErrorKind, Storage, crypt};
 
-/// A range of clusters of the file: the first, and how many.
-type Run = (u64, u64);
+/// The most bytes that counts take: those of some 800 Mi clusters, which are 50 TiB of 64 KiB each.
+pub(crate) const MAX_BYTES: usize = 1 << 30;
+/// The longest directory of bitmaps (QEMU's limit).
+const MAX_DIRECTORY: u64 = 64 << 20;
+/// The most data that a snapshot has beside its fields (QEMU's limit).
+const MAX_SNAPSHOT_EXTRA: u64 = 1024;
+/// Entries of an L1 table that are read at once.
+pub(crate) const PIECE: u64 = 1 << 14;
+/// How many findings are told in words.
+const MAX_FINDINGS: usize = 100;
 
-impl<S: Storage + 'static> Core<S> {
-    /// The L2 tables to which entries of an L1 table refer.
-    fn tables(&self, l1: &[u64]) -> Result<Vec<u64>> {
-        let tables: Vec<u64> =
-            l1.iter().map(|entry| entry & OFFSET_MASK).filter(|table| *table != 0).collect();
-        if tables.len() as u64 > self.end.get() {
-            return Err(ErrorKind::damaged(format_args!(
-                "an L1 table refers to {} L2 tables, which is more than the {} clusters of the file",
-                tables.len(),
-                self.end.get()
-            )));
-        }
-        let wrong = tables.iter().find(|table| {
-            **table & (self.geo.cluster_size() - 1) != 0
-                || **table >> self.geo.cluster_bits >= self.end.get()
-        });
-        match wrong {
-            None => Ok(tables),
-            Some(table) => Err(ErrorKind::damaged(format_args!(
-                "an L1 table refers to an L2 table at {table:#x}, which is not aligned to a \
-                 cluster, or outside of the file"
-            ))),
+/// What is wrong.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// Errors that endanger data.
+    pub(crate) corruptions: u64,
+    /// The first findings in words.
+    pub(crate) findings: Vec<String>,
+    /// The first fault that no repair helps.
+    pub(crate) fatal: Option<String>,
+    /// Something is past the end of the file.
+    pub(crate) cut_off: bool,
+    /// The refcount table or a block cannot be used: all refcounts have to be made anew.
+    pub(crate) structure: bool,
+    /// Entries of clusters that read as zeroes, with a place that cannot be.
+    pub(crate) zero_places: u64,
+}
+
+impl Faults {
+    /// Says something of the image.
+    pub(crate) fn tell(&mut self, what: impl Display) {
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(what.to_string());
         }
     }
 
-    /// The clusters of the file to which the entries of an L2 table refer, as the file has it.
-    pub(crate) async fn mapped(&self, table: u64) -> Result<Vec<Run>> {
-        let geo = &self.geo;
-        let mut words = vec![0u64; usize::try_from(geo.cluster_size() / 8).unwrap_or(0)];
-        self.storage.read(&Sgl::from_slice(words.as_mut_bytes()), table).await?;
-        let mut runs: Vec<Run> = Vec::new();
-        let step = usize::try_from(1u32 << (geo.entry_bits - 3)).unwrap_or(1);
-        for (index, pair) in words.chunks(step).enumerate() {
-            let word = |at: usize| u64::from_be(pair.get(at).copied().unwrap_or(0));
-            let entry = Entry { word: word(0), bitmap: word(1) };
-            let (first, count) = match entry.kind(geo) {
-                Ok(Kind::Compressed(at)) => self.clusters_of(at),
-                Ok(Kind::Plain { host: Some(host), .. }) if !geo.data_file => {
-                    (host >> geo.cluster_bits, 1)
+    /// What a repair helps.
+    pub(crate) fn corrupt(&mut self, times: u64, what: impl Display) {
+        self.corruptions += times;
+        self.tell(what);
+    }
+
+    /// What no repair helps.
+    pub(crate) fn fatal(&mut self, times: u64, what: impl Display) {
+        self.fatal.get_or_insert_with(|| what.to_string());
+        self.corrupt(times, what);
+    }
+}
+
+/// How many L1 entries refer to an L2 table.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Uses {
+    /// Of the image itself.
+    pub(crate) active: u64,
+    /// Of the image and its snapshots.
+    pub(crate) all: u64,
+}
+
+/// An L1 table.
+#[derive(Clone, Copy)]
+pub(crate) struct L1 {
+    pub(crate) offset: u64,
+    pub(crate) entries: u64,
+    /// The image's own, not a snapshot's.
+    pub(crate) active: bool,
+}
+
+/// Clusters of the guest that have a place.
+#[derive(Default)]
+pub(crate) struct Allocation {
+    pub(crate) allocated: u64,
+    pub(crate) fragmented: u64,
+    pub(crate) compressed: u64,
+}
+
+/// See the module's text.
+pub(crate) struct References<'a, S> {
+    pub(crate) storage: &'a S,
+    pub(crate) header: Header,
+    pub(crate) geo: Geometry,
+    /// Length of the file in bytes.
+    pub(crate) len: u64,
+    pub(crate) counts: Counts,
+    /// Where refcount blocks are that can be read; 0 where none is.
+    pub(crate) blocks: Vec<u64>,
+    pub(crate) l1s: Vec<L1>,
+    /// L2 tables, by offset.
+    pub(crate) tables: BTreeMap<u64, Uses>,
+    pub(crate) faults: Faults,
+    pub(crate) allocation: Allocation,
+    /// Whether an entry of the image's own tables, not a snapshot's, has no COPIED flag.
+    pub(crate) unflagged: bool,
+}
+
+impl<'a, S: Storage> References<'a, S> {
+    /// Counts the references of an image.
+    ///
+    /// # Errors
+    /// Of the storage, and [`ErrorKind::Unsupported`] when it takes too much memory. Damage is no
+    /// error: it is told in [`Faults`].
+    pub(crate) async fn count(storage: &'a S, header: Header) -> Result<Self> {
+        let mut all = References {
+            storage,
+            geo: Geometry::of(&header),
+            len: storage.length().await?,
+            header,
+            counts: Counts::new(MAX_BYTES),
+            blocks: Vec::new(),
+            l1s: Vec::new(),
+            tables: BTreeMap::new(),
+            faults: Faults::default(),
+            allocation: Allocation::default(),
+            unflagged: false,
+        };
+        // In the order of roles: the stronger ones first.
+        all.refer(0, all.geo.cluster_size(), 1, Role::Exclusive, "the header")?;
+        all.count_l1s().await?;
+        all.count_bitmaps().await?;
+        match crypt::luks_area(&all.header) {
+            Ok(Some(area)) => {
+                let (start, len) = (area.start, area.end - area.start);
+                all.refer(start, len, 1, Role::Exclusive, "the encryption header")?;
+            }
+            Ok(None) => {}
+            Err(e) => all.faults.fatal(1, e),
+        }
+        for index in 0..all.l1s.len() {
+            all.count_tables(index).await?;
+        }
+        let mut next = 0;
+        while let Some((table, uses)) = all.table_from(next) {
+            all.count_entries(table, uses).await?;
+            next = table + 1;
+        }
+        all.count_refcounts().await?;
+        Ok(all)
+    }
+
+    /// Whether all extensions are known: what others refer to is not counted.
+    pub(crate) fn all_counted(&self) -> bool {
+        self.header.extensions.iter().all(|(kind, _)| extension::KNOWN.contains(kind))
+    }
+
+    /// The first L2 table at or after an offset.
+    pub(crate) fn table_from(&self, offset: u64) -> Option<(u64, Uses)> {
+        self.tables.range(offset..).next().map(|(table, uses)| (*table, *uses))
+    }
+
+    pub(crate) fn aligned(&self, offset: u64) -> bool {
+        offset & (self.geo.cluster_size() - 1) == 0
+    }
+
+    /// So many words of the file; what lies past its end is zero. Callers have a bound.
+    pub(crate) async fn words(&self, offset: u64, count: u64) -> Result<Vec<u64>> {
+        let mut words = vec![0u64; usize::try_from(count).unwrap_or(0)];
+        if count > 0 {
+            self.storage.read(&Sgl::from_slice(words.as_mut_bytes()), offset).await?;
+        }
+        words.iter_mut().for_each(|word| *word = u64::from_be(*word));
+        Ok(words)
+    }
+
+    async fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        if len > 0 {
+            self.storage.read(&Sgl::from_slice(&mut bytes), offset).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// Counts references to a range. Returns whether what is there can be used: it is inside of the
+    /// file, and of a range that may have one owner, this is the first.
+    fn refer(
+        &mut self,
+        offset: u64,
+        len: u64,
+        times: u64,
+        role: Role,
+        what: impl Display,
+    ) -> Result<bool> {
+        // As in QEMU, a file may end inside of the last cluster.
+        let most = self.len.saturating_add(self.geo.cluster_size());
+        if offset.checked_add(len).is_none_or(|end| end >= most) && len > 0 {
+            let text = format!(
+                "{what} refers to {len} bytes at {offset:#x}, past the end of the \
+                                file, which has {} bytes",
+                self.len
+            );
+            if role == Role::Refcounts {
+                self.faults.structure = true;
+                self.faults.corrupt(1, text);
+            } else {
+                self.faults.cut_off = true;
+                self.faults.fatal(times, text);
+            }
+            return Ok(false);
+        }
+        self.add(offset, len, times, role, what)
+    }
+
+    /// As [`refer`](Self::refer), of what is known to be inside of the file, but for a missing end.
+    fn add(
+        &mut self,
+        offset: u64,
+        len: u64,
+        times: u64,
+        role: Role,
+        what: impl Display,
+    ) -> Result<bool> {
+        let mut free = true;
+        let end = if len == 0 { 0 } else { (offset + len).div_ceil(self.geo.cluster_size()) };
+        for number in offset >> self.geo.cluster_bits..end {
+            free &= self.counts.add(number, times, role)?.is_none();
+        }
+        if !free && role == Role::Exclusive {
+            let text = "is at the place of another structure";
+            self.faults.fatal(0, format_args!("{what}, {len} bytes at {offset:#x}, {text}"));
+        }
+        Ok(free || role != Role::Exclusive)
+    }
+
+    async fn count_l1s(&mut self) -> Result<()> {
+        let (offset, entries) = (self.header.l1_offset, self.header.l1_entries.into());
+        self.add_l1(offset, entries, true, "the L1 table")?;
+        let start = self.header.snapshots_offset;
+        let mut at = start;
+        for index in 0..self.header.snapshots {
+            let head = self.bytes(at, 40).await?;
+            let (offset, entries) = (number(&head, 0, 8), number(&head, 8, 4));
+            let names = number(&head, 12, 2) + number(&head, 14, 2);
+            let more = number(&head, 36, 4);
+            if more > MAX_SNAPSHOT_EXTRA {
+                let text = format_args!("the snapshot {index} has {more} bytes of extra data");
+                self.faults.fatal(1, text);
+                return Ok(());
+            }
+            let what = format_args!("the snapshot {index}'s L1 table");
+            self.add_l1(offset, entries, false, what)?;
+            at = (at + 40 + more + names).next_multiple_of(8);
+        }
+        self.refer(start, at - start, 1, Role::Exclusive, "the header's snapshot table")?;
+        Ok(())
+    }
+
+    fn add_l1(
+        &mut self,
+        offset: u64,
+        entries: u64,
+        active: bool,
+        what: impl Display,
+    ) -> Result<()> {
+        if entries * 8 > MAX_L1_BYTES || !self.aligned(offset) {
+            self.faults.fatal(1, format_args!("{what} has {entries} entries at {offset:#x}"));
+            return Ok(());
+        }
+        // Of the image's own, more may be missing at the end of the file.
+        let usable = if active && self.header.check_tables(self.len).is_ok() {
+            self.add(offset, entries * 8, 1, Role::Exclusive, what)?
+        } else {
+            self.refer(offset, entries * 8, 1, Role::Exclusive, what)?
+        };
+        if usable {
+            self.l1s.push(L1 { offset, entries, active });
+        }
+        Ok(())
+    }
+
+    async fn count_bitmaps(&mut self) -> Result<()> {
+        let Some(data) = self.header.extension(extension::BITMAPS).map(<[u8]>::to_vec) else {
+            return Ok(());
+        };
+        let (count, len, offset) = (number(&data, 0, 4), number(&data, 8, 8), number(&data, 16, 8));
+        if data.len() < 24 || len > MAX_DIRECTORY {
+            let text = format_args!("the directory of {count} bitmaps has {len} bytes");
+            self.faults.fatal(1, text);
+            return Ok(());
+        }
+        self.refer(offset, len, 1, Role::Exclusive, "the bitmaps' directory")?;
+        let directory = self.bytes(offset, len).await?;
+        let mut at = 0;
+        for index in 0..count {
+            let what = format!("the bitmap {index}");
+            let (table, entries) = (number(&directory, at, 8), number(&directory, at + 8, 4));
+            let (name, more) = (number(&directory, at + 18, 2), number(&directory, at + 20, 4));
+            if at + 24 > len || entries * 8 > MAX_L1_BYTES {
+                let text = format_args!("{what} has {entries} clusters, or no entry");
+                self.faults.fatal(1, text);
+                return Ok(());
+            }
+            at = (at + 24 + name + more).next_multiple_of(8);
+            if !self.refer(table, entries * 8, 1, Role::Exclusive, &what)? {
+                continue;
+            }
+            for word in self.words(table, entries).await? {
+                let cluster = word & OFFSET_MASK;
+                if cluster != 0 {
+                    self.refer(cluster, self.geo.cluster_size(), 1, Role::Exclusive, &what)?;
                 }
-                Ok(Kind::Plain { .. }) => continue,
-                Err(what) => {
-                    return Err(ErrorKind::damaged(format_args!(
-                        "the entry {index} of the L2 table at {table:#x}, {:#x}, {what}",
-                        entry.word
-                    )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what an L1 table refers to.
+    async fn count_tables(&mut self, index: usize) -> Result<()> {
+        let Some(l1) = self.l1s.get(index).copied() else { return Ok(()) };
+        let cluster = self.geo.cluster_size();
+        for start in (0..l1.entries).step_by(usize::try_from(PIECE).unwrap_or(1)) {
+            let count = PIECE.min(l1.entries - start);
+            let words = self.words(l1.offset + start * 8, count).await?;
+            for (number, entry) in (start..).zip(words) {
+                let table = entry & OFFSET_MASK;
+                let what = format_args!("entry {number} of L1 table {index} ({entry:#x})");
+                if entry & L1_RESERVED != 0 {
+                    self.faults.fatal(1, format_args!("{what} has reserved bits set"));
+                }
+                if table == 0 && entry & COPIED != 0 {
+                    self.faults.fatal(1, format_args!("{what} has COPIED set, and no table"));
+                }
+                if table != 0 && !self.aligned(table) {
+                    self.faults.fatal(1, format_args!("{what} is not aligned to a cluster"));
+                } else if table != 0 && self.refer(table, cluster, 1, Role::Table, what)? {
+                    let uses = self.tables.entry(table).or_default();
+                    uses.all += 1;
+                    uses.active += u64::from(l1.active);
+                    self.unflagged |= l1.active && entry & COPIED == 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what an L2 table refers to.
+    async fn count_entries(&mut self, table: u64, uses: Uses) -> Result<()> {
+        let cluster = self.geo.cluster_size();
+        let step = usize::from(self.geo.extended()) + 1;
+        // As in QEMU, the first cluster of each table is no fragment.
+        let mut next = 0;
+        let words = self.words(table, cluster / 8).await?;
+        for (index, pair) in words.chunks(step).enumerate() {
+            let word = pair.first().copied().unwrap_or(0);
+            let entry = Entry { word, bitmap: pair.get(1).copied().unwrap_or(0) };
+            if entry == (Entry { word: 0, bitmap: 0 }) {
+                continue;
+            }
+            let what = format_args!("entry {index} of the L2 table at {table:#x} ({word:#x})");
+            let host = match entry.kind(&self.geo) {
+                Ok(Kind::Compressed(at)) => {
+                    if word & COPIED != 0 {
+                        let text = format_args!("{what} is compressed, and has COPIED set");
+                        self.faults.fatal(uses.all, text);
+                    }
+                    self.refer(at.host, at.len, uses.all, Role::Data, what)?;
+                    None
+                }
+                Ok(Kind::Plain { host, .. }) => {
+                    if word & L2_RESERVED != 0 {
+                        self.faults.fatal(uses.all, format_args!("{what} has reserved bits set"));
+                    }
+                    let Some(host) = host else { continue };
+                    if !self.geo.data_file {
+                        self.refer(host, cluster, uses.all, Role::Data, what)?;
+                        self.unflagged |= uses.active > 0 && word & COPIED == 0;
+                    }
+                    Some(host)
+                }
+                Err(_) if entry.is_zero_elsewhere(&self.geo) => {
+                    self.faults.zero_places += 1;
+                    let text = format_args!("{what} is zero, and its place is not aligned");
+                    self.faults.corrupt(uses.all, text);
+                    continue;
+                }
+                Err(wrong) => {
+                    self.faults.fatal(uses.all, format_args!("{what} {wrong}"));
+                    continue;
                 }
             };
-            match runs.last_mut() {
-                Some((start, len)) if *start + *len == first => *len += count,
-                _ => runs.push((first, count)),
-            }
-        }
-        Ok(runs)
-    }
-
-    /// Raises the refcounts of all that an L1 table refers to, on stable storage. Nothing of it may
-    /// be overwritten from now on. After an error they are as before.
-    pub(crate) async fn raise(&self, l1: &[u64]) -> Result<()> {
-        self.cache.uncheck();
-        self.l1.borrow().uncheck();
-        let mut raised = 0;
-        let result = self.raise_counting(l1, &mut raised).await;
-        if result.is_err()
-            && let Err(e) = self.lower_some(l1, raised).await
-        {
-            tracing::warn!("clusters are leaked, `qemu-img check -r leaks` finds them: {e}");
-        }
-        result
-    }
-
-    async fn raise_counting(&self, l1: &[u64], raised: &mut u64) -> Result<()> {
-        for table in self.tables(l1)? {
-            let mut runs = self.mapped(table).await?;
-            runs.push((table >> self.geo.cluster_bits, 1));
-            for (first, count) in runs {
-                for cluster in first..first + count {
-                    self.raise_one(cluster).await?;
-                    *raised += 1;
-                }
-            }
-            self.commit_all().await?;
-        }
-        self.barrier().await
-    }
-
-    async fn raise_one(&self, cluster: u64) -> Result<()> {
-        let offset = cluster << self.geo.cluster_bits;
-        let Some(slot) = self.refcount_slot(cluster).await?.filter(|s| s.get(&self.geo) > 0) else {
-            return Err(ErrorKind::damaged(format_args!(
-                "the cluster at {offset:#x} of the file is in use, and has the refcount 0"
-            )));
-        };
-        let refcount = slot.get(&self.geo);
-        if refcount == self.geo.max_refcount() {
-            return Err(ErrorKind::Unsupported(format!(
-                "the cluster at {offset:#x} of the file has the refcount {refcount}, the highest \
-                 that {} bits can be (refcount_bits); `qemu-img amend -o refcount_bits=64 PATH` \
-                 makes them wider",
-                1 << self.geo.refcount_order
-            )));
-        }
-        self.set_refcount(&slot, refcount + 1);
-        Ok(())
-    }
-
-    /// Lowers the refcounts of all that an L1 table refers to. Nothing on stable storage refers to
-    /// that table any more.
-    pub(crate) async fn lower(&self, l1: &[u64]) -> Result<()> {
-        self.lower_some(l1, u64::MAX).await
-    }
-
-    /// As [`lower`](Self::lower), of the first so many clusters, in the order of `raise`.
-    async fn lower_some(&self, l1: &[u64], mut left: u64) -> Result<()> {
-        self.inflated.forget();
-        for table in self.tables(l1)? {
-            if left == 0 {
-                break;
-            }
-            let mut runs = self.mapped(table).await?;
-            runs.push((table >> self.geo.cluster_bits, 1));
-            for (first, count) in runs {
-                let count = count.min(left);
-                left -= count;
-                self.decrement(first, count).await.1?;
-            }
-            self.commit_all().await?;
+            let found = &mut self.allocation;
+            found.allocated += uses.active;
+            found.compressed += if host.is_none() { uses.active } else { 0 };
+            let follows = host.is_some_and(|host| next == 0 || host == next);
+            found.fragmented += if follows { 0 } else { uses.active };
+            next = host.map_or(next, |host| host.saturating_add(cluster));
         }
         Ok(())
     }
 
-    /// Makes the flags of the active tables agree with the refcounts, on stable storage.
-    pub(crate) async fn settle_active(&self) -> Result<()> {
-        self.flush().await?;
-        let words: Vec<u64> = {
-            let l1 = self.l1.borrow();
-            (0..l1.len).map(|index| l1.get(index)).collect()
-        };
-        self.settle_tables(&words).await?;
-        for (number, word) in words.iter().enumerate().filter(|(_, word)| **word != 0) {
-            let flagged = self.flagged(*word, *word & OFFSET_MASK).await?;
-            if flagged != *word {
-                let (slice, index) = self.l1_slot(number)?;
-                self.set(&slice, index, flagged);
-            }
+    async fn count_refcounts(&mut self) -> Result<()> {
+        let cluster = self.geo.cluster_size();
+        let offset = self.header.reftable_offset;
+        let len = u64::from(self.header.reftable_clusters) << self.geo.cluster_bits;
+        let what = "the header's refcount table";
+        if self.header.check_tables(self.len).is_ok() {
+            self.add(offset, len, 1, Role::Refcounts, what)?;
+        } else if !self.refer(offset, len, 1, Role::Refcounts, what)? {
+            return Ok(());
         }
-        self.flush().await
-    }
-
-    /// Makes the flags in the L2 tables to which an L1 table refers agree with the refcounts, which
-    /// are on stable storage; not yet the flags there.
-    pub(crate) async fn settle_tables(&self, l1: &[u64]) -> Result<()> {
-        let geo = &self.geo;
-        for table in self.tables(l1)? {
-            for offset in (table..table + geo.cluster_size()).step_by(1 << geo.slice_bits) {
-                let slice = self.load(offset).await?;
-                for index in 0..geo.slice_entries() {
-                    let entry = slice.entry(geo, index);
-                    let Ok(Kind::Plain { host: Some(host), .. }) = entry.kind(geo) else {
-                        continue;
-                    };
-                    let word = self.flagged(entry.word, host).await?;
-                    if word != entry.word {
-                        self.set_entry(&slice, index, Entry { word, ..entry });
-                    }
-                }
+        self.note_overlap(offset, len, what);
+        self.blocks = self.words(offset, len / 8).await?;
+        for index in 0..self.blocks.len() {
+            let entry = self.blocks.get(index).copied().unwrap_or(0);
+            let block = entry & BLOCK_MASK;
+            let what = format_args!("entry {index} of the refcount table ({entry:#x})");
+            let usable = if block == 0 && entry == 0 {
+                true
+            } else if entry != block || !self.aligned(block) {
+                let text = format_args!("{what} has reserved bits set, or is not aligned");
+                self.faults.structure = true;
+                self.faults.corrupt(1, text);
+                false
+            } else {
+                self.refer(block, cluster, 1, Role::Refcounts, what)?
+                    && self.note_overlap(block, cluster, what)
+            };
+            if let Some(entry) = self.blocks.get_mut(index).filter(|_| !usable) {
+                *entry = 0;
             }
-            self.commit_all().await?;
         }
         Ok(())
     }
 
-    /// An entry that refers to `host`, with the flag that it should have.
-    async fn flagged(&self, word: u64, host: u64) -> Result<u64> {
-        let own = self.refcount(host >> self.geo.cluster_bits).await? == 1;
-        Ok(if own { word | COPIED } else { word & !COPIED })
+    /// Takes note where refcounts are at the place of something else; returns whether it is not a
+    /// place of refcounts twice.
+    fn note_overlap(&mut self, offset: u64, len: u64, what: impl Display) -> bool {
+        let first = offset >> self.geo.cluster_bits;
+        let end = (offset + len).div_ceil(self.geo.cluster_size());
+        let mut only = true;
+        for number in first..end {
+            if self.counts.get(number) > 1 {
+                self.faults.structure = true;
+                let text = format_args!("{what} is at the place of another structure");
+                self.faults.corrupt(1, text);
+                only &= self.counts.role(number) != Role::Refcounts;
+            }
+        }
+        only
     }
+
+    /// The error of an image that no repair helps; `what` is wrong.
+    pub(crate) fn hopeless(&self, what: &str) -> ErrorKind {
+        if self.faults.cut_off { cut_off(what) } else { ErrorKind::hopeless(what) }
+    }
+}
+
+/// A number in the order of big endian; 0 where there are no bytes.
+pub(crate) fn number(bytes: &[u8], at: u64, len: usize) -> u64 {
+    let start = usize::try_from(at).unwrap_or(usize::MAX);
+    let bytes = bytes.get(start..start.saturating_add(len)).unwrap_or_default();
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -169,6 +169,9 @@ impl<S: Storage + 'static> Core<S> {
             let core = self.rc();
             self.jobs.push(Box::pin(async move {
                 let result = core.keep_house().await;
+                if let Err(ErrorKind::Invalid(why)) = &result {
+                    core.mark_corrupt(why).await;
+                }
                 let reserve = &core.reserve;
                 *reserve.failed.borrow_mut() = result.err();
                 reserve.demand.set(0);
@@ -263,8 +266,10 @@ impl<S: Storage + 'static> Core<S> {
                 continue;
             }
             if self.metadata.borrow().contains(&cluster) {
-                tracing::warn!(cluster, "a cluster of metadata has the refcount 0: it is not used");
-                continue;
+                return Err(ErrorKind::damaged(format_args!(
+                    "the cluster {cluster:#x} of the file, which is in use for metadata, has the \
+                     refcount 0"
+                )));
             }
             self.set_refcount(&slot, 1);
             found += 1;

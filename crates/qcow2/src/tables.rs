@@ -89,6 +89,7 @@ impl<S: Storage + 'static> Core<S> {
         }
         let what = format!("the L1 entry {number}");
         self.check_table(old, &what)?;
+        self.check_inside(old, 1, &what).await?;
         if self.owner(old, &what).await? == Owner::Own {
             if l1.get(index) & COPIED == 0 {
                 self.set(l1, index, old | COPIED);
@@ -126,19 +127,10 @@ impl<S: Storage + 'static> Core<S> {
 
     /// What, beside L2 tables, is at `host` in the image's file.
     fn fixed_metadata(&self, host: u64) -> Option<&'static str> {
-        let end = host.saturating_add(self.geo.cluster_size());
-        let overlaps = |offset: u64, len: u64| offset < end && host < offset.saturating_add(len);
-        if overlaps(0, 1) {
-            return Some("header");
-        }
-        let l1 = self.l1.borrow();
-        if overlaps(l1.offset, l1.len as u64 * 8) {
-            return Some("L1 table");
+        if let Some(what) = self.overlapped(host, self.geo.cluster_size()) {
+            return Some(what);
         }
         let table = self.reftable.borrow();
-        if overlaps(table.offset, table.len as u64 * 8) {
-            return Some("refcount table");
-        }
         let block = self.block_of(host >> self.geo.cluster_bits);
         // Blocks usually count themselves; those that do not are in the list of metadata.
         (table.get(block) & BLOCK_MASK == host).then_some("refcount block")
@@ -167,6 +159,7 @@ impl<S: Storage + 'static> Core<S> {
                 "{what} refers to {host:#x} in the file, where a {other} of the image is"
             )));
         }
+        self.check_inside(host, 1, &what).await?;
         let owner = self.owner(host, &what).await?;
         if owner == Owner::Own {
             // What is past the end counts as written now.

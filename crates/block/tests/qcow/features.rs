@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use block::{AnyStore, OpenOptions, Provisioning, Store, check, open};
+use block::{AnyStore, ErrorClass, OpenOptions, Provisioning, Store, check, open};
 use sgl::Sgl;
 
 use crate::common::*;
@@ -433,9 +433,9 @@ fn an_image_that_ends_inside_its_last_table_is_served_and_stays_without_errors()
     }
 }
 
-/// What is missing reads as zeroes, but that is not what was written.
+/// What is missing is an error: it is not zero.
 #[test]
-fn an_image_without_its_last_cluster_of_data_is_served_read_only_alone() {
+fn an_image_without_its_last_cluster_of_data_is_served_read_only_up_to_there() {
     let dir = Dir::new();
     let image = dir.create("image", "", MIB);
     qemu_io(&image, &["write -P 5 0 64k", "write -P 6 64k 64k"]);
@@ -445,19 +445,34 @@ fn an_image_without_its_last_cluster_of_data_is_served_read_only_alone() {
     let text = refusal(&image);
     let path = image.display();
     assert!(text.contains("past the end of the file"), "{text}");
-    assert!(text.contains(&format!("run `qemu-img convert -O qcow2 {path} NEW`")), "{text}");
+    let what = format!("run `qemu-img convert --salvage -O qcow2 {path} NEW`");
+    assert!(text.contains(&what), "{text}");
     on_engine(async {
         let options = OpenOptions { read_only: true, ..OpenOptions::default() };
         let store = open(&config(&image), &options).await.unwrap();
-        assert_eq!(
-            read(&store, 64 * KIB - 512, 1024).await.unwrap(),
-            [[5; 512], [0; 512]].concat()
-        );
+        assert_eq!(read(&store, 64 * KIB - 512, 512).await.unwrap(), [5; 512]);
+        let e = read(&store, 64 * KIB - 512, 1024).await.unwrap_err();
+        assert_eq!(e.class(), ErrorClass::Invalid);
+        let text = e.to_string();
+        let there = format!("past its end: it has {} bytes", len - 64 * KIB);
+        assert!(text.contains(&path.to_string()) && text.contains(&there), "{text}");
+        assert!(text.contains("the cluster at 0x10000 is at 0x"), "{text}");
     });
+    // As what another image lies on, too.
+    let overlay = dir.path("overlay");
+    let (from, over) = (image.to_str().unwrap(), overlay.to_str().unwrap());
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", from, over]);
+    on_engine(async {
+        let store = open_image(&overlay).await;
+        let text = read(&store, 64 * KIB, 512).await.unwrap_err().to_string();
+        assert!(text.contains(&path.to_string()) && text.contains("past its end"), "{text}");
+    });
+    let marks = [peek(&image, 72), peek(&overlay, 72)];
+    assert_eq!(marks, [0; 2], "the damage is not the overlay's");
     assert!(std::fs::read(&image).unwrap() == before);
     let rescued = dir.path("rescued");
     let (from, to) = (image.to_str().unwrap(), rescued.to_str().unwrap());
-    qemu_img(&["convert", "-f", "qcow2", "-O", "qcow2", from, to]);
+    qemu_img(&["convert", "--salvage", "-f", "qcow2", "-O", "qcow2", from, to]);
     on_engine(async { open_image(&rescued).await.close().await.unwrap() });
 }
 

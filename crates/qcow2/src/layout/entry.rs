@@ -9,6 +9,10 @@ pub const COPIED: u64 = 1 << 63;
 pub const COMPRESSED: u64 = 1 << 62;
 /// The cluster reads as zeroes, whatever it refers to. Version 3, without extended entries.
 pub const ZERO: u64 = 1;
+/// Bits of an L1 entry that have no meaning, and are zero.
+pub const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
+/// Bits of an L2 entry of a cluster that is not compressed, which have no meaning, and are zero.
+pub const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
 /// How many subclusters a cluster with an extended entry has.
 pub const SUBCLUSTERS: u32 = 32;
 

@@ -51,6 +51,9 @@ pub mod autoclear {
     pub const BITMAPS: u64 = 1;
     /// The external data file can be used without the image: offsets are the guest's.
     pub const RAW_DATA_FILE: u64 = 1 << 1;
+    /// Of this crate: the image was closed, and nobody has written to it since. The highest bit:
+    /// the format gives them out from the lowest on.
+    pub const CLEAN: u64 = 1 << 63;
 }
 
 /// Types of header extensions.
@@ -67,11 +70,9 @@ pub mod extension {
     pub const FULL_DISK_ENCRYPTION: u32 = 0x0537_be77;
     /// The name of the external data file.
     pub const DATA_FILE: u32 = 0x4441_5441;
-    /// Of this crate: whether the image was closed cleanly ("Lune").
-    pub const CLEAN: u32 = 0x4c75_6e65;
     /// All that this crate knows.
     pub const KNOWN: &[u32] =
-        &[BACKING_FORMAT, FEATURE_NAMES, BITMAPS, FULL_DISK_ENCRYPTION, DATA_FILE, CLEAN];
+        &[BACKING_FORMAT, FEATURE_NAMES, BITMAPS, FULL_DISK_ENCRYPTION, DATA_FILE];
 }
 
 /// The part that versions 2 and 3 share.
@@ -124,6 +125,8 @@ const V3_LENGTH: usize = V2_LENGTH + size_of::<V3>();
 /// Length of the header that is written for version 3.
 const FULL_LENGTH: usize = V3_LENGTH + size_of::<Additional>();
 
+/// Offset of [`Header::reftable_offset`], and of what follows it, in the file.
+pub const REFTABLE_OFFSET_OFFSET: u64 = 48;
 /// Offset of [`Header::incompatible`] in the file.
 pub const INCOMPATIBLE_OFFSET: u64 = 72;
 /// Offset of [`Header::autoclear`] in the file.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use qcow2::layout::header::{Backing, Crypt, compatible, extension, incompatible};
+use qcow2::layout::header::{Backing, Crypt, autoclear, compatible, extension, incompatible};
 use qcow2::{Header, Secret};
 
 /// What an image is like.
@@ -62,7 +62,7 @@ pub(crate) fn make(kind: &Kind) -> Vec<u8> {
     let mut header = Header::new(kind.version, kind.cluster_bits, kind.size);
     if kind.version == 3 {
         header.refcount_order = kind.refcount_order;
-        header.extensions.push((extension::CLEAN, vec![1, 0, 0, 0, 0, 0, 0, 0]));
+        header.autoclear = autoclear::CLEAN;
     }
     if kind.extended {
         header.incompatible |= incompatible::EXTENDED_L2;

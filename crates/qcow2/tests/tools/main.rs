@@ -5,5 +5,9 @@
 
 mod check;
 mod create;
+mod damage;
+mod huge;
+mod marker;
 mod memory;
+mod repair;
 mod snapshots;

@@ -5,14 +5,19 @@ use std::io;
 use std::path::Path;
 use std::pin::pin;
 use std::process::Command;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use qcow2::{Extent, Storage};
 use sgl::Sgl;
 
 /// Bytes in memory, and since the log was emptied what was written: `None` stands for a sync.
-#[derive(Default)]
-pub(crate) struct Memory(pub(crate) RefCell<Vec<u8>>, pub(crate) RefCell<Vec<Option<Write>>>);
+/// Clones are the same storage.
+#[derive(Clone, Default)]
+pub(crate) struct Memory(
+    pub(crate) Rc<RefCell<Vec<u8>>>,
+    pub(crate) Rc<RefCell<Vec<Option<Write>>>>,
+);
 
 /// Offset and bytes.
 pub(crate) type Write = (usize, Vec<u8>);
@@ -79,6 +84,35 @@ pub(crate) fn qemu_img(directory: &Path, arguments: &[&str]) -> (Option<i32>, St
         .expect("the tests need qemu-img: install the package qemu-utils");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     (output.status.code(), text.into_owned())
+}
+
+/// A number of what `qemu-img --output=json` prints; 0 where it is missing.
+pub(crate) fn number(json: &str, field: &str) -> u64 {
+    let start = format!("\"{field}\": ");
+    let found = json.split(&start).nth(1);
+    found.map_or(0, |rest| rest.split([',', '\n']).next().unwrap().trim().parse().unwrap())
+}
+
+/// A word of an image.
+pub(crate) fn word(image: &Memory, at: u64) -> u64 {
+    let at = at as usize;
+    u64::from_be_bytes(image.0.borrow()[at..at + 8].try_into().unwrap())
+}
+
+/// Changes a word of an image.
+pub(crate) fn set(image: &Memory, at: u64, value: u64) {
+    let at = at as usize;
+    image.0.borrow_mut()[at..at + 8].copy_from_slice(&value.to_be_bytes());
+}
+
+pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(crate) const COPIED: u64 = 1 << 63;
+
+/// Where the first refcount block, the L1 and the first L2 table are.
+pub(crate) fn places(image: &Memory) -> (u64, u64, u64) {
+    let block = word(image, word(image, 48));
+    let l1 = word(image, 40);
+    (block, l1, word(image, l1) & OFFSET)
 }
 
 /// Has QEMU carry out commands on an image.
