@@ -4,6 +4,7 @@
 //! module `repair`.
 //!
 //! Memory: that of `references`, and a cluster.
+use sgl::Sgl;
 use zerocopy::IntoBytes;
 
 use crate::counts::Role;
@@ -14,8 +15,6 @@ use crate::layout::header::{Header, incompatible};
 use crate::references::{L1, PIECE, References, Uses};
 use crate::storage::SECTOR;
 use crate::{Error, ErrorKind, Storage, refcounts, repair};
-
-use sgl::Sgl;
 
 /// What a check may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

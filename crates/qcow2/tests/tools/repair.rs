@@ -74,7 +74,7 @@ fn damage(image: &Memory, random: &mut Random) -> String {
             2 => old.wrapping_add(512),
             3 => word(image, random.pick(&targets)),
             4 => word(image, random.pick(&[40, 48])) | random.pick(&[0, COPIED]),
-            _ => len.next_multiple_of(1 << 16) * (1 + random.below(5)) | COPIED,
+            _ => (len.next_multiple_of(1 << 16) * (1 + random.below(5))) | COPIED,
         };
         set(image, at, new);
         what += &format!("{at:#x}: {old:#x} is {new:#x}; ");
