@@ -3,7 +3,8 @@
 //!
 //! Rules:
 //! - **Before the first write** of guest data, features that it makes invalid are cleared in the
-//!   header (`autoclear`), and that is on stable storage.
+//!   header (`autoclear`), bitmaps are marked (see [`bitmaps`](crate::bitmaps)), and that is on
+//!   stable storage.
 //! - **Before anything is allocated or freed**, the header says that the image is in use, and that,
 //!   with all that was read, is on stable storage: what an earlier process left in the page cache
 //!   counts from then on. The dirty bit is never set: refcounts are ahead of use, with
@@ -17,6 +18,7 @@
 //! that on stable storage before it changes a mapping. So an image with the bit is as we left it,
 //! and one without it is looked through when it is opened (`scan`), which then may get the bit,
 //! whoever made it. Images of version 2 have no such bits: they are looked through each time.
+use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::layout::header::{Header, autoclear, incompatible};
@@ -43,13 +45,17 @@ impl<S: Storage + 'static> Core<S> {
         self.check_writable()?;
         if self.geo.zero_flag {
             let bits = self.head.get(field::AUTOCLEAR);
-            let kept = bits & (autoclear::RAW_DATA_FILE | autoclear::CLEAN);
+            let bitmaps = if self.bitmaps.is_some() { autoclear::BITMAPS } else { 0 };
+            let kept = bits & (autoclear::RAW_DATA_FILE | autoclear::CLEAN | bitmaps);
             if bits != kept {
                 self.set(&self.head, field::AUTOCLEAR, kept);
             }
         }
-        if !self.head.is_clean() {
+        self.mark_bitmaps(Wrong::Tracking);
+        // What another write changed here may not be on stable storage yet.
+        if self.head.changed.get() > 0 || self.bitmaps.is_some() {
             self.commit(&self.head, self.head.changed.get()).await?;
+            self.commit_marks().await?;
             self.barrier().await?;
         }
         self.find_metadata().await?;
@@ -77,7 +83,7 @@ impl<S: Storage + 'static> Core<S> {
             let table = self.reftable.borrow();
             (0..table.len).rev().find(|block| table.get(*block) & BLOCK_MASK != 0)
         };
-        if self.metadata.borrow().is_empty() {
+        if !self.metadata.borrow().contains(&0) {
             self.find_metadata().await?;
         }
         // Damaged entries may refer to anything; a table may end past the end of the file.
@@ -141,6 +147,7 @@ impl<S: Storage + 'static> Core<S> {
             return Ok(());
         }
         self.flush().await?;
+        self.save_bitmaps().await?;
         if self.in_use.get() {
             self.tidy().await?;
         }

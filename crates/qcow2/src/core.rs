@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 use sgl::Sgl;
 
 use crate::ErrorKind;
+use crate::bitmaps::Bitmaps;
 use crate::busy::Busy;
 use crate::crypt::Encryption;
 use crate::data::Inflated;
@@ -94,6 +95,8 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) planted: Option<crate::Bug>,
     /// Why nothing may be written any more.
     pub(crate) broken: RefCell<Option<String>>,
+    /// Those that count, where it may be written.
+    pub(crate) bitmaps: Option<Bitmaps>,
 }
 
 /// A cached L2 entry.

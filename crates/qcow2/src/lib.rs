@@ -13,6 +13,7 @@
 //!
 //! The format is specified in QEMU's `docs/interop/qcow2.rst`.
 
+mod bitmaps;
 mod bounds;
 mod busy;
 pub mod check;

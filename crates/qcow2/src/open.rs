@@ -11,7 +11,7 @@ use crate::image::{Options, Parts};
 use crate::layout::header::{self, Header};
 use crate::slice::Cache;
 use crate::storage::Storage;
-use crate::{ErrorKind, clean, crypt, scan, snapshots};
+use crate::{ErrorKind, bitmaps, clean, crypt, scan, snapshots};
 
 /// The most that caches take unless told otherwise, in bytes.
 const MAX_CACHE: u64 = 32 << 20;
@@ -44,7 +44,9 @@ pub(crate) async fn open<S: Storage + 'static>(
     let secret = options.secret.as_ref();
     let encryption = crypt::open(&storage, &header, secret, options.read_only).await?;
     let dirty = header.needs(header::incompatible::DIRTY);
-    let (header, sound) = if !options.read_only && (dirty || !clean::is_closed(&header)) {
+    let stale = !options.read_only && bitmaps::are_stale(&header);
+    let open = dirty || stale || !clean::is_closed(&header);
+    let (header, sound) = if !options.read_only && open {
         if let Some(file) = &data_file {
             file.sync().await?;
         }
@@ -66,8 +68,12 @@ pub(crate) async fn open<S: Storage + 'static>(
         Some(backing) => backing.length().await?,
         None => 0,
     };
+    let bitmaps = match options.read_only {
+        true => None,
+        false => bitmaps::load::load(&storage, &geo, &header).await?,
+    };
     let slice_size = usize::try_from(geo.slice_size()).unwrap_or(4096);
-    Ok(Rc::new_cyclic(|me| Core {
+    let core = Rc::new_cyclic(|me| Core {
         me: me.clone(),
         storage,
         data_file,
@@ -102,8 +108,14 @@ pub(crate) async fn open<S: Storage + 'static>(
         #[cfg(feature = "planted")]
         planted: options.planted,
         broken: RefCell::default(),
+        bitmaps,
         header,
-    }))
+    });
+    if stale {
+        core.forget_stale_bitmaps();
+        core.flush().await?;
+    }
+    Ok(core)
 }
 
 fn check_features(header: &Header, options: &Options) -> Result<()> {

@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 use crate::counts::{Counts, Role};
 use crate::error::{Result, cut_off};
 use crate::geometry::{Entry, Geometry, Kind};
+use crate::layout::bitmaps::Directory;
 use crate::layout::entry::{COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK};
 use crate::layout::header::{Header, MAX_L1_BYTES, extension};
 use crate::refcounts::BLOCK_MASK;
@@ -23,8 +24,6 @@ use crate::{ErrorKind, Storage, crypt};
 
 /// The most bytes that counts take: those of some 800 Mi clusters, which are 50 TiB of 64 KiB each.
 pub(crate) const MAX_BYTES: usize = 1 << 30;
-/// The longest directory of bitmaps (QEMU's limit).
-const MAX_DIRECTORY: u64 = 64 << 20;
 /// The most data that a snapshot has beside its fields (QEMU's limit).
 const MAX_SNAPSHOT_EXTRA: u64 = 1024;
 /// Entries of an L1 table that are read at once.
@@ -289,32 +288,30 @@ impl<'a, S: Storage> References<'a, S> {
     }
 
     async fn count_bitmaps(&mut self) -> Result<()> {
-        let Some(data) = self.header.extension(extension::BITMAPS).map(<[u8]>::to_vec) else {
-            return Ok(());
-        };
-        let (count, len, offset) = (number(&data, 0, 4), number(&data, 8, 8), number(&data, 16, 8));
-        if data.len() < 24 || len > MAX_DIRECTORY {
-            let text = format_args!("the directory of {count} bitmaps has {len} bytes");
-            self.faults.fatal(1, text);
-            return Ok(());
-        }
-        self.refer(offset, len, 1, Role::Exclusive, "the bitmaps' directory")?;
-        let directory = self.bytes(offset, len).await?;
-        let mut at = 0;
-        for index in 0..count {
-            let what = format!("the bitmap {index}");
-            let (table, entries) = (number(&directory, at, 8), number(&directory, at + 8, 4));
-            let (name, more) = (number(&directory, at + 18, 2), number(&directory, at + 20, 4));
-            if at + 24 > len || entries * 8 > MAX_L1_BYTES {
-                let text = format_args!("{what} has {entries} clusters, or no entry");
-                self.faults.fatal(1, text);
+        let directory = match Directory::of(&self.header) {
+            Ok(Some(directory)) => directory,
+            Ok(None) => return Ok(()),
+            Err(e) => {
+                self.faults.fatal(1, e);
                 return Ok(());
             }
-            at = (at + 24 + name + more).next_multiple_of(8);
-            if !self.refer(table, entries * 8, 1, Role::Exclusive, &what)? {
+        };
+        let Directory { offset, len, .. } = directory;
+        self.refer(offset, len, 1, Role::Exclusive, "the bitmaps' directory")?;
+        let bytes = self.bytes(offset, len).await?;
+        let bitmaps = match directory.bitmaps(&bytes, &self.header) {
+            Ok(bitmaps) => bitmaps,
+            Err(e) => {
+                self.faults.fatal(1, e);
+                return Ok(());
+            }
+        };
+        for bitmap in bitmaps {
+            let what = format!("the bitmap {:?}", bitmap.name);
+            if !self.refer(bitmap.table, bitmap.table_bytes(), 1, Role::Exclusive, &what)? {
                 continue;
             }
-            for word in self.words(table, entries).await? {
+            for word in self.words(bitmap.table, bitmap.table_entries.into()).await? {
                 let cluster = word & OFFSET_MASK;
                 if cluster != 0 {
                     self.refer(cluster, self.geo.cluster_size(), 1, Role::Exclusive, &what)?;

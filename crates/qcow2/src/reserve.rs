@@ -130,7 +130,10 @@ impl<S: Storage + 'static> Core<S> {
         let reserve = &self.reserve;
         loop {
             if let Some((first, count)) = reserve.take(most) {
-                self.tend();
+                // A job fills it when it is empty: none may follow one that closes the image.
+                if !self.jobs.is_running() {
+                    self.tend();
+                }
                 return Ok(Claim { core: self, first, count });
             }
             reserve.demand.set(reserve.demand.get().max(most.min(self.max_batch())));

@@ -13,6 +13,7 @@ use sgl::Sgl;
 use zerocopy::IntoBytes;
 
 use crate::ErrorKind;
+use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::geometry::Entry;
@@ -39,11 +40,16 @@ impl<S: Storage + 'static> Core<S> {
             )));
         }
         self.mark_in_use().await?;
-        if size < self.size.get() {
-            self.shrink(size).await
+        self.mark_bitmaps(Wrong::All);
+        self.flush().await?;
+        let old = self.size.get();
+        if size < old {
+            self.shrink(size).await?;
         } else {
-            self.grow(size, entries).await
+            self.grow(size, entries).await?;
         }
+        self.resize_bitmaps(old, size);
+        Ok(())
     }
 
     async fn grow(&self, size: u64, entries: u64) -> Result<()> {

@@ -126,7 +126,7 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     /// What, beside L2 tables, is at `host` in the image's file.
-    fn fixed_metadata(&self, host: u64) -> Option<&'static str> {
+    pub(crate) fn fixed_metadata(&self, host: u64) -> Option<&'static str> {
         if let Some(what) = self.overlapped(host, self.geo.cluster_size()) {
             return Some(what);
         }
@@ -199,6 +199,9 @@ impl<S: Storage + 'static> Core<S> {
         // It was checked at opening.
         if let Ok(Some(area)) = crypt::luks_area(&self.header) {
             all.extend(area.start >> bits..area.end.div_ceil(self.geo.cluster_size()));
+        }
+        if let Some(bitmaps) = &self.bitmaps {
+            bitmaps.clusters(bits).into_iter().for_each(|run| all.extend(run));
         }
     }
 }

@@ -34,6 +34,7 @@ impl<S: Storage + 'static> Core<S> {
         if !self.writable.get() {
             Box::pin(self.begin_writing()).await?;
         }
+        self.mark_dirty(offset, data.len() as u64);
         let mut done = 0;
         while done < data.len() {
             let pos = offset + done as u64;

@@ -120,6 +120,7 @@ impl<S: Storage + 'static> Core<S> {
         let cluster = pos >> geo.cluster_bits;
         let in_slice = (geo.slice_entries() - index) as u64;
         let end = last.min((cluster + in_slice) << geo.cluster_bits);
+        self.mark_dirty(pos, end - pos);
         let clusters = cluster..end.div_ceil(size);
         let _locked = self.busy.lock(&self.jobs, clusters.clone()).await;
         if geo.data_file {

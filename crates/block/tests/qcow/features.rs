@@ -189,7 +189,7 @@ fn metadata_that_counts_as_free_is_refused_for_writing() {
 }
 
 #[test]
-fn writing_clears_the_autoclear_features() {
+fn what_is_written_is_told_to_bitmaps() {
     let dir = Dir::new();
     let image = dir.create("image", "", MIB);
     qemu_img(&["bitmap", "--add", image.to_str().unwrap(), "b0"]);
@@ -203,7 +203,10 @@ fn writing_clears_the_autoclear_features() {
         write(&store, 0, &[1; 512]).await.unwrap();
         store.close().await.unwrap();
     });
-    assert_eq!(peek(&image, 88), 0);
+    assert_eq!(peek(&image, 88), 1);
+    let merge = ["bitmap", "--add", "--merge", "b0", image.to_str().unwrap(), "copy"];
+    qemu_img(&merge);
+    assert_eq!(crate::common::check(&image), Check::Clean);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Going back to a snapshot. The order is told in the module above. The state of a virtual machine,
 //! which lies behind the disk, stays in the snapshot alone.
 use super::Snapshot;
+use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::layout::entry::OFFSET_MASK;
@@ -21,6 +22,7 @@ impl<S: Storage + 'static> Core<S> {
         // Bitmaps tell of another disk now.
         self.begin_writing().await?;
         self.mark_in_use().await?;
+        self.mark_bitmaps(Wrong::All);
         self.flush().await?;
         let mut l1 = self.disk_l1(snapshot).await?;
         l1.iter_mut().for_each(|word| *word &= OFFSET_MASK);
@@ -34,7 +36,9 @@ impl<S: Storage + 'static> Core<S> {
         };
         claim.keep();
         self.switch_l1(&new, snapshot).await?;
-        self.size.set(snapshot.disk_size);
+        let size = self.size.replace(snapshot.disk_size);
+        self.resize_bitmaps(size, snapshot.disk_size);
+        self.mark_dirty(0, snapshot.disk_size);
         let old = self.l1.replace(new);
         let words: Vec<u64> = (0..old.len).map(|index| old.get(index) & OFFSET_MASK).collect();
         self.lower(&words).await?;

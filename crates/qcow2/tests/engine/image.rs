@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Images made by hand, and a check of them that shares nothing with the engine but the header.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use qcow2::layout::header::{Backing, Crypt, autoclear, compatible, extension, incompatible};
@@ -19,6 +19,8 @@ pub(crate) struct Kind {
     pub(crate) backing: u64,
     pub(crate) data_file: bool,
     pub(crate) encrypted: bool,
+    /// A disabled bitmap, and one that tells of changes, whose entry is in two sectors.
+    pub(crate) bitmaps: bool,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             backing: 0,
             data_file: false,
             encrypted: false,
+            bitmaps: false,
         }
     }
 
@@ -91,8 +94,17 @@ pub(crate) fn make(kind: &Kind) -> Vec<u8> {
         header.extensions.push((extension::FULL_DISK_ENCRYPTION, place));
         used += luks_header().len().div_ceil(cluster);
     }
+    let bitmaps_offset = used * cluster;
+    let bitmaps = if kind.bitmaps { bitmaps(kind.size, bitmaps_offset, cluster) } else { vec![] };
+    if kind.bitmaps {
+        let place = [2 << 32, DIRECTORY as u64, bitmaps_offset as u64];
+        header.extensions.push((extension::BITMAPS, place.map(u64::to_be_bytes).concat()));
+        header.autoclear |= autoclear::BITMAPS;
+        used += bitmaps.len() / cluster;
+    }
     let mut bytes = header.encode().unwrap();
     bytes.resize(used * cluster, 0);
+    bytes[bitmaps_offset..].copy_from_slice(&bitmaps);
     if kind.encrypted {
         bytes[luks_offset..][..luks_header().len()].copy_from_slice(luks_header());
     }
@@ -101,6 +113,72 @@ pub(crate) fn make(kind: &Kind) -> Vec<u8> {
         put_refcount(&mut bytes[2 * cluster..3 * cluster], header.refcount_order, at);
     }
     bytes
+}
+
+/// Length of the directory of bitmaps.
+const DIRECTORY: usize = 504 + 32;
+
+/// A directory and tables of two bitmaps, without bits set; all is to lie at `offset`.
+fn bitmaps(size: u64, offset: usize, cluster: usize) -> Vec<u8> {
+    let table = DIRECTORY.next_multiple_of(cluster);
+    let entries = bitmap_parts(size, cluster as u64);
+    let tables = [table, table + (entries as usize * 8).next_multiple_of(cluster)];
+    let mut bytes = Vec::new();
+    for (table, flags, name) in [(tables[0], 0, "x".repeat(480)), (tables[1], 2, "auto".into())] {
+        bytes.extend(((offset + table) as u64).to_be_bytes());
+        bytes.extend((entries << 32 | flags).to_be_bytes());
+        bytes.extend([1, 9, (name.len() >> 8) as u8, name.len() as u8, 0, 0, 0, 0]);
+        bytes.extend(name.into_bytes());
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    assert_eq!(bytes.len(), DIRECTORY);
+    bytes.resize(2 * tables[1] - tables[0], 0);
+    bytes
+}
+
+/// The clusters of a bitmap with a bit for each sector.
+fn bitmap_parts(size: u64, cluster: u64) -> u64 {
+    (size / 512).div_ceil(8 * cluster)
+}
+
+/// What a bitmap of an image says.
+#[derive(Debug)]
+pub(crate) struct Bitmap {
+    pub(crate) in_use: bool,
+    /// Sectors.
+    pub(crate) marked: BTreeSet<u64>,
+    table: u64,
+    entries: u64,
+    parts: Vec<u64>,
+}
+
+fn directory(header: &Header) -> Option<&[u8]> {
+    header.extension(extension::BITMAPS).filter(|_| header.autoclear & autoclear::BITMAPS != 0)
+}
+
+/// The bitmaps that were made, and what they say now: a disabled one, and one that tells of changes.
+pub(crate) fn read_bitmaps(bytes: &[u8]) -> Vec<Bitmap> {
+    let header = Header::decode(&bytes[..bytes.len().min(1 << 21)]).unwrap();
+    let Some(place) = directory(&header) else { return Vec::new() };
+    let cluster = header.cluster_size();
+    let bitmap = |at: u64| {
+        let (table, second) = (word(bytes, at), word(bytes, at + 8));
+        let (in_use, entries) = (second & 1 == 1, second >> 32);
+        let parts: Vec<u64> = (0..entries).map(|entry| word(bytes, table + entry * 8)).collect();
+        let mut marked = BTreeSet::new();
+        for (number, part) in (0..).zip(&parts).filter(|(_, part)| **part != 0) {
+            let bits = (0..8 * cluster).filter(|bit| {
+                bytes.get((part + bit / 8) as usize).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+            });
+            marked.extend(bits.map(|bit| number * 8 * cluster + bit));
+        }
+        if !in_use {
+            assert_eq!(entries, bitmap_parts(header.size, cluster), "a table's length");
+            assert!(marked.iter().all(|sector| *sector < header.size / 512), "a bit past the end");
+        }
+        Bitmap { in_use, marked, table, entries, parts }
+    };
+    [0, 504].map(|at| bitmap(word(place, 16) + at)).into()
 }
 
 fn put_refcount(block: &mut [u8], order: u32, at: usize) {
@@ -164,6 +242,18 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
     {
         let clusters = word(place, 8).div_ceil(cluster);
         (0..clusters).try_for_each(|at| refer(word(place, 0) + at * cluster, "LUKS header"))?;
+    }
+    if let Some(place) = directory(&header) {
+        for at in 0..word(place, 8).div_ceil(cluster) {
+            refer(word(place, 16) + at * cluster, "directory of bitmaps")?;
+        }
+        for bitmap in read_bitmaps(bytes) {
+            for at in 0..(bitmap.entries * 8).div_ceil(cluster) {
+                refer(bitmap.table + at * cluster, "bitmap's table")?;
+            }
+            let parts = bitmap.parts.iter().filter(|part| **part != 0);
+            parts.into_iter().try_for_each(|part| refer(*part, "part of a bitmap"))?;
+        }
     }
     let mut blocks = Vec::new();
     for at in 0..u64::from(header.reftable_clusters) {

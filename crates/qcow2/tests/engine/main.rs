@@ -10,6 +10,7 @@ mod image;
 mod model;
 mod snapshots;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -81,6 +82,10 @@ struct World {
     /// Whether an operation on snapshots met an error.
     leaky: bool,
     version: u64,
+    /// Sectors that the bitmap that tells of changes may tell of.
+    touched: BTreeSet<u64>,
+    /// Which bitmaps were valid when the image was opened.
+    valid: Vec<bool>,
     #[cfg(feature = "planted")]
     planted: Option<qcow2::Bug>,
 }
@@ -109,6 +114,8 @@ impl World {
             saved: Vec::new(),
             leaky: false,
             version: 0,
+            touched: BTreeSet::new(),
+            valid: Vec::new(),
             #[cfg(feature = "planted")]
             planted: None,
         }
@@ -134,6 +141,7 @@ impl World {
     /// One life of the image's process.
     fn live(&mut self, stress: &Stress) {
         let random = self.random.clone();
+        self.valid = self.valid_bitmaps();
         let image = Rc::new(self.open());
         self.leaky = false;
         let mut ops: Vec<(u64, Op)> = Vec::new();
@@ -180,9 +188,11 @@ impl World {
         let power = !self.random.one_in(4);
         let crash = |disk: &Disk| if power { disk.cut() } else { disk.killed() };
         let disk = crash(&self.disk);
-        image::check(&disk.content()).unwrap_or_else(|e| panic!("after a crash aside: {e}"));
+        let content = disk.content();
+        image::check(&content).unwrap_or_else(|e| panic!("after a crash aside: {e}"));
         let data_file = self.data_file.as_ref().map(crash);
         let bytes = self.content_of(&disk, data_file, None);
+        self.judge_bitmaps(&content, &bytes);
         let _: Vec<_> = self.judge_saved(&disk, ops);
         if self.is_applied(&bytes, ops).is_none() {
             self.model.clone().judge_crash(&bytes, power);
@@ -196,6 +206,27 @@ impl World {
         let options = Options { read_only: true, snapshot, secret, ..Options::default() };
         let image = run(&self.random, Image::open(parts, &options)).unwrap();
         read_all(&self.random, &image)
+    }
+
+    /// A bitmap that is not in use tells of every sector that is not what it was at the beginning,
+    /// and of none that nobody changed. `bytes` is what the guest has.
+    fn judge_bitmaps(&self, content: &[u8], bytes: &[u8]) {
+        let [disabled, auto] = &image::read_bitmaps(content)[..] else { return };
+        assert!(disabled.marked.is_empty(), "a disabled bitmap was changed: {disabled:?}");
+        if auto.in_use {
+            return;
+        }
+        for (at, sector) in (0..).zip(bytes.chunks(512)).take((self.kind.size / 512) as usize) {
+            let same = sector == model::content(at, base_version(at, &self.kind));
+            assert!(same || auto.marked.contains(&at), "sector {at} has changed: {auto:?}");
+        }
+        let more = auto.marked.iter().find(|at| !self.touched.contains(at));
+        assert_eq!(more, None, "nobody changed a sector");
+    }
+
+    /// The disabled bitmap, and the one that tells of changes, are valid.
+    fn valid_bitmaps(&self) -> Vec<bool> {
+        image::read_bitmaps(&self.disk.content()).iter().map(|bitmap| !bitmap.in_use).collect()
     }
 
     fn end(
@@ -218,6 +249,8 @@ impl World {
             self.model.flushed(&covered);
             drop(image);
             let content = self.disk.content();
+            let now = self.valid_bitmaps();
+            assert_eq!(self.valid, now, "a bitmap was not saved, or one that was in use is not");
             let leaks = image::check(&content).unwrap_or_else(|e| panic!("after closing: {e}"));
             // What an error leaves is given back at the next opening.
             let clean = leaks == 0 || std::mem::take(&mut self.leaky);
@@ -240,6 +273,7 @@ impl World {
             Some(bytes) => self.model.becomes(&bytes, true),
             None => self.model.judge_crash(&bytes, how == 1),
         }
+        self.judge_bitmaps(&self.disk.content(), &bytes);
     }
 
     fn choose(&mut self, ops: &[(u64, Op)], stress: &Stress) -> Option<Op> {
@@ -260,6 +294,7 @@ impl World {
                     self.model.begin(new..sectors.min(covered), BASE);
                 }
             }
+            self.touched.extend(sectors..new);
             return Some(Op::Resize(new));
         }
         let first = random.below(sectors);
@@ -303,6 +338,9 @@ impl World {
         tasks: &mut Tasks<'_, Result<Done, qcow2::Error>>,
     ) {
         let image = image.clone();
+        if let Op::Write(range) | Op::Zero(range) | Op::Discard(range, _) = op {
+            self.touched.extend(range.clone());
+        }
         let bytes = |range: &Range<u64>| (range.start * 512, (range.end - range.start) * 512);
         match op {
             Op::Write(range) => {
@@ -459,6 +497,22 @@ fn refcounts_of_every_width_survive_crashes() {
         let kind = Kind { refcount_order: order, ..Kind::simple(9, 80 << 10) };
         explore("refcounts", kind, STRESS, 6);
     }
+}
+
+#[test]
+fn bitmaps_survive_crashes() {
+    let kind = Kind { bitmaps: true, ..Kind::simple(12, 300 << 10) };
+    explore("bitmaps", kind, STRESS, 30);
+    explore("bitmaps backing", Kind { backing: 500 << 10, ..kind }, STRESS, 10);
+    // Sizes around that at which a table of another length is needed.
+    let kind = Kind { bitmaps: true, ..Kind::simple(9, 2 << 20) };
+    explore("bitmaps' tables", kind, Stress { steps: 200, ..STRESS }, 12);
+    explore(
+        "bitmaps' faults",
+        Kind { refcount_order: 6, ..kind },
+        Stress { faults: true, steps: 200, ..STRESS },
+        8,
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests' helpers")]
 #![allow(missing_docs, clippy::cast_possible_truncation)]
 
+mod bitmaps;
 mod check;
 mod create;
 mod damage;
