@@ -170,6 +170,7 @@ impl<S: Storage + 'static> Core<S> {
             }
             self.reclaim().await?;
         }
+        self.end_pack().await?;
         for (first, count) in self.reserve.take_all() {
             self.set_refcounts(first, count, 0).await?;
             self.reserve.was_freed(first);

@@ -18,6 +18,7 @@ use crate::gate::Gate;
 use crate::geometry::Geometry;
 use crate::layout::entry::OFFSET_MASK;
 use crate::layout::header::Header;
+use crate::pack::Pack;
 use crate::planted::Bug;
 use crate::reserve::Reserve;
 use crate::slice::{Cache, Slice, Table};
@@ -55,6 +56,8 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) read_only: bool,
     /// Whether the space of freed clusters is given back.
     pub(crate) punch: bool,
+    /// Whether guest data is written compressed.
+    pub(crate) compress: bool,
     /// Virtual size in bytes.
     pub(crate) size: Cell<u64>,
     /// The number of clusters in the file, the last of which may be a part.
@@ -76,6 +79,7 @@ pub(crate) struct Core<S: Storage + 'static> {
     /// Entries of the L1 table.
     pub(crate) busy_tables: Busy,
     pub(crate) reserve: Reserve,
+    pub(crate) pack: Pack,
     pub(crate) freed: Freed,
     pub(crate) jobs: Jobs,
     /// Whether the header allows writes to guest data.

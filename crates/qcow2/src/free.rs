@@ -151,7 +151,7 @@ impl<S: Storage + 'static> Core<S> {
     pub(crate) async fn reclaim(&self) -> Result<()> {
         while self.can_reclaim() {
             let Some(mut range) = self.freed.pending.borrow_mut().pop_front() else { break };
-            let (done, result) = self.decrement(range.first, range.count).await;
+            let (done, result) = self.decrement(range.first, range.count, 1).await;
             self.freed.clusters.set(self.freed.clusters.get() - done);
             if let Err(e) = result {
                 // The rest is tried again.
@@ -164,9 +164,9 @@ impl<S: Storage + 'static> Core<S> {
         self.commit_all().await
     }
 
-    /// Decrements the refcounts of clusters to which nothing refers on stable storage. Returns of
-    /// how many that was done, and why not of all.
-    pub(crate) async fn decrement(&self, first: u64, count: u64) -> (u64, Result<()>) {
+    /// Lowers the refcounts of clusters by references that are not there on stable storage. Returns
+    /// of how many that was done, and why not of all.
+    pub(crate) async fn decrement(&self, first: u64, count: u64, by: u64) -> (u64, Result<()>) {
         let mut gone: Option<(u64, u64)> = None;
         let mut result = Ok(());
         let mut done = 0;
@@ -185,7 +185,7 @@ impl<S: Storage + 'static> Core<S> {
                     let why = format!("the cluster {cluster:#x} was in use, with the refcount 0");
                     self.mark_corrupt(&why).await;
                 }
-                1 => {
+                n if n <= by => {
                     self.set_refcount(&slot, 0);
                     match &mut gone {
                         Some((start, len)) if *start + *len == cluster => *len += 1,
@@ -196,7 +196,7 @@ impl<S: Storage + 'static> Core<S> {
                         }
                     }
                 }
-                more => self.set_refcount(&slot, more - 1),
+                more => self.set_refcount(&slot, more - by),
             }
         }
         if let Some((start, len)) = gone {

@@ -44,6 +44,8 @@ pub struct Options {
     pub discard: bool,
     /// What is read is the snapshot with this identifier, or else this name.
     pub snapshot: Option<String>,
+    /// Whether what is written is compressed.
+    pub compress: bool,
     /// The passphrase of an encrypted image.
     pub secret: Option<Secret>,
     /// A bug to be found.

@@ -33,6 +33,7 @@ mod geometry;
 pub mod image;
 pub mod layout;
 mod open;
+mod pack;
 #[cfg_attr(not(feature = "planted"), allow(dead_code, unreachable_pub))]
 mod planted;
 mod read;
@@ -50,6 +51,7 @@ mod sync;
 mod tables;
 mod wait;
 mod write;
+mod write_compressed;
 mod zero;
 
 pub use check::{Repair, Report, check};

@@ -83,6 +83,7 @@ pub(crate) async fn open<S: Storage + 'static>(
         encryption,
         read_only: options.read_only,
         punch: options.discard,
+        compress: options.compress,
         size: Cell::new(header.size),
         opened_len: len,
         end: Cell::new(len.div_ceil(geo.cluster_size())),
@@ -98,6 +99,7 @@ pub(crate) async fn open<S: Storage + 'static>(
         busy: Default::default(),
         busy_tables: Default::default(),
         reserve: Default::default(),
+        pack: Default::default(),
         freed: Default::default(),
         jobs: Default::default(),
         writable: Cell::new(false),
@@ -123,6 +125,13 @@ fn check_features(header: &Header, options: &Options) -> Result<()> {
         return Ok(());
     }
     header.check_writable()?;
+    let data_file = header.needs(header::incompatible::DATA_FILE);
+    if options.compress && (data_file || header.crypt != header::Crypt::None) {
+        return Err(ErrorKind::Unsupported(format!(
+            "{}, where nothing can be compressed; open it without compress=on",
+            if data_file { "its data is in an external data file" } else { "it is encrypted" }
+        )));
+    }
     Ok(())
 }
 

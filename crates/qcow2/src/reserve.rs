@@ -12,6 +12,7 @@
 //! [`extend`](crate::extend).
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::ErrorKind;
 use crate::core::Core;
@@ -125,6 +126,11 @@ impl Reserve {
 }
 
 impl<S: Storage + 'static> Core<S> {
+    /// What stands for a reference to each of some clusters, for which it was counted.
+    pub(crate) fn claimed(&self, clusters: Range<u64>) -> Claim<'_, S> {
+        Claim { core: self, first: clusters.start, count: clusters.end - clusters.start }
+    }
+
     /// Takes up to `most` contiguous clusters, at least one.
     pub(crate) async fn claim(&self, most: u64) -> Result<Claim<'_, S>> {
         let reserve = &self.reserve;

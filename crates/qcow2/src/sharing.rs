@@ -143,7 +143,7 @@ impl<S: Storage + 'static> Core<S> {
             for (first, count) in runs {
                 let count = count.min(left);
                 left -= count;
-                self.decrement(first, count).await.1?;
+                self.decrement(first, count, 1).await.1?;
             }
             self.commit_all().await?;
         }

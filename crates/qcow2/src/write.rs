@@ -39,7 +39,8 @@ impl<S: Storage + 'static> Core<S> {
         while done < data.len() {
             let pos = offset + done as u64;
             let left = data.len() - done;
-            match self.owned_run(pos, left as u64)? {
+            let owned = if self.compress { None } else { self.owned_run(pos, left as u64)? };
+            match owned {
                 Some((host, len)) => {
                     let len = usize::try_from(len).unwrap_or(left).min(left);
                     if len == data.len() {
@@ -51,7 +52,10 @@ impl<S: Storage + 'static> Core<S> {
                 }
                 None => {
                     let rest = data.slice(done..data.len());
-                    done += Box::pin(self.write_mapping(&rest, pos)).await?;
+                    done += match self.compress {
+                        true => Box::pin(self.write_compressed(&rest, pos)).await?,
+                        false => Box::pin(self.write_mapping(&rest, pos)).await?,
+                    };
                 }
             }
         }
@@ -244,7 +248,7 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     /// What the guest has at `pos`; nothing of it where `data` is empty.
-    async fn read_old(&self, data: &Sgl<'_>, pos: u64) -> Result<()> {
+    pub(crate) async fn read_old(&self, data: &Sgl<'_>, pos: u64) -> Result<()> {
         if data.is_empty() {
             return Ok(());
         }

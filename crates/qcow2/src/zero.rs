@@ -199,7 +199,7 @@ impl<S: Storage + 'static> Core<S> {
         let flags = if geo.zero_flag && covers { touched } else { 0 };
         let (new, freed) = match kind {
             Kind::Compressed(_) if touched == all => (Entry::homeless(geo, flags), true),
-            Kind::Compressed(_) => return Ok(how == Zeroing::Discard),
+            Kind::Compressed(_) => return Ok(false),
             Kind::Plain { host: None, zero, .. } => (Entry::homeless(geo, zero | flags), false),
             Kind::Plain { host: Some(_), data, zero }
                 if how != Zeroing::Keep && data & !touched == 0 =>

@@ -133,14 +133,13 @@ mod tests {
         dirty
     }
 
-    fn bits(dirty: &Dirty) -> Vec<u64> {
-        let part = 1u64 << dirty.part_bits;
-        (0..dirty.parts() as u64 * part)
-            .filter(|bit| {
-                let bytes = dirty.part((bit / part) as usize);
-                bytes.get((bit % part / 8) as usize).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
-            })
-            .collect()
+    fn bits(dirty: &Dirty) -> Vec<usize> {
+        let part = 1 << dirty.part_bits;
+        let is_set = |bit: &usize| {
+            let byte = dirty.part(bit / part).get(bit % part / 8);
+            byte.is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+        };
+        (0..dirty.parts() * part).filter(is_set).collect()
     }
 
     #[test]

@@ -77,11 +77,12 @@ impl L2Entry {
         Compressed { host, len: (more + 1) * 512 - host % 512 }
     }
 
-    /// The entry of a cluster that is compressed to `len` bytes, at least one, at `host`.
-    pub fn of_compressed(host: u64, len: u64, cluster_bits: u32) -> Self {
+    /// The entry of a cluster that is compressed to `len` bytes, at least one, at `host`; `None`
+    /// where no entry can refer to that.
+    pub fn of_compressed(host: u64, len: u64, cluster_bits: u32) -> Option<Self> {
         let split = 62 - (cluster_bits - 8);
         let more = (host + len - 1) / 512 - host / 512;
-        L2Entry(COMPRESSED | more << split | host)
+        (host >> split == 0).then_some(L2Entry(COMPRESSED | more << split | host))
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
     fn a_compressed_entry_says_where_its_bytes_may_end() {
         for bits in 9..=21 {
             for (host, len) in [(0x5_0000, 1), (0x5_0001, 511), (0x5_0001, 512), (0x5_01ff, 300)] {
-                let entry = L2Entry::of_compressed(host, len, bits);
+                let entry = L2Entry::of_compressed(host, len, bits).unwrap();
                 let Cluster::Compressed(found) = entry.decode(bits, true, false) else {
                     panic!("{entry:?}");
                 };
@@ -101,6 +102,7 @@ mod tests {
                 assert!(found.len >= len && (found.host + found.len) % 512 == 0);
                 assert!(found.len - len < 512);
             }
+            assert_eq!(L2Entry::of_compressed(1 << (70 - bits), 512, bits), None);
         }
     }
 

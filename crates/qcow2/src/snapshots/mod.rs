@@ -239,7 +239,7 @@ impl<S: Storage + 'static> Core<S> {
     /// Frees the clusters of a table to which nothing on stable storage refers any more.
     async fn free_table(&self, offset: u64, bytes: u64) -> Result<()> {
         let count = bytes.div_ceil(self.geo.cluster_size());
-        self.decrement(offset >> self.geo.cluster_bits, count).await.1
+        self.decrement(offset >> self.geo.cluster_bits, count, 1).await.1
     }
 
     /// Takes back what [`raise`](Self::raise) did for an operation that failed before the header

@@ -21,6 +21,7 @@ pub(crate) struct Kind {
     pub(crate) encrypted: bool,
     /// A disabled bitmap, and one that tells of changes, whose entry is in two sectors.
     pub(crate) bitmaps: bool,
+    pub(crate) compress: bool,
 }
 
 impl Kind {
@@ -36,6 +37,7 @@ impl Kind {
             data_file: false,
             encrypted: false,
             bitmaps: false,
+            compress: false,
         }
     }
 
@@ -285,7 +287,14 @@ pub(crate) fn check(bytes: &[u8]) -> Result<u64, String> {
             let entry = word(bytes, table + at * entry_size);
             let host = entry & 0x00ff_ffff_ffff_fe00;
             if entry >> 62 & 1 != 0 {
-                return Err("a compressed cluster".into());
+                let split = 62 - (header.cluster_bits - 8);
+                let start = entry & ((1 << split) - 1);
+                let sectors = (entry & ((1 << 62) - 1)) >> split;
+                let end = (start / 512 + sectors + 1) * 512;
+                for at in start / cluster..end.div_ceil(cluster) {
+                    refer(at * cluster, "compressed cluster")?;
+                }
+                continue;
             }
             if host != 0 && !data_file {
                 refer(host, "cluster")?;

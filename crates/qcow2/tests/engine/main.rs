@@ -129,6 +129,7 @@ impl World {
         };
         let options = Options {
             discard: self.random.one_in(2),
+            compress: self.kind.compress,
             secret: self.kind.secret(),
             cache_bytes: Some(if self.random.one_in(2) { 4096 } else { 1 << 20 }),
             #[cfg(feature = "planted")]
@@ -502,17 +503,29 @@ fn refcounts_of_every_width_survive_crashes() {
 #[test]
 fn bitmaps_survive_crashes() {
     let kind = Kind { bitmaps: true, ..Kind::simple(12, 300 << 10) };
-    explore("bitmaps", kind, STRESS, 30);
-    explore("bitmaps backing", Kind { backing: 500 << 10, ..kind }, STRESS, 10);
+    explore("bitmaps", kind, STRESS, 12);
+    explore("bitmaps backing", Kind { backing: 500 << 10, ..kind }, STRESS, 4);
     // Sizes around that at which a table of another length is needed.
     let kind = Kind { bitmaps: true, ..Kind::simple(9, 2 << 20) };
-    explore("bitmaps' tables", kind, Stress { steps: 200, ..STRESS }, 12);
+    explore("bitmaps' tables", kind, Stress { steps: 200, ..STRESS }, 4);
     explore(
         "bitmaps' faults",
         Kind { refcount_order: 6, ..kind },
         Stress { faults: true, steps: 200, ..STRESS },
         8,
     );
+}
+
+#[test]
+fn compressed_clusters_survive_crashes() {
+    let kind = Kind { compress: true, ..Kind::simple(12, 300 << 10) };
+    explore("compressed", kind, STRESS, 6);
+    explore("compressed backing", Kind { backing: 500 << 10, ..kind }, STRESS, 3);
+    explore("compressed narrow", Kind { refcount_order: 1, ..kind }, STRESS, 3);
+    explore("compressed bitmaps", Kind { bitmaps: true, ..kind }, STRESS, 3);
+    let extended = Kind { extended: true, cluster_bits: 14, size: 400 << 10, ..kind };
+    explore("compressed extended", extended, STRESS, 2);
+    explore("compressed faults", kind, Stress { faults: true, ..STRESS }, 4);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod bitmaps;
 mod check;
+mod compress;
 mod create;
 mod damage;
 mod huge;
