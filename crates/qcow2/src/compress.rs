@@ -73,7 +73,8 @@ fn unzstd(input: &[u8], out: &mut [u8]) -> Result<(), ErrorKind> {
 
 /// Compresses a cluster, as QEMU would; `None` when that makes it no smaller.
 pub fn compress(kind: Compression, cluster: &[u8]) -> Option<Vec<u8>> {
-    // With room for stored blocks: zlib-rs 0.6.8 can panic in a stream that met the end of its room.
+    // With room for stored blocks: zlib-rs 0.6.8 does not wholly reset a stream that ran out of
+    // room, and panics in the next.
     let mut out = vec![0; cluster.len() + cluster.len() / 8 + 64];
     let len = match kind {
         Compression::Deflate => DEFLATE.with_borrow_mut(|deflate| {

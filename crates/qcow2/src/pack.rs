@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Places for compressed clusters: several of them share clusters of the file. In: lengths, in whole
-//! sectors. Out: where to write. A piece shares no sector with another, so that pieces are written
+//! Places for compressed clusters: several of them share clusters of the file. In: lengths, in
+//! whole sectors. Out: where to write. A piece shares no sector with another, so that pieces are written
 //! side by side.
 //!
 //! Rule: **refcounts are ahead of use**, here as in the [`reserve`](crate::reserve). A run of

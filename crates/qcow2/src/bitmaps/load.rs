@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loading the bitmaps of an image that is to be written. In: the directory and tables, which may be
-//! hostile. Out: [`Bitmaps`] in a bounded number of bytes.
+//! Loading the bitmaps of an image that is to be written. In: the directory and tables, which may
+//! be hostile. Out: [`Bitmaps`] in a bounded number of bytes.
 use std::cell::{Cell, RefCell};
 
 use sgl::Sgl;
@@ -8,6 +8,7 @@ use zerocopy::IntoBytes;
 
 use super::dirty::Dirty;
 use super::{Bitmaps, Kept, MAX_BYTES, Valid};
+use crate::ErrorKind;
 use crate::core::Core;
 use crate::error::Result;
 use crate::geometry::Geometry;
@@ -23,30 +24,16 @@ pub(crate) async fn load<S: Storage + 'static>(
     geo: &Geometry,
     header: &Header,
 ) -> Result<Option<Bitmaps>> {
-    let directory = match Directory::of(header) {
-        Ok(Some(directory)) if directory.len <= MAX_BYTES / 4 => directory,
+    let (directory, found) = match list(storage, header).await {
+        Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
-        Ok(Some(Directory { len, .. })) => {
-            tracing::warn!(
-                "its bitmaps are lost once it is written to: a directory of {len} bytes"
-            );
+        Err(ErrorKind::Invalid(why)) => {
+            tracing::warn!("its bitmaps are lost once it is written to: {why}");
             return Ok(None);
         }
-        Err(e) => {
-            tracing::warn!("its bitmaps are lost once it is written to: {e}");
-            return Ok(None);
-        }
+        Err(e) => return Err(e),
     };
-    let mut bytes = vec![0; usize::try_from(directory.len).unwrap_or(0)];
-    storage.read(&Sgl::from_slice(&mut bytes), directory.offset).await?;
-    let found = match directory.bitmaps(&bytes, header) {
-        Ok(found) => found,
-        Err(e) => {
-            tracing::warn!("its bitmaps are lost once it is written to: {e}");
-            return Ok(None);
-        }
-    };
-    let words = bytes.len() / 8;
+    let words = usize::try_from(directory.len / 8).unwrap_or(0);
     let table = Core::load_table(storage, geo, directory.offset, words).await?;
     let mut bitmaps = Bitmaps { directory: table, kept: Vec::new(), valid: Vec::new() };
     let mut room = MAX_BYTES - 2 * directory.len;
@@ -66,6 +53,30 @@ pub(crate) async fn load<S: Storage + 'static>(
     Ok(Some(bitmaps))
 }
 
+/// The directory and what it lists.
+async fn list<S: Storage>(
+    storage: &S,
+    header: &Header,
+) -> Result<Option<(Directory, Vec<Bitmap>)>> {
+    let Some(directory) = Directory::of(header)? else { return Ok(None) };
+    if directory.len > MAX_BYTES / 4 || !is_inside(storage, directory.offset, directory.len).await?
+    {
+        return Err(ErrorKind::invalid(format!(
+            "their directory of {} bytes at {:#x} is too long, or past the end of the file",
+            directory.len, directory.offset
+        )));
+    }
+    let mut bytes = vec![0; usize::try_from(directory.len).unwrap_or(0)];
+    storage.read(&Sgl::from_slice(&mut bytes), directory.offset).await?;
+    Ok(Some((directory, directory.bitmaps(&bytes, header)?)))
+}
+
+/// Whether a range is inside of the file.
+async fn is_inside<S: Storage>(storage: &S, offset: u64, len: u64) -> Result<bool> {
+    let end = storage.length().await?;
+    Ok(offset.checked_add(len).is_some_and(|range| range <= end))
+}
+
 /// Loads one bitmap, or says why it cannot be kept. `room` is how many bytes may be taken.
 async fn keep<S: Storage>(
     storage: &S,
@@ -83,6 +94,9 @@ async fn keep<S: Storage>(
     if u64::from(bitmap.table_entries) != parts {
         let entries = bitmap.table_entries;
         return Ok(Err(format!("its table has {entries} entries, and should have {parts}")));
+    }
+    if !is_inside(storage, bitmap.table, bitmap.table_bytes()).await? {
+        return Ok(Err(format!("its table at {:#x} is past the end of the file", bitmap.table)));
     }
     let bytes = dirty.bytes_for(header.size);
     if bytes > *room {

@@ -11,8 +11,8 @@
 //!   lie in clusters of the reserve, so that a table refers to owned clusters whatever is missing
 //!   of it. A mark is a bit of an aligned word: a sector has it or not.
 //! - **A table of another length is a new one.** It is on stable storage before the directory
-//!   refers to it; offset and length may be in two sectors, and each pair that can be seen is inside
-//!   of a table. The old one is freed afterwards.
+//!   refers to it; offset and length may be in two sectors, and each pair that can be seen is
+//!   inside of a table. The old one is freed afterwards.
 //! - Bitmaps that are not known, or too large to be in memory, are marked if they would lie, and
 //!   stay as they are otherwise. Resizing changes all: none is left with the old size and no mark.
 //! - Without the autoclear bit, what the extension refers to is garbage: it is given back, and the

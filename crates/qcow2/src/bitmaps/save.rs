@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bringing bitmaps to the file, at closing. In: those whose bits are in memory. Out: bitmaps that
-//! are valid. One for which there is no space stays marked as in use; the image closes all the same.
+//! are valid. One for which there is no space stays marked as in use; the image closes all the
+//! same.
 use std::ops::Range;
 use std::rc::Rc;
 

@@ -207,6 +207,37 @@ fn a_bitmap_that_is_too_large_to_be_kept_is_marked_as_in_use() {
 }
 
 #[test]
+fn no_damaged_byte_of_bitmaps_makes_writing_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    create(path, "cluster_size=4096", "64M");
+    add(path, &["-g", "512", "image", "b"]);
+    qemu_io(path, "image", &["write 0 4k", "write 60M 4k"]);
+    let whole = load(path).0.borrow().clone();
+    let word = |at: usize| u64::from_be_bytes(whole[at..at + 8].try_into().unwrap()) as usize;
+    let extension = (112..4096).step_by(8).find(|at| word(*at) == 0x2385_2875_0000_0018).unwrap();
+    let entries = word(extension + 24);
+    let places = (extension..extension + 32).chain(entries..entries + 32);
+    let table = word(entries);
+    for at in places.chain(table..table + 40) {
+        for value in [0, 1, 0x7f, 0x80, 0xff] {
+            let storage = Memory::default();
+            *storage.0.borrow_mut() = whole.clone();
+            storage.0.borrow_mut()[at] = value;
+            let parts = Parts { storage: storage.clone(), data_file: None, backing: None };
+            // It may be refused.
+            let Ok(image) = now(Image::open(parts, &Options::default())) else { continue };
+            for offset in [0, 30 << 20] {
+                let _ = now(image.write(&Sgl::from_slice(&mut [7; 4096]), offset));
+            }
+            let _ = now(image.resize(65 << 20));
+            let _ = now(image.close());
+            assert!(storage.0.borrow().len() < 16 << 20, "{at:#x} {value:#x}");
+        }
+    }
+}
+
+#[test]
 fn clusters_of_bitmaps_that_do_not_count_are_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
