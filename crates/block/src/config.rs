@@ -38,6 +38,8 @@ pub struct Config<'a> {
 pub struct ImageOptions {
     /// The bytes that cached tables of a qcow2 image may take; `None`: what it needs, within limits.
     pub cache_size: Option<u64>,
+    /// Whether what is written to a qcow2 image is compressed.
+    pub compress: bool,
 }
 
 /// What a configuration string sets beside subtype and rest.
@@ -86,6 +88,17 @@ pub static OPTIONS: &[ConfigOption] = &[
         subtypes: &["qcow"],
         set: |(_, image), value| {
             image.cache_size = Some(parse_size(value).ok_or("a size, such as 64M")?);
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "compress",
+        value: "on|off",
+        doc: "Compresses what is written, by the cluster, as the image says: deflate or zstd. Writes \
+              of less than a cluster cost much more than without.",
+        subtypes: &["qcow"],
+        set: |(_, image), value| {
+            image.compress = parse_switch(value).ok_or("on or off")?;
             Ok(())
         },
     },
@@ -200,6 +213,15 @@ fn parse_size(text: &str) -> Option<u64> {
     (size > 0 && i64::try_from(size).is_ok()).then_some(size)
 }
 
+/// `on` or `off`.
+fn parse_switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
 /// `NAME=VALUE`, when that is what a part looks like.
 fn option(part: &str) -> Option<(&str, &str)> {
     let (name, value) = part.split_once('=')?;
@@ -256,12 +278,14 @@ mod tests {
             ("file//x;cache=none", "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS"),
             (
                 "qcow//x;cache=none",
-                "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS, cache-size=SIZE",
+                "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS, cache-size=SIZE, \
+                 compress=on|off",
             ),
             (
                 "file//x;cache-size=1M",
                 "file has no option \"cache-size\"; there is tcmur_cmd_time_out=SECONDS",
             ),
+            ("qcow//x;compress=yes", "compress=yes: it has to be on or off"),
             ("qcow//x;cache-size=0", "cache-size=0: it has to be a size, such as 64M"),
             (
                 "file//x;tcmur_cmd_time_out=soon",
@@ -275,11 +299,11 @@ mod tests {
     #[test]
     fn options_stand_anywhere_and_each_has_a_row() {
         for config in [
-            "qcow/;cache-size=2M;/x;tcmur_cmd_time_out=5",
-            "qcow//x;tcmur_cmd_time_out=5;cache-size=2M;",
+            "qcow/;cache-size=2M;compress=on;/x;tcmur_cmd_time_out=5",
+            "qcow//x;tcmur_cmd_time_out=5;cache-size=2M;compress=on;",
         ] {
             let config = Config::parse(config).unwrap();
-            assert_eq!(config.image, ImageOptions { cache_size: Some(2 << 20) });
+            assert_eq!(config.image, ImageOptions { cache_size: Some(2 << 20), compress: true });
             assert_eq!((&*config.rest, config.command_timeout.is_some()), ("/x", true));
         }
         for (i, option) in OPTIONS.iter().enumerate() {

@@ -210,6 +210,22 @@ fn what_is_written_is_told_to_bitmaps() {
 }
 
 #[test]
+fn with_compress_what_is_written_takes_less_space() {
+    let dir = Dir::new();
+    let image = dir.create("image", "compression_type=zstd", MIB);
+    let data = vec![7; 1 << 20];
+    on_engine(async {
+        let config = format!("{};compress=on", config(&image));
+        let store = open(&config, &OpenOptions::default()).await.unwrap();
+        write(&store, 0, &data).await.unwrap();
+        store.close().await.unwrap();
+    });
+    assert!(content(&image) == data);
+    assert_eq!(crate::common::check(&image), Check::Clean);
+    assert!(std::fs::metadata(&image).unwrap().len() < MIB);
+}
+
+#[test]
 fn the_size_of_a_device_has_to_fit_in_its_image() {
     let dir = Dir::new();
     let image = dir.create("image", "", MIB);

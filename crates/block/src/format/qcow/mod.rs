@@ -61,6 +61,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             read_only: site.read_only(),
             cache_bytes: site.options().and_then(|options| options.image.cache_size),
             discard: true,
+            compress: site.options().is_some_and(|options| options.image.compress),
             ..Options::default()
         };
         let parts = Parts { storage, data_file, backing };
