@@ -519,13 +519,13 @@ fn bitmaps_survive_crashes() {
 #[test]
 fn compressed_clusters_survive_crashes() {
     let kind = Kind { compress: true, ..Kind::simple(12, 300 << 10) };
-    explore("compressed", kind, STRESS, 6);
-    explore("compressed backing", Kind { backing: 500 << 10, ..kind }, STRESS, 3);
-    explore("compressed narrow", Kind { refcount_order: 1, ..kind }, STRESS, 3);
-    explore("compressed bitmaps", Kind { bitmaps: true, ..kind }, STRESS, 3);
+    explore("compressed", kind, STRESS, 4);
+    explore("compressed backing", Kind { backing: 500 << 10, ..kind }, STRESS, 2);
+    explore("compressed narrow", Kind { refcount_order: 1, ..kind }, STRESS, 2);
+    explore("compressed bitmaps", Kind { bitmaps: true, ..kind }, STRESS, 2);
     let extended = Kind { extended: true, cluster_bits: 14, size: 400 << 10, ..kind };
-    explore("compressed extended", extended, STRESS, 2);
-    explore("compressed faults", kind, Stress { faults: true, ..STRESS }, 4);
+    explore("compressed extended", extended, STRESS, 1);
+    explore("compressed faults", kind, Stress { faults: true, ..STRESS }, 2);
 }
 
 #[test]
