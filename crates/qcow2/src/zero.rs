@@ -45,8 +45,8 @@ impl<S: Storage + 'static> Core<S> {
         let end = offset + len;
         let granule = self.geo.granule_size();
         let first = offset.next_multiple_of(granule);
-        // What is past the end of the image is nobody's.
-        let last = if end == self.size.get() { end.next_multiple_of(granule) } else { end };
+        // What is past the end of the image is nobody's, so that its last cluster is a whole one.
+        let last = if end == self.size.get() { self.end_of_clusters() } else { end };
         let last = last & !(granule - 1);
         if first >= last {
             return self.write_zeroes(offset, end, how).await;
@@ -58,6 +58,11 @@ impl<S: Storage + 'static> Core<S> {
             self.tend();
         }
         if last < end { self.write_zeroes(last, end, how).await } else { Ok(()) }
+    }
+
+    /// The end of the image's last cluster.
+    fn end_of_clusters(&self) -> u64 {
+        self.size.get().next_multiple_of(self.geo.cluster_size())
     }
 
     /// Zeroes parts of granules by writing to them.
@@ -107,7 +112,7 @@ impl<S: Storage + 'static> Core<S> {
     async fn zero_slice(&self, pos: u64, last: u64, how: Zeroing) -> Result<u64> {
         let geo = &self.geo;
         let _inside = self.enter().await;
-        if last > self.size.get().next_multiple_of(self.geo.granule_size()) {
+        if last > self.end_of_clusters() {
             // It was made smaller meanwhile.
             self.check_range(pos, last - pos)?;
         }
