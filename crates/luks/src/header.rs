@@ -224,6 +224,13 @@ impl Header {
         usize::try_from(end.next_multiple_of(SECTOR as u64)).unwrap_or(0).max(HEADER_LEN)
     }
 
+    /// How many rounds of PBKDF2 [`unlock`](Self::unlock) takes for each 20 bytes of a key, with a
+    /// passphrase that is wrong.
+    pub(crate) fn rounds(&self) -> u64 {
+        let slots = self.slots.iter().filter(|slot| slot.enabled);
+        slots.map(|slot| u64::from(slot.iterations) + u64::from(self.key_digest_iterations)).sum()
+    }
+
     /// Opens the first slot that the passphrase fits. `area` has [`area_len`](Self::area_len) bytes
     /// from the header's beginning. This takes seconds.
     ///

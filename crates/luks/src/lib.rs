@@ -13,6 +13,7 @@
 mod cipher;
 mod digest;
 mod format;
+pub mod fuzz;
 mod header;
 mod secret;
 mod split;

@@ -53,17 +53,13 @@ fn key_material_that_was_cut_off_is_refused() {
 proptest! {
     #[test]
     fn no_header_makes_it_panic_or_take_much_memory(
-        changes in proptest::collection::vec((0..HEADER_LEN, any::<u8>()), 1..8)
+        changes in proptest::collection::vec((0..HEADER_LEN, any::<u8>()), 0..8)
     ) {
-        let mut bytes = {
-            static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-            GOOD.get_or_init(header)[..HEADER_LEN].to_vec()
-        };
+        static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let mut bytes = GOOD.get_or_init(header).clone();
         for (offset, byte) in changes {
             bytes[offset] = byte;
         }
-        if let Ok(header) = Header::parse(&bytes) {
-            prop_assert!(header.area_len() <= 16 << 20);
-        }
+        luks::fuzz::header(&bytes);
     }
 }

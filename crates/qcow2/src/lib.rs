@@ -10,6 +10,7 @@
 //! - [`layout`]: the bytes of the format: header, tables' entries; pure.
 //! - [`compress`]: compressed clusters.
 //! - [`error`]: what can be wrong.
+//! - [`fuzz`]: what is done to hostile images to test all of these.
 //!
 //! The format is specified in QEMU's `docs/interop/qcow2.rst`.
 
@@ -28,6 +29,7 @@ mod data;
 pub mod error;
 mod extend;
 mod free;
+pub mod fuzz;
 mod gate;
 mod geometry;
 pub mod image;
