@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Hostile images: what the fuzzers in `fuzz/` feed, and shorter, the crate's own tests. An image in
-//! memory is checked, opened, read, and written to; it may be refused. What an operation reports as
-//! done must be so, and an image in which the check found no errors stays without.
+//! Hostile images: what the fuzzers in `fuzz/` feed, and shorter, the crate's own tests. An image
+//! in memory is checked, opened, read, and written to; it may be refused. What an operation reports
+//! as done must be so, and an image in which the check found no errors stays without.
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;

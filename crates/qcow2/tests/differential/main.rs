@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Our engine beside QEMU's: the same operations, drawn from a seed, on copies of one image. One copy
-//! is ours alone, one is QEMU's alone, and on the third the two take turns. After each session (all
-//! that happens between opening and closing) the three have the same content and size; at the end
-//! `qemu-img map` says the same of them and `qemu-img check` finds nothing.
+//! Our engine beside QEMU's: the same operations, drawn from a seed, on copies of one image. One
+//! copy is ours alone, one is QEMU's alone, and on the third the two take turns. After each session
+//! (all that happens between opening and closing) the three have the same content and size; at the
+//! end `qemu-img map` says the same of them and `qemu-img check` finds nothing.
 //!
 //! The kinds of images stand in [`cases`]; where the engines may differ, in [`compare`] and
-//! [`operations::Limits`]. Each kind runs with one seed. With more, as `cargo xtask test --full` does:
-//! `LUNETTE_SEEDS=20 cargo test -p qcow2 --test differential -- --include-ignored`; with
+//! [`operations::Limits`]. Each kind runs with one seed. With more, as `cargo xtask test --full`
+//! does: `LUNETTE_SEEDS=20 cargo test -p qcow2 --test differential -- --include-ignored`; with
 //! `LUNETTE_SEEDS=7..7` it is the seed 7 alone.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests' helpers")]
 
@@ -65,6 +65,19 @@ fn images_on_another_qcow2_image_are_the_same_to_qemu() {
 #[test]
 fn encrypted_images_are_the_same_to_qemu() {
     world::run(cases::ENCRYPTED, 0);
+}
+
+#[test]
+fn the_last_cluster_is_discarded_though_the_image_ends_in_it() {
+    let case = &cases::COMPRESSED[5];
+    assert!(case.has("extended_l2"));
+    let (cluster, size) = (case.cluster_size(), case.size());
+    let at = size / cluster * cluster;
+    let mut world = world::World::new(case, 2);
+    let tail = usize::try_from(at).unwrap()..;
+    assert!(world.model[tail].iter().any(|byte| *byte != 0), "it has data");
+    world.session(1, &[operations::Operation::Discard { at, len: size - at }]);
+    world.compare();
 }
 
 #[test]

@@ -57,8 +57,8 @@ pub(crate) enum Operation {
 pub(crate) struct Limits {
     /// Bytes of a cluster.
     pub(crate) cluster: u64,
-    /// Whether the size changes: with version 2, QEMU refuses that of an image that lies on another,
-    /// and both do where there is a snapshot.
+    /// Whether the size changes: with version 2, QEMU refuses that of an image that lies on
+    /// another, and both do where there is a snapshot.
     pub(crate) resizes: bool,
     /// Whether there are discards: with version 2, which cannot say that a cluster is zero, QEMU
     /// gives up nothing in an image that lies on another; ours does past the end of the other.

@@ -10,8 +10,8 @@ pub(crate) const PASSPHRASE: &str = "correct horse";
 /// Options of a program of QEMU's that name the passphrase.
 const SECRET: [&str; 2] = ["--object", "secret,id=s,data=correct horse"];
 
-/// Runs a program, with what it reads from its standard input. Returns whether it succeeded, and all
-/// that it said.
+/// Runs a program, with what it reads from its standard input. Returns whether it succeeded, and
+/// all that it said.
 fn run(directory: &Path, program: &str, args: &[&str], input: &str) -> (bool, String) {
     let mut command = Command::new(program);
     command.args(args).current_dir(directory);

@@ -31,7 +31,7 @@ pub(crate) struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(case: &'a Case, seed: u64) -> Self {
+    pub(crate) fn new(case: &'a Case, seed: u64) -> Self {
         let directory = tempfile::Builder::new().prefix("differential").tempdir().unwrap();
         let mut random = Random(seed);
         let first = directory.path().join(OURS);
@@ -132,16 +132,15 @@ impl<'a> World<'a> {
     }
 
     /// One session on each copy.
-    fn session(&mut self, number: usize) {
-        let operations = self.draw();
-        self.ours(OURS, &operations);
-        self.theirs(THEIRS, &operations);
+    pub(crate) fn session(&mut self, number: usize, operations: &[Operation]) {
+        self.ours(OURS, operations);
+        self.theirs(THEIRS, operations);
         if number.is_multiple_of(2) {
-            self.theirs(MIXED, &operations);
+            self.theirs(MIXED, operations);
         } else {
-            self.ours(MIXED, &operations);
+            self.ours(MIXED, operations);
         }
-        for operation in &operations {
+        for operation in operations {
             operation.model(&mut self.model, self.case.granule());
         }
         for copy in [THEIRS, OURS, MIXED] {
@@ -155,6 +154,11 @@ impl<'a> World<'a> {
             }
         }
     }
+
+    /// What is left when all sessions are over.
+    pub(crate) fn compare(&self) {
+        compare::images(self, &[THEIRS, OURS, MIXED].map(|copy| self.name(copy)));
+    }
 }
 
 /// Runs each case with one seed.
@@ -162,10 +166,10 @@ pub(crate) fn run(cases: &[Case], seed: u64) {
     for case in cases {
         let mut world = World::new(case, seed);
         for number in 0..SESSIONS {
-            world.session(number);
+            let operations = world.draw();
+            world.session(number, &operations);
         }
-        let names = [THEIRS, OURS, MIXED].map(|copy| world.name(copy));
-        compare::images(&world, &names);
+        world.compare();
     }
 }
 
