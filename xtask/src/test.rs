@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All tests, in the order in which they are quick to fail: the project's files, formatting, lints, documentation, unit
-//! tests (among them short runs of what `fuzz/` feeds), the model checks of loom, the simulation; then
-//! the suites of `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
+//! All tests, in the order in which they are quick to fail: the project's files, formatting, lints,
+//! documentation, unit tests (among them short runs of what `fuzz/` feeds), the model checks of
+//! loom, the simulation, and with `--full` more seeds of the qcow2 engine beside QEMU's; then the
+//! suites of `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -64,7 +65,7 @@ impl Count {
 
 type Step = (&'static str, fn(&Options) -> Result<Count>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("sources", |_| check::sources::main()),
     ("fmt", |_| one(&mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", |_| {
@@ -82,6 +83,14 @@ const STEPS: [Step; 8] = [
     ("sim", |_| {
         let mut sim = Command::new(std::env::current_exe()?);
         one(sim.args(["sim", "--seed", "0", "--seeds", SIM_SEEDS]))
+    }),
+    // The first seed is among the unit tests.
+    ("qemu", |options| {
+        if !options.full {
+            return Ok(Count::default());
+        }
+        let args = ["test", "-p", "qcow2", "--test", "differential", "--", "--ignored"];
+        cargo_test(run::cargo(args).env("LUNETTE_SEEDS", "20"))
     }),
 ];
 
