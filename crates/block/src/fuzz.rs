@@ -2,15 +2,19 @@
 //! Hostile images: what the fuzzers in `fuzz/` feed, and shorter, the crate's own tests. An image in
 //! memory is opened and read here and there; it may be refused, and nothing else may happen.
 use std::future::Future;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use io_engine::{Backend, Engine};
+use rustix::fs::{MemfdFlags, memfd_create};
 use sgl::Sgl;
 
-use crate::ErrorKind;
 use crate::format::read_only::{Image, Kind};
 use crate::format::reader::Bytes;
 use crate::format::vmdk::Opener;
+use crate::{AnyStore, ErrorKind, Locking, OpenOptions, Store, open};
 
 /// Every file that a descriptor names has the same content.
 struct Same<'a>(&'a [u8]);
@@ -96,4 +100,38 @@ pub fn zst(bytes: &[u8]) {
 /// A gzip file.
 pub fn gz(bytes: &[u8]) {
     open_and_read(Kind::Gz, bytes, bytes);
+}
+
+/// A qcow2 image, or one of version 1, in a file. It may name other files; none may be opened.
+pub fn qcow(bytes: &[u8]) {
+    let Ok(file) = memfd_create("image", MemfdFlags::CLOEXEC).map(std::fs::File::from) else {
+        return;
+    };
+    let Ok(engine) = Engine::new(Backend::Pool) else { return };
+    if file.write_all_at(bytes, 0).is_err() {
+        return;
+    }
+    let config = format!("qcow//proc/self/fd/{}", file.as_raw_fd());
+    let options = OpenOptions {
+        read_only: true,
+        allowed_backing_dirs: Some(Vec::new()),
+        locking: Locking::None,
+        ..OpenOptions::default()
+    };
+    let _ = engine.block_on(async {
+        if let Ok(store) = open(&config, &options).await {
+            read_store(&store).await;
+        }
+    });
+}
+
+async fn read_store(store: &AnyStore) {
+    let size = store.facts().size;
+    let mut buffer = vec![0; 70 << 10];
+    for offset in [0, size / 2, size.saturating_sub(4096), 1 << 16, size.saturating_sub(1 << 20)] {
+        let len = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let data = buffer.get_mut(..len.min(70 << 10)).unwrap_or_default();
+        let _ = store.read(&Sgl::from_slice(data), offset).await;
+        let _ = store.provisioning(offset, (len as u64).clamp(1, 1 << 30)).await;
+    }
 }
