@@ -86,7 +86,6 @@ fn all_kinds_of_images_are_the_same_to_qemu_with_more_seeds() {
     let seeds = std::env::var("LUNETTE_SEEDS").unwrap_or_else(|_| "10".into());
     let (first, end) = seeds.split_once("..").unwrap_or(("1", &seeds));
     for seed in first.parse().unwrap()..=end.parse::<u64>().unwrap() {
-        println!("seed {seed}");
         for cases in cases::ALL {
             world::run(cases, seed);
         }
