@@ -40,6 +40,8 @@ pub struct ImageOptions {
     pub cache_size: Option<u64>,
     /// Whether what is written to a qcow2 image is compressed.
     pub compress: bool,
+    /// The identifier, or else the name, of the internal snapshot that is served, to be read only.
+    pub snapshot: Option<String>,
 }
 
 /// What a configuration string sets beside subtype and rest.
@@ -99,6 +101,17 @@ pub static OPTIONS: &[ConfigOption] = &[
         subtypes: &["qcow"],
         set: |(_, image), value| {
             image.compress = parse_switch(value).ok_or("on or off")?;
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "snapshot",
+        value: "NAME",
+        doc: "Serves an internal snapshot of the image, to be read only: the one that has this \
+              identifier, or else this name. A name cannot contain a semicolon here.",
+        subtypes: &["qcow"],
+        set: |(_, image), value| {
+            image.snapshot = Some(value.to_owned());
             Ok(())
         },
     },
@@ -279,7 +292,7 @@ mod tests {
             (
                 "qcow//x;cache=none",
                 "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS, cache-size=SIZE, \
-                 compress=on|off",
+                 compress=on|off, snapshot=NAME",
             ),
             (
                 "file//x;cache-size=1M",
@@ -303,7 +316,12 @@ mod tests {
             "qcow//x;tcmur_cmd_time_out=5;cache-size=2M;compress=on;",
         ] {
             let config = Config::parse(config).unwrap();
-            assert_eq!(config.image, ImageOptions { cache_size: Some(2 << 20), compress: true });
+            let image = ImageOptions {
+                cache_size: Some(2 << 20),
+                compress: true,
+                ..ImageOptions::default()
+            };
+            assert_eq!(config.image, image);
             assert_eq!((&*config.rest, config.command_timeout.is_some()), ("/x", true));
         }
         for (i, option) in OPTIONS.iter().enumerate() {

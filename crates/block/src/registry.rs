@@ -91,7 +91,7 @@ pub static SUBTYPES: &[Subtype] = &[
     Subtype {
         name: "qcow",
         config_desc: "/path/to/image: a qcow2 image (version 1 images can be read)",
-        check: |config| chain::check(config.path()?, qcow::NAMES),
+        check: |config| chain::check(config.path()?, qcow::NAMES, &config.image),
         open: |config, options| image(config, options, qcow::NAMES),
     },
     Subtype {
@@ -103,25 +103,25 @@ pub static SUBTYPES: &[Subtype] = &[
     Subtype {
         name: "vdi",
         config_desc: "/path/to/image: a VirtualBox image, for reading",
-        check: |config| chain::check(config.path()?, &["vdi"]),
+        check: |config| chain::check(config.path()?, &["vdi"], &config.image),
         open: |config, options| image(config, options, &["vdi"]),
     },
     Subtype {
         name: "vhdx",
         config_desc: "/path/to/image: a Hyper-V image, for reading",
-        check: |config| chain::check(config.path()?, &["vhdx"]),
+        check: |config| chain::check(config.path()?, &["vhdx"], &config.image),
         open: |config, options| image(config, options, &["vhdx"]),
     },
     Subtype {
         name: "vmdk",
         config_desc: "/path/to/image: a VMware image, of one file or several, for reading",
-        check: |config| chain::check(config.path()?, &["vmdk"]),
+        check: |config| chain::check(config.path()?, &["vmdk"], &config.image),
         open: |config, options| image(config, options, &["vmdk"]),
     },
     Subtype {
         name: "vpc",
         config_desc: "/path/to/image: a VHD image (Virtual PC, Azure), for reading",
-        check: |config| chain::check(config.path()?, &["vpc"]),
+        check: |config| chain::check(config.path()?, &["vpc"], &config.image),
         open: |config, options| image(config, options, &["vpc"]),
     },
     Subtype {
@@ -184,7 +184,12 @@ pub fn check(config: &str) -> Result<(), Error> {
 /// Opens what a configuration string names, in the engine that runs on this thread.
 pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyStore, Error> {
     let (config, subtype) = find(config)?;
-    let options = OpenOptions { image: config.image.clone(), ..options.clone() };
+    let options = OpenOptions {
+        // A snapshot stays what it is.
+        read_only: options.read_only || config.image.snapshot.is_some(),
+        image: config.image.clone(),
+        ..options.clone()
+    };
     (subtype.open)(&config, &options).await
 }
 

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::{FORMATS, name, probe};
 use crate::protocol::file::{Held, Image, Medium, Place, open_image};
-use crate::{AnyStore, Error, Locking, Lower, OpenOptions, image_format};
+use crate::{AnyStore, Error, ImageOptions, Locking, Lower, OpenOptions, image_format};
 
 /// How many images a chain may have.
 const MAX_DEPTH: usize = 64;
@@ -75,12 +75,13 @@ pub(crate) async fn open(
 }
 
 /// Whether the image in a file could be opened. Takes no lock, writes nothing. Blocks.
-pub(crate) fn check(path: &Path, formats: &[&str]) -> Result<(), Error> {
+pub(crate) fn check(path: &Path, formats: &[&str], image: &ImageOptions) -> Result<(), Error> {
     let failed = |e| Error::new(e, OPERATION, path);
     // Of its own, as the caller's thread may have one.
     let look = || {
         let engine = io_engine::Engine::new(io_engine::Backend::Pool).map_err(failed)?;
-        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let image = image.clone();
+        let options = OpenOptions { read_only: true, image, ..OpenOptions::default() };
         let opened =
             engine.block_on(async { open_top(path, formats, &options, true).await.map(drop) });
         opened.map_err(failed)?

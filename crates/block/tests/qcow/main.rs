@@ -10,4 +10,5 @@ mod crash;
 mod features;
 mod handover;
 mod hostile;
+mod snapshots;
 mod twin;

@@ -38,7 +38,8 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
     Box::pin(async move {
         let failed = |e: qcow2::Error| convert(e, site.path());
         let header = Header::read(&storage).await.map_err(failed)?;
-        if site.is_check() {
+        let snapshot = site.options().and_then(|options| options.image.snapshot.clone());
+        if site.is_check() && snapshot.is_none() {
             let writable = header.check_writable();
             writable.map_err(|kind| failed(qcow2::Error::new(kind, "open")))?;
         }
@@ -62,6 +63,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             cache_bytes: site.options().and_then(|options| options.image.cache_size),
             discard: true,
             compress: site.options().is_some_and(|options| options.image.compress),
+            snapshot,
             ..Options::default()
         };
         let parts = Parts { storage, data_file, backing };

@@ -113,6 +113,10 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
     Box::pin(async move {
         let header = Header::read(&storage).await;
         let header = header.map_err(|kind| Error::new(kind, "open", site.path()))?;
+        if site.options().is_some_and(|options| options.image.snapshot.is_some()) {
+            let text = "images of version 1 have no snapshots that can be served";
+            return Err(Error::invalid(text, "open", site.path()));
+        }
         let backing = match &header.backing {
             Some(name) => Some(site.backing(name, None).await?),
             None => None,
