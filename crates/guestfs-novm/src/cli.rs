@@ -23,9 +23,18 @@ use tracing_subscriber::filter::LevelFilter;
 /// Runs guestfsd for unmodified libguestfs clients, with no virtual machine.
 ///
 /// libguestfs starts this program in place of QEMU. It serves raw and qcow2 images, files and
-/// block devices of this host; qcow, vmdk, vhdx, vpc and vdi images, and raw ones compressed as xz, zst
-/// or gz, can be read. A client is run with it by `guestfs-novm -- CLIENT...`, or in a shell after
+/// block devices of this host, and disks of NBD servers; qcow, vmdk, vhdx, vpc and vdi images can be
+/// read. A client is run with it by `guestfs-novm -- CLIENT...`, or in a shell after
 /// `eval "$(guestfs-novm --print-env)"`.
+///
+/// Where the format of an image is not given, it is looked for, as QEMU does; and what a guest's
+/// program writes never makes a raw image look like one of another format. Give the format where you
+/// know it (--format=raw): a raw image is faster then, and the guest may write what it likes.
+///
+/// To QEMU a file that xz, zstd or gzip has compressed is a raw image, and a client would write
+/// to what was downloaded. Here it is refused for writing unless its format is given as raw. With
+/// --ro the client sees the image that is in it, if its name ends in .xz, .zst or .gz (of the format
+/// libguestfs tells nothing then).
 #[derive(Debug, Parser)]
 #[command(name = "guestfs-novm", version, arg_required_else_help = true, after_long_help = TRUST)]
 pub struct Options {
