@@ -19,7 +19,7 @@ use block::{Locking, Locks};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// An image that can be served.
@@ -56,6 +56,34 @@ pub enum Kind {
 }
 
 impl Image {
+    /// Looks at the images of all drives.
+    pub fn find_all(drives: &[Drive]) -> Result<Vec<Self>> {
+        let images: Vec<Self> = drives.iter().map(Self::find).collect::<Result<_>>()?;
+        for (n, image) in images.iter().enumerate() {
+            let mut others = images.iter().take(n);
+            if let Some(first) = others.find(|other| image.excludes(other)) {
+                let why = format!(
+                    "it was added twice (as {}): a disk that is written can be added once; add it \
+                     once, or each time read-only (--ro)",
+                    first.path.display()
+                );
+                return Err(Error::image(&image.path, why));
+            }
+        }
+        Ok(images)
+    }
+
+    /// Whether this and another one are the same file, and the lock of one would exclude the other.
+    fn excludes(&self, other: &Self) -> bool {
+        let file = |image: &Self| {
+            let locked = image.server.is_none() && image.locking != Locking::None;
+            locked.then(|| std::fs::metadata(&image.path).ok()).flatten()
+        };
+        let (Some(one), Some(two)) = (file(self), file(other)) else { return false };
+        let same = (one.dev(), one.ino()) == (two.dev(), two.ino());
+        same && !(self.read_only && other.read_only)
+    }
+
     /// Looks at the image of a drive.
     pub fn find(drive: &Drive) -> Result<Self> {
         let sector = drive.sector.unwrap_or(512);
@@ -228,6 +256,29 @@ mod tests {
         assert!(e.contains("format qcow can only be read: add it read-only"), "{e}");
         let image = Image::find(&Drive { read_only: true, ..drive }).unwrap();
         assert_eq!(image.kind, Kind::Format("qcow"));
+    }
+
+    #[test]
+    fn a_disk_that_is_written_is_added_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("a"), dir.path().join("b"));
+        std::fs::write(&file, [0; 512]).unwrap();
+        std::fs::hard_link(&file, &link).unwrap();
+        let drive = |path: &Path, read_only, locking| Drive {
+            file: path.into(),
+            read_only,
+            locking,
+            ..Drive::default()
+        };
+        let two = |one: bool, two: bool, locking| {
+            Image::find_all(&[drive(&file, one, Locking::All), drive(&link, two, locking)])
+        };
+        for (one, other) in [(false, false), (true, false), (false, true)] {
+            let e = two(one, other, Locking::All).unwrap_err().to_string();
+            assert!(e.contains("b: it was added twice (as ") && e.contains("--ro"), "{e}");
+        }
+        assert_eq!(two(true, true, Locking::All).unwrap().len(), 2);
+        assert_eq!(two(false, true, Locking::None).unwrap().len(), 2);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
         ));
     }
     let signals = Signals::block(&[ENDING, &[libc::SIGCHLD]].concat()).on("signals")?;
-    let images: Vec<Image> = machine.drives.iter().map(Image::find).collect::<Result<_>>()?;
+    let images = Image::find_all(&machine.drives)?;
     // Before the namespaces: announcements are not for every one of them.
     let uevents = Uevents::listen()?;
     let watched: OwnedFd = channel.try_clone().on("the channel")?.into();
@@ -119,9 +119,9 @@ fn child(
     let disks = move || {
         let mut message = String::new();
         told.take(MAX_MESSAGE).read_to_string(&mut message).on("pipe")?;
-        // Nothing, if our parent has failed or is gone: it has said why.
-        let disks = message.strip_suffix("\n\n").ok_or(io::ErrorKind::UnexpectedEof).on("disks")?;
-        Ok(disks.lines().filter(|l| !l.is_empty()).map(disk_from_line).collect())
+        // Not whole, if our parent has failed or is gone: it has said why.
+        let disks = message.strip_suffix("\n\n");
+        Ok(disks.map(|d| d.lines().filter(|l| !l.is_empty()).map(disk_from_line).collect()))
     };
     init::run(root, disks, options, uevents)
 }

@@ -53,6 +53,7 @@ pub(crate) fn correct(path: &Path, overlay: &File) -> Result<()> {
             let ended = waitpid(Some(child), WaitOptions::empty()).on("an overlay")?;
             match ended.and_then(|(_, status)| status.exit_status()) {
                 Some(0) => Ok(()),
+                _ if said.is_empty() => Err(Error::image(path, "its overlay cannot be made")),
                 _ => Err(Error::Served(said)),
             }
         }
@@ -88,7 +89,8 @@ fn compressed(overlay: &File) -> io::Result<Option<(PathBuf, &'static str)>> {
     Ok((holds_nothing && header.snapshots == 0).then(|| (below.to_owned(), *said)))
 }
 
-/// Makes an empty overlay on what is in a compressed file.
+/// Makes an empty overlay on what is in a compressed file. A .gz is decompressed once for its size,
+/// and once more when it is served.
 fn make(path: &Path, below: &Path, format: &'static str) -> Result<()> {
     let engine = Engine::new(Backend::Auto).on("the engine of I/O")?;
     let made = engine.block_on(async {

@@ -55,7 +55,7 @@ const NEEDS: &[Need] = &[
     needed(Sign::Daemon,                   None,    "the daemon"),
     needed(Sign::Root,                     INSTANT, "loop devices and mounts are root's; --uml is for others"),
     needed(Sign::File("/dev/loop-control"), INSTANT, "disks become loop devices: module loop"),
-    useful(Sign::File("/dev/fuse"),        INSTANT, "images that are not raw, NTFS: module fuse"),
+    useful(Sign::File("/dev/fuse"),        INSTANT, "images that are not raw or of no given format, NTFS: module fuse"),
     needed(Sign::UmlKernel,                UML,     "the kernel: package user-mode-linux"),
     needed(Sign::UmlModules,               UML,     "the kernel's modules: package user-mode-linux"),
     useful(Sign::Program("modprobe"),      UML,     "modules for filesystems and LVM: package kmod"),

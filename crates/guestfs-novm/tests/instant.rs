@@ -223,6 +223,8 @@ fn an_image_in_use_is_refused() {
     assert!(!output.status.success());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("in use by another program"), "{stderr}");
+    // What its own child then misses is no news.
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let daemon = running.daemon();
     running.kill(daemon, Signal::TERM);
 }

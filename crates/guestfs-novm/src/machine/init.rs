@@ -46,10 +46,11 @@ pub(crate) struct Daemon {
     pub kernel: Kernel,
 }
 
-/// Runs a daemon to its end, with these disks; yields its exit status.
+/// Runs a daemon to its end, with these disks; yields its exit status. Without them, where whoever
+/// attaches them has given up, there is nothing to run.
 pub(crate) fn run(
     root: Root,
-    disks: impl FnOnce() -> Result<Vec<Disk>>,
+    disks: impl FnOnce() -> Result<Option<Vec<Disk>>>,
     daemon: Daemon,
     uevents: &Uevents,
 ) -> Result<i32> {
@@ -57,7 +58,8 @@ pub(crate) fn run(
     root.enter()?;
     let settle = Settle::listen()?;
     let mut loops = Loops::listen(control)?;
-    let mut view = View::new(disks()?, daemon.kernel)?;
+    let Some(disks) = disks()? else { return Ok(1) };
+    let mut view = View::new(disks, daemon.kernel)?;
     if daemon.kernel == Kernel::Hosts {
         confine::make()?;
         drop_capabilities()?;

@@ -95,7 +95,7 @@ fn port() -> Result<rustix::fd::OwnedFd> {
 }
 
 /// The client's disks, in the order of their virtio devices.
-fn disks() -> Result<Vec<Disk>> {
+fn disks() -> Result<Option<Vec<Disk>>> {
     let dir = "/sys/class/block";
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).on(dir)?.flatten() {
@@ -112,5 +112,5 @@ fn disks() -> Result<Vec<Disk>> {
         found.push((number, Disk { kernel, serial: serial.filter(|s| !s.is_empty()) }));
     }
     found.sort_by_key(|(number, _)| *number);
-    Ok(found.into_iter().map(|(_, disk)| disk).collect())
+    Ok(Some(found.into_iter().map(|(_, disk)| disk).collect()))
 }

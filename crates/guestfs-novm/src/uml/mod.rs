@@ -78,7 +78,7 @@ pub fn modules_dir() -> PathBuf {
 /// Runs a session to its end; yields the exit status.
 pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32> {
     let kernel = kernel()?;
-    let images: Vec<Image> = machine.drives.iter().map(Image::find).collect::<Result<_>>()?;
+    let images = Image::find_all(&machine.drives)?;
     let signals = Signals::block(&[ENDING, &[libc::SIGCHLD]].concat()).on("signals")?;
     let own = std::env::current_exe().on("this program")?;
     let daemon = std::fs::canonicalize(daemon).on(daemon.display())?;
