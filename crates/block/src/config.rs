@@ -13,6 +13,7 @@
 //! a misspelt option would become part of a file's name. A `;` that is not followed by
 //! `NAME=VALUE` is an ordinary character of `REST`, except at the end.
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Error;
@@ -42,6 +43,8 @@ pub struct ImageOptions {
     pub compress: bool,
     /// The identifier, or else the name, of the internal snapshot that is served, to be read only.
     pub snapshot: Option<String>,
+    /// The file that has the passphrase of an encrypted image.
+    pub secret_file: Option<PathBuf>,
 }
 
 /// What a configuration string sets beside subtype and rest.
@@ -112,6 +115,19 @@ pub static OPTIONS: &[ConfigOption] = &[
         subtypes: &["qcow"],
         set: |(_, image), value| {
             image.snapshot = Some(value.to_owned());
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "secret-file",
+        value: "PATH",
+        doc: "The file whose bytes are the passphrase of an encrypted image, as QEMU's secret \
+              objects have them: all of them, a newline at the end included. Nobody but its owner \
+              may have rights to it.",
+        subtypes: &["qcow"],
+        set: |(_, image), value| {
+            let path = Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+            image.secret_file = Some(path.ok_or("an absolute path")?);
             Ok(())
         },
     },
@@ -292,7 +308,7 @@ mod tests {
             (
                 "qcow//x;cache=none",
                 "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS, cache-size=SIZE, \
-                 compress=on|off, snapshot=NAME",
+                 compress=on|off, snapshot=NAME, secret-file=PATH",
             ),
             (
                 "file//x;cache-size=1M",
@@ -300,6 +316,7 @@ mod tests {
             ),
             ("qcow//x;compress=yes", "compress=yes: it has to be on or off"),
             ("qcow//x;cache-size=0", "cache-size=0: it has to be a size, such as 64M"),
+            ("qcow//x;secret-file=s", "secret-file=s: it has to be an absolute path"),
             (
                 "file//x;tcmur_cmd_time_out=soon",
                 "tcmur_cmd_time_out=soon: it has to be a number of seconds",

@@ -201,6 +201,11 @@ impl Site<'_> {
     }
 
     /// Opens a raw file that belongs to the image; `what` it is to the image is for messages.
+    ///
+    /// A relative name begins in the directory of the image, as that of a backing file does: it
+    /// means one file, whoever opens the image. qemu-io 7.2 looks for an external data file in the
+    /// directory that it was started in, which for a daemon is any; docs/interop/qcow2.rst does not
+    /// say where. Where QEMU is started beside the image, both find the same file.
     pub(crate) async fn part(&self, what: &str, name: &str) -> Result<Lower, Error> {
         let (place, format) = self.find(what, name)?;
         if let Some(format) = format.filter(|format| !is_raw(format)) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which images are opened, and how those are refused that are not; what the facts say.
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -142,13 +143,33 @@ fn an_external_data_file_is_allowed_and_locked_as_its_image() {
 }
 
 #[test]
-fn encrypted_images_are_refused() {
+fn a_relative_data_file_lies_beside_its_image_whoever_opens_it() {
     let dir = Dir::new();
+    let there = dir.path("");
+    let qemu = |program: &str, cwd: &Path, args: &[&str]| {
+        let ran = Command::new(program).current_dir(cwd).args(args).output();
+        ran.unwrap_or_else(|e| panic!("{program}: {e}; install the package qemu-utils"))
+    };
+    let create = ["create", "-q", "-f", "qcow2", "-o", "data_file=data", "image", "1M"];
+    assert!(qemu("qemu-img", &there, &create).status.success());
+    assert!(qemu("qemu-io", &there, &["-c", "write -P 7 0 64k", "image"]).status.success());
+    let image = dir.path("image");
+    on_engine(async {
+        let store = open_image(&image).await;
+        assert!(read(&store, 0, 64 << 10).await.unwrap() == [7; 64 << 10]);
+    });
+    // To QEMU it is another file elsewhere, which is not there.
+    let elsewhere = qemu("qemu-io", Path::new("/"), &["-c", "quit", image.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&elsewhere.stderr).into_owned();
+    assert!(text.contains("Could not open 'data'"), "{text}");
+}
+
+/// An image of 1 MiB that is encrypted with LUKS and the passphrase `geheim`.
+fn luks(dir: &Dir) -> PathBuf {
     let image = dir.path("luks");
-    let secret = "secret,id=s,data=geheim";
     let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
     let path = image.to_str().unwrap();
-    let create = ["create", "-q", "--object", secret, "-f", "qcow2", "-o", options, path, "1M"];
+    let create = ["create", "-q", "--object", SECRET, "-f", "qcow2", "-o", options, path, "1M"];
     // On a busy machine qemu-img may fail to measure how fast it derives keys.
     let created = (0..20).any(|_| {
         let output = Command::new("qemu-img").args(create).output().unwrap();
@@ -156,8 +177,67 @@ fn encrypted_images_are_refused() {
         output.status.success()
     });
     assert!(created, "qemu-img makes no encrypted image");
-    let got = refusal(&image);
-    assert!(got.contains("it is encrypted"), "{got}");
+    image
+}
+
+const SECRET: &str = "secret,id=s,data=geheim";
+
+#[test]
+fn an_encrypted_image_is_refused_without_its_passphrase() {
+    let dir = Dir::new();
+    let got = refusal(&luks(&dir));
+    assert!(got.contains("it is encrypted, and no passphrase was given"), "{got}");
+    assert!(got.contains("secret-file=FILE") && got.contains("qemu-img convert"), "{got}");
+}
+
+#[test]
+fn an_encrypted_image_is_served_with_the_passphrase_that_a_file_has() {
+    let dir = Dir::new();
+    let (image, file) = (luks(&dir), dir.path("passphrase"));
+    let qemu_io = |command: &str| {
+        let opened = format!("driver=qcow2,file.filename={},encrypt.key-secret=s", image.display());
+        let args = ["--object", SECRET, "--image-opts", &opened, "-c", command];
+        let output = Command::new("qemu-io").args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && !text.contains("failed"), "{text}");
+    };
+    qemu_io("write -P 7 0 64k");
+    let config = format!("{};secret-file={}", config(&image), file.display());
+    let refused = |passphrase: &[u8], mode: u32| {
+        std::fs::write(&file, passphrase).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let checked = check(&config).unwrap_err().to_string();
+        let opened = on_engine(async { open(&config, &OpenOptions::default()).await.map(drop) });
+        assert_eq!(opened.unwrap_err().to_string(), checked);
+        checked
+    };
+    let text = refused(b"geheim", 0o640);
+    assert!(text.contains("its mode is 0640") && text.contains("chmod 600"), "{text}");
+    let text = refused(b"", 0o600);
+    assert!(text.contains("it has 0 bytes"), "{text}");
+    let text = refused(b"geheim\n", 0o600);
+    assert!(text.contains("passphrase") && !text.contains("geheim"), "{text}");
+    std::fs::write(&file, "geheim").unwrap();
+    check(&config).unwrap();
+    on_engine(async {
+        let store = open(&config, &OpenOptions::default()).await.unwrap();
+        assert!(read(&store, 0, 64 << 10).await.unwrap() == [7; 64 << 10]);
+        write(&store, 128 << 10, &[9; 4096]).await.unwrap();
+        store.close().await.unwrap();
+    });
+    qemu_io("read -P 9 128k 4k");
+}
+
+#[test]
+fn a_file_that_is_too_short_for_an_image_is_told_so() {
+    let dir = Dir::new();
+    for (len, text) in [(71, "has 71 bytes"), (103, "has 103 bytes"), (104, "has 104 bytes")] {
+        let image = dir.create("image", "", MIB);
+        std::fs::File::options().write(true).open(&image).unwrap().set_len(len).unwrap();
+        let got = refusal(&image);
+        assert!(got.contains(text) && got.contains("it was cut off"), "{got}");
+        assert!(!got.contains("check -r"), "{got}");
+    }
 }
 
 #[test]

@@ -259,10 +259,18 @@ impl Header {
     pub async fn read(storage: &impl Storage) -> Result<Self, Error> {
         let open = |kind: ErrorKind| Error::new(kind, "open");
         let head = read(storage, V3_LENGTH).await.map_err(|e| open(e.into()))?;
-        let bits = match V2::ref_from_prefix(&head) {
-            Ok((v2, _)) if v2.magic.get() == MAGIC => v2.cluster_bits.get(),
+        let (version, bits) = match V2::ref_from_prefix(&head) {
+            Ok((v2, _)) if v2.magic.get() == MAGIC => (v2.version.get(), v2.cluster_bits.get()),
             _ => return Err(open(ErrorKind::invalid("it is not a qcow2 image"))),
         };
+        let len = storage.length().await.map_err(|e| open(e.into()))?;
+        let least = if version < 3 { V2_LENGTH } else { V3_LENGTH };
+        if len < least as u64 {
+            return Err(open(ErrorKind::Invalid(format!(
+                "the file has {len} bytes, and the header of a qcow2 image {least} or more: it \
+                 was cut off, or not wholly copied, or is no image"
+            ))));
+        }
         // A wrong one is told of below, after the version.
         let cluster = 1 << bits.clamp(*CLUSTER_BITS.start(), *CLUSTER_BITS.end());
         let cluster = read(storage, cluster).await.map_err(|e| open(e.into()))?;
@@ -534,9 +542,9 @@ impl Header {
                 Some(end) if end <= len => {}
                 Some(end) if offset < len && end - len <= missing => {}
                 _ => {
-                    return Err(ErrorKind::damaged(format_args!(
+                    return Err(ErrorKind::Invalid(format!(
                         "its {name} of {bytes} bytes at {offset} lies outside of the file, which \
-                         has {len} bytes"
+                         has {len} bytes: it was cut off, not wholly copied, or is damaged"
                     )));
                 }
             }

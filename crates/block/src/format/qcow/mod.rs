@@ -4,10 +4,12 @@
 //! The format of versions 2 and 3, and what survives a crash, is the business of the crate `qcow2`;
 //! here it lies on [`Lower`], and becomes a store. Version 1 is in `qcow1`.
 pub(crate) mod qcow1;
+mod secret;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+use qcow2::layout::header::Crypt;
 use qcow2::{CacheStatistics, Header, Image, Mapping, Options, Parts, Storage};
 use sgl::Sgl;
 
@@ -58,11 +60,17 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             Some(backing) => Some(site.backing(&backing.name, backing.format.as_deref()).await?),
             None => None,
         };
+        let image = site.options().map(|options| options.image.clone()).unwrap_or_default();
+        let secret = image.secret_file.as_deref().map(secret::read).transpose()?;
+        if header.crypt != Crypt::None && secret.is_none() {
+            return Err(encrypted(&site));
+        }
         let options = Options {
             read_only: site.read_only(),
-            cache_bytes: site.options().and_then(|options| options.image.cache_size),
+            cache_bytes: image.cache_size,
+            secret,
             discard: true,
-            compress: site.options().is_some_and(|options| options.image.compress),
+            compress: image.compress,
             snapshot,
             ..Options::default()
         };
@@ -74,6 +82,19 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
         store.size.set(size);
         Ok(AnyStore::Qcow(store))
     })
+}
+
+/// The error of an image whose passphrase nobody has given.
+fn encrypted(site: &Site<'_>) -> Error {
+    let way = match site.options() {
+        Some(_) => "tcmu-runner takes it from a file (qcow//IMAGE;secret-file=FILE)",
+        None => "that of an image below another cannot be given",
+    };
+    let text = format!(
+        "it is encrypted, and no passphrase was given; {way}. `qemu-img convert` makes an image that \
+         is not encrypted"
+    );
+    Error::new(ErrorKind::Unsupported(text), "open", site.path())
 }
 
 /// An error of the image at `path`, or of what is below it.
