@@ -100,6 +100,30 @@ async fn grow(store: &AnyStore, stale: &Cell<u64>, len: u64) -> Result<(), Error
     Ok(())
 }
 
+/// Reads what of a range is inside a store; returns how many bytes that is.
+async fn read_store(store: &AnyStore, data: &Sgl<'_>, offset: u64) -> Result<usize, Error> {
+    let left = store.facts().size.saturating_sub(offset);
+    let there = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
+    if there > 0 {
+        store.read(&data.slice(0..there), offset).await?;
+    }
+    Ok(there)
+}
+
+/// Writes to a store, which becomes longer where it has to.
+async fn write_store(
+    store: &AnyStore,
+    stale: &Cell<u64>,
+    data: &Sgl<'_>,
+    offset: u64,
+) -> Result<(), Error> {
+    let end = offset.saturating_add(data.len() as u64);
+    if end > store.facts().size {
+        grow(store, stale, end).await?;
+    }
+    store.write(data, offset, false).await
+}
+
 impl qcow2::Storage for Lower {
     async fn length(&self) -> io::Result<u64> {
         self.size()
@@ -109,14 +133,8 @@ impl qcow2::Storage for Lower {
         let there = match &self.0 {
             Kind::File(medium) => medium.file().read_at(data, offset).await?,
             Kind::Store { store, .. } => {
-                let left = store.facts().size.saturating_sub(offset);
-                let there = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
-                if there > 0 {
-                    let data = data.slice(0..there);
-                    let call: Boxed<'_, ()> = Box::pin(store.read(&data, offset));
-                    call.await.map_err(to_io)?;
-                }
-                there
+                let call: Boxed<'_, usize> = Box::pin(read_store(store, data, offset));
+                call.await.map_err(to_io)?
             }
         };
         if there < data.len() {
@@ -126,18 +144,13 @@ impl qcow2::Storage for Lower {
     }
 
     async fn write(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
-        let (store, stale) = match &self.0 {
-            Kind::File(medium) => return medium.file().write_at(data, offset, false).await,
-            Kind::Store { store, stale } => (store, stale),
-        };
-        let call: Boxed<'_, ()> = Box::pin(async move {
-            let end = offset.saturating_add(data.len() as u64);
-            if end > store.facts().size {
-                grow(store, stale, end).await?;
+        match &self.0 {
+            Kind::File(medium) => medium.file().write_at(data, offset, false).await,
+            Kind::Store { store, stale } => {
+                let call: Boxed<'_, ()> = Box::pin(write_store(store, stale, data, offset));
+                call.await.map_err(to_io)
             }
-            store.write(data, offset, false).await
-        });
-        call.await.map_err(to_io)
+        }
     }
 
     async fn zero(&self, offset: u64, len: u64, punch: bool) -> io::Result<()> {

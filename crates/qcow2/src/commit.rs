@@ -7,6 +7,9 @@
 //! future is dropped, its sectors stay dirty: whoever needs them next, or a flush, tries again.
 use std::rc::Rc;
 
+use sgl::Sgl;
+use zerocopy::IntoBytes;
+
 use crate::core::Core;
 use crate::error::Result;
 use crate::geometry::Entry;
@@ -67,8 +70,8 @@ impl<S: Storage + 'static> Core<S> {
         let mut writing = Writing { slice, sectors };
         let last = if self.has(Bug::HalfTable) { 0x80 >> sectors.leading_zeros() } else { 0 };
         let some = if sectors == last { sectors } else { sectors & !last };
-        let (copy, offset) = slice.copy(some);
-        self.storage.write(&copy, offset).await?;
+        let (mut copy, offset) = slice.copy(some);
+        self.storage.write(&Sgl::from_slice(copy.as_mut_bytes()), offset).await?;
         writing.sectors = 0;
         slice.written.set(version);
         if slice.is_clean() {

@@ -134,6 +134,7 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     /// Looks in memory for the entry of a guest's offset.
+    #[inline]
     pub(crate) fn find(&self, pos: u64) -> Result<Found> {
         let l1 = self.l1.borrow();
         let Some((l1_slice, within)) = l1.slot(self.geo.l1_index(pos)) else {
@@ -144,11 +145,7 @@ impl<S: Storage + 'static> Core<S> {
             return Ok(Found::NoTable);
         }
         if table & (self.geo.cluster_size() - 1) != 0 {
-            return Err(ErrorKind::hopeless(format_args!(
-                "the L1 entry {} refers to an L2 table at {table:#x}, which is not aligned to a \
-                 cluster",
-                self.geo.l1_index(pos)
-            )));
+            return Err(self.bad_table(pos, table));
         }
         let (slice_offset, index) = self.geo.l2_index(pos);
         let offset = table + slice_offset;
@@ -159,6 +156,14 @@ impl<S: Storage + 'static> Core<S> {
             }
             None => Found::Load(offset),
         })
+    }
+
+    #[cold]
+    fn bad_table(&self, pos: u64, table: u64) -> ErrorKind {
+        ErrorKind::hopeless(format_args!(
+            "the L1 entry {} refers to an L2 table at {table:#x}, which is not aligned to a cluster",
+            self.geo.l1_index(pos)
+        ))
     }
 
     /// The entry of a guest's offset, if there is an L2 table.
@@ -225,14 +230,20 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     /// Refuses what is not inside the image. To be asked inside the gate.
+    #[inline]
     pub(crate) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
         match offset.checked_add(len) {
             Some(end) if end <= self.size.get() => Ok(()),
-            _ => Err(ErrorKind::Unsupported(format!(
-                "it is past the end of the image, which has {} bytes",
-                self.size.get()
-            ))),
+            _ => Err(self.past_the_end()),
         }
+    }
+
+    #[cold]
+    fn past_the_end(&self) -> ErrorKind {
+        ErrorKind::Unsupported(format!(
+            "it is past the end of the image, which has {} bytes",
+            self.size.get()
+        ))
     }
 
     /// The error for an image that may not be written to.

@@ -68,6 +68,7 @@ impl Gate {
     }
 
     /// `exempt` is who has closed it.
+    #[inline]
     fn try_enter(&self, exempt: bool) -> Option<Inside<'_>> {
         if self.closed.get() && !exempt {
             return None;
@@ -83,11 +84,17 @@ impl Gate {
 }
 
 impl<S: Storage + 'static> Core<S> {
+    /// Enters if the gate is open.
+    #[inline]
+    pub(crate) fn try_enter(&self) -> Option<Inside<'_>> {
+        // Work that has the image for itself is done in jobs.
+        self.gate.try_enter(self.jobs.is_running())
+    }
+
     /// Waits until the gate is open, and enters.
     pub(crate) async fn enter(&self) -> Inside<'_> {
         loop {
-            // Work that has the image for itself is done in jobs.
-            if let Some(inside) = self.gate.try_enter(self.jobs.is_running()) {
+            if let Some(inside) = self.try_enter() {
                 return inside;
             }
             self.jobs.wait(&self.gate.event).await;

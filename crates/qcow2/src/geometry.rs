@@ -168,15 +168,10 @@ impl Entry {
     }
 
     /// What it says, or what is wrong with it.
+    #[inline]
     pub(crate) fn kind(self, geo: &Geometry) -> Result<Kind, &'static str> {
         if self.word & COMPRESSED != 0 {
-            if geo.data_file {
-                return Err("refers to a compressed cluster, which an external data file has not");
-            }
-            return match L2Entry(self.word).decode(geo.cluster_bits, false, false) {
-                Cluster::Compressed(compressed) => Ok(Kind::Compressed(compressed)),
-                _ => Err("cannot be"),
-            };
+            return self.compressed(geo);
         }
         let offset = self.word & OFFSET_MASK;
         if offset & (geo.cluster_size() - 1) != 0 {
@@ -185,19 +180,35 @@ impl Entry {
         let there = offset != 0 || geo.data_file && self.word & COPIED != 0;
         let host = there.then_some(offset);
         if geo.extended() {
-            // The halves of the bitmap.
-            #[allow(clippy::cast_possible_truncation)]
-            let (data, zero) = (self.bitmap as u32, (self.bitmap >> 32) as u32);
-            if data & zero != 0 {
-                return Err("has subclusters that are data and zero");
-            }
-            if data != 0 && host.is_none() {
-                return Err("has data and no place");
-            }
-            return Ok(Kind::Plain { host, data, zero });
+            return self.subclusters(host);
         }
         let zero = u32::from(geo.zero_flag && self.word & ZERO != 0);
         Ok(Kind::Plain { host, data: u32::from(there) & !zero, zero })
+    }
+
+    #[cold]
+    fn compressed(self, geo: &Geometry) -> Result<Kind, &'static str> {
+        if geo.data_file {
+            return Err("refers to a compressed cluster, which an external data file has not");
+        }
+        match L2Entry(self.word).decode(geo.cluster_bits, false, false) {
+            Cluster::Compressed(compressed) => Ok(Kind::Compressed(compressed)),
+            _ => Err("cannot be"),
+        }
+    }
+
+    /// What an extended entry says of a cluster at `host`.
+    fn subclusters(self, host: Option<u64>) -> Result<Kind, &'static str> {
+        // The halves of the bitmap.
+        #[allow(clippy::cast_possible_truncation)]
+        let (data, zero) = (self.bitmap as u32, (self.bitmap >> 32) as u32);
+        if data & zero != 0 {
+            return Err("has subclusters that are data and zero");
+        }
+        if data != 0 && host.is_none() {
+            return Err("has data and no place");
+        }
+        Ok(Kind::Plain { host, data, zero })
     }
 }
 

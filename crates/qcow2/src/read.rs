@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reading, and what is where. A run of clusters that are contiguous in the guest and in the file
-//! is one read.
+//! is one read. Where that is all of a request, and the tables are in memory, nothing but that read
+//! is awaited: this is the data path.
 use sgl::Sgl;
 
 use crate::ErrorKind;
 use crate::core::{Core, Found, Spot};
 use crate::error::Result;
+use crate::gate::Inside;
 use crate::geometry::Kind;
 use crate::layout::entry::Compressed;
 use crate::storage::{Extent, Storage};
@@ -46,6 +48,30 @@ fn run(mask: u32, first: u32) -> u32 {
 impl<S: Storage + 'static> Core<S> {
     /// Fills `data` from `offset`, which is inside the image.
     pub(crate) async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
+        match self.begin_read(offset, data.len() as u64) {
+            Some((_inside, host)) => Ok(self.data().read(data, host).await?),
+            None => Box::pin(self.read_pieces(data, offset)).await,
+        }
+    }
+
+    /// Enters the gate for a read of data that is in one piece, as the tables in memory say, and not
+    /// encrypted. What else there is to read, or to refuse, is left to
+    /// [`read_pieces`](Self::read_pieces).
+    #[inline]
+    fn begin_read(&self, offset: u64, len: u64) -> Option<(Inside<'_>, u64)> {
+        let inside = self.try_enter()?;
+        self.check_range(offset, len).ok()?;
+        if self.encryption.is_some() {
+            return None;
+        }
+        let Ok(Found::Spot(spot)) = self.find(offset) else { return None };
+        match self.place(&spot, offset, len) {
+            Ok((Place::Data(host), there)) if there == len => Some((inside, host)),
+            _ => None,
+        }
+    }
+
+    async fn read_pieces(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
         let _inside = self.enter().await;
         self.check_range(offset, data.len() as u64)?;
         self.read_inside(data, offset).await
@@ -116,9 +142,21 @@ impl<S: Storage + 'static> Core<S> {
 
     /// Where the bytes from `pos` on are, and how many of the next `most` are there, as far as this
     /// slice tells.
+    #[inline]
     fn place(&self, spot: &Spot, pos: u64, most: u64) -> Result<(Place, u64)> {
+        let first = self.place_in_cluster(spot, spot.index, pos, most)?;
+        if first.1 == most { Ok(first) } else { self.place_run(spot, pos, most, first) }
+    }
+
+    /// As [`place`](Self::place), where that is known of the first cluster.
+    fn place_run(
+        &self,
+        spot: &Spot,
+        pos: u64,
+        most: u64,
+        (mut place, mut len): (Place, u64),
+    ) -> Result<(Place, u64)> {
         let geo = &self.geo;
-        let (mut place, mut len) = self.place_in_cluster(spot, spot.index, pos, most)?;
         let mut index = spot.index + 1;
         while len < most
             && index < geo.slice_entries()
@@ -141,6 +179,7 @@ impl<S: Storage + 'static> Core<S> {
         Ok((place, len))
     }
 
+    #[inline]
     fn place_in_cluster(
         &self,
         spot: &Spot,
@@ -175,6 +214,7 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     /// The error of an entry that cannot be.
+    #[cold]
     pub(crate) fn bad_entry(&self, spot: &Spot, index: usize, pos: u64, what: &str) -> ErrorKind {
         let entry = spot.slice.entry(&self.geo, index);
         ErrorKind::hopeless(format_args!(

@@ -117,15 +117,13 @@ impl Slice {
         set_bit(&self.fresh, index, on);
     }
 
-    /// A copy of the sectors of a mask, from the first to the last, and the offset of the first.
-    pub(crate) fn copy(&self, sectors: u8) -> (Sgl<'static>, u64) {
+    /// A copy of the sectors of a mask, from the first to the last, as in the file, and the offset
+    /// of the first.
+    pub(crate) fn copy(&self, sectors: u8) -> (Vec<u64>, u64) {
         let first = sectors.trailing_zeros().min(7) as usize;
         let end = (8 - sectors.leading_zeros() as usize) * SECTOR_WORDS;
         let words = self.words.get(first * SECTOR_WORDS..end.min(self.len())).unwrap_or_default();
-        let words: Vec<u64> = words.iter().map(Cell::get).collect();
-        let copy = Sgl::zeroed(words.len() * 8);
-        copy.write_at(0, words.as_bytes());
-        (copy, self.offset + first as u64 * SECTOR)
+        (words.iter().map(Cell::get).collect(), self.offset + first as u64 * SECTOR)
     }
 }
 

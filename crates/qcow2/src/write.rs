@@ -11,18 +11,46 @@
 //! - **A write relies on its mapping**: where the file has not got it yet, the write waits for that.
 //! - One operation changes the mapping of a cluster at a time (`busy`); what was claimed and not
 //!   mapped is freed as if it had been used.
+//!
+//! Where all of a request may be overwritten in one piece, and the tables in memory say so, nothing
+//! but that write is awaited: this is the data path.
 use sgl::Sgl;
 
 use crate::core::{Core, Found, Spot};
 use crate::error::Result;
+use crate::gate::Inside;
 use crate::geometry::{Entry, Kind};
 use crate::planted::Bug;
+use crate::slice::Slice;
 use crate::storage::{Extent, Storage};
 use crate::tables::Owner;
 
 impl<S: Storage + 'static> Core<S> {
     /// Writes all of `data` at `offset`, which is inside the image.
     pub(crate) async fn write(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
+        match self.begin_write(offset, data.len() as u64) {
+            Some((_inside, host)) => Ok(self.data().write(data, host).await?),
+            None => Box::pin(self.write_pieces(data, offset)).await,
+        }
+    }
+
+    /// Enters the gate for a write that overwrites one piece, as the tables in memory say, and is not
+    /// encrypted. What else there is to write, or to refuse, is left to
+    /// [`write_pieces`](Self::write_pieces).
+    #[inline]
+    fn begin_write(&self, offset: u64, len: u64) -> Option<(Inside<'_>, u64)> {
+        let inside = self.try_enter()?;
+        self.check_range(offset, len).ok()?;
+        if !self.writable.get() || self.encryption.is_some() {
+            return None;
+        }
+        match self.owned_run(offset, len) {
+            Ok(Some((host, there))) if there == len => Some((inside, host)),
+            _ => None,
+        }
+    }
+
+    async fn write_pieces(&self, data: &Sgl<'_>, offset: u64) -> Result<()> {
         let _inside = self.enter().await;
         self.check_range(offset, data.len() as u64)?;
         self.write_inside(data, offset).await
@@ -64,33 +92,43 @@ impl<S: Storage + 'static> Core<S> {
 
     /// The place of what may be overwritten from `pos` on, and its length: in clusters that have
     /// been checked, and whose mapping is in the file.
+    #[inline]
     fn owned_run(&self, pos: u64, most: u64) -> Result<Option<(u64, u64)>> {
-        let geo = &self.geo;
         let Found::Spot(spot) = self.find(pos)? else { return Ok(None) };
         if !spot.written && !self.has(Bug::AcknowledgedEarly) {
             return Ok(None);
         }
-        let mut run: Option<(u64, u64)> = None;
-        for index in spot.index..geo.slice_entries() {
-            let len = run.map_or(0, |(_, len)| len);
-            if len == most || !spot.slice.is_checked(index) {
+        let Some((host, mut len)) = self.owned_part(&spot.slice, spot.index, pos, most) else {
+            return Ok(None);
+        };
+        for index in spot.index + 1..self.geo.slice_entries() {
+            if len == most {
                 break;
             }
-            let within = (pos + len) & (geo.cluster_size() - 1);
-            let part = (geo.cluster_size() - within).min(most - len);
-            let entry = spot.slice.entry(geo, index);
-            let Ok(Kind::Plain { host: Some(host), data, .. }) = entry.kind(geo) else { break };
-            let wanted = geo.granules(within, within + part);
-            if data & wanted != wanted {
-                break;
-            }
-            match &mut run {
-                None => run = Some((host + within, part)),
-                Some((start, len)) if *start + *len == host => *len += part,
-                Some(_) => break,
+            match self.owned_part(&spot.slice, index, pos + len, most - len) {
+                Some((next, part)) if host + len == next => len += part,
+                _ => break,
             }
         }
-        Ok(run)
+        Ok(Some((host, len)))
+    }
+
+    /// As [`owned_run`](Self::owned_run), in the cluster of one entry.
+    #[inline]
+    fn owned_part(&self, slice: &Slice, index: usize, pos: u64, most: u64) -> Option<(u64, u64)> {
+        let geo = &self.geo;
+        if most == 0 || !slice.is_checked(index) {
+            return None;
+        }
+        let within = pos & (geo.cluster_size() - 1);
+        let part = (geo.cluster_size() - within).min(most);
+        match slice.entry(geo, index).kind(geo) {
+            Ok(Kind::Plain { host: Some(host), data, .. }) => {
+                let wanted = geo.granules(within, within + part);
+                (data & wanted == wanted).then_some((host + within, part))
+            }
+            _ => None,
+        }
     }
 
     /// Writes the first bytes of `data`, into clusters whose mapping or its state has to change.
@@ -216,10 +254,13 @@ impl<S: Storage + 'static> Core<S> {
         span: std::ops::Range<u64>,
         zeroed: bool,
     ) -> Result<()> {
+        let mut zero = self.backing_is_zero(span.start, span.end - span.start).await?;
+        if zero && zeroed {
+            return self.write_data(data, host, pos).await;
+        }
         let end = pos + data.len() as u64;
         let head = Sgl::zeroed(usize::try_from(pos - span.start).unwrap_or(0));
         let tail = Sgl::zeroed(usize::try_from(span.end - end).unwrap_or(0));
-        let mut zero = self.backing_is_zero(span.start, span.end - span.start).await?;
         if !zero && span.end - span.start <= self.geo.cluster_size() {
             // Somebody may have written zeroes there.
             let middle = Sgl::zeroed(data.len());
@@ -227,12 +268,12 @@ impl<S: Storage + 'static> Core<S> {
             self.read_old(&middle, pos).await?;
             self.read_old(&tail, end).await?;
             zero = head.is_zero() && middle.is_zero() && tail.is_zero();
+            if zero && zeroed {
+                return self.write_data(data, host, pos).await;
+            }
         } else if !zero {
             self.read_old(&head, span.start).await?;
             self.read_old(&tail, end).await?;
-        }
-        if zero && zeroed {
-            return self.write_data(data, host, pos).await;
         }
         if !head.is_empty() {
             self.write_data(&head, host - head.len() as u64, span.start).await?;
