@@ -35,6 +35,19 @@ impl Event {
     }
 }
 
+/// Lets what else can go on do so once.
+pub(crate) async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Work of the image, done one after the other.

@@ -6,10 +6,12 @@
 mod bitmaps;
 mod check;
 mod compress;
+mod compressed;
 mod create;
 mod damage;
 mod huge;
 mod marker;
 mod memory;
 mod repair;
+mod scratch;
 mod snapshots;
