@@ -32,6 +32,9 @@ pub struct OpenOptions {
     /// That the image was taken to be raw because [`probe`](crate::probe()) found no other format:
     /// what would make it look like one is not written.
     pub probed: bool,
+    /// Nobody wants the image after a loss of power, which it then need not survive: nothing is
+    /// brought to stable storage.
+    pub scratch: bool,
     /// How an image is opened; a configuration string has its own.
     pub image: ImageOptions,
     /// The files of the store that this one replaces, see [`Store::held`]; an image that

@@ -26,6 +26,8 @@ pub struct Disk {
     disk: block::Disk<AnyStore>,
     /// Of which errors the client has heard.
     told: Cell<[bool; block::ErrorClass::COUNT]>,
+    /// Nobody wants its content after a loss of power: it is not flushed.
+    scratch: bool,
 }
 
 async fn open(image: &Image) -> Result<AnyStore> {
@@ -38,6 +40,7 @@ async fn open(image: &Image) -> Result<AnyStore> {
         read_only: image.read_only,
         locking: image.locking,
         probed: image.probed,
+        scratch: image.scratch,
         ..OpenOptions::default()
     };
     block::open_image(&image.path, format, &options).await.map_err(Error::Open)
@@ -49,7 +52,7 @@ impl Disk {
         let store = open(image).await?;
         let options = Options { round_up: ROUND_UP, ..Options::default() };
         let disk = block::Disk::new(store, image.path.to_string_lossy(), options);
-        Ok(Self { disk, told: Cell::default() })
+        Ok(Self { disk, told: Cell::default(), scratch: image.scratch })
     }
 
     /// Its size in bytes, a whole number of sectors.
@@ -82,9 +85,9 @@ impl Disk {
         self.disk.write_zeroes(offset, len, may_unmap).await.map_err(|e| self.errno(&e))
     }
 
-    /// Brings all that was written to stable storage.
+    /// Brings all that was written to stable storage, unless it is a scratch disk.
     pub async fn flush(&self) -> std::result::Result<(), i32> {
-        if self.read_only() {
+        if self.read_only() || self.scratch {
             return Ok(());
         }
         self.disk.flush().await.map_err(|e| self.errno(&e))
@@ -143,6 +146,7 @@ mod tests {
             read_only: false,
             locking,
             probed: false,
+            scratch: false,
         };
         let opened = Engine::new(Backend::Auto).unwrap().block_on(Disk::open(&image)).unwrap();
         let Err(Error::Open(e)) = opened else { panic!("{opened:?}") };

@@ -69,6 +69,7 @@ fn disk(rings: &[Ring], read_only: bool) -> io::Result<()> {
         read_only,
         locking,
         probed: false,
+        scratch: false,
     };
     let block = Block::open(&image, None, Some("fuzz")).map_err(io::Error::other)?;
     block.serve(rings)?;

@@ -39,6 +39,8 @@ pub struct Image {
     pub locking: Locking,
     /// Nobody has said that it is raw: it only looks like it.
     pub probed: bool,
+    /// Nobody wants its content after a loss of power.
+    pub scratch: bool,
 }
 
 /// How an image is served.
@@ -87,7 +89,7 @@ impl Image {
     /// Looks at the image of a drive.
     pub fn find(drive: &Drive) -> Result<Self> {
         let sector = drive.sector.unwrap_or(512);
-        let (read_only, locking) = (drive.read_only, drive.locking);
+        let (read_only, locking, scratch) = (drive.read_only, drive.locking, drive.scratch);
         if let Some(server) = drive.server.clone() {
             let path = PathBuf::from(server.to_string());
             if let Some(other) = drive.format.as_deref().filter(|format| *format != "raw") {
@@ -103,6 +105,7 @@ impl Image {
                 read_only,
                 locking,
                 probed: false,
+                scratch,
             });
         }
         let path = std::path::absolute(&drive.file).on(drive.file.display())?;
@@ -132,7 +135,7 @@ impl Image {
         let ragged = !device && metadata.len() % SECTOR != 0;
         let watched = kind == Kind::Raw && (ragged || probed && !read_only);
         let kind = if watched { Kind::Watched } else { kind };
-        Ok(Self { path, server: None, sector, kind, read_only, locking, probed })
+        Ok(Self { path, server: None, sector, kind, read_only, locking, probed, scratch })
     }
 
     /// Opens a raw image and locks it, if it is to be locked, for as long as the file is open

@@ -56,6 +56,9 @@ pub struct Drive {
     pub sector: Option<u32>,
     /// Which of its files are locked; the client asks for less beside a running VM.
     pub locking: Locking,
+    /// Nobody wants its content after a loss of power (`cache=unsafe`): it is an overlay or a disk
+    /// that libguestfs throws away, or the client has said so.
+    pub scratch: bool,
 }
 
 /// Options of one kind: `format=raw,file.driver=file`.
@@ -170,6 +173,8 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
     let mut level = node.clone();
     for _ in 0..MAX_DEPTH {
         found.read_only |= is_on(&level, "read-only") || is_on(&level, "readonly");
+        found.scratch |= level.get("cache").is_some_and(|mode| mode == "unsafe")
+            || is_on(&level, "cache.no-flush");
         // Locking is a property of a file; what is below a backing file follows it.
         if is_off(&level, "locking") || is_off(&level, "file.locking") {
             found.locking = Locking::None;
@@ -382,7 +387,10 @@ mod tests {
         let device = "scsi-hd,drive=hd0";
         for (drive, want) in [
             ("file=/x.img,cache=writeback,format=raw,id=hd0,if=none", drive_of("/x.img", "raw")),
-            ("file=/a,,b.img,cache=unsafe,id=hd0,if=none", drive_of("/a,b.img", "")),
+            (
+                "file=/a,,b.img,cache=unsafe,id=hd0,if=none",
+                Drive { scratch: true, ..drive_of("/a,b.img", "") },
+            ),
             (
                 "file=/x,readonly=on,cache=writeback,format=qcow2,id=hd0,if=none",
                 Drive { read_only: true, ..drive_of("/x", "qcow2") },
@@ -418,6 +426,31 @@ mod tests {
         ] {
             let drive = one(&format!("{nodes}|-device|scsi-hd,drive=hd0"));
             assert_eq!(drive.server.unwrap().to_string(), "nbd:unix:/s:exportname=e", "{nodes}");
+        }
+    }
+
+    #[test]
+    fn a_drive_that_is_not_flushed_is_a_scratch_drive() {
+        for (nodes, scratch) in [
+            ("-drive|file=/x,cache=unsafe,format=qcow2,id=hd0", true),
+            ("-drive|file=/x,cache=writeback,format=qcow2,id=hd0", false),
+            ("-drive|file=/x,format=qcow2,id=hd0", false),
+            (
+                r#"-blockdev|{"node-name":"hd0","driver":"qcow2","cache":{"no-flush":true},"file":{"driver":"file","filename":"/x"}}"#,
+                true,
+            ),
+            (
+                r#"-blockdev|{"node-name":"f","driver":"file","filename":"/x","cache":{"no-flush":true}}|-blockdev|{"node-name":"hd0","driver":"qcow2","file":"f"}"#,
+                true,
+            ),
+            (
+                "-blockdev|file,node-name=f,filename=/x,cache.no-flush=off|\
+                 -blockdev|qcow2,node-name=hd0,file=f",
+                false,
+            ),
+        ] {
+            let drive = one(&format!("{nodes}|-device|scsi-hd,drive=hd0"));
+            assert_eq!(drive.scratch, scratch, "{nodes}");
         }
     }
 

@@ -128,10 +128,18 @@ impl<S: Storage + 'static> Core<S> {
 
     /// The first cluster of a range whose refcount is not 0; those of `missing` blocks have none.
     async fn counted(&self, range: std::ops::Range<u64>, missing: &[usize]) -> Result<Option<u64>> {
-        for cluster in range {
-            if !missing.contains(&self.block_of(cluster)) && self.refcount(cluster).await? != 0 {
-                return Ok(Some(cluster));
+        let mut cluster = range.start;
+        while cluster < range.end {
+            let (slot, count) = self.refcount_run(cluster, range.end - cluster).await?;
+            if let Some(mut slot) = slot.filter(|_| !missing.contains(&self.block_of(cluster))) {
+                for number in 0..count {
+                    if slot.get(&self.geo) != 0 {
+                        return Ok(Some(cluster + number));
+                    }
+                    slot.index += 1;
+                }
             }
+            cluster += count;
         }
         Ok(None)
     }
@@ -146,12 +154,7 @@ impl<S: Storage + 'static> Core<S> {
             self.storage.zero(start, there, true).await?;
         }
         self.cover(end).await?;
-        for cluster in layout.start..layout.end() {
-            if let Some(slot) = self.refcount_slot(cluster).await? {
-                self.set_refcount(&slot, 1);
-            }
-            counted.set(cluster + 1);
-        }
+        self.set_refcounts(counted, layout.end(), 1).await?;
         self.commit_all().await?;
         for (block, cluster) in layout.blocks.iter().zip(layout.start..) {
             self.storage.write(&self.new_block(layout, *block), cluster << bits).await?;

@@ -7,7 +7,8 @@
 //! After the death of this process: all that was acknowledged. After loss of power: all that was
 //! acknowledged before a [`flush`](Image::flush) that succeeded began; a sector written since has
 //! its old or its new content. In both cases the image can be used at once; at worst clusters are
-//! leaked. The rules that see to it stand at the top of the modules that keep them.
+//! leaked. The rules that see to it stand at the top of the modules that keep them. An image that is
+//! opened as [`scratch`](Options::scratch) survives the death of this process alone.
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -46,6 +47,9 @@ pub struct Options {
     pub snapshot: Option<String>,
     /// Whether what is written is compressed.
     pub compress: bool,
+    /// Nobody wants the image after a loss of power, which it then need not survive: nothing is
+    /// brought to stable storage.
+    pub scratch: bool,
     /// The passphrase of an encrypted image.
     pub secret: Option<Secret>,
     /// A bug to be found.

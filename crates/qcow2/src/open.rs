@@ -11,6 +11,7 @@ use crate::image::{Options, Parts};
 use crate::layout::header::{self, Header};
 use crate::slice::Cache;
 use crate::storage::Storage;
+use crate::sync::Syncs;
 use crate::{ErrorKind, bitmaps, clean, crypt, scan, snapshots};
 
 /// The most that caches take unless told otherwise, in bytes.
@@ -94,7 +95,7 @@ pub(crate) async fn open<S: Storage + 'static>(
         cache: Cache::new(cache_limit(&header, options), slice_size),
         dirty: RefCell::default(),
         inflated: Default::default(),
-        syncs: Default::default(),
+        syncs: Syncs::new(options.scratch),
         gate: Default::default(),
         busy: Default::default(),
         busy_tables: Default::default(),

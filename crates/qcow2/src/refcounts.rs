@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Refcounts in memory: finding and changing them. Only the image's own jobs change any, one after
 //! the other.
+use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::ErrorKind;
@@ -100,12 +101,30 @@ impl<S: Storage + 'static> Core<S> {
         self.set(&slot.slice, word, old | value << shift);
     }
 
-    /// Sets the refcounts of a range of clusters in memory, as far as there are blocks for them.
-    pub(crate) async fn set_refcounts(&self, first: u64, count: u64, value: u64) -> Result<()> {
-        for cluster in first..first + count {
-            if let Some(slot) = self.refcount_slot(cluster).await? {
-                self.set_refcount(&slot, value);
+    /// Where the refcount of a cluster is, if there is a block for it, and how many of the next
+    /// `most` clusters, with this one, have theirs in the same slice.
+    pub(crate) async fn refcount_run(
+        &self,
+        cluster: u64,
+        most: u64,
+    ) -> Result<(Option<Slot>, u64)> {
+        let per_slice = self.geo.slice_refcounts();
+        let count = (per_slice - cluster % per_slice).min(most);
+        Ok((self.refcount_slot(cluster).await?, count))
+    }
+
+    /// Sets the refcounts of the clusters from `at`, which goes along, to `end` in memory, as far as
+    /// there are blocks for them.
+    pub(crate) async fn set_refcounts(&self, at: &Cell<u64>, end: u64, value: u64) -> Result<()> {
+        while at.get() < end {
+            let (slot, count) = self.refcount_run(at.get(), end - at.get()).await?;
+            if let Some(mut slot) = slot {
+                for _ in 0..count {
+                    self.set_refcount(&slot, value);
+                    slot.index += 1;
+                }
             }
+            at.set(at.get() + count);
         }
         Ok(())
     }

@@ -72,6 +72,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             discard: true,
             compress: image.compress,
             snapshot,
+            scratch: site.options().is_some_and(|options| options.scratch),
             ..Options::default()
         };
         let parts = Parts { storage, data_file, backing };
