@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The qcow2 engine alone, without the kernel's target, beside `qemu-img bench`: the same image, the
 //! same operations, run in turns; of QEMU's ways of doing I/O the one that is fastest in the row.
+//! With `--instructions`: what a command costs by itself, see [`instructions`].
+
+mod instructions;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,9 @@ pub(crate) struct Options {
     /// Runs of each program in each row; their median counts
     #[arg(long, default_value_t = 7)]
     runs: usize,
+    /// Count instructions and system calls of commands instead; needs no quiet machine
+    #[arg(long)]
+    instructions: bool,
     /// Only print the table
     #[arg(long)]
     no_write: bool,
@@ -115,6 +121,20 @@ impl Images {
         self.dir.path().join(name)
     }
 
+    /// The raw file to compare with: for images of which nothing is allocated, one of holes, whose
+    /// pages the file system gives when they are written.
+    fn raw(&self, kind: Kind) -> Result<Option<PathBuf>> {
+        Ok(match kind {
+            Kind::Full => Some(self.path("raw")),
+            Kind::Empty => {
+                let path = self.path("holes");
+                std::fs::File::create(&path)?.set_len(SIZE)?;
+                Some(path)
+            }
+            Kind::Deflate | Kind::Zstd => None,
+        })
+    }
+
     /// The image for a run of a row.
     fn ready(&self, kind: Kind) -> Result<PathBuf> {
         Ok(match kind {
@@ -187,6 +207,9 @@ fn median(mut all: Vec<f64>) -> f64 {
 
 /// Measures and writes the section.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
+    if options.instructions {
+        return count(options);
+    }
     run::run(&mut run::cargo(["build", "--release", "-p", "qcow2", "--example", "bench"]))?;
     let bench = run::target_dir()?.join("release/examples/bench");
     let images = Images::make(&options.dir)?;
@@ -218,6 +241,20 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Counts and writes the section.
+fn count(options: &Options) -> Result<ExitCode> {
+    let table = instructions::table(&options.dir)?;
+    if !options.no_write {
+        let text = format!(
+            "Measured with `cargo xtask bench block --instructions`:\n\n- commit: {}\n\n{table}",
+            sections::commit(),
+        );
+        sections::replace("block-instructions", &text)?;
+        println!("written to BENCHMARKS.md");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// One row of the table.
 fn measure(bench: &Path, images: &Images, row: &Row, runs: usize) -> Result<String> {
     let mut engine = Vec::new();
@@ -226,8 +263,8 @@ fn measure(bench: &Path, images: &Images, row: &Row, runs: usize) -> Result<Stri
     for _ in 0..runs {
         run::check_interrupt()?;
         engine.push(ours(bench, "qcow2", row, &images.ready(row.kind)?)?);
-        if row.kind == Kind::Full {
-            raw.push(ours(bench, "raw", row, &images.path("raw"))?);
+        if let Some(file) = images.raw(row.kind)? {
+            raw.push(ours(bench, "raw", row, &file)?);
         }
         for ((_, way), all) in WAYS.iter().zip(&mut ways) {
             all.extend(qemu(way, row, &images.ready(row.kind)?)?);
