@@ -132,6 +132,7 @@ fn block(path: &Path, read_only: bool) -> Block {
         read_only,
         locking,
         probed: false,
+        scratch: false,
     };
     Block::open(&image, None, Some("label")).unwrap()
 }
