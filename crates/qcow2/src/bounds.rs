@@ -23,13 +23,21 @@ impl<S: Storage + 'static> Core<S> {
     /// As [`is_data`](Self::is_data), or what is wrong; `pos` is where it is for the guest.
     #[cold]
     pub(crate) async fn check_data(&self, host: u64, len: u64, pos: u64) -> Result<()> {
-        let what = format_args!("the cluster at {:#x}", pos & !(self.geo.cluster_size() - 1));
+        let cluster = self.geo.cluster_size();
+        let what = |pos: u64| format!("the cluster at {:#x}", pos & !(cluster - 1));
         if let Some(other) = self.overlapped(host, len) {
             return Err(ErrorKind::damaged(format_args!(
-                "{what} refers to {host:#x} in the file, where the {other} of the image is"
+                "{} refers to {host:#x} in the file, where the {other} of the image is",
+                what(pos)
             )));
         }
-        self.check_inside(host, len, what).await
+        // Of a run of clusters, the first that is missing.
+        let there = self.storage.length().await?;
+        let missing = there.next_multiple_of(cluster).max(host);
+        if missing >= host.saturating_add(len) {
+            return Ok(());
+        }
+        self.check_inside(missing, 1, what(pos + (missing - host))).await
     }
 
     /// Refuses what begins in a cluster past the end of the file, or reaches one.

@@ -151,12 +151,12 @@ impl<S: Storage + 'static> Core<S> {
         }
         let what = format!("the L2 entry of the cluster at {:#x}", pos);
         let cluster = host >> self.geo.cluster_bits;
-        let other = self.fixed_metadata(host).or_else(|| {
-            self.metadata.borrow().contains(&cluster).then_some("table or another structure")
-        });
+        let other = self
+            .fixed_metadata(host)
+            .or_else(|| self.metadata.borrow().contains(&cluster).then_some("metadata"));
         if let Some(other) = other {
             return Err(ErrorKind::damaged(format_args!(
-                "{what} refers to {host:#x} in the file, where a {other} of the image is"
+                "{what} refers to {host:#x} in the file, where the {other} of the image is"
             )));
         }
         self.check_inside(host, 1, &what).await?;

@@ -232,6 +232,13 @@ impl<S: Storage + 'static> Core<S> {
                 }
             }
         };
+        if let Kind::Plain { host: Some(host), .. } = kind
+            && freed
+            && !geo.data_file
+        {
+            // What is freed has to be a guest's.
+            self.check_owner(spot, pos, host).await?;
+        }
         if new != old {
             self.set_entry(&spot.slice, spot.index, new);
             spot.slice.set_fresh(spot.index, false);

@@ -79,17 +79,17 @@ const PLACES: &[Place] = &[
     ("where the header", |image| change_l2(image, |_| 1 << 62 | 100), &[read, write]),
     ("where the L1 table", |image| set(image, places(image).2, places(image).1 | COPIED), DATA),
     ("where the refcount table", |image| set(image, places(image).2, word(image, 48)), DATA),
-    ("where a", |image| set(image, places(image).2, places(image).2 | COPIED), WRITES),
-    ("where a", |image| set(image, places(image).2, places(image).0 | COPIED), WRITES),
-    ("whose refcount is 0", |image| set(image, places(image).0, 0), WRITES),
-    ("whose refcount is 0", |image| refcount_of_data(image, 0), WRITES),
+    ("where the", |image| set(image, places(image).2, places(image).2 | COPIED), WRITES),
+    ("where the", |image| set(image, places(image).2, places(image).0 | COPIED), WRITES),
+    ("whose refcount is 0", |image| make_free(image, places(image).2), WRITES),
+    ("whose refcount is 0", |image| make_free(image, word(image, places(image).2)), WRITES),
     ("where the L1 table", |image| set(image, places(image).1, places(image).1 | COPIED), WRITES),
 ];
 
-fn refcount_of_data(image: &Memory, count: u16) {
-    let (block, _, l2) = places(image);
-    let at = (block + (word(image, l2) & OFFSET) / CLUSTER * 2) as usize;
-    image.0.borrow_mut()[at..at + 2].copy_from_slice(&count.to_be_bytes());
+/// The refcount of the cluster to which an entry refers is 0.
+fn make_free(image: &Memory, entry: u64) {
+    let at = (places(image).0 + (entry & OFFSET) / CLUSTER * 2) as usize;
+    image.0.borrow_mut()[at..at + 2].fill(0);
 }
 
 #[test]
@@ -135,11 +135,10 @@ fn an_image_that_is_only_read_is_never_marked() {
 fn metadata_that_counts_as_free_is_not_given_out() {
     let image = sample();
     let opened = open(&image, false);
-    let (block, _, l2) = places(&image);
+    let l2 = places(&image).2;
     // A hole, so that a cluster has to be found for it.
     set(&image, l2, 0);
-    let at = (block + l2 / CLUSTER * 2) as usize;
-    image.0.borrow_mut()[at..at + 2].fill(0);
+    make_free(&image, l2);
     let e = write(&opened).unwrap_err();
     assert!(e.to_string().contains("refcount 0") || e.to_string().contains("refcount is 0"), "{e}");
     assert_eq!(word(&image, 72), CORRUPT);

@@ -132,7 +132,8 @@ fn try_one(directory: &Path, image: &Memory, name: &str) -> bool {
         let again = ours(image, Repair::None);
         assert_eq!((again.corruptions, again.leaks), (0, 0), "{name}: {again:?}");
         let after = content(directory);
-        assert!(before.is_none() || before == after, "{name}: data changed");
+        // Entries that show as data may be changed by a repair.
+        assert!(before.is_none() || shared || before == after, "{name}: data changed");
     }
     repaired
 }
