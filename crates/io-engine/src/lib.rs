@@ -12,7 +12,7 @@
 //! the first poll: one system call each, no allocation (see [`File`]). The rest is collected
 //! while futures are polled and submitted together at the end of the turn, by the same
 //! `io_uring_enter` that then sleeps. Slots for operations and wakers are reused. In user
-//! instructions, libc's wrappers and the clock included (callgrind on `examples/cost.rs`): 300 a
+//! instructions, libc's wrappers and the clock included (callgrind on `examples/io_cost.rs`): 300 a
 //! cached read, 470 a buffered write, 540 a cached read as a task of a [`TaskSet`].
 //!
 //! # Memory under the kernel

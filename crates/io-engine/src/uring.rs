@@ -26,8 +26,8 @@ const ENTRIES: u32 = 64;
 type Setup = fn(&mut io_uring::Builder);
 
 /// Ways to set up a ring, best first, by the kernel that has them. Measured on 6.18 with
-/// `examples/cost.rs`: random 4 KiB reads that miss the cache, 32 at a time, cost 12 to 13 us of CPU
-/// each in all three (the kernel's, nearly all of it), with 30 to 40 reads an `io_uring_enter`.
+/// `examples/io_cost.rs`: random 4 KiB reads that miss the cache, 32 at a time, cost 12 to 13 us of
+/// CPU each in all three (the kernel's, nearly all of it), with 30 to 40 reads an `io_uring_enter`.
 const SETUPS: [(&str, Setup); 3] = [
     // Completions are worked off when we ask for them, not by interrupting us.
     ("deferred task work", |b| {

@@ -366,8 +366,9 @@ impl<'a, S: Storage> References<'a, S> {
             let what = format_args!("entry {index} of the L2 table at {table:#x} ({word:#x})");
             let host = match entry.kind(&self.geo) {
                 Ok(Kind::Compressed(at)) => {
-                    if word & COPIED != 0 {
-                        let text = format_args!("{what} is compressed, and has COPIED set");
+                    if word & COPIED != 0 || entry.bitmap != 0 {
+                        let text = "is compressed, and has COPIED set, or subclusters";
+                        let text = format_args!("{what} {text}");
                         self.faults.fatal(uses.all, text);
                     }
                     self.refer(at.host, at.len, uses.all, Role::Data, what)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a command costs by itself, without a clock: instructions in user space and system calls of
-//! `crates/lun/examples/cost.rs` under callgrind, from the CDB to the file and back. Each figure is
-//! the difference of two runs that differ in nothing but the number of commands, so that opening and
-//! closing do not count.
+//! `crates/lun/examples/command_cost.rs` under callgrind, from the CDB to the file and back. Each
+//! figure is the difference of two runs that differ in nothing but the number of commands, so that
+//! opening and closing do not count.
 //!
 //! One thing depends on what else the machine does: when a write takes long by the clock, the file's
 //! next ones are timed exactly for a second (`io_engine`'s pace), which costs a `getrusage` each. So
@@ -45,8 +45,8 @@ const SIZE: u64 = 1 << 30;
 
 /// Measures in `dir`; the table.
 pub(super) fn table(dir: &Path) -> Result<String> {
-    run::run(&mut run::cargo(["build", "--release", "-p", "lun", "--example", "cost"]))?;
-    let program = run::target_dir()?.join("release/examples/cost");
+    run::run(&mut run::cargo(["build", "--release", "-p", "lun", "--example", "command_cost"]))?;
+    let program = run::target_dir()?.join("release/examples/command_cost");
     let dir = tempfile::tempdir_in(dir)?;
     let mut table = String::from(
         "| command | on | instructions | system calls |\n\

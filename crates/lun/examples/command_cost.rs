@@ -3,7 +3,7 @@
 //! block --instructions` runs it under callgrind and strace, and compares different counts.
 //!
 //! ```text
-//! cost read|write|allocate COUNT [CONFIG]
+//! command_cost read|write|allocate COUNT [CONFIG]
 //! ```
 //!
 //! READ (10) and WRITE (10) of 4 KiB, one at a time. CONFIG (default: `ram//64M`) is what the

@@ -2,7 +2,7 @@
 //! What an I/O costs (512 bytes, so that the copy does not count); run it under callgrind, `strace -c` or `time`:
 //!
 //! ```text
-//! cost read|write|tasks|cold|sync COUNT uring|pool [FILE]
+//! io_cost read|write|tasks|cold|sync COUNT uring|pool [FILE]
 //! ```
 //!
 //! `read` and `write` stay in the page cache, `tasks` reads from a `TaskSet`, `cold` reads at
