@@ -78,6 +78,8 @@ impl<S: Storage + 'static> Core<S> {
     /// Raises the refcounts of all that an L1 table refers to, on stable storage. Nothing of it may
     /// be overwritten from now on. After an error they are as before.
     pub(crate) async fn raise(&self, l1: &[u64]) -> Result<()> {
+        // Refcounts that are ahead of use would count as owners.
+        self.end_pack().await?;
         self.cache.uncheck();
         self.l1.borrow().uncheck();
         let mut raised = 0;

@@ -2,6 +2,7 @@
 //! Images that were written with `compress=on`, as QEMU sees them.
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use qcow2::{Image, Mapping, Options, Parts};
 use sgl::Sgl;
@@ -147,4 +148,24 @@ fn what_cannot_be_compressed_is_refused() {
     let options = Options { compress: true, ..Options::default() };
     let error = now(Image::open(parts, &options)).unwrap_err().to_string();
     assert!(error.contains("compress=on"), "{error}");
+}
+
+#[test]
+fn a_snapshot_is_made_of_an_image_that_is_being_compressed_with_narrow_refcounts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    create(path, "refcount_bits=2", 1 << 20);
+    let (storage, image) = opened(path);
+    let content = vec![1; 1 << 20];
+    write(&image, &content[..64 << 10], 0);
+    now(image.create_snapshot("one", Duration::ZERO)).unwrap();
+    write(&image, &content, 0);
+    now(image.close()).unwrap();
+    judge(path, &storage, &content);
+    let (code, text) = qemu_img(path, &["snapshot", "-a", "one", "image"]);
+    assert_eq!(code, Some(0), "{text}");
+    *storage.0.borrow_mut() = fs::read(path.join("image")).unwrap();
+    let mut before = vec![0; 1 << 20];
+    before[..64 << 10].fill(1);
+    judge(path, &storage, &before);
 }

@@ -440,6 +440,9 @@ fn no_cluster_of_the_guest_is_where_a_snapshot_has_its_tables() {
         let e =
             dir.with("image", async |image| image.write(&Sgl::from_slice(&mut data), 4096).await);
         let e = e.unwrap_err().to_string();
-        assert!(e.contains(&format!("refers to {place:#x} in the file, where a table")), "{e}");
+        assert!(
+            e.contains(&format!("refers to {place:#x} in the file, where the metadata")),
+            "{e}"
+        );
     }
 }
