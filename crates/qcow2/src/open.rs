@@ -48,10 +48,10 @@ pub(crate) async fn open<S: Storage + 'static>(
     let stale = !options.read_only && bitmaps::are_stale(&header);
     let open = dirty || stale || !clean::is_closed(&header);
     let (header, sound) = if !options.read_only && open {
-        if let Some(file) = &data_file {
+        if let Some(file) = data_file.as_ref().filter(|_| !options.scratch) {
             file.sync().await?;
         }
-        let sound = scan::scan(&storage, header, dirty).await?;
+        let sound = scan::scan(&storage, header, dirty, options.scratch).await?;
         // A repair may have changed it.
         (Header::read(&storage).await.map_err(|e| e.kind)?, sound)
     } else {

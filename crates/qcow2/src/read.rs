@@ -66,7 +66,9 @@ impl<S: Storage + 'static> Core<S> {
         }
         let Ok(Found::Spot(spot)) = self.find(offset) else { return None };
         match self.place(&spot, offset, len) {
-            Ok((Place::Data(host), there)) if there == len => Some((inside, host)),
+            Ok((Place::Data(host), there)) if there == len && self.is_data(host, len) => {
+                Some((inside, host))
+            }
             _ => None,
         }
     }

@@ -22,11 +22,18 @@ use crate::{ErrorKind, Storage, repair};
 const LONG: Duration = Duration::from_secs(5);
 
 /// Sees to it that the refcounts are right; `dirty` says that they may be wrong. Returns whether
-/// they are: an image in which too much is in use to be counted is only told of.
+/// they are: an image in which too much is in use to be counted is only told of. Of a `scratch`
+/// image nothing is synced unless it is repaired.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`] for an image that may not be written to as it is.
-pub(crate) async fn scan<S: Storage>(storage: &S, header: Header, dirty: bool) -> Result<bool> {
+pub(crate) async fn scan<S: Storage>(
+    storage: &S,
+    header: Header,
+    dirty: bool,
+    scratch: bool,
+) -> Result<bool> {
+    let sync = async || if scratch { Ok(()) } else { storage.sync().await };
     let started = Instant::now();
     let counted = Check::count(storage, header).await;
     let took = started.elapsed();
@@ -43,7 +50,7 @@ pub(crate) async fn scan<S: Storage>(storage: &S, header: Header, dirty: bool) -
         }
         counted => counted?,
     };
-    storage.sync().await?;
+    sync().await?;
     if let Some(why) = check.refused(dirty) {
         return Err(why);
     }
@@ -61,12 +68,12 @@ pub(crate) async fn scan<S: Storage>(storage: &S, header: Header, dirty: bool) -
     let leaks = check.leaks + check.beyond;
     if leaks > 0 {
         check.refcounts(Pass::Leaner).await?;
-        storage.sync().await?;
+        sync().await?;
         tracing::info!("{leaks} clusters that a crash had leaked were given back");
     }
     if check.refs.unflagged {
         check.flags(Pass::Leaner).await?;
-        storage.sync().await?;
+        sync().await?;
     }
     Ok(true)
 }

@@ -34,18 +34,21 @@ impl<S: Storage + 'static> Core<S> {
         }
     }
 
-    /// Enters the gate for a write that overwrites one piece, as the tables in memory say, and is not
-    /// encrypted. What else there is to write, or to refuse, is left to
+    /// Enters the gate for a write that overwrites one piece, as the tables in memory say, and is
+    /// neither encrypted nor compressed. What else there is to write, or to refuse, is left to
     /// [`write_pieces`](Self::write_pieces).
     #[inline]
     fn begin_write(&self, offset: u64, len: u64) -> Option<(Inside<'_>, u64)> {
         let inside = self.try_enter()?;
         self.check_range(offset, len).ok()?;
-        if !self.writable.get() || self.encryption.is_some() {
+        if !self.writable.get() || self.encryption.is_some() || self.compress {
             return None;
         }
         match self.owned_run(offset, len) {
-            Ok(Some((host, there))) if there == len => Some((inside, host)),
+            Ok(Some((host, there))) if there == len => {
+                self.mark_dirty(offset, len);
+                Some((inside, host))
+            }
             _ => None,
         }
     }

@@ -107,7 +107,8 @@ fn run_child(image: &Path, seed: u64, life: Duration, slots: &mut HashMap<u64, S
     let mut acknowledged = 0;
     while let Some(Ok(line)) = lines.next() {
         let words: Vec<_> = line.split_whitespace().collect();
-        let &[event @ ("begin" | "done"), slot, version] = words.as_slice() else {
+        // The first stands behind the name of the test.
+        let &[.., event @ ("begin" | "done"), slot, version] = words.as_slice() else {
             continue;
         };
         let slot = slots.entry(slot.parse().unwrap()).or_default();
