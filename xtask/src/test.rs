@@ -94,7 +94,7 @@ const STEPS: [Step; 9] = [
     }),
 ];
 
-const SIM_SEEDS: &str = "1500";
+const SIM_SEEDS: &str = "600";
 
 /// A script of `tests/vm` with its arguments after the daemon.
 struct Suite {

@@ -136,7 +136,12 @@ impl<S: Storage + 'static> Core<S> {
     async fn lower_run(&self, run: &Run) -> Result<()> {
         let mut result = Ok(());
         for (cluster, used) in (run.first..).zip(&run.used) {
-            let (_, lowered) = self.decrement(cluster, 1, self.most_pieces() - used).await;
+            let unused = self.most_pieces() - used;
+            if unused == 0 {
+                // It may belong to somebody else by now.
+                continue;
+            }
+            let (_, lowered) = self.decrement(cluster, 1, unused).await;
             result = result.and(lowered);
         }
         result

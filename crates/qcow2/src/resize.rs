@@ -85,7 +85,8 @@ impl<S: Storage + 'static> Core<S> {
         let bits = geo.cluster_bits;
         let len = usize::try_from(entries).unwrap_or(usize::MAX);
         let count = (entries * 8).div_ceil(geo.cluster_size());
-        let first = self.extend(count).await?;
+        let claim = self.claim_run(count).await?;
+        let first = claim.first;
         let offset = first << bits;
         let words: Vec<u64> = {
             let old = self.l1.borrow();
@@ -96,6 +97,7 @@ impl<S: Storage + 'static> Core<S> {
         self.storage.write(&content, offset).await?;
         self.barrier().await?;
         let table = Self::load_table(&self.storage, geo, offset, len).await?;
+        claim.keep();
         self.metadata.borrow_mut().extend(first..first + count);
         let crypt = self.head.get(field::L1_ENTRIES) & !u64::from(u32::MAX);
         self.set(&self.head, field::L1_ENTRIES, crypt | entries);

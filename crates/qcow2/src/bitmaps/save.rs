@@ -34,6 +34,8 @@ impl<S: Storage + 'static> Core<S> {
                 Ok(()) => saved.push(kept.place),
                 Err(e) if is_no_space(&e) || matches!(e, ErrorKind::Invalid(_)) => {
                     tracing::warn!("the bitmap {:?} stays marked as in use: {e}", kept.name);
+                    // The new table may be nobody's.
+                    self.leaky.set(true);
                 }
                 Err(e) => return Err(e),
             }
@@ -125,14 +127,9 @@ impl<S: Storage + 'static> Core<S> {
         let bits = self.geo.cluster_bits;
         let clusters = |entries: usize| (entries as u64 * 8).div_ceil(1 << bits).max(1);
         let count = clusters(parts);
-        let first = if count == 1 {
-            let claim = self.claim(1).await?;
-            let first = claim.first;
-            claim.keep();
-            first
-        } else {
-            self.extend(count).await?
-        };
+        let claim = self.claim_run(count).await?;
+        let first = claim.first;
+        claim.keep();
         self.metadata.borrow_mut().extend(first..first + count);
         let old_table = kept.table.replace(first << bits);
         let mut entries = kept.entries.borrow().clone();

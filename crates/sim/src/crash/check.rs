@@ -269,10 +269,13 @@ mod tests {
     #[test]
     fn two_owners_a_lost_refcount_and_a_reference_to_nowhere_are_errors_and_a_leak_is_none() {
         let (image, _) = create(&FORMAT, &vec![0; 1 << 16], 0);
-        let mut leak = image.clone();
-        set_refcount(&mut leak[1024..1536], 4, 9, 1);
+        let mut entry = image.clone();
+        set_refcount(&mut entry[1024..1536], 4, 9, 1);
+        // What is past the end takes no space.
+        assert_eq!(check(&entry).map(|found| found.leaks), Ok(0));
+        let mut leak = entry.clone();
+        leak.resize(10 * 512, 0);
         assert_eq!(check(&leak).map(|found| found.leaks), Ok(1));
-        let mut entry = leak.clone();
         put(&mut entry, 3 * 512, &(COPIED | (9 * 512)).to_be_bytes());
         assert!(check(&entry).unwrap_err().contains("past the end"));
         entry.resize(10 * 512, 0);
