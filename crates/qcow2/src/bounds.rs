@@ -45,7 +45,8 @@ impl<S: Storage + 'static> Core<S> {
         if self.is_covered(host, len) {
             return Ok(());
         }
-        let last = host.saturating_add(len - 1).max(host) & !(self.geo.cluster_size() - 1);
+        let last =
+            host.saturating_add(len.saturating_sub(1)).max(host) & !(self.geo.cluster_size() - 1);
         let there = self.storage.length().await?;
         if last.max(host) < there {
             return Ok(());
@@ -56,7 +57,7 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     fn is_covered(&self, host: u64, len: u64) -> bool {
-        host.saturating_add(len - 1) >> self.geo.cluster_bits < self.end.get()
+        host.saturating_add(len.saturating_sub(1)) >> self.geo.cluster_bits < self.end.get()
     }
 
     /// Which of the tables that are in memory wholly is in a range of the file.
