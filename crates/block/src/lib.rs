@@ -32,7 +32,7 @@ pub use disk::Disk;
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use format::chain::Format;
 pub use format::chain::refusal as format_refusal;
-pub use format::probe::{PROBED, probe};
+pub use format::probe::{PROBED, head, probe};
 pub use format::qcow::QcowStore;
 pub use lower::Lower;
 pub use protocol::file::{FileStore, Held, Locks, lock_image};

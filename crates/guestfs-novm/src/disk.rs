@@ -15,8 +15,6 @@ use block::{AnyStore, BoxedStore, ErrorClass, ErrorKind, OpenOptions};
 use sgl::Sgl;
 use std::cell::Cell;
 
-/// Bytes of the smallest sector.
-pub const SECTOR: u64 = 512;
 /// The same, for a disk's options.
 const ROUND_UP: u32 = 512;
 

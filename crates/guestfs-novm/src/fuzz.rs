@@ -2,8 +2,7 @@
 //! What the fuzz target `virtqueues` runs: a guest's memory with rings in it, served by the devices
 //! of User-Mode Linux.
 
-use crate::disk::SECTOR;
-use crate::image::{Image, Kind};
+use crate::image::{Image, Kind, SECTOR};
 use crate::vhost::Device;
 use crate::vhost::block::Block;
 use crate::vhost::console::Console;

@@ -10,7 +10,6 @@
 //! each of its writes goes through `block`, which judges those of the first sector before it makes
 //! them.
 
-use crate::disk::SECTOR;
 use crate::error::{Context, Error, Result};
 use crate::nbd::Server;
 use crate::overlay;
@@ -19,8 +18,11 @@ use block::{Locking, Locks};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+/// Bytes of the smallest sector.
+pub const SECTOR: u64 = 512;
 
 /// An image that can be served.
 #[derive(Debug)]
@@ -113,7 +115,7 @@ impl Image {
         let kind = match drive.format.as_deref() {
             Some(format) => kind_of(format, &path)?,
             // As QEMU does where the client has not said it.
-            None => kind_of(probe(&file).on(path.display())?, &path)?,
+            None => kind_of(block::probe(&block::head(&file).on(path.display())?), &path)?,
         };
         // That backing files may be in use is what libguestfs says of overlays of its own.
         if kind == Kind::Format("qcow2") && !read_only && locking == Locking::Image {
@@ -173,24 +175,6 @@ fn kind_of(format: &str, path: &Path) -> Result<Kind> {
             None => Err(Error::image(path, block::format_refusal(other))),
         },
     }
-}
-
-/// Finds the format of a file by its first bytes.
-fn probe(file: &File) -> std::io::Result<&'static str> {
-    head(file).map(|head| block::probe(&head))
-}
-
-/// The bytes that tell the format of a file, or as many as it has.
-pub(crate) fn head(file: &File) -> std::io::Result<Vec<u8>> {
-    let mut head = [0; block::PROBED];
-    let mut have = 0;
-    while have < head.len() {
-        match file.read_at(&mut head[have..], have as u64)? {
-            0 => break,
-            n => have += n,
-        }
-    }
-    Ok(head[..have].to_vec())
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 //! disk, and not the name. Only an overlay that holds nothing is replaced.
 
 use crate::error::{Context, Error, Result};
-use crate::image::head;
 use crate::sys::{self, Fork};
 use block::{Locking, OpenOptions, Store};
 use io_engine::{Backend, Engine};
@@ -76,7 +75,7 @@ fn compressed(overlay: &File) -> io::Result<Option<(PathBuf, &'static str)>> {
     let Some(said) = said.filter(|_| format == "raw" && below.is_absolute()) else {
         return Ok(None);
     };
-    if !below.is_file() || block::probe(&head(&File::open(below)?)?) != *said {
+    if !below.is_file() || block::probe(&block::head(&File::open(below)?)?) != *said {
         return Ok(None);
     }
     let table = u64::from(header.l1_entries) * 8;

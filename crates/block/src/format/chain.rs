@@ -13,8 +13,6 @@
 //! names the format once and for all.
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -116,19 +114,8 @@ async fn open_top(
 
 /// The first bytes of an image, which tell its format. Blocks.
 fn look_at(place: &Place) -> Result<Vec<u8>, Error> {
-    let failed = |e: io::Error| Error::new(e, OPERATION, place.path());
     let (file, _) = place.open_to_look()?;
-    let mut head = [0; probe::PROBED];
-    let mut there = 0;
-    while let Some(rest) = head.get_mut(there..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, there as u64) {
-            Ok(0) => break,
-            Ok(n) => there += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(failed(e)),
-        }
-    }
-    Ok(head.get(..there).unwrap_or_default().to_vec())
+    probe::head(&file).map_err(|e| Error::new(e, OPERATION, place.path()))
 }
 
 impl Files<'_> {

@@ -8,6 +8,10 @@
 //! So a raw image whose format nobody has told can become another one by what a guest writes to its
 //! first sector, and that one could name files of this host. Such writes are refused ([`Guard`]), as
 //! QEMU refuses them; where the format is told, the guest may write what it likes.
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use sgl::Sgl;
 
 use super::compressed;
@@ -52,6 +56,24 @@ const COMPRESSED: &[Magic] = &[
     magic("zst", 0, &compressed::ZST_MAGIC),
     magic("gz", 0, &compressed::GZ_MAGIC),
 ];
+
+/// The bytes that tell the format of a file: [`PROBED`], or as many as it has. Blocks.
+///
+/// # Errors
+/// Those of reading it.
+pub fn head(file: &File) -> io::Result<Vec<u8>> {
+    let mut head = [0; PROBED];
+    let mut there = 0;
+    while let Some(rest) = head.get_mut(there..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, there as u64) {
+            Ok(0) => break,
+            Ok(n) => there += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(head.get(..there).unwrap_or_default().to_vec())
+}
 
 /// The format of an image by its first [`PROBED`] bytes, or as many as it has; `raw` if it is none.
 pub fn probe(head: &[u8]) -> &'static str {

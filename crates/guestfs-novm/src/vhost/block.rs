@@ -6,9 +6,9 @@
 
 use super::Device;
 use super::ring::Ring;
-use crate::disk::{Disk, SECTOR};
+use crate::disk::Disk;
 use crate::error::{Context, Result};
-use crate::image::Image;
+use crate::image::{Image, SECTOR};
 use io_engine::{Backend, Engine};
 use rustix::event::PollFlags;
 use rustix::fd::BorrowedFd;
