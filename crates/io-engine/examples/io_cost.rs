@@ -47,7 +47,7 @@ async fn run<F: Future<Output = ()>>(count: u64, depth: usize, make: impl Fn(u64
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, mode, count, backend, path @ ..] = &args[..] else {
-        println!("usage: cost read|write|tasks|cold|sync COUNT uring|pool [FILE]");
+        println!("usage: io_cost read|write|tasks|cold|sync COUNT uring|pool [FILE]");
         return;
     };
     let count: u64 = count.parse().unwrap();

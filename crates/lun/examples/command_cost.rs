@@ -37,7 +37,7 @@ async fn work(lun: &Lun<block::AnyStore>, opcode: u8, count: u32, step: u32, len
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, mode, count, config @ ..] = &args[..] else {
-        println!("usage: cost read|write|allocate COUNT [CONFIG]");
+        println!("usage: command_cost read|write|allocate COUNT [CONFIG]");
         return;
     };
     let count = count.parse().unwrap();

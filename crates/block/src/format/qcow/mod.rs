@@ -40,8 +40,8 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
     Box::pin(async move {
         let failed = |e: qcow2::Error| convert(e, site.path());
         let header = Header::read(&storage).await.map_err(failed)?;
-        let snapshot = site.options().and_then(|options| options.image.snapshot.clone());
-        if site.is_check() && snapshot.is_none() {
+        let image = site.options().map(|options| options.image.clone()).unwrap_or_default();
+        if site.is_check() && image.snapshot.is_none() {
             let writable = header.check_writable();
             writable.map_err(|kind| failed(qcow2::Error::new(kind, "open")))?;
         }
@@ -60,7 +60,6 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             Some(backing) => Some(site.backing(&backing.name, backing.format.as_deref()).await?),
             None => None,
         };
-        let image = site.options().map(|options| options.image.clone()).unwrap_or_default();
         let secret = image.secret_file.as_deref().map(secret::read).transpose()?;
         if header.crypt != Crypt::None && secret.is_none() {
             return Err(encrypted(&site));
@@ -71,7 +70,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             secret,
             discard: true,
             compress: image.compress,
-            snapshot,
+            snapshot: image.snapshot,
             scratch: site.options().is_some_and(|options| options.scratch),
             ..Options::default()
         };
