@@ -287,10 +287,10 @@ impl<'a, S: Storage> Check<'a, S> {
             }
             _ => return None,
         };
-        let first = host >> geo.cluster_bits;
-        let end = host.checked_add(len)?.div_ceil(geo.cluster_size());
-        let moved = (first..end).any(|c| self.must_move(c << geo.cluster_bits, Role::Data));
-        moved.then_some((first, end - first))
+        let clusters = geo.clusters(host, len);
+        let (first, count) = (clusters.start, clusters.end - clusters.start);
+        let moved = { clusters }.any(|c| self.must_move(c << geo.cluster_bits, Role::Data));
+        moved.then_some((first, count))
     }
 
     /// Whether the refcount of the cluster at `offset` is one: as it was found, or as it is to be.

@@ -18,8 +18,6 @@
 //! that on stable storage before it changes a mapping. So an image with the bit is as we left it,
 //! and one without it is looked through when it is opened (`scan`), which then may get the bit,
 //! whoever made it. Images of version 2 have no such bits: they are looked through each time.
-use std::cell::Cell;
-
 use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
@@ -155,7 +153,7 @@ impl<S: Storage + 'static> Core<S> {
         }
         if self.writable.get() || self.in_use.get() {
             // What an error leaked, the next opening gives back.
-            self.set_closed(self.sound && !self.leaky.get() && !self.syncs.scratch);
+            self.set_closed(self.sound.get() && !self.syncs.scratch);
             self.flush().await?;
             self.in_use.set(false);
         }
@@ -174,7 +172,7 @@ impl<S: Storage + 'static> Core<S> {
         }
         self.end_pack().await?;
         for (first, count) in self.reserve.take_all() {
-            self.set_refcounts(&Cell::new(first), first + count, 0).await?;
+            self.set_refcounts(first..first + count, 0).await.1?;
             self.reserve.was_freed(first);
         }
         self.flush().await?;

@@ -86,10 +86,9 @@ pub(crate) struct Core<S: Storage + 'static> {
     pub(crate) writable: Cell<bool>,
     /// Whether the header says that the image is in use.
     pub(crate) in_use: Cell<bool>,
-    /// Whether an error left clusters whose refcounts are too high for good.
-    pub(crate) leaky: Cell<bool>,
-    /// Whether the refcounts were right when it was opened, as far as that is known.
-    pub(crate) sound: bool,
+    /// Whether the refcounts are right, as far as that is known: they were when it was opened, and
+    /// no error has left clusters whose refcounts are too high for good.
+    pub(crate) sound: Cell<bool>,
     /// The last sync that had been started when a part of the data file was zeroed.
     pub(crate) data_zeroed: Cell<u64>,
     /// Length of the file at opening, in bytes.

@@ -154,7 +154,9 @@ impl<S: Storage + 'static> Core<S> {
             self.storage.zero(start, there, true).await?;
         }
         self.cover(end).await?;
-        self.set_refcounts(counted, layout.end(), 1).await?;
+        let (done, result) = self.set_refcounts(layout.start..layout.end(), 1).await;
+        counted.set(layout.start + done);
+        result?;
         self.commit_all().await?;
         for (block, cluster) in layout.blocks.iter().zip(layout.start..) {
             self.storage.write(&self.new_block(layout, *block), cluster << bits).await?;

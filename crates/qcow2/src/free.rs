@@ -131,10 +131,8 @@ impl<S: Storage + 'static> Core<S> {
 
     /// The clusters of the file in which a compressed one is: the first, and how many.
     pub(crate) fn clusters_of(&self, compressed: Compressed) -> (u64, u64) {
-        let bits = self.geo.cluster_bits;
-        let first = compressed.host >> bits;
-        let last = (compressed.host + compressed.len - 1) >> bits;
-        (first, last - first + 1)
+        let clusters = self.geo.clusters(compressed.host, compressed.len);
+        (clusters.start, clusters.end - clusters.start)
     }
 
     /// Whether something can be freed now.

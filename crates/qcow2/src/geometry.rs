@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The sizes of an image's structures, and what a cluster's entry says. Pure.
+use std::ops::Range;
+
 use crate::layout::entry::{COMPRESSED, COPIED, Cluster, Compressed, L2Entry, OFFSET_MASK, ZERO};
 use crate::layout::header::{self, Header};
 
@@ -46,6 +48,15 @@ impl Geometry {
 
     pub(crate) fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
+    }
+
+    /// The clusters of the file in which so many bytes are, by number.
+    pub(crate) fn clusters(&self, offset: u64, bytes: u64) -> Range<u64> {
+        if bytes == 0 {
+            return 0..0;
+        }
+        let end = offset.saturating_add(bytes).div_ceil(self.cluster_size());
+        offset >> self.cluster_bits..end
     }
 
     pub(crate) fn slice_size(&self) -> u64 {

@@ -105,8 +105,7 @@ pub(crate) async fn open<S: Storage + 'static>(
         jobs: Default::default(),
         writable: Cell::new(false),
         in_use: Cell::new(false),
-        leaky: Cell::new(false),
-        sound,
+        sound: Cell::new(sound),
         data_zeroed: Cell::new(0),
         #[cfg(feature = "planted")]
         planted: options.planted,

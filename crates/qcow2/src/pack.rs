@@ -7,7 +7,7 @@
 //! clusters gets, on stable storage, the highest refcounts that pieces in it may need before the
 //! first piece is placed. When the run is full, or the image is closed, they are lowered to what is
 //! used. A crash leaves them too high: leaks, given back at the next opening.
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::busy::Busy;
@@ -120,11 +120,11 @@ impl<S: Storage + 'static> Core<S> {
         let claim = self.claim((RUN_BYTES >> bits).clamp(1, RUN)).await?;
         let (first, count) = (claim.first, claim.count);
         let raised = async {
-            self.set_refcounts(&Cell::new(first), first + count, self.most_pieces()).await?;
+            self.set_refcounts(first..first + count, self.most_pieces()).await.1?;
             self.flush().await
         };
         if let Err(e) = raised.await {
-            self.set_refcounts(&Cell::new(first), first + count, 1).await?;
+            self.set_refcounts(first..first + count, 1).await.1?;
             return Err(e);
         }
         claim.keep();

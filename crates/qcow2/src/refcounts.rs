@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Refcounts in memory: finding and changing them. Only the image's own jobs change any, one after
 //! the other.
-use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::ErrorKind;
@@ -113,20 +113,28 @@ impl<S: Storage + 'static> Core<S> {
         Ok((self.refcount_slot(cluster).await?, count))
     }
 
-    /// Sets the refcounts of the clusters from `at`, which goes along, to `end` in memory, as far as
-    /// there are blocks for them.
-    pub(crate) async fn set_refcounts(&self, at: &Cell<u64>, end: u64, value: u64) -> Result<()> {
-        while at.get() < end {
-            let (slot, count) = self.refcount_run(at.get(), end - at.get()).await?;
+    /// Sets the refcounts of clusters in memory, as far as there are blocks for them. Returns for how
+    /// many that was done, and why not for all.
+    pub(crate) async fn set_refcounts(
+        &self,
+        clusters: Range<u64>,
+        value: u64,
+    ) -> (u64, Result<()>) {
+        let mut at = clusters.start;
+        while at < clusters.end {
+            let (slot, count) = match self.refcount_run(at, clusters.end - at).await {
+                Ok(run) => run,
+                Err(e) => return (at - clusters.start, Err(e)),
+            };
             if let Some(mut slot) = slot {
                 for _ in 0..count {
                     self.set_refcount(&slot, value);
                     slot.index += 1;
                 }
             }
-            at.set(at.get() + count);
+            at += count;
         }
-        Ok(())
+        (at - clusters.start, Ok(()))
     }
 }
 

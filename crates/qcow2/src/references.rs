@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use sgl::Sgl;
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::counts::{Counts, Role};
 use crate::error::{Result, cut_off};
@@ -19,13 +19,12 @@ use crate::geometry::{Entry, Geometry, Kind};
 use crate::layout::bitmaps::Directory;
 use crate::layout::entry::{COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK};
 use crate::layout::header::{Header, MAX_L1_BYTES, extension};
+use crate::layout::snapshots::Head;
 use crate::refcounts::BLOCK_MASK;
 use crate::{ErrorKind, Storage, crypt};
 
 /// The most bytes that counts take: those of some 800 Mi clusters, which are 50 TiB of 64 KiB each.
 pub(crate) const MAX_BYTES: usize = 1 << 30;
-/// The most data that a snapshot has beside its fields (QEMU's limit).
-const MAX_SNAPSHOT_EXTRA: u64 = 1024;
 /// Entries of an L1 table that are read at once.
 pub(crate) const PIECE: u64 = 1 << 14;
 /// How many findings are told in words.
@@ -204,8 +203,8 @@ impl<'a, S: Storage> References<'a, S> {
         let most = self.len.saturating_add(self.geo.cluster_size());
         if offset.checked_add(len).is_none_or(|end| end >= most) && len > 0 {
             let text = format!(
-                "{what} refers to {len} bytes at {offset:#x}, past the end of the \
-                                file, which has {} bytes",
+                "{what} refers to {len} bytes at {offset:#x}, past the end of the file, which has \
+                 {} bytes",
                 self.len
             );
             if role == Role::Refcounts {
@@ -230,8 +229,7 @@ impl<'a, S: Storage> References<'a, S> {
         what: impl Display,
     ) -> Result<bool> {
         let mut free = true;
-        let end = if len == 0 { 0 } else { (offset + len).div_ceil(self.geo.cluster_size()) };
-        for number in offset >> self.geo.cluster_bits..end {
+        for number in self.geo.clusters(offset, len) {
             free &= self.counts.add(number, times, role)?.is_none();
         }
         if !free && role == Role::Exclusive {
@@ -247,18 +245,17 @@ impl<'a, S: Storage> References<'a, S> {
         let start = self.header.snapshots_offset;
         let mut at = start;
         for index in 0..self.header.snapshots {
-            let head = self.bytes(at, 40).await?;
-            let (offset, entries) = (number(&head, 0, 8), number(&head, 8, 4));
-            let names = number(&head, 12, 2) + number(&head, 14, 2);
-            let more = number(&head, 36, 4);
-            if more > MAX_SNAPSHOT_EXTRA {
-                let text = format_args!("the snapshot {index} has {more} bytes of extra data");
-                self.faults.fatal(1, text);
-                return Ok(());
-            }
+            let mut head = Head::new_zeroed();
+            self.storage.read(&Sgl::from_slice(head.as_mut_bytes()), at).await?;
+            at = match head.end(at, index) {
+                Ok(end) => end,
+                Err(wrong) => {
+                    self.faults.fatal(1, wrong);
+                    return Ok(());
+                }
+            };
             let what = format_args!("the snapshot {index}'s L1 table");
-            self.add_l1(offset, entries, false, what)?;
-            at = (at + 40 + more + names).next_multiple_of(8);
+            self.add_l1(head.l1_offset.get(), head.l1_entries.get().into(), false, what)?;
         }
         self.refer(start, at - start, 1, Role::Exclusive, "the header's snapshot table")?;
         Ok(())
@@ -443,10 +440,8 @@ impl<'a, S: Storage> References<'a, S> {
     /// Takes note where refcounts are at the place of something else; returns whether it is not a
     /// place of refcounts twice.
     fn note_overlap(&mut self, offset: u64, len: u64, what: impl Display) -> bool {
-        let first = offset >> self.geo.cluster_bits;
-        let end = (offset + len).div_ceil(self.geo.cluster_size());
         let mut only = true;
-        for number in first..end {
+        for number in self.geo.clusters(offset, len) {
             if self.counts.get(number) > 1 {
                 self.faults.structure = true;
                 let text = format_args!("{what} is at the place of another structure");
@@ -461,11 +456,4 @@ impl<'a, S: Storage> References<'a, S> {
     pub(crate) fn hopeless(&self, what: &str) -> ErrorKind {
         if self.faults.cut_off { cut_off(what) } else { ErrorKind::hopeless(what) }
     }
-}
-
-/// A number in the order of big endian; 0 where there are no bytes.
-pub(crate) fn number(bytes: &[u8], at: u64, len: usize) -> u64 {
-    let start = usize::try_from(at).unwrap_or(usize::MAX);
-    let bytes = bytes.get(start..start.saturating_add(len)).unwrap_or_default();
-    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

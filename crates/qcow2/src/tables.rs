@@ -198,10 +198,10 @@ impl<S: Storage + 'static> Core<S> {
         }
         // It was checked at opening.
         if let Ok(Some(area)) = crypt::luks_area(&self.header) {
-            all.extend(area.start >> bits..area.end.div_ceil(self.geo.cluster_size()));
+            all.extend(self.geo.clusters(area.start, area.end - area.start));
         }
         if let Some(bitmaps) = &self.bitmaps {
-            bitmaps.clusters(bits).into_iter().for_each(|run| all.extend(run));
+            bitmaps.clusters(&self.geo).into_iter().for_each(|run| all.extend(run));
         }
     }
 }

@@ -27,6 +27,7 @@ use std::rc::Rc;
 
 use crate::core::Core;
 use crate::error::Result;
+use crate::geometry::Geometry;
 use crate::layout::bitmaps::IN_USE;
 use crate::layout::entry::OFFSET_MASK;
 use crate::layout::header::{Header, autoclear, extension};
@@ -94,16 +95,13 @@ impl Bitmaps {
     }
 
     /// The clusters in which they are.
-    pub(crate) fn clusters(&self, cluster_bits: u32) -> Vec<Range<u64>> {
-        let run = |offset: u64, bytes: u64| {
-            offset >> cluster_bits..(offset + bytes).div_ceil(1 << cluster_bits)
-        };
-        let mut all = vec![run(self.directory.offset, self.directory.len as u64 * 8)];
+    pub(crate) fn clusters(&self, geo: &Geometry) -> Vec<Range<u64>> {
+        let mut all = vec![geo.clusters(self.directory.offset, self.directory.len as u64 * 8)];
         for kept in &self.kept {
             let entries = kept.entries.borrow();
-            all.push(run(kept.table.get(), entries.len() as u64 * 8));
+            all.push(geo.clusters(kept.table.get(), entries.len() as u64 * 8));
             let parts = entries.iter().map(|entry| entry & OFFSET_MASK).filter(|part| *part != 0);
-            all.extend(parts.map(|part| run(part, 1)));
+            all.extend(parts.map(|part| geo.clusters(part, 1)));
         }
         all
     }

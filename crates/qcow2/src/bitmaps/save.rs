@@ -35,7 +35,7 @@ impl<S: Storage + 'static> Core<S> {
                 Err(e) if is_no_space(&e) || matches!(e, ErrorKind::Invalid(_)) => {
                     tracing::warn!("the bitmap {:?} stays marked as in use: {e}", kept.name);
                     // The new table may be nobody's.
-                    self.leaky.set(true);
+                    self.sound.set(false);
                 }
                 Err(e) => return Err(e),
             }

@@ -6,7 +6,6 @@
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::snapshots::Snapshot;
 use crate::{Error, ErrorKind, Storage};
 use sgl::Sgl;
 
@@ -384,17 +383,17 @@ impl Header {
         if self.needs(incompatible::EXTENDED_L2) { 16 } else { 8 }
     }
 
-    /// The header as it were with a snapshot as the active disk.
+    /// The header as it were with another active disk, of `size` bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] where an active disk cannot be so.
-    pub(crate) fn of_snapshot(&self, snapshot: &Snapshot) -> Result<Self, ErrorKind> {
-        let header = Header {
-            size: snapshot.disk_size,
-            l1_entries: snapshot.l1_entries,
-            l1_offset: snapshot.l1_offset,
-            ..self.clone()
-        };
+    pub(crate) fn with_disk(
+        &self,
+        size: u64,
+        l1_offset: u64,
+        l1_entries: u32,
+    ) -> Result<Self, ErrorKind> {
+        let header = Header { size, l1_entries, l1_offset, ..self.clone() };
         header.check_limits()?;
         Ok(header)
     }

@@ -4,3 +4,4 @@
 pub mod bitmaps;
 pub mod entry;
 pub mod header;
+pub(crate) mod snapshots;

@@ -35,8 +35,6 @@ impl<S: Storage + 'static> Core<S> {
     }
 
     fn add_metadata(&self, offset: u64, bytes: u64) {
-        let bits = self.geo.cluster_bits;
-        let end = offset.saturating_add(bytes).div_ceil(self.geo.cluster_size());
-        self.metadata.borrow_mut().extend(offset >> bits..end);
+        self.metadata.borrow_mut().extend(self.geo.clusters(offset, bytes));
     }
 }

@@ -62,6 +62,13 @@ pub struct Snapshot {
     pub l1_entries: u32,
 }
 
+impl Snapshot {
+    /// The header of its image as it were with the snapshot as the active disk.
+    fn header(&self, header: &Header) -> Result<Header> {
+        header.with_disk(self.disk_size, self.l1_offset, self.l1_entries)
+    }
+}
+
 /// The snapshots of the image on `storage`, in the order of their table.
 ///
 /// # Errors
@@ -92,7 +99,7 @@ pub(crate) async fn select(
         )));
     }
     let found = table.records.get(index).map(|record| &record.snapshot);
-    found.map_or_else(|| Ok(header.clone()), |snapshot| header.of_snapshot(snapshot))
+    found.map_or_else(|| Ok(header.clone()), |snapshot| snapshot.header(header))
 }
 
 impl<S: Storage + 'static> Image<S> {
@@ -144,7 +151,7 @@ impl<S: Storage + 'static> Image<S> {
         let work = self.alone(async move |core| {
             let result = work(&core).await;
             if let Err(ErrorKind::Io(_)) = &result {
-                core.leaky.set(true);
+                core.sound.set(false);
             }
             result
         });
@@ -168,7 +175,7 @@ impl<S: Storage + 'static> Core<S> {
     /// The first entries of a snapshot's L1 table, as many as its disk has.
     async fn disk_l1(&self, snapshot: &Snapshot) -> Result<Vec<u64>> {
         // Its limits are those of an active one.
-        let header = self.header.of_snapshot(snapshot)?;
+        let header = snapshot.header(&self.header)?;
         let mut words = self.snapshot_l1(snapshot).await?;
         words.resize(usize::try_from(header.l1_entries_for(header.size)).unwrap_or(0).max(1), 0);
         Ok(words)

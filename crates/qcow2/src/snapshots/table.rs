@@ -5,17 +5,15 @@
 use std::time::Duration;
 
 use sgl::Sgl;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::Snapshot;
 use crate::error::Result;
 use crate::layout::entry::OFFSET_MASK;
 use crate::layout::header::MAX_SNAPSHOTS;
+use crate::layout::snapshots::Head;
 use crate::{ErrorKind, Storage};
 
-/// Length of the fields that each record has, in bytes.
-const FIXED: usize = 40;
-/// The most bytes of fields that later versions added (QEMU's limit).
-const MAX_EXTRA: usize = 1024;
 /// The longest table in bytes (QEMU's limit).
 const MAX_TABLE: u64 = 64 << 20;
 /// The longest name in bytes (QEMU's limit).
@@ -40,39 +38,35 @@ pub(crate) struct Table {
 impl Record {
     /// The record at `at` of the file, the `index`-th. `size` is the disk's, where it tells none.
     async fn read(storage: &impl Storage, at: u64, index: u32, size: u64) -> Result<Self> {
-        let mut bytes = vec![0; FIXED];
-        storage.read(&Sgl::from_slice(&mut bytes), at).await?;
-        let lengths = [(36, 4), (12, 2), (14, 2)];
-        let lengths = lengths.map(|(start, len)| number(&bytes, start, len));
-        let [extra, id, name] = lengths.map(|len| usize::try_from(len).unwrap_or(usize::MAX));
-        if extra > MAX_EXTRA {
-            return Err(ErrorKind::damaged(format_args!(
-                "the snapshot {index} has {extra} bytes of extra data"
-            )));
-        }
+        let mut head = Head::new_zeroed();
+        storage.read(&Sgl::from_slice(head.as_mut_bytes()), at).await?;
+        head.end(at, index).map_err(ErrorKind::damaged)?;
+        let [extra, id, name] = head.rest();
         let mut rest = vec![0; extra + id + name];
         if !rest.is_empty() {
-            storage.read(&Sgl::from_slice(&mut rest), at + FIXED as u64).await?;
+            let start = at + size_of::<Head>() as u64;
+            storage.read(&Sgl::from_slice(&mut rest), start).await?;
         }
         let (extra, names) = rest.split_at(extra);
         let (id, name) = names.split_at(id);
-        let field = |start: usize| (extra.len() >= start + 8).then(|| number(extra, start, 8));
+        let field = |start: usize| {
+            extra.get(start..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+        };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let snapshot = Snapshot {
             id: text(id),
             name: text(name),
-            date: Duration::from_secs(number(&bytes, 16, 4))
-                + Duration::from_nanos(number(&bytes, 20, 4)),
-            clock: Duration::from_nanos(number(&bytes, 24, 8)),
+            date: Duration::from_secs(head.seconds.get().into())
+                + Duration::from_nanos(head.nanoseconds.get().into()),
+            clock: Duration::from_nanos(head.clock.get()),
             // All ones where instructions were not counted.
             icount: field(16).filter(|count| *count != u64::MAX),
-            vm_state_size: field(0).unwrap_or_else(|| number(&bytes, 32, 4)),
+            vm_state_size: field(0).unwrap_or_else(|| head.vm_state_size.get().into()),
             disk_size: field(8).unwrap_or(size),
-            l1_offset: number(&bytes, 0, 8),
-            l1_entries: u32::try_from(number(&bytes, 8, 4)).unwrap_or(0),
+            l1_offset: head.l1_offset.get(),
+            l1_entries: head.l1_entries.get(),
         };
-        bytes.extend_from_slice(&rest);
-        Ok(Record { snapshot, bytes })
+        Ok(Record { snapshot, bytes: [head.as_bytes(), &rest].concat() })
     }
 
     /// The record of a new snapshot of a disk, without a virtual machine's state.
@@ -90,24 +84,22 @@ impl Record {
                 snapshot.date.as_secs()
             )));
         };
-        let len = |text: &str| u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let len = |text: &str| u16::try_from(text.len()).unwrap_or(u16::MAX).into();
         let icount = snapshot.icount.unwrap_or(u64::MAX);
         let extra = [snapshot.vm_state_size, snapshot.disk_size, icount].map(u64::to_be_bytes);
-        let parts: [&[u8]; 11] = [
-            &snapshot.l1_offset.to_be_bytes(),
-            &snapshot.l1_entries.to_be_bytes(),
-            &len(id),
-            &len(name),
-            &seconds.to_be_bytes(),
-            &snapshot.date.subsec_nanos().to_be_bytes(),
-            // The machine's clock, and the size of its state where it fits in 32 bits.
-            &[0; 12],
-            &24u32.to_be_bytes(),
-            extra.as_flattened(),
-            id.as_bytes(),
-            name.as_bytes(),
-        ];
-        let bytes = parts.concat();
+        let extra = extra.as_flattened();
+        let head = Head {
+            l1_offset: snapshot.l1_offset.into(),
+            l1_entries: snapshot.l1_entries.into(),
+            id_len: len(id),
+            name_len: len(name),
+            seconds: seconds.into(),
+            nanoseconds: snapshot.date.subsec_nanos().into(),
+            clock: 0.into(),
+            vm_state_size: 0.into(),
+            extra_len: u32::try_from(extra.len()).unwrap_or(u32::MAX).into(),
+        };
+        let bytes = [head.as_bytes(), extra, id.as_bytes(), name.as_bytes()].concat();
         Ok(Record { snapshot, bytes })
     }
 }
@@ -218,10 +210,4 @@ impl Table {
         };
         format!("it has no snapshot with the identifier or name {wanted:?}; {there}")
     }
-}
-
-/// A number in the order of big endian.
-fn number(bytes: &[u8], start: usize, len: usize) -> u64 {
-    let bytes = bytes.get(start..start + len).unwrap_or_default();
-    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
