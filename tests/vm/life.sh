@@ -72,12 +72,13 @@ check "after the initiator aborted commands, the daemon goes on" fio_ok
 echo 30 >$A_SDEV/timeout
 
 # -- another dev_config under I/O
-# switch CONFIG: what the kernel says, in less than 2 s
+# switch CONFIG: what the kernel says, in less than 5 s: emulated CPUs are slow, and who waits for a
+# lock waits longer
 switch() {
     local t rc; t=$(now)
     echo -n "$1" >$(dev snap)/attrib/dev_config; rc=$?
     t=$(since "$t"); echo "after ${t}0 ms"
-    [ $t -lt 200 ] && return $rc
+    [ $t -lt 500 ] && return $rc
     return 9
 }
 # refused CONFIG TEXT: at once, with this text

@@ -2,21 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # bench.sh DAEMON KIND RUNTIME MB MANY: the guest's part of `cargo xtask bench tcmu`. fio on a LUN of
 # the backstore KIND, and what the daemon used meanwhile; `zeroes` is the example serve_zeroes, of
-# which fio's jobs alone are of interest. Raw figures go to /share, one file each:
-#   fio-RW-BS-QD.json, cpu-RW-BS-QD  fio's report; CPU time of the daemon's cgroup, microseconds
+# which fio's jobs alone are of interest. Raw figures go to /share (see fio.sh), and:
 #   smaps-1, smaps-MANY              /proc/PID/smaps, idle with one device and with MANY
 #   ready                            microseconds from the start to the answer to a waiting command
 #   about                            kernel and versions
-. "$(dirname "$(realpath "$0")")/../../tests/vm/lib.sh"
+. "$(dirname "$(realpath "$0")")/fio.sh"
 DAEMON=$1 KIND=$2 RUNTIME=$3 MB=$4 MANY=$5
 IMG=/scratch/x.img
-GROUP=/sys/fs/cgroup/daemon
-mount -t cgroup2 none /sys/fs/cgroup && mkdir $GROUP || exit 1
-
-# The daemon in a cgroup of its own, whose cpu.stat counts in microseconds, threads that have ended
-# and io_uring's workers included.
-launch() { (echo $BASHPID >$GROUP/cgroup.procs; exec $1) >>$DAEMON_LOG 2>&1 </dev/null & DAEMON_PID=$!; }
-cpu() { local k v; while read -r k v; do [ "$k" = usage_usec ] && echo "$v"; done <$GROUP/cpu.stat; }
 
 listens() { grep -q ^listening $DAEMON_LOG; }
 image $KIND $IMG $MB
@@ -26,24 +18,9 @@ if [ $KIND = zeroes ]; then
 else
     must "the daemon starts" start "$DAEMON"
 fi
-must "a device is enabled" mk_dev disk0 $((MB << 20)) $KIND/$IMG
-must "it becomes a disk" lun disk0 0
-echo none >/sys/block/${DISK#/dev/}/queue/scheduler
-# Filled: reads find data, and clusters of qcow2 are allocated.
-dd if=/dev/zero bs=1M count=$MB status=none | tr '\0' '\125' |
-    dd of=$DISK bs=1M oflag=direct iflag=fullblock status=none
-for qd in 1 32; do
-    for bs in 4k 64k; do
-        for rw in randread randwrite read; do
-            job=$rw-$bs-$qd
-            before=$(cpu)
-            check "fio $job" fio --name=j --filename=$DISK --direct=1 --ioengine=libaio --rw=$rw \
-                --bs=$bs --iodepth=$qd --time_based --runtime=$RUNTIME --norandommap --randrepeat=1 \
-                --size=${MB}M --output-format=json --output=/share/fio-$job.json
-            echo $(($(cpu) - before)) >/share/cpu-$job
-        done
-    done
-done
+must "a device becomes a disk" export_disk $KIND $MB $IMG
+must "it is filled" fill $MB
+run_jobs $RUNTIME $MB /share
 
 if [ $KIND = zeroes ]; then
     check "the ring was never broken" ring_is_whole

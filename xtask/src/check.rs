@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::run;
-use crate::test::{Count, cargo_test};
+use crate::test::{Checks, cargo_test};
 
 /// Options of `cargo xtask check`.
 #[derive(clap::Args)]
@@ -25,7 +25,7 @@ pub(crate) struct Options {
 /// The subcommand.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
-    let mut total = Count::default();
+    let mut total = Checks::default();
     if wanted("sources") {
         println!("== the project's own files");
         total.add(sources::main()?);
@@ -42,22 +42,21 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         println!("== fuzzing");
         total.add(fuzz(options.fuzz_seconds)?);
     }
-    println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(total.conclude())
 }
 
-fn deny() -> Result<Count> {
+fn deny() -> Result<Checks> {
     need("cargo-deny")?;
     let status = run::status(&mut run::cargo(["deny", "check", "licenses", "bans", "sources"]))?;
     println!(
         "note: the advisory database (RustSec) was not asked, since it has to be fetched; ask it \
          with `cargo deny check advisories`"
     );
-    Ok(Count::of(status.success()))
+    Ok(Checks::of("deny", status.success()))
 }
 
 /// The model checks of the crate `tcmu`, which `--cfg loom` builds on the atomics of loom.
-pub(crate) fn loom() -> Result<Count> {
+pub(crate) fn loom() -> Result<Checks> {
     let dir = run::target_dir()?.join("loom");
     let mut test = run::cargo(["test", "--release", "-p", "tcmu", "--test", "loom"]);
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
@@ -65,7 +64,7 @@ pub(crate) fn loom() -> Result<Count> {
 }
 
 /// Runs each fuzz target for some seconds, from its seeds and what earlier runs found.
-fn fuzz(seconds: u32) -> Result<Count> {
+fn fuzz(seconds: u32) -> Result<Checks> {
     let fuzz = run::root().join("fuzz");
     let dir = fuzz.join("fuzz_targets");
     let mut targets: Vec<String> = std::fs::read_dir(&dir)
@@ -78,7 +77,7 @@ fn fuzz(seconds: u32) -> Result<Count> {
         bail!("no fuzz targets in {}", dir.display());
     }
     need("cargo-fuzz")?;
-    let mut count = Count::default();
+    let mut checks = Checks::default();
     for target in targets {
         println!("-- {target}, {seconds} s");
         let mut command = run::cargo(["fuzz", "run", &target]);
@@ -102,9 +101,9 @@ fn fuzz(seconds: u32) -> Result<Count> {
         if !good {
             println!("FAIL {target}: the input is in fuzz/artifacts/{target}");
         }
-        count.add(Count::of(good));
+        checks.add(Checks::of(format!("fuzz: {target}"), good));
     }
-    Ok(count)
+    Ok(checks)
 }
 
 /// Makes sure that a cargo subcommand is there.

@@ -43,38 +43,52 @@ pub(crate) struct Options {
     list: bool,
 }
 
-/// How many checks there were.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Count {
+/// How many checks passed, and which failed, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checks {
     pub(crate) passed: usize,
-    pub(crate) failed: usize,
+    pub(crate) failed: Vec<String>,
 }
 
-impl Count {
+impl Checks {
     /// One check.
-    pub(crate) fn of(good: bool) -> Count {
-        Count { passed: good.into(), failed: (!good).into() }
+    pub(crate) fn of(name: impl Into<String>, good: bool) -> Checks {
+        match good {
+            true => Checks { passed: 1, failed: Vec::new() },
+            false => Checks { passed: 0, failed: vec![name.into()] },
+        }
     }
 
-    /// Adds the counts of another.
-    pub(crate) fn add(&mut self, other: Count) {
+    /// Adds others.
+    pub(crate) fn add(&mut self, other: Checks) {
         self.passed += other.passed;
-        self.failed += other.failed;
+        self.failed.extend(other.failed);
+    }
+
+    /// Prints the last lines of a run: what failed, since its own lines are far up by then, and how
+    /// many there were.
+    pub(crate) fn conclude(&self) -> ExitCode {
+        for name in &self.failed {
+            println!("failed: {name}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed.len());
+        let good = self.failed.is_empty() && self.passed > 0;
+        if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-type Step = (&'static str, fn(&Options) -> Result<Count>);
+type Step = (&'static str, fn(&Options) -> Result<Checks>);
 
 const STEPS: [Step; 9] = [
     ("sources", |_| check::sources::main()),
-    ("fmt", |_| one(&mut run::cargo(["fmt", "--all", "--check"]))),
+    ("fmt", |_| one("fmt", &mut run::cargo(["fmt", "--all", "--check"]))),
     ("clippy", |_| {
         let args = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        one(&mut run::cargo(args))
+        one("clippy", &mut run::cargo(args))
     }),
     ("doc", |_| {
         let mut doc = run::cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
-        one(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        one("doc", doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("unit", |_| cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
     ("guestfs", |options| differential::main(options.full)),
@@ -82,12 +96,12 @@ const STEPS: [Step; 9] = [
     // The same seeds each time, about two minutes of them; new ones are for `cargo xtask sim`.
     ("sim", |_| {
         let mut sim = Command::new(std::env::current_exe()?);
-        one(sim.args(["sim", "--seed", "0", "--seeds", SIM_SEEDS]))
+        one("sim", sim.args(["sim", "--seed", "0", "--seeds", SIM_SEEDS]))
     }),
     // The first seed is among the unit tests.
     ("qemu", |options| {
         if !options.full {
-            return Ok(Count::default());
+            return Ok(Checks::default());
         }
         let args = ["test", "-p", "qcow2", "--test", "differential", "--", "--ignored"];
         cargo_test(run::cargo(args).env("LUNETTE_SEEDS", "20"))
@@ -162,18 +176,18 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         bail!("no step or suite is called so; --list names them");
     }
     install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
-    let mut total = Count::default();
+    let mut total = Checks::default();
     let mut lines = Vec::new();
     for (name, step) in steps {
         println!("== {name}");
         let start = Instant::now();
-        let count = step(options).unwrap_or_else(|error| {
+        let checks = step(options).unwrap_or_else(|error| {
             println!("FAIL {name}: {error:#}");
-            Count::of(false)
+            Checks::of(format!("{name}: {error:#}"), false)
         });
         run::check_interrupt()?;
-        lines.push(summary(name, count, start));
-        total.add(count);
+        lines.push(summary(name, &checks, start));
+        total.add(checks);
     }
     if !suites.is_empty() {
         println!("== in the VM");
@@ -181,70 +195,76 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
             Some(command) => command.clone(),
             None => run::build_daemon()?.to_string_lossy().into_owned(),
         };
-        for (line, count) in run_suites(&suites, &daemon, options)? {
+        for (line, checks) in run_suites(&suites, &daemon, options)? {
             lines.push(line);
-            total.add(count);
+            total.add(checks);
         }
     }
     println!("== summary\n{}", lines.join("\n"));
-    println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(if total.failed == 0 && total.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(total.conclude())
 }
 
 /// With `--vm`.
 fn in_vm(options: &Options) -> Result<ExitCode> {
     install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
-    let Count { passed, failed } = differential::in_vm(&options.only, options.full)?;
-    println!("{passed} passed, {failed} failed");
-    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(differential::in_vm(&options.only, options.full)?.conclude())
 }
 
-fn summary(name: &str, count: Count, start: Instant) -> String {
+fn summary(name: &str, checks: &Checks, start: Instant) -> String {
     let seconds = start.elapsed().as_secs();
-    let Count { passed, failed } = count;
+    let (passed, failed) = (checks.passed, checks.failed.len());
     format!("   {name:<10} {passed:>4} passed {failed:>3} failed {seconds:>5} s")
 }
 
 /// A command as one check.
-fn one(command: &mut Command) -> Result<Count> {
-    Ok(Count::of(run::status(command)?.success()))
+fn one(name: &str, command: &mut Command) -> Result<Checks> {
+    Ok(Checks::of(name, run::status(command)?.success()))
 }
 
 /// Runs `cargo test`, shows what it says, and counts.
-pub(crate) fn cargo_test(command: &mut Command) -> Result<Count> {
+pub(crate) fn cargo_test(command: &mut Command) -> Result<Checks> {
     let mut text = String::new();
     let good = run::lines(command, &mut |line| {
         println!("{line}");
         text.push_str(line);
         text.push('\n');
     })?;
-    let mut count = count_cargo_test(&text);
+    let mut checks = of_cargo_test(&text);
     // What does not build has no tests that fail.
-    if !good && count.failed == 0 || count == Count::default() {
-        count.failed += 1;
+    if !good && checks.failed.is_empty() || checks == Checks::default() {
+        checks.failed.push(run::describe(command));
     }
-    Ok(count)
+    Ok(checks)
 }
 
-/// Adds up the lines "test result: ok. 3 passed; 0 failed; ...".
-fn count_cargo_test(text: &str) -> Count {
-    let mut total = Count::default();
+/// Reads the lines "test NAME ... FAILED", and adds up those like "test result: ok. 3 passed; 0
+/// failed; ...": what these count as failed and no line names, such as a test whose line another
+/// program's output tore, has failed, too.
+fn of_cargo_test(text: &str) -> Checks {
+    let mut total = Checks::default();
+    for line in text.lines() {
+        if let Some(test) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
+            total.failed.push(test.to_owned());
+        }
+    }
+    let mut failed = 0;
     for line in text.lines().filter_map(|line| line.strip_prefix("test result: ")) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let before = |what: &str| {
+        let before = |what: &str| -> Option<usize> {
             let at = words.iter().position(|word| *word == what)?;
             words.get(at.checked_sub(1)?)?.parse().ok()
         };
-        total.add(Count {
-            passed: before("passed;").unwrap_or(0),
-            failed: before("failed;").unwrap_or(0),
-        });
+        total.passed += before("passed;").unwrap_or(0);
+        failed += before("failed;").unwrap_or(0);
+    }
+    while total.failed.len() < failed {
+        total.failed.push("a test whose name was not on a line of its own".to_owned());
     }
     total
 }
 
 /// Runs the suites, some at the same time; each line of theirs comes out behind the suite's name.
-fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<(String, Count)>> {
+fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<(String, Checks)>> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.unwrap_or(cpus.min(4)).clamp(1, suites.len());
     let queue: Mutex<VecDeque<&Suite>> = Mutex::new(suites.iter().copied().collect());
@@ -256,12 +276,12 @@ fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<
                     let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
                     let Some(suite) = next.filter(|_| !run::interrupted()) else { return };
                     let start = Instant::now();
-                    let count = run_suite(suite, daemon, options).unwrap_or_else(|error| {
+                    let checks = run_suite(suite, daemon, options).unwrap_or_else(|error| {
                         println!("{}: FAIL {error:#}", suite.name);
-                        Count::of(false)
+                        Checks::of(format!("{}: {error:#}", suite.name), false)
                     });
                     if let Ok(mut results) = results.lock() {
-                        results.push((summary(suite.name, count, start), count));
+                        results.push((summary(suite.name, &checks, start), checks));
                     }
                 }
             });
@@ -271,7 +291,7 @@ fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<
     Ok(results.into_inner().unwrap_or_default())
 }
 
-fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Count> {
+fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
     let words = [script.to_string_lossy().into_owned(), daemon.to_owned()];
@@ -280,7 +300,7 @@ fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Count> {
     vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
     vm.quiet = true;
     vm.mem = 1536;
-    let mut tally = Tally::default();
+    let mut tally = Tally::of(suite.name);
     let mut text = Vec::new();
     let outcome = vm::boot(&vm, &mut |bytes| {
         text.extend_from_slice(bytes);
@@ -294,7 +314,7 @@ fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Count> {
     })?;
     let mut fail = |what: &str| {
         println!("{}: FAIL {what}", suite.name);
-        tally.count.failed += 1;
+        tally.fail(what);
     };
     for line in outcome.trouble.iter().take(5) {
         fail(&format!("the kernel: {line}"));
@@ -310,31 +330,40 @@ fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Count> {
     Ok(tally.end(outcome.status))
 }
 
-/// Counts the lines of a suite: "ok ...", "FAIL ...", and at the end "1..N".
-#[derive(Debug, Default)]
+/// Checkss the lines of a suite: "ok ...", "FAIL ...", and at the end "1..N".
+#[derive(Debug)]
 struct Tally {
-    count: Count,
+    suite: &'static str,
+    checks: Checks,
     planned: Option<usize>,
 }
 
 impl Tally {
+    fn of(suite: &'static str) -> Tally {
+        Tally { suite, checks: Checks::default(), planned: None }
+    }
+
+    fn fail(&mut self, what: &str) {
+        self.checks.failed.push(format!("{}: {what}", self.suite));
+    }
+
     fn line(&mut self, line: &str) {
         if line.starts_with("ok ") {
-            self.count.passed += 1;
-        } else if line.starts_with("FAIL ") {
-            self.count.failed += 1;
+            self.checks.passed += 1;
+        } else if let Some(what) = line.strip_prefix("FAIL ") {
+            self.fail(what);
         } else if let Some(plan) = line.strip_prefix("1..") {
             self.planned = plan.parse().ok();
         }
     }
 
     /// The count; a suite that broke off, or fails without saying where, has failed.
-    fn end(mut self, status: Option<u8>) -> Count {
-        let Count { passed, failed } = self.count;
-        if failed == 0 && (status != Some(0) || self.planned != Some(passed)) {
-            self.count.failed += 1;
+    fn end(mut self, status: Option<u8>) -> Checks {
+        let whole = status == Some(0) && self.planned == Some(self.checks.passed);
+        if self.checks.failed.is_empty() && !whole {
+            self.fail("it broke off");
         }
-        self.count
+        self.checks
     }
 }
 
@@ -342,35 +371,41 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn tally(text: &str, status: Option<u8>) -> Count {
-        let mut tally = Tally::default();
+    fn tally(text: &str, status: Option<u8>) -> Checks {
+        let mut tally = Tally::of("a");
         text.lines().for_each(|line| tally.line(line));
         tally.end(status)
     }
 
     #[test]
-    fn the_results_of_all_test_binaries_are_added() {
+    fn the_results_of_all_test_binaries_are_added_and_what_failed_is_named() {
         let text = "test a ... ok\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured\n\
+                    test b::c ... FAILED\ntest d ... what it printedFAILED\n\
                     test result: FAILED. 1 passed; 2 failed; 0 ignored\n";
-        assert_eq!(count_cargo_test(text), Count { passed: 4, failed: 2 });
+        let checks = of_cargo_test(text);
+        assert_eq!((checks.passed, checks.failed.len()), (4, 2));
+        assert_eq!(checks.failed[0], "b::c");
     }
 
     #[test]
     fn a_suite_that_comes_to_its_end_counts_its_checks() {
-        assert_eq!(tally("ok a\n# note\nok b\n1..2", Some(0)), Count { passed: 2, failed: 0 });
+        assert_eq!(
+            tally("ok a\n# note\nok b\n1..2", Some(0)),
+            Checks { passed: 2, failed: vec![] }
+        );
         assert_eq!(
             tally("ok a\nFAIL b (exit 1): x\n     | ok\n1..2", Some(1)),
-            Count { passed: 1, failed: 1 }
+            Checks { passed: 1, failed: vec!["a: b (exit 1): x".into()] }
         );
     }
 
     #[test]
     fn a_suite_that_breaks_off_has_failed() {
-        assert_eq!(tally("ok a\n", Some(0)).failed, 1);
-        assert_eq!(tally("ok a\n1..2\n", Some(0)).failed, 1);
-        assert_eq!(tally("ok a\n1..1\n", None).failed, 1);
-        assert_eq!(tally("ok a\n1..1\n", Some(3)).failed, 1);
-        assert_eq!(tally("", Some(0)).failed, 1);
+        assert_eq!(tally("ok a\n", Some(0)).failed.len(), 1);
+        assert_eq!(tally("ok a\n1..2\n", Some(0)).failed.len(), 1);
+        assert_eq!(tally("ok a\n1..1\n", None).failed.len(), 1);
+        assert_eq!(tally("ok a\n1..1\n", Some(3)).failed.len(), 1);
+        assert_eq!(tally("", Some(0)).failed.len(), 1);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::run;
-use crate::test::{self, Count};
+use crate::test::{self, Checks};
 
 const LICENCE: &str = "SPDX-License-Identifier: Apache-2.0";
 
@@ -21,9 +21,9 @@ const GUARANTEES: &str = "What you can rely on\n";
 const LICENSED: &[&str] = &["rs", "sh", "py", "fish"];
 
 /// Runs the checks and names what is wrong.
-pub(crate) fn main() -> Result<Count> {
+pub(crate) fn main() -> Result<Checks> {
     let files = tracked_files()?;
-    let mut count = Count::default();
+    let mut checks = Checks::default();
     for (what, found) in [
         ("belongs to no target: no `mod` names it", orphans(&files)?),
         ("is a suite that `cargo xtask test` does not run", test::unused_suites(&files)),
@@ -34,9 +34,9 @@ pub(crate) fn main() -> Result<Count> {
         for name in &found {
             println!("FAIL {name} {what}");
         }
-        count.add(Count::of(found.is_empty()));
+        checks.add(Checks::of(format!("sources: a file {what}"), found.is_empty()));
     }
-    Ok(count)
+    Ok(checks)
 }
 
 /// Files that git knows, relative to the workspace; those that are new are among them.

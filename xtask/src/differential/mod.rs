@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::test::Count;
+use crate::test::Checks;
 use crate::{appliance, run, vm};
 use notes::Notes;
 use session::Daemon;
@@ -49,26 +49,26 @@ const IN_VM: [&str; 6] = ["ext", "filesystems", "inspect", "parts", "vfat", "xfs
 const UML_BY_DEFAULT: &[&str] = &["archives@vfat", "directories@vfat"];
 
 /// Runs the scripts with no VM; with `full` all of them in User-Mode Linux, too.
-pub(crate) fn main(full: bool) -> Result<Count> {
+pub(crate) fn main(full: bool) -> Result<Checks> {
     let stock = stock()?;
     run::run(&mut run::cargo(["build", "-p", "guestfsd", "-p", "guestfs-novm"]))?;
     let built = run::target_dir()?.join("debug");
     let mut scripts = scripts(&run::root().join("tests/guestfs"))?;
-    let mut count = Count::default();
+    let mut checks = Checks::default();
     let missing = coverage::missing(scripts.iter().map(|script| script.text.as_str()));
     for line in &missing {
         println!("guestfs: {line}");
     }
-    count.add(Count::of(missing.is_empty()));
+    checks.add(Checks::of("guestfs: every procedure is called by a script", missing.is_empty()));
     scripts.retain(|s| full || !s.uml || UML_BY_DEFAULT.contains(&s.name.as_str()));
     let ours = Daemon::NoVm(built.clone(), built.join("guestfsd"));
-    count.add(compare_all(scripts, &Daemon::NoVm(built, stock), &ours)?);
-    Ok(count)
+    checks.add(compare_all(scripts, &Daemon::NoVm(built, stock), &ours)?);
+    Ok(checks)
 }
 
 /// Runs scripts in VMs, with an appliance of our own: those whose names contain one of `only`, or if
 /// there is none, some or all.
-pub(crate) fn in_vm(only: &[String], all: bool) -> Result<Count> {
+pub(crate) fn in_vm(only: &[String], all: bool) -> Result<Checks> {
     let stock = stock()?;
     let daemon = run::Build::start("release", &["guestfsd"])?.finish()?.join("guestfsd");
     let mut scripts = scripts(&run::root().join("tests/guestfs"))?;
@@ -96,9 +96,9 @@ fn stock() -> Result<PathBuf> {
 }
 
 /// Runs scripts against both daemons, some at a time.
-fn compare_all(scripts: Vec<Script>, stock: &Daemon, ours: &Daemon) -> Result<Count> {
+fn compare_all(scripts: Vec<Script>, stock: &Daemon, ours: &Daemon) -> Result<Checks> {
     let queue: Mutex<VecDeque<Script>> = Mutex::new(scripts.into());
-    let results = Mutex::new(Count::default());
+    let results = Mutex::new(Checks::default());
     let jobs = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -116,7 +116,7 @@ fn compare_all(scripts: Vec<Script>, stock: &Daemon, ours: &Daemon) -> Result<Co
                     let name = &script.name;
                     println!("{}guestfs: {word} {name} ({seconds} s)", lines.collect::<String>());
                     if let Ok(mut results) = results.lock() {
-                        results.add(Count::of(good));
+                        results.add(Checks::of(format!("guestfs: {name}"), good));
                     }
                 }
             });

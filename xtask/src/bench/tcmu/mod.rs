@@ -5,6 +5,7 @@ mod c_daemon;
 mod native;
 mod parse;
 mod report;
+mod wall;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use anyhow::{Context, Result, bail};
 
 use super::sections;
 use crate::{install, run, vm};
-use parse::Measured;
+use c_daemon::CDaemon;
+use parse::About;
 use report::Pair;
 
 /// Options of `cargo xtask bench tcmu`.
@@ -27,6 +29,12 @@ pub(crate) struct Options {
     /// Criterion's benchmarks on this machine itself, with the simulated kernel, in place of the VM
     #[arg(long)]
     native: bool,
+    /// By the wall clock on two CPUs in place of counted instructions: both daemons in turns
+    #[arg(long, conflicts_with_all = ["quick", "native"])]
+    wall: bool,
+    /// With --wall: how often each daemon's turn comes
+    #[arg(long, value_name = "N", default_value_t = 9, requires = "wall")]
+    rounds: usize,
     /// Only this backstore
     #[arg(long, value_parser = ["file", "qcow"])]
     only: Option<String>,
@@ -40,25 +48,19 @@ struct Setting {
     name: &'static str,
     title: &'static str,
     words: &'static str,
-    icount: bool,
     cpu: Option<&'static str>,
-    runtime: &'static str,
-    megabytes: &'static str,
     /// Devices of the second measurement of memory; 0: none.
     many: u32,
 }
 
-const SETTINGS: [Setting; 3] = [
+const SETTINGS: [Setting; 2] = [
     Setting {
         name: "icount-movsq",
         title: "Instructions counted, copies by words",
         words: "One CPU; the guest's time is its instructions, 2 ns each, so that a run repeats \
                 within 2 % on a busy host, and short jobs tell. CPU model `max,-erms`: the kernel copies by `rep movsq`. \
                 QEMU counts every round of a `rep` instruction, so a copy of 4 KiB counts 512.",
-        icount: true,
         cpu: Some("max,-erms"),
-        runtime: "300ms",
-        megabytes: "32",
         many: 256,
     },
     Setting {
@@ -67,20 +69,7 @@ const SETTINGS: [Setting; 3] = [
         words: "The same with CPU model `max`: the kernel takes `rep movsb` for copies, and 4 KiB \
                 count 4096 instructions, 8 us, which no processor takes: the figures are bounded by \
                 the kernel's own copies between the ring and the initiator.",
-        icount: true,
         cpu: None,
-        runtime: "300ms",
-        megabytes: "32",
-        many: 0,
-    },
-    Setting {
-        name: "wall",
-        title: "Two CPUs, by the wall clock",
-        words: "What a person sees in this VM. Figures depend on what else the host does.",
-        icount: false,
-        cpu: None,
-        runtime: "3",
-        megabytes: "256",
         many: 0,
     },
 ];
@@ -106,47 +95,65 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         Some(command) => command.clone(),
         None => run::build_daemon()?.to_string_lossy().into_owned(),
     };
-    let zeroes = build_zeroes()?.to_string_lossy().into_owned();
     let kinds: Vec<&'static str> = ["file", "qcow"]
         .into_iter()
         .filter(|kind| options.only.as_deref().is_none_or(|only| only == *kind))
         .collect();
+    // What does not measure all of it is printed only.
+    let whole = !options.quick && options.only.is_none() && options.daemon.is_none();
+    let (section, text) = match options.wall {
+        true => ("tcmu-wall", wall::measure(&ours, &c, &kinds, options.rounds.max(1))?),
+        false => ("tcmu", counted(&ours, &c, &kinds, options.quick)?),
+    };
+    println!("\n{text}");
+    if whole {
+        sections::replace(section, &text)?;
+        println!("written to BENCHMARKS.md");
+    } else {
+        println!("(BENCHMARKS.md is as it was: this was not the whole measurement)");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The measurements with counted instructions.
+fn counted(ours: &str, c: &CDaemon, kinds: &[&'static str], quick: bool) -> Result<String> {
+    let zeroes = build_zeroes()?.to_string_lossy().into_owned();
     let settings: Vec<&Setting> =
-        SETTINGS.iter().take(if options.quick { 1 } else { SETTINGS.len() }).collect();
+        SETTINGS.iter().take(if quick { 1 } else { SETTINGS.len() }).collect();
     let mut text = String::new();
     for (i, setting) in settings.iter().enumerate() {
         let mut runs = VecDeque::new();
-        for &kind in &kinds {
-            runs.push_back(Run { kind, daemon: ours.clone(), who: "ours" });
+        for &kind in kinds {
+            runs.push_back(Run { kind, daemon: ours.to_owned(), who: "ours" });
             if kind != "file" || c.no_file.is_none() {
                 runs.push_back(Run { kind, daemon: c.command.clone(), who: "c" });
             }
         }
-        if setting.icount {
-            runs.push_back(Run { kind: "zeroes", daemon: zeroes.clone(), who: "least" });
-        }
-        let mut shares = measure(setting, runs, options.quick)?;
+        runs.push_back(Run { kind: "zeroes", daemon: zeroes.clone(), who: "least" });
+        let mut shares = measure(setting, runs, quick)?;
         let least = shares.remove(&("zeroes", "least")).map(|s| parse::jobs(&s)).transpose()?;
-        let devices: &[u32] =
-            if many(setting, options.quick) > 0 { &[1, setting.many] } else { &[1] };
+        let devices: &[u32] = if many(setting, quick) > 0 { &[1, setting.many] } else { &[1] };
         let mut pairs = Vec::new();
-        for &kind in &kinds {
+        for &kind in kinds {
             let mut take = |who| shares.remove(&(kind, who)).map(|s| parse::measured(&s, devices));
             let ours = take("ours").context("not measured")??;
             pairs.push(Pair { kind, ours, c: take("c").transpose()? });
         }
         if i == 0 {
-            text += &about(&pairs, c.no_file.as_deref())?;
+            let guest = &pairs.first().context("nothing was measured")?.ours.about;
+            let with_c = pairs.iter().find_map(|pair| pair.c.as_ref());
+            let theirs = with_c.map(|measured| measured.about.fact("daemon"));
+            text += &about("cargo xtask bench tcmu", guest, guest.fact("daemon"), theirs)?;
         }
         text += &format!("\n## {}\n\n{}\n", setting.title, sections::wrap(setting.words));
         for pair in &pairs {
             text += &format!("\n### {}\n\n{}", pair.kind, report::jobs(pair));
-            if let (true, Some(reach)) = (setting.icount, report::reach(pair)) {
+            if let Some(reach) = report::reach(pair) {
                 text += &format!("\n{reach}");
             }
         }
         if let [file, qcow] = &pairs[..] {
-            let table = report::qcow_against_file(&file.ours, &qcow.ours);
+            let table = report::qcow_against_file(&file.ours.jobs, &qcow.ours.jobs);
             text += &format!("\n### qcow2, allocated, against a raw file\n\n{table}");
         }
         if let Some(least) = &least {
@@ -158,14 +165,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
             text += &format!("\n### Start and memory (without the shared data area)\n\n{table}");
         }
     }
-    println!("\n{text}");
-    if options.quick || options.only.is_some() || options.daemon.is_some() {
-        println!("(BENCHMARKS.md is as it was: this was not the whole measurement)");
-    } else {
-        sections::replace("tcmu", &text)?;
-        println!("written to BENCHMARKS.md");
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(text)
 }
 
 struct Run {
@@ -189,11 +189,11 @@ fn many(setting: &Setting, quick: bool) -> u32 {
 /// What the guests left, by backstore and daemon.
 type Shares = HashMap<(&'static str, &'static str), PathBuf>;
 
-/// Measures all of `runs`. Where instructions are counted, other work does not show: as many run
-/// at the same time as there are CPUs.
+/// Measures all of `runs`. Since instructions are counted, other work does not show: as many run at
+/// the same time as there are CPUs.
 fn measure(setting: &Setting, runs: VecDeque<Run>, quick: bool) -> Result<Shares> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = if setting.icount { cpus.min(runs.len()) } else { 1 };
+    let jobs = cpus.min(runs.len());
     let queue = Mutex::new(runs);
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -217,30 +217,32 @@ fn measure(setting: &Setting, runs: VecDeque<Run>, quick: bool) -> Result<Shares
 
 /// Runs the guest's part; returns the directory with what it measured.
 fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<PathBuf> {
-    let name = format!("{}-{}-{}", setting.name, one.kind, one.who);
-    let share = run::target_dir()?.join("bench").join(&name);
+    let many = many(setting, quick).to_string();
+    let mut vm = vm_of("bench.sh", &[&one.daemon, one.kind, "300ms", "32", &many]);
+    vm.icount = true;
+    vm.cpu = setting.cpu.map(str::to_owned);
+    vm.timeout = 1800;
+    vm.scratch = 16384;
+    boot(&format!("{}-{}-{}", setting.name, one.kind, one.who), vm)
+}
+
+/// A VM for the guest's part `script`.
+fn vm_of(script: &str, args: &[&str]) -> vm::Options {
+    let script = run::root().join("xtask/guest").join(script).to_string_lossy().into_owned();
+    let args = args.iter().map(|&arg| arg.to_owned());
+    let mut vm = vm::Options::new([script].into_iter().chain(args));
+    vm.mem = 3072;
+    vm.quiet = true;
+    vm
+}
+
+/// Boots a VM; returns the directory with what its guest has left.
+fn boot(name: &str, mut vm: vm::Options) -> Result<PathBuf> {
+    let share = run::target_dir()?.join("bench").join(name);
     if share.exists() {
         std::fs::remove_dir_all(&share)?;
     }
-    let script = run::root().join("xtask/guest/bench.sh");
-    let script = script.to_string_lossy();
-    let many = many(setting, quick).to_string();
-    let words = [
-        script.as_ref(),
-        one.daemon.as_str(),
-        one.kind,
-        setting.runtime,
-        setting.megabytes,
-        many.as_str(),
-    ];
-    let mut vm = vm::Options::new(words.map(str::to_owned));
-    vm.icount = setting.icount;
-    vm.cpu = setting.cpu.map(str::to_owned);
     vm.share = Some(share.clone());
-    vm.timeout = 1800;
-    vm.mem = 3072;
-    vm.scratch = 16384;
-    vm.quiet = true;
     let log = share.join("log");
     let mut output = Vec::new();
     let outcome = vm::boot(&vm, &mut |bytes| {
@@ -263,33 +265,25 @@ fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<PathBuf> {
     Ok(share)
 }
 
-/// With what it was measured.
-fn about(pairs: &[Pair], no_file: Option<&str>) -> Result<String> {
-    let first = pairs.first().context("nothing was measured")?;
-    let fact = |m: &Measured, what: &str| {
-        let found = m.about.iter().find(|(name, _)| name == what);
-        found.map_or("unknown", |(_, version)| version.as_str()).to_owned()
-    };
+/// With what it was measured: the command, what the guest says of itself, and the versions of both
+/// daemons.
+fn about(command: &str, guest: &About, ours: &str, c: Option<&str>) -> Result<String> {
     let qemu = run::output(run::command("qemu-system-x86_64").arg("--version"))?;
-    let with_c = pairs.iter().find_map(|pair| pair.c.as_ref());
-    let mut text = String::from("Measured with `cargo xtask bench tcmu`:\n\n");
+    let mut text = format!("Measured with `{command}`:\n\n");
     for (what, version) in [
-        ("kernel of the VM", fact(&first.ours, "kernel")),
-        ("QEMU", qemu.lines().next().unwrap_or_default().to_owned()),
-        ("fio", fact(&first.ours, "fio")),
-        ("tcmu-runner", fact(&first.ours, "daemon")),
-        ("the C daemon", with_c.map_or("not measured".into(), |c| fact(c, "daemon"))),
-        ("commit", sections::commit()),
-        ("processor", sections::processor()),
+        ("kernel of the VM", guest.fact("kernel")),
+        ("QEMU", qemu.lines().next().unwrap_or_default()),
+        ("fio", guest.fact("fio")),
+        ("tcmu-runner", ours),
+        ("the C daemon", c.unwrap_or("not measured")),
+        ("commit", &sections::commit()),
+        ("processor", &sections::processor()),
     ] {
         text += &format!("- {what}: {version}\n");
     }
     text += "\nThe same image file, through the kernel's loopback fabric, by libaio with O_DIRECT. \
              \"us per I/O\" is\nthe CPU time of the daemon's cgroup: its threads, its system calls, \
              its io_uring workers.\n";
-    if let Some(why) = no_file {
-        text += &format!("The C daemon's `file` handler could not be built: {why}\n");
-    }
     Ok(text)
 }
 

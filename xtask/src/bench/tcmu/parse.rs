@@ -38,8 +38,26 @@ pub(crate) struct Measured {
     pub(crate) ready_us: f64,
     /// Resident memory without the shared data area, in KiB, by number of devices.
     pub(crate) memory: Vec<(u32, u64)>,
-    /// Kernel, fio, daemon.
-    pub(crate) about: Vec<(String, String)>,
+    pub(crate) about: About,
+}
+
+/// What the guest says of itself: kernel, fio, daemons.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About(Vec<(String, String)>);
+
+impl About {
+    /// Reads the file of that name in what the guest left: a line each, a name and a version.
+    pub(crate) fn read(share: &Path) -> Result<About> {
+        let text = text(share, "about")?;
+        let pairs = text.lines().filter_map(|line| line.split_once(' '));
+        Ok(About(pairs.map(|(what, version)| (what.to_owned(), version.to_owned())).collect()))
+    }
+
+    /// The version of `what`.
+    pub(crate) fn fact(&self, what: &str) -> &str {
+        let found = self.0.iter().find(|(name, _)| name == what);
+        found.map_or("unknown", |(_, version)| version.as_str())
+    }
 }
 
 /// Reads the files that the guest left in its share.
@@ -49,13 +67,8 @@ pub(crate) fn measured(share: &Path, many: &[u32]) -> Result<Measured> {
     for &devices in many {
         memory.push((devices, resident(&text(&format!("smaps-{devices}"))?)));
     }
-    let about = text("about")?
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(what, version)| (what.to_owned(), version.to_owned()))
-        .collect();
     let ready_us = median(&text("ready")?).context("ready holds no numbers")?;
-    Ok(Measured { jobs: jobs(share)?, ready_us, memory, about })
+    Ok(Measured { jobs: jobs(share)?, ready_us, memory, about: About::read(share)? })
 }
 
 /// What fio and the daemon's cgroup say of each of [`JOBS`].

@@ -110,11 +110,11 @@ pub(crate) fn rest(pairs: &[Pair]) -> String {
 }
 
 /// IOPS of our qcow2 against our raw file.
-pub(crate) fn qcow_against_file(file: &Measured, qcow: &Measured) -> String {
+pub(crate) fn qcow_against_file(file: &[Job], qcow: &[Job]) -> String {
     let mut out = String::from("| job | QD | file IOPS | qcow2 IOPS | qcow2 / file |\n");
     out += "| --- | --- | --- | --- | --- |\n";
     for (i, (rw, bs, qd)) in JOBS.iter().enumerate() {
-        let (f, q) = (file.jobs[i].iops, qcow.jobs[i].iops);
+        let (f, q) = (file[i].iops, qcow[i].iops);
         let _ = writeln!(out, "| {rw} {bs} | {qd} | {f:.0} | {q:.0} | {:.2} |", q / f);
     }
     out
@@ -122,12 +122,12 @@ pub(crate) fn qcow_against_file(file: &Measured, qcow: &Measured) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse::Job;
+    use super::super::parse::{About, Job};
     use super::*;
 
     fn measured(iops: f64, cpu_us: f64) -> Measured {
         let jobs = vec![Job { iops, cpu_us }; JOBS.len()];
-        Measured { jobs, ready_us: 250_000.0, memory: vec![(1, 2048)], about: Vec::new() }
+        Measured { jobs, ready_us: 250_000.0, memory: vec![(1, 2048)], about: About::default() }
     }
 
     #[test]
