@@ -11,6 +11,7 @@ mod huge;
 mod marker;
 mod memory;
 mod read_compressed;
+mod refusals;
 mod repair;
 mod scratch;
 mod snapshots;
