@@ -45,8 +45,8 @@ pub(crate) struct Faults {
     pub(crate) block: Option<String>,
     /// Entries of clusters that read as zeroes, with a place that cannot be.
     pub(crate) zero_places: u64,
-    /// The bitmaps cannot be used, and what they refer to is not known: they are lost once the
-    /// image is written to.
+    /// The list of the bitmaps cannot be used, and what they refer to is not known: they are lost
+    /// once the image is written to.
     pub(crate) bitmaps: bool,
 }
 
@@ -241,15 +241,6 @@ impl<'a, S: Storage> References<'a, S> {
         })
     }
 
-    /// As [`refer`](Self::refer), of bitmaps, without which the image can be used.
-    fn refer_bitmaps(&mut self, offset: u64, len: u64, what: impl Display) -> Result<bool> {
-        if let Some(text) = self.past_the_end(offset, len, &what) {
-            self.faults.lose_bitmaps(text);
-            return Ok(false);
-        }
-        self.add(offset, len, 1, Role::Exclusive, what)
-    }
-
     /// As [`refer`](Self::refer), of what is known to be inside of the file, but for a missing end.
     fn add(
         &mut self,
@@ -281,8 +272,8 @@ impl<'a, S: Storage> References<'a, S> {
             at = match head.end(at, index) {
                 Ok(end) => end,
                 Err(wrong) => {
-                    // QEMU's check makes the record anew.
-                    self.faults.refuse(1, wrong, ErrorKind::damaged);
+                    // No tool of QEMU's gets past it.
+                    self.faults.refuse(1, wrong, ErrorKind::unreadable);
                     return Ok(());
                 }
             };
@@ -326,9 +317,12 @@ impl<'a, S: Storage> References<'a, S> {
             }
         };
         let Directory { offset, len, .. } = directory;
-        if !self.refer_bitmaps(offset, len, "the bitmaps' directory")? {
+        let what = "the bitmaps' directory";
+        if let Some(wrong) = self.past_the_end(offset, len, what) {
+            self.faults.lose_bitmaps(wrong);
             return Ok(());
         }
+        self.add(offset, len, 1, Role::Exclusive, what)?;
         let bytes = self.bytes(offset, len).await?;
         let bitmaps = match directory.bitmaps(&bytes, &self.header) {
             Ok(bitmaps) => bitmaps,
@@ -339,13 +333,13 @@ impl<'a, S: Storage> References<'a, S> {
         };
         for bitmap in bitmaps {
             let what = format!("the bitmap {:?}", bitmap.name);
-            if !self.refer_bitmaps(bitmap.table, bitmap.table_bytes(), &what)? {
+            if !self.refer(bitmap.table, bitmap.table_bytes(), 1, Role::Exclusive, &what)? {
                 continue;
             }
             for word in self.words(bitmap.table, bitmap.table_entries.into()).await? {
                 let cluster = word & OFFSET_MASK;
                 if cluster != 0 {
-                    self.refer_bitmaps(cluster, self.geo.cluster_size(), &what)?;
+                    self.refer(cluster, self.geo.cluster_size(), 1, Role::Exclusive, &what)?;
                 }
             }
         }

@@ -497,15 +497,14 @@ impl Header {
                 self.l1_entries, self.size
             )));
         }
-        // QEMU's check makes the table of snapshots anew.
-        let tables: [(_, _, Refusal); 3] = [
-            ("L1 table", self.l1_offset, ErrorKind::unreadable),
-            ("refcount table", self.reftable_offset, ErrorKind::unreadable),
-            ("snapshot table", self.snapshots_offset, ErrorKind::damaged),
+        let tables = [
+            ("L1 table", self.l1_offset),
+            ("refcount table", self.reftable_offset),
+            ("snapshot table", self.snapshots_offset),
         ];
-        for (name, offset, wrong) in tables {
+        for (name, offset) in tables {
             if !offset.is_multiple_of(self.cluster_size()) {
-                return Err(wrong(format!(
+                return Err(ErrorKind::unreadable(format_args!(
                     "its {name} at {offset:#x} is not aligned to a cluster"
                 )));
             }
@@ -514,7 +513,9 @@ impl Header {
             return Err(ErrorKind::unreadable("its L1 table is at 0, the place of the header"));
         }
         if self.snapshots > 0 && self.snapshots_offset == 0 {
-            return Err(ErrorKind::damaged("its snapshot table is at 0, the place of the header"));
+            return Err(ErrorKind::to_convert(
+                "its snapshot table is at 0, the place of the header",
+            ));
         }
         if self.reftable_clusters == 0 || self.reftable_offset == 0 {
             return Err(ErrorKind::damaged(format_args!(

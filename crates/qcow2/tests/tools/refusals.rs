@@ -97,8 +97,8 @@ const HEADER: &[Row] = &[
     ("refcount table of 4096 bytes at 0x10000000000", |i| set(i, 48, 1 << 40), Remedy::Check),
     ("refcount table of 1073741824 clusters", |i| put32(i, 56, 1 << 30), Remedy::AnotherCopy),
     ("to have 70000 snapshots", |i| put32(i, 60, 70_000), Remedy::AnotherCopy),
-    ("is not aligned to a cluster", |i| set(i, 64, word(i, 64) + 512), Remedy::Check),
-    ("snapshot table is at 0,", |i| set(i, 64, 0), Remedy::Check),
+    ("is not aligned to a cluster", |i| set(i, 64, word(i, 64) + 512), Remedy::AnotherCopy),
+    ("snapshot table is at 0,", |i| set(i, 64, 0), Remedy::Convert),
     ("marked as corrupt (incompatible feature bit 1)", |i| set(i, INCOMPATIBLE, 2), Remedy::Check),
     ("backing file, 5000 bytes at 0x258,", |i| backing(i, 600, 5000), Remedy::AnotherCopy),
     ("backing file has 0 bytes", |i| backing(i, 600, 0), Remedy::Rename),
@@ -115,9 +115,13 @@ const TABLES: &[Row] = &[
     ("is compressed, and has COPIED", |i| set(i, l2(i), COPIED | 1 << 62), Remedy::Salvage),
     ("place of several", |i| set(i, l2(i), COPIED | l1(i)), Remedy::Convert),
     ("entry 0 of the refcount table", |i| change(i, reftable(i), |at| at + 512), Remedy::Convert),
-    ("entry 0 of the refcount table", |i| set(i, reftable(i), 1 << 40), Remedy::Check),
+    ("cluster 0x0 of the file", |i| set(i, reftable(i), 1 << 40), Remedy::Check),
     ("and has the refcount 0", |i| refcount(i, l2(i), 0), Remedy::Check),
-    ("16777215 bytes of extra data", |i| put32(i, word(i, 64) + 36, 0xff_ffff), Remedy::Check),
+    (
+        "16777215 bytes of extra data",
+        |i| put32(i, word(i, 64) + 36, 0xff_ffff),
+        Remedy::AnotherCopy,
+    ),
     ("the snapshot 0's L1 table", |i| change(i, word(i, 64), |at| at + 512), Remedy::Salvage),
 ];
 
@@ -234,7 +238,6 @@ const BITMAPS: &[fn(&Memory, u64)] = &[
     |image, extension| change(image, extension + 16, |offset| offset + 512),
     |image, extension| set(image, extension + 16, 1 << 40),
     |image, extension| set(image, word(image, extension + 16), 512),
-    |image, extension| set(image, word(image, extension + 16), 1 << 40),
     |image, extension| put(image, word(image, extension + 16) + 18, &[0xff; 2]),
 ];
 
