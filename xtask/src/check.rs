@@ -11,6 +11,10 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 use crate::test::{Checks, cargo_test};
 
+/// What an input may take: seconds, memory of the process (half a GiB of which are the sanitizer's
+/// and the corpus), and the largest allocation, which is the window of zstd (128 MiB).
+const LIMITS: [&str; 3] = ["-timeout=10", "-rss_limit_mb=768", "-malloc_limit_mb=160"];
+
 /// Options of `cargo xtask check`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -88,13 +92,8 @@ fn fuzz(seconds: u32) -> Result<Checks> {
             command.args([corpus, seeds]);
         }
         command.arg("--");
-        command.args([
-            &format!("-max_total_time={seconds}"),
-            "-verbosity=0",
-            "-print_final_stats=1",
-            "-timeout=10",
-            "-rss_limit_mb=1024",
-        ]);
+        command.arg(format!("-max_total_time={seconds}")).args(LIMITS);
+        command.args(["-verbosity=0", "-print_final_stats=1"]);
         // The sanitizer's flag is one of the nightly compiler's; the stable one has it, too.
         command.env("RUSTC_BOOTSTRAP", "1");
         let good = run::status(&mut command)?.success();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The header (specification 2.3): eight key slots, each of which has the master key encrypted with
 //! a passphrase of its own.
+use std::fmt::Display;
 use std::ops::Range;
 
 use zerocopy::big_endian::{U16, U32};
@@ -98,6 +99,14 @@ fn text<'a>(field: &'a [u8], name: &str) -> Result<&'a str, Error> {
     }
 }
 
+/// The error of an algorithm that QEMU or cryptsetup may know.
+fn unsupported(what: impl Display) -> Error {
+    Error::Unsupported(format!(
+        "{what}; `qemu-img convert` with its passphrase makes an image with aes-256 in the mode \
+         xts-plain64, and `cryptsetup reencrypt` such a partition"
+    ))
+}
+
 fn check_iterations(iterations: u32, what: &str) -> Result<u32, Error> {
     match iterations {
         0 => Err(Error::Invalid(format!("the iterations of {what} are 0 in its LUKS header"))),
@@ -123,28 +132,28 @@ impl Header {
             return Err(Error::Invalid(format!("there is no LUKS header: it begins with {magic}")));
         }
         if raw.version.get() != 1 {
-            return Err(Error::Unsupported(format!(
+            return Err(Error::Invalid(format!(
                 "its LUKS header has version {}; only version 1 can be read",
                 raw.version
             )));
         }
         let cipher = text(&raw.cipher, "cipher")?;
         if cipher != "aes" {
-            return Err(Error::Unsupported(format!("its cipher is {cipher}; only aes is known")));
+            return Err(unsupported(format_args!("its cipher is {cipher}; only aes is known")));
         }
         let mode = text(&raw.mode, "cipher mode")?;
         let cipher = Cipher::of_mode_name(mode).ok_or_else(|| {
             let known = Cipher::mode_names();
-            Error::Unsupported(format!("its cipher mode is {mode}; known are {known}"))
+            unsupported(format_args!("its cipher mode is {mode}; known are {known}"))
         })?;
         let digest = text(&raw.digest, "hash")?;
         let digest = Digest::of_name(digest).ok_or_else(|| {
             let known = Digest::names();
-            Error::Unsupported(format!("its hash is {digest}; known are {known}"))
+            unsupported(format_args!("its hash is {digest}; known are {known}"))
         })?;
         let key_len = usize::try_from(raw.key_len.get()).unwrap_or(usize::MAX);
         if !cipher.key_lens().contains(&key_len) {
-            return Err(Error::Unsupported(format!(
+            return Err(unsupported(format_args!(
                 "its key has {key_len} bytes; with aes-{mode} they can be {:?}",
                 cipher.key_lens()
             )));

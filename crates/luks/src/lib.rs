@@ -34,7 +34,9 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// No key slot opens with the passphrase.
-    #[error("the passphrase opens none of its {0} key slots in use")]
+    #[error(
+        "the passphrase opens none of its {0} key slots in use; give the one that it was encrypted with"
+    )]
     WrongPassphrase(usize),
     /// The kernel gave no random numbers.
     #[error("there are no random numbers: {0}")]

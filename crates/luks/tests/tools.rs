@@ -37,7 +37,9 @@ fn open(path: &Path) -> (Header, SectorCipher, Vec<u8>) {
     let header = Header::parse(&bytes).unwrap();
     let area = &bytes[..header.area_len()];
     let wrong = header.unlock(area, &Secret::new(b"wrong".to_vec())).unwrap_err();
-    assert_eq!(wrong.to_string(), "the passphrase opens none of its 1 key slots in use");
+    let text = "the passphrase opens none of its 1 key slots in use; give the one that it was \
+                encrypted with";
+    assert_eq!(wrong.to_string(), text);
     let cipher = header.unlock(area, &Secret::new(PASSPHRASE.to_vec())).unwrap();
     (header, cipher, bytes)
 }

@@ -413,14 +413,16 @@ impl<'a, S: Storage> Check<'a, S> {
 
     /// Why it cannot be used as it is, if the refcounts may be (`dirty`) or not be wrong.
     pub(crate) fn refused(&self, dirty: bool) -> Option<ErrorKind> {
-        if let Some(what) = &self.refs.faults.fatal {
-            return Some(self.refs.hopeless(what));
+        if let Some((what, refusal)) = &self.refs.faults.fatal {
+            return Some(refusal(what.clone()));
         }
         if let Some(cluster) = self.conflict {
-            return Some(ErrorKind::Invalid(format!(
-                "the cluster {cluster:#x} of the file is at the place of several structures; run \
-                 `qemu-img convert -O qcow2 PATH NEW` and use NEW"
+            return Some(ErrorKind::to_convert(format_args!(
+                "the cluster {cluster:#x} of the file is at the place of several structures"
             )));
+        }
+        if let Some(what) = self.refs.faults.block.as_ref().filter(|_| !dirty) {
+            return Some(ErrorKind::to_convert(what));
         }
         match self.lowest {
             Some((cluster, wanted, found)) if !dirty || wanted > self.refs.geo.max_refcount() => {

@@ -39,7 +39,7 @@ pub fn decompress(kind: Compression, input: &[u8], out: &mut [u8]) -> Result<(),
 }
 
 fn damaged(kind: &str, why: &str) -> ErrorKind {
-    ErrorKind::invalid(format!("its {kind} data is damaged: {why}"))
+    ErrorKind::hopeless(format_args!("its {kind} data is damaged: {why}"))
 }
 
 fn too_short(kind: &str, there: usize, wanted: usize) -> ErrorKind {

@@ -26,8 +26,8 @@ pub(crate) struct Encryption {
     by_guest: bool,
 }
 
-/// Where in the file the LUKS header is, in bytes.
-pub(crate) fn luks_area(header: &Header) -> Result<Option<Range<u64>>> {
+/// Where in the file the LUKS header is, in bytes, or what is wrong.
+pub(crate) fn luks_area(header: &Header) -> std::result::Result<Option<Range<u64>>, String> {
     if header.crypt != Crypt::Luks {
         return Ok(None);
     }
@@ -39,16 +39,14 @@ pub(crate) fn luks_area(header: &Header) -> Result<Option<Range<u64>>> {
         let len = rest.first_chunk()?;
         Some((u64::from_be_bytes(*offset), u64::from_be_bytes(*len)))
     }) else {
-        return Err(ErrorKind::invalid(
-            "it is encrypted, and does not say where its LUKS header is",
-        ));
+        return Err("it is encrypted, and does not say where its LUKS header is".into());
     };
     let aligned = offset > 0 && offset.is_multiple_of(header.cluster_size());
     if !aligned || len > MAX_LUKS_LEN || offset > i64::MAX.unsigned_abs() {
-        return Err(ErrorKind::invalid(format!(
+        return Err(format!(
             "its LUKS header has {len} bytes at {offset:#x}; it has to begin at a cluster and to \
              have at most {MAX_LUKS_LEN}"
-        )));
+        ));
     }
     Ok(Some(offset..offset + len))
 }
@@ -81,10 +79,12 @@ pub(crate) async fn open(
     }
     if !read_only && header.autoclear & header::autoclear::RAW_DATA_FILE != 0 {
         return Err(ErrorKind::Unsupported(
-            "it is encrypted in a raw external data file, which is only for reading".into(),
+            "it is encrypted in a raw external data file, which is only for reading: `qemu-img \
+             convert` makes an image without one of it"
+                .into(),
         ));
     }
-    let Some(area) = luks_area(header)? else {
+    let Some(area) = luks_area(header).map_err(ErrorKind::unreadable)? else {
         let cipher = SectorCipher::qcow2_aes(secret.expose()).map_err(wrong)?;
         return Ok(Some(Encryption { cipher, by_guest: true }));
     };
@@ -92,7 +92,7 @@ pub(crate) async fn open(
     let luks = luks::Header::parse(&head).map_err(wrong)?;
     let needed = luks.area_len();
     if needed as u64 > area.end - area.start {
-        return Err(ErrorKind::invalid(format!(
+        return Err(ErrorKind::unreadable(format_args!(
             "its LUKS header has {} bytes, and {needed} are in use",
             area.end - area.start
         )));
@@ -106,6 +106,7 @@ pub(crate) async fn open(
 fn wrong(error: luks::Error) -> ErrorKind {
     match error {
         luks::Error::Unsupported(text) => ErrorKind::Unsupported(text),
+        luks::Error::Invalid(text) => ErrorKind::unreadable(text),
         other => ErrorKind::Invalid(other.to_string()),
     }
 }

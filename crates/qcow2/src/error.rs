@@ -33,9 +33,16 @@ pub enum ErrorKind {
     Invalid(String),
 }
 
+/// Makes the error of a fault, which says what helps.
+pub(crate) type Refusal = fn(String) -> ErrorKind;
+
 /// What helps where no check does.
 const SALVAGE: &str = "if there is no other copy, run `qemu-img convert --salvage -O qcow2 PATH \
                        NEW` and use NEW, in which what is missing is zero";
+/// What helps where nothing else does.
+const COPY: &str = "nothing repairs that: use another copy of the image";
+/// What helps where all of the guest's data can be read.
+const CONVERT: &str = "run `qemu-img convert -O qcow2 PATH NEW` and use NEW";
 
 /// The image refers to something that its file does not have.
 pub(crate) fn cut_off(what: impl Display) -> ErrorKind {
@@ -71,6 +78,39 @@ impl ErrorKind {
     /// Something is wrong with the structure of the image, and no check repairs that.
     pub(crate) fn hopeless(what: impl Display) -> Self {
         ErrorKind::Invalid(format!("{what}; no check repairs that; {SALVAGE}"))
+    }
+
+    /// Something that only costs space or snapshots is wrong, and no check repairs that.
+    pub(crate) fn to_convert(what: impl Display) -> Self {
+        ErrorKind::Invalid(format!("{what}; {CONVERT}"))
+    }
+
+    /// Something is wrong without which nothing can be read; QEMU's tools refuse the image, too.
+    pub(crate) fn unreadable(what: impl Display) -> Self {
+        ErrorKind::Invalid(format!("{what}; {COPY}"))
+    }
+
+    /// A value that is not known here, as later versions of the format may have it.
+    pub(crate) fn unknown(what: impl Display) -> Self {
+        ErrorKind::Invalid(format!(
+            "{what}; if a newer QEMU made the image, run its `qemu-img convert -O qcow2 PATH NEW` \
+             and use NEW, else use another copy of the image"
+        ))
+    }
+
+    /// The name of the backing file is wrong, which can be written anew.
+    pub(crate) fn misnamed(what: impl Display) -> Self {
+        ErrorKind::Invalid(format!(
+            "{what}; if you know the file, run `qemu-img rebase -u -b FILE -F FORMAT PATH`"
+        ))
+    }
+
+    /// The name of the external data file is missing or wrong, which can be written anew.
+    pub fn no_data_file(what: impl Display) -> Self {
+        ErrorKind::Invalid(format!(
+            "{what}; if you know the file, run `qemu-img amend -o data_file=FILE --image-opts \
+             driver=qcow2,file.filename=PATH,data-file.driver=file,data-file.filename=FILE`"
+        ))
     }
 
     /// Something cannot be as it is, and no check helps.

@@ -71,7 +71,7 @@ impl<S: Storage + 'static> Core<S> {
             return Ok(None);
         }
         if block & (self.geo.cluster_size() - 1) != 0 {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::to_convert(format_args!(
                 "the refcount table's entry {number} refers to a block at {block:#x}, which is \
                  not aligned to a cluster"
             )));

@@ -14,7 +14,7 @@ use sgl::Sgl;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::counts::{Counts, Role};
-use crate::error::{Result, cut_off};
+use crate::error::{Refusal, Result, cut_off};
 use crate::geometry::{Entry, Geometry, Kind};
 use crate::layout::bitmaps::Directory;
 use crate::layout::entry::{COPIED, L1_RESERVED, L2_RESERVED, OFFSET_MASK};
@@ -37,14 +37,17 @@ pub(crate) struct Faults {
     pub(crate) corruptions: u64,
     /// The first findings in words.
     pub(crate) findings: Vec<String>,
-    /// The first fault that no repair helps.
-    pub(crate) fatal: Option<String>,
-    /// Something is past the end of the file.
-    pub(crate) cut_off: bool,
+    /// The first fault that no repair helps, and the error that says what does.
+    pub(crate) fatal: Option<(String, Refusal)>,
     /// The refcount table or a block cannot be used: all refcounts have to be made anew.
     pub(crate) structure: bool,
+    /// The first place of a refcount block with which QEMU's check gives up.
+    pub(crate) block: Option<String>,
     /// Entries of clusters that read as zeroes, with a place that cannot be.
     pub(crate) zero_places: u64,
+    /// The list of the bitmaps cannot be used, and what they refer to is not known: they are lost
+    /// once the image is written to.
+    pub(crate) bitmaps: bool,
 }
 
 impl Faults {
@@ -61,9 +64,20 @@ impl Faults {
         self.tell(what);
     }
 
+    /// What makes the bitmaps useless, and nothing else.
+    fn lose_bitmaps(&mut self, what: impl Display) {
+        self.bitmaps = true;
+        self.corrupt(1, what);
+    }
+
     /// What no repair helps.
     pub(crate) fn fatal(&mut self, times: u64, what: impl Display) {
-        self.fatal.get_or_insert_with(|| what.to_string());
+        self.refuse(times, what, ErrorKind::hopeless);
+    }
+
+    /// What no repair of ours helps.
+    fn refuse(&mut self, times: u64, what: impl Display, refusal: Refusal) {
+        self.fatal.get_or_insert_with(|| (what.to_string(), refusal));
         self.corrupt(times, what);
     }
 }
@@ -157,9 +171,11 @@ impl<'a, S: Storage> References<'a, S> {
         Ok(all)
     }
 
-    /// Whether all extensions are known: what others refer to is not counted.
+    /// Whether all extensions are known, and the bitmaps' can be used: what others refer to is not
+    /// counted.
     pub(crate) fn all_counted(&self) -> bool {
-        self.header.extensions.iter().all(|(kind, _)| extension::KNOWN.contains(kind))
+        !self.faults.bitmaps
+            && self.header.extensions.iter().all(|(kind, _)| extension::KNOWN.contains(kind))
     }
 
     /// The first L2 table at or after an offset.
@@ -199,24 +215,30 @@ impl<'a, S: Storage> References<'a, S> {
         role: Role,
         what: impl Display,
     ) -> Result<bool> {
-        // As in QEMU, a file may end inside of the last cluster.
-        let most = self.len.saturating_add(self.geo.cluster_size());
-        if offset.checked_add(len).is_none_or(|end| end >= most) && len > 0 {
-            let text = format!(
-                "{what} refers to {len} bytes at {offset:#x}, past the end of the file, which has \
-                 {} bytes",
-                self.len
-            );
+        if let Some(text) = self.past_the_end(offset, len, &what) {
             if role == Role::Refcounts {
                 self.faults.structure = true;
                 self.faults.corrupt(1, text);
             } else {
-                self.faults.cut_off = true;
-                self.faults.fatal(times, text);
+                self.faults.refuse(times, text, cut_off);
             }
             return Ok(false);
         }
         self.add(offset, len, times, role, what)
+    }
+
+    /// What is wrong with a reference to a range, if it is past the end of the file.
+    fn past_the_end(&self, offset: u64, len: u64, what: impl Display) -> Option<String> {
+        // As in QEMU, a file may end inside of the last cluster.
+        let most = self.len.saturating_add(self.geo.cluster_size());
+        let outside = offset.checked_add(len).is_none_or(|end| end >= most) && len > 0;
+        outside.then(|| {
+            format!(
+                "{what} refers to {len} bytes at {offset:#x}, past the end of the file, which has \
+                 {} bytes",
+                self.len
+            )
+        })
     }
 
     /// As [`refer`](Self::refer), of what is known to be inside of the file, but for a missing end.
@@ -250,7 +272,8 @@ impl<'a, S: Storage> References<'a, S> {
             at = match head.end(at, index) {
                 Ok(end) => end,
                 Err(wrong) => {
-                    self.faults.fatal(1, wrong);
+                    // No tool of QEMU's gets past it.
+                    self.faults.refuse(1, wrong, ErrorKind::unreadable);
                     return Ok(());
                 }
             };
@@ -288,18 +311,23 @@ impl<'a, S: Storage> References<'a, S> {
         let directory = match Directory::of(&self.header) {
             Ok(Some(directory)) => directory,
             Ok(None) => return Ok(()),
-            Err(e) => {
-                self.faults.fatal(1, e);
+            Err(why) => {
+                self.faults.lose_bitmaps(why);
                 return Ok(());
             }
         };
         let Directory { offset, len, .. } = directory;
-        self.refer(offset, len, 1, Role::Exclusive, "the bitmaps' directory")?;
+        let what = "the bitmaps' directory";
+        if let Some(wrong) = self.past_the_end(offset, len, what) {
+            self.faults.lose_bitmaps(wrong);
+            return Ok(());
+        }
+        self.add(offset, len, 1, Role::Exclusive, what)?;
         let bytes = self.bytes(offset, len).await?;
         let bitmaps = match directory.bitmaps(&bytes, &self.header) {
             Ok(bitmaps) => bitmaps,
-            Err(e) => {
-                self.faults.fatal(1, e);
+            Err(why) => {
+                self.faults.lose_bitmaps(why);
                 return Ok(());
             }
         };
@@ -422,9 +450,10 @@ impl<'a, S: Storage> References<'a, S> {
             let usable = if block == 0 && entry == 0 {
                 true
             } else if entry != block || !self.aligned(block) {
-                let text = format_args!("{what} has reserved bits set, or is not aligned");
+                let text = format!("{what} has reserved bits set, or is not aligned");
                 self.faults.structure = true;
-                self.faults.corrupt(1, text);
+                self.faults.corrupt(1, &text);
+                self.faults.block.get_or_insert(text);
                 false
             } else {
                 self.refer(block, cluster, 1, Role::Refcounts, what)?
@@ -450,10 +479,5 @@ impl<'a, S: Storage> References<'a, S> {
             }
         }
         only
-    }
-
-    /// The error of an image that no repair helps; `what` is wrong.
-    pub(crate) fn hopeless(&self, what: &str) -> ErrorKind {
-        if self.faults.cut_off { cut_off(what) } else { ErrorKind::hopeless(what) }
     }
 }

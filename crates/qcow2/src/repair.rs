@@ -53,6 +53,10 @@ pub(crate) async fn leaks<S: Storage>(mut check: Check<'_, S>) -> Result<bool> {
 /// Repairs all that can be repaired.
 pub(crate) async fn all<S: Storage>(mut check: Check<'_, S>) -> Result<bool> {
     check.begin().await?;
+    if check.refs.faults.bitmaps {
+        // They do not count any more.
+        check = check.again().await?;
+    }
     for _ in 0..ROUNDS {
         if !check.needs_change() {
             break;
@@ -83,7 +87,9 @@ impl New {
         let first = self.next;
         self.next += count;
         if self.next > self.end {
-            return Err(ErrorKind::invalid("it changed while it was repaired"));
+            return Err(ErrorKind::invalid(
+                "it changed while it was repaired; check it when nobody writes to it",
+            ));
         }
         Ok(first)
     }
@@ -96,8 +102,10 @@ impl<'a, S: Storage> Check<'a, S> {
 
     async fn begin(&self) -> Result<()> {
         let bits = self.refs.header.autoclear;
-        if self.refs.header.version >= 3 && bits & autoclear::CLEAN != 0 {
-            self.put_words(AUTOCLEAR_OFFSET, &[bits & !autoclear::CLEAN]).await?;
+        let lost = if self.refs.faults.bitmaps { autoclear::BITMAPS } else { 0 };
+        let left = bits & !(autoclear::CLEAN | lost);
+        if self.refs.header.version >= 3 && bits != left {
+            self.put_words(AUTOCLEAR_OFFSET, &[left]).await?;
         }
         self.sync().await
     }
@@ -191,14 +199,14 @@ impl<'a, S: Storage> Check<'a, S> {
             let last = blocks.last().copied().unwrap_or(0);
             let table = ((last + 1) * 8).div_ceil(geo.cluster_size());
             if table << bits > MAX_REFTABLE_BYTES {
-                return Err(ErrorKind::invalid(format!(
+                return Err(ErrorKind::to_convert(format_args!(
                     "what is in use in it ends at {:#x}, which no refcount table reaches",
                     start << bits
                 )));
             }
             let end = start + before + table + copies;
             if end >> (MAX_OFFSET_BITS.min(70 - bits) - bits) != 0 {
-                return Err(ErrorKind::invalid(format!(
+                return Err(ErrorKind::to_convert(format_args!(
                     "what is in use in it ends at {:#x}, and nothing can be put behind that",
                     start << bits
                 )));

@@ -264,6 +264,7 @@ fn a_luks_header_that_is_elsewhere_than_it_can_be_is_refused() {
         bad[at + 8..at + 16].copy_from_slice(&len.to_be_bytes());
         std::fs::write(&path, &bad).unwrap();
         let error = with(open(&path, [None; 2], true, Some(PASSPHRASE))).unwrap_err().to_string();
-        assert!(error.contains(text), "{error}");
+        let remedy = "; nothing repairs that: use another copy of the image";
+        assert!(error.contains(text) && error.ends_with(remedy), "{error}");
     }
 }

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::reader::{Layout, Packed, Source, Tables, Target, damaged, invalid, read_struct};
+use super::reader::{
+    Layout, Packed, Source, Tables, Target, damaged, invalid, other, read_struct, unserved,
+};
 use crate::ErrorKind;
 
 /// At offset 64, after a text.
@@ -17,6 +19,8 @@ const MAGIC: u32 = 0xbeda_107f;
 const VERSION: u32 = 0x0001_0001;
 /// Map entries from here on: not allocated, or zeroes.
 const NO_BLOCK: u32 = 0xffff_fffe;
+/// What makes an image that can be served.
+const CLONE: &str = "`VBoxManage clonemedium` makes one";
 /// Blocks of this size at most.
 const MAX_BLOCK: u32 = 1 << 30;
 
@@ -65,15 +69,20 @@ impl<S: Source> Vdi<S> {
         let raw: Raw = read_struct(&source, 0).await?;
         let refuse = |field, value: u64, why| Err(invalid("VDI", field, value, why));
         if raw.magic.get() != MAGIC {
-            return refuse("signature", raw.magic.get().into(), "it is not a VDI image");
+            return Err(other("a VDI image"));
         }
         if raw.version.get() != VERSION {
-            return refuse("version", raw.version.get().into(), "only version 1.1 can be served");
+            let version = raw.version.get();
+            return Err(unserved(format!(
+                "VDI: version is {version:#x}: only 1.1 can be served; {CLONE}"
+            )));
         }
         if !matches!(raw.kind.get(), 1 | 2) || raw.uuid_link != [0; 16] {
-            let why = "only dynamic (1) and fixed (2) images without a parent can be served; merge \
-                       the snapshots with VBoxManage clonemedium";
-            return refuse("image type", raw.kind.get().into(), why);
+            let kind = raw.kind.get();
+            return Err(unserved(format!(
+                "VDI: image type is {kind}: only dynamic (1) and fixed (2) images without a parent \
+                 can be served; {CLONE}"
+            )));
         }
         if raw.sector_size.get() != 512 {
             return refuse("sector size", raw.sector_size.get().into(), "it has to be 512");
@@ -83,8 +92,10 @@ impl<S: Source> Vdi<S> {
             return refuse("block size", block_size.into(), "it has to be a power of 2");
         }
         if raw.block_extra.get() != 0 {
-            let why = "blocks with extra data cannot be served";
-            return refuse("extra bytes of a block", raw.block_extra.get().into(), why);
+            let extra = raw.block_extra.get();
+            return Err(unserved(format!(
+                "VDI: extra bytes of a block are {extra}: only images without can be served; {CLONE}"
+            )));
         }
         for (field, value) in [("map", raw.map_offset.get()), ("data", raw.data_offset.get())] {
             if value % 512 != 0 {

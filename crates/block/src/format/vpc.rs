@@ -12,7 +12,8 @@ use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::reader::{
-    Layout, Packed, Source, Tables, Target, damaged, invalid, is_right, read_struct,
+    Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, is_right, read_struct,
+    unserved,
 };
 use crate::ErrorKind;
 
@@ -23,6 +24,8 @@ const FIXED: u32 = 2;
 const DYNAMIC: u32 = 3;
 const DIFFERENCING: u32 = 4;
 const NO_BLOCK: u32 = u32::MAX;
+/// What makes an image that can be served.
+const CONVERT: &str = "Hyper-V's Convert-VHD makes one that can be";
 /// The most that a geometry can say: 127 GiB.
 const MAX_GEOMETRY: u64 = 65535 * 16 * 255;
 /// 2040 GiB, the most that the format can hold.
@@ -107,14 +110,17 @@ impl<S: Source> Vpc<S> {
         if footer.magic != *MAGIC {
             let text = "it is not a VHD image: there is no footer at its end; if it was one, it was \
                         cut off";
-            return Err(ErrorKind::Invalid(text.into()));
+            return Err(invalid_text(text));
         }
         let sum = footer.checksum;
         if !is_right(checksum(footer.as_bytes(), sum), sum.get()) {
             return refuse("checksum of the footer", sum.get().into(), "it is wrong");
         }
         if footer.version.get() >> 16 != 1 {
-            return refuse("version", footer.version.get().into(), "only version 1 can be served");
+            let version = footer.version.get();
+            return Err(unserved(format!(
+                "VHD: version is {version:#x}: only 1 can be served; {CONVERT}"
+            )));
         }
         let size = size_of_disk(&footer);
         if size > MAX_SIZE {
@@ -124,9 +130,8 @@ impl<S: Source> Vpc<S> {
             FIXED => Self::fixed(source, size),
             DYNAMIC => Self::dynamic(source, size, footer.data_offset.get()).await,
             DIFFERENCING => {
-                let why = "differencing images need their parent; merge them first (qemu-img convert \
-                           does not read them: use Merge-VHD or VBoxManage clonemedium)";
-                refuse("type", DIFFERENCING.into(), why)
+                let text = "VHD: type is 4: it is a differencing image, which needs its parent";
+                Err(unserved(format!("{text}; {CONVERT}")))
             }
             other => refuse("type", other.into(), "it has to be 2 (fixed) or 3 (dynamic)"),
         }

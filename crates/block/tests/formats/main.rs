@@ -6,5 +6,6 @@
 mod common;
 mod compressed;
 mod hostile;
+mod refusals;
 mod tables;
 mod vhdx_log;

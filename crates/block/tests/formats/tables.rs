@@ -139,7 +139,7 @@ fn a_vmdk_that_was_streamed_with_its_directory_at_the_end_is_read() {
         compare(&store, &content, 1, "footer").await;
     });
     let cut = dir.raw("cut.vmdk", &bytes[..bytes.len() - 512]);
-    assert!(refusal("vmdk", &cut).contains("its footer is missing; it was cut off"));
+    assert!(refusal("vmdk", &cut).contains("its footer is missing, and it was cut off"));
 }
 
 #[test]

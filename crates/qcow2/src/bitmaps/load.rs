@@ -8,7 +8,6 @@ use zerocopy::IntoBytes;
 
 use super::dirty::Dirty;
 use super::{Bitmaps, Kept, MAX_BYTES, Valid};
-use crate::ErrorKind;
 use crate::core::Core;
 use crate::error::Result;
 use crate::geometry::Geometry;
@@ -24,14 +23,13 @@ pub(crate) async fn load<S: Storage + 'static>(
     geo: &Geometry,
     header: &Header,
 ) -> Result<Option<Bitmaps>> {
-    let (directory, found) = match list(storage, header).await {
+    let (directory, found) = match list(storage, header).await? {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
-        Err(ErrorKind::Invalid(why)) => {
+        Err(why) => {
             tracing::warn!("its bitmaps are lost once it is written to: {why}");
             return Ok(None);
         }
-        Err(e) => return Err(e),
     };
     let words = usize::try_from(directory.len / 8).unwrap_or(0);
     let table = Core::load_table(storage, geo, directory.offset, words).await?;
@@ -53,22 +51,26 @@ pub(crate) async fn load<S: Storage + 'static>(
     Ok(Some(bitmaps))
 }
 
-/// The directory and what it lists.
-async fn list<S: Storage>(
-    storage: &S,
-    header: &Header,
-) -> Result<Option<(Directory, Vec<Bitmap>)>> {
-    let Some(directory) = Directory::of(header)? else { return Ok(None) };
+/// A directory and what it lists, if there is one, or why it cannot be used.
+type Listed = std::result::Result<Option<(Directory, Vec<Bitmap>)>, String>;
+
+/// Reads the directory.
+async fn list<S: Storage>(storage: &S, header: &Header) -> Result<Listed> {
+    let directory = match Directory::of(header) {
+        Ok(Some(directory)) => directory,
+        Ok(None) => return Ok(Ok(None)),
+        Err(why) => return Ok(Err(why)),
+    };
     if directory.len > MAX_BYTES / 4 || !is_inside(storage, directory.offset, directory.len).await?
     {
-        return Err(ErrorKind::invalid(format!(
+        return Ok(Err(format!(
             "their directory of {} bytes at {:#x} is too long, or past the end of the file",
             directory.len, directory.offset
         )));
     }
     let mut bytes = vec![0; usize::try_from(directory.len).unwrap_or(0)];
     storage.read(&Sgl::from_slice(&mut bytes), directory.offset).await?;
-    Ok(Some((directory, directory.bitmaps(&bytes, header)?)))
+    Ok(directory.bitmaps(&bytes, header).map(|bitmaps| Some((directory, bitmaps))))
 }
 
 /// Whether a range is inside of the file.

@@ -4,7 +4,6 @@
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::ErrorKind;
 use crate::layout::header::{Header, autoclear, extension};
 
 /// The longest directory in bytes (QEMU's limit).
@@ -85,29 +84,24 @@ impl Directory {
     /// What the header says, where its bitmaps count: with the autoclear bit.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`].
-    pub fn of(header: &Header) -> Result<Option<Self>, ErrorKind> {
+    /// What is wrong.
+    pub fn of(header: &Header) -> Result<Option<Self>, String> {
         let Some(data) = header.extension(extension::BITMAPS) else { return Ok(None) };
         if header.autoclear & autoclear::BITMAPS == 0 {
             return Ok(None);
         }
         let Ok((fields, _)) = Fields::ref_from_prefix(data) else {
-            return Err(ErrorKind::damaged(format_args!(
-                "its header extension of bitmaps has {} bytes",
-                data.len()
-            )));
+            return Err(format!("its header extension of bitmaps has {} bytes", data.len()));
         };
         let count = fields.count.get();
         let (offset, len) = (fields.directory.get(), fields.directory_len.get());
         if len > MAX_DIRECTORY || !len.is_multiple_of(8) {
-            return Err(ErrorKind::damaged(format_args!(
-                "its directory of {count} bitmaps has {len} bytes"
-            )));
+            return Err(format!("its directory of {count} bitmaps has {len} bytes"));
         }
         if offset == 0 || !offset.is_multiple_of(header.cluster_size()) {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(format!(
                 "its directory of bitmaps at {offset:#x} is not at a cluster of its own"
-            )));
+            ));
         }
         Ok(Some(Directory { count, offset, len }))
     }
@@ -115,24 +109,21 @@ impl Directory {
     /// All bitmaps; `bytes` are the directory's.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`].
-    pub fn bitmaps(&self, bytes: &[u8], header: &Header) -> Result<Vec<Bitmap>, ErrorKind> {
+    /// What is wrong.
+    pub fn bitmaps(&self, bytes: &[u8], header: &Header) -> Result<Vec<Bitmap>, String> {
         let mut found = Vec::new();
         let (mut place, mut tables) = (0, 0);
         for index in 0..self.count {
             let rest = bytes.get(place..).unwrap_or_default();
             let (bitmap, len) = bitmap(place, rest).ok_or_else(|| {
-                ErrorKind::damaged(format_args!(
-                    "its directory of {} bitmaps is cut off in bitmap {index}",
-                    self.count
-                ))
+                format!("its directory of {} bitmaps is cut off in bitmap {index}", self.count)
             })?;
             tables += bitmap.table_bytes();
             if tables > MAX_TABLES || !bitmap.table.is_multiple_of(header.cluster_size()) {
-                return Err(ErrorKind::damaged(format_args!(
+                return Err(format!(
                     "its bitmap {:?} has a table of {} entries at {:#x}",
                     bitmap.name, bitmap.table_entries, bitmap.table
-                )));
+                ));
             }
             found.push(bitmap);
             place += len;

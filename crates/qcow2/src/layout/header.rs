@@ -6,6 +6,7 @@
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::error::{Refusal, cut_off};
 use crate::{Error, ErrorKind, Storage};
 use sgl::Sgl;
 
@@ -21,6 +22,9 @@ pub const MAX_SNAPSHOTS: u32 = 65536;
 pub const MAX_BACKING_NAME: u64 = 1023;
 /// Smallest and largest size of a cluster, as powers of two.
 pub const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
+
+/// The error of what does not begin as an image does.
+const OTHER: &str = "it is not a qcow2 image; `qemu-img info PATH` tells what it is";
 
 /// Bits of [`Header::incompatible`].
 pub mod incompatible {
@@ -218,10 +222,11 @@ fn part(cluster: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     cluster.get(start..end)
 }
 
-fn text(bytes: &[u8], what: &str) -> Result<String, ErrorKind> {
+/// The text, or what is wrong with it.
+fn text(bytes: &[u8], what: &str) -> Result<String, String> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
     text.map(str::to_owned)
-        .ok_or_else(|| ErrorKind::damaged(format_args!("its {what} is not valid text")))
+        .ok_or_else(|| format!("its {what} is not valid text: \"{}\"", bytes.escape_ascii()))
 }
 
 impl Header {
@@ -260,12 +265,12 @@ impl Header {
         let head = read(storage, V3_LENGTH).await.map_err(|e| open(e.into()))?;
         let (version, bits) = match V2::ref_from_prefix(&head) {
             Ok((v2, _)) if v2.magic.get() == MAGIC => (v2.version.get(), v2.cluster_bits.get()),
-            _ => return Err(open(ErrorKind::invalid("it is not a qcow2 image"))),
+            _ => return Err(open(ErrorKind::invalid(OTHER))),
         };
         let len = storage.length().await.map_err(|e| open(e.into()))?;
         let least = if version < 3 { V2_LENGTH } else { V3_LENGTH };
         if len < least as u64 {
-            return Err(open(ErrorKind::Invalid(format!(
+            return Err(open(ErrorKind::unreadable(format_args!(
                 "the file has {len} bytes, and the header of a qcow2 image {least} or more: it \
                  was cut off, or not wholly copied, or is no image"
             ))));
@@ -282,18 +287,20 @@ impl Header {
     /// [`ErrorKind::Invalid`].
     pub fn decode(cluster: &[u8]) -> Result<Self, ErrorKind> {
         let Ok((v2, after)) = V2::ref_from_prefix(cluster) else {
-            return Err(ErrorKind::invalid("it is not a qcow2 image: it is too short"));
+            return Err(ErrorKind::invalid(OTHER));
         };
         if v2.magic.get() != MAGIC {
-            return Err(ErrorKind::invalid("it is not a qcow2 image"));
+            return Err(ErrorKind::invalid(OTHER));
         }
         let version = v2.version.get();
         if version != 2 && version != 3 {
-            return Err(ErrorKind::Invalid(format!("qcow version {version} is not supported")));
+            return Err(ErrorKind::unknown(format_args!(
+                "its version is {version}, and has to be 2 or 3"
+            )));
         }
         let cluster_bits = v2.cluster_bits.get();
         if !CLUSTER_BITS.contains(&cluster_bits) {
-            return Err(ErrorKind::Invalid(format!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its cluster size of 2^{cluster_bits} bytes is not between 512 bytes and 2 MiB"
             )));
         }
@@ -305,8 +312,9 @@ impl Header {
                 || !header_length.is_multiple_of(8)
                 || header_length > cluster_size)
         {
-            return Err(ErrorKind::damaged(format_args!(
-                "its header length {header_length} is wrong"
+            return Err(ErrorKind::unreadable(format_args!(
+                "its header length is {header_length}; it has to be a multiple of 8 from \
+                 {V3_LENGTH} to the cluster size"
             )));
         }
         let crypt = match v2.crypt_method.get() {
@@ -314,8 +322,8 @@ impl Header {
             1 => Crypt::Aes,
             2 => Crypt::Luks,
             other => {
-                let text = format!("its encryption method {other} is not known");
-                return Err(ErrorKind::Invalid(text));
+                let text = format_args!("its encryption method {other} is not known");
+                return Err(ErrorKind::unknown(text));
             }
         };
         // In version 2 the list may end where the backing file's name begins.
@@ -350,8 +358,8 @@ impl Header {
                 0 => Compression::Deflate,
                 1 => Compression::Zstd,
                 other => {
-                    let text = format!("its compression type {other} is not known");
-                    return Err(ErrorKind::Invalid(text));
+                    let text = format_args!("its compression type {other} is not known");
+                    return Err(ErrorKind::unknown(text));
                 }
             };
         }
@@ -415,7 +423,8 @@ impl Header {
     /// [`ErrorKind::Invalid`] when it is no text.
     pub fn data_file(&self) -> Result<Option<String>, ErrorKind> {
         let name = self.extension(extension::DATA_FILE);
-        name.map(|name| text(name, "external data file's name")).transpose()
+        let name = name.map(|name| text(name, "external data file's name")).transpose();
+        name.map_err(ErrorKind::no_data_file)
     }
 
     /// Whether the header lets the image be written.
@@ -441,14 +450,14 @@ impl Header {
                 Some(String::from_utf8_lossy(text).escape_debug().to_string())
             });
             let name = name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
-            return Err(ErrorKind::Invalid(format!(
+            return Err(ErrorKind::unknown(format_args!(
                 "it needs the feature{name} (incompatible feature bit {bit}), which is not \
-                 supported; run `qemu-img convert -O qcow2 PATH NEW` and use NEW"
+                 supported"
             )));
         }
         let typed = self.needs(incompatible::COMPRESSION_TYPE);
         if typed != (self.compression != Compression::Deflate) {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its compression type ({:?}) and its feature bit of that name contradict",
                 self.compression
             )));
@@ -458,32 +467,32 @@ impl Header {
 
     fn check_limits(&self) -> Result<(), ErrorKind> {
         if self.refcount_order > 6 {
-            return Err(ErrorKind::damaged(format_args!(
-                "its refcount order {} is wrong",
+            return Err(ErrorKind::unreadable(format_args!(
+                "its refcount order is {}, and has to be at most 6",
                 self.refcount_order
             )));
         }
         if self.needs(incompatible::EXTENDED_L2) && self.cluster_bits < 14 {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "it has subclusters, and clusters of {} bytes, which is less than 16 KiB",
                 self.cluster_size()
             )));
         }
         if self.snapshots > MAX_SNAPSHOTS {
-            return Err(ErrorKind::damaged(format_args!(
-                "it claims to have {} snapshots",
+            return Err(ErrorKind::unreadable(format_args!(
+                "it claims to have {} snapshots; {MAX_SNAPSHOTS} is the most",
                 self.snapshots
             )));
         }
         let needed = self.l1_entries_for(self.size);
         if u64::from(self.l1_entries) * 8 > MAX_L1_BYTES || needed * 8 > MAX_L1_BYTES {
-            return Err(ErrorKind::Invalid(format!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its size of {} bytes, or its L1 table of {} entries, is too large",
                 self.size, self.l1_entries
             )));
         }
         if u64::from(self.l1_entries) < needed {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its L1 table of {} entries is too small for its size of {} bytes",
                 self.l1_entries, self.size
             )));
@@ -495,22 +504,27 @@ impl Header {
         ];
         for (name, offset) in tables {
             if !offset.is_multiple_of(self.cluster_size()) {
-                return Err(ErrorKind::damaged(format_args!(
-                    "its {name} at {offset} is not aligned to a cluster"
+                return Err(ErrorKind::unreadable(format_args!(
+                    "its {name} at {offset:#x} is not aligned to a cluster"
                 )));
             }
         }
         if self.l1_entries > 0 && self.l1_offset == 0 {
-            return Err(ErrorKind::damaged("its L1 table is at the place of the header"));
+            return Err(ErrorKind::unreadable("its L1 table is at 0, the place of the header"));
         }
         if self.snapshots > 0 && self.snapshots_offset == 0 {
-            return Err(ErrorKind::damaged("its snapshot table is at the place of the header"));
+            return Err(ErrorKind::to_convert(
+                "its snapshot table is at 0, the place of the header",
+            ));
         }
         if self.reftable_clusters == 0 || self.reftable_offset == 0 {
-            return Err(ErrorKind::damaged("it has no refcount table"));
+            return Err(ErrorKind::damaged(format_args!(
+                "its refcount table of {} clusters at {:#x} is none",
+                self.reftable_clusters, self.reftable_offset
+            )));
         }
         if u64::from(self.reftable_clusters) << self.cluster_bits > MAX_REFTABLE_BYTES {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its refcount table of {} clusters is too large",
                 self.reftable_clusters
             )));
@@ -527,23 +541,21 @@ impl Header {
     pub fn check_tables(&self, len: u64) -> Result<(), ErrorKind> {
         let cluster = self.cluster_size();
         let needed = self.l1_entries_for(self.size) * 8;
-        let tables = [
-            ("L1 table", self.l1_offset, u64::from(self.l1_entries) * 8, cluster.max(needed)),
-            (
-                "refcount table",
-                self.reftable_offset,
-                u64::from(self.reftable_clusters) << self.cluster_bits,
-                cluster,
-            ),
+        // Refcounts can be made anew.
+        let reftable = u64::from(self.reftable_clusters) << self.cluster_bits;
+        let l1 = u64::from(self.l1_entries) * 8;
+        let tables: [(_, _, _, _, Refusal); 2] = [
+            ("L1 table", self.l1_offset, l1, cluster.max(needed), cut_off),
+            ("refcount table", self.reftable_offset, reftable, cluster, ErrorKind::damaged),
         ];
-        for (name, offset, bytes, missing) in tables {
+        for (name, offset, bytes, missing, wrong) in tables {
             match offset.checked_add(bytes) {
                 Some(end) if end <= len => {}
                 Some(end) if offset < len && end - len <= missing => {}
                 _ => {
-                    return Err(ErrorKind::Invalid(format!(
-                        "its {name} of {bytes} bytes at {offset} lies outside of the file, which \
-                         has {len} bytes: it was cut off, not wholly copied, or is damaged"
+                    return Err(wrong(format!(
+                        "its {name} of {bytes} bytes at {offset:#x} lies outside of the file, \
+                         which has {len} bytes"
                     )));
                 }
             }
@@ -634,19 +646,19 @@ fn extensions(cluster: &[u8], start: u64, end: u64) -> Result<Vec<(u32, Vec<u8>)
     while end == 0 || at < end {
         let head = part(cluster, at, 8).and_then(|bytes| ExtensionHead::ref_from_bytes(bytes).ok());
         let Some(head) = head else {
-            return Err(ErrorKind::damaged("its header extensions do not end"));
+            return Err(ErrorKind::unreadable("its header extensions do not end"));
         };
         let (kind, len) = (head.kind.get(), u64::from(head.len.get()));
         if kind == extension::END {
             break;
         }
         let Some(data) = part(cluster, at + 8, len) else {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its header extension {kind:#x} of {len} bytes is too long"
             )));
         };
         if found.iter().any(|(other, _)| *other == kind) {
-            return Err(ErrorKind::damaged(format_args!(
+            return Err(ErrorKind::unreadable(format_args!(
                 "its header extension {kind:#x} is there twice"
             )));
         }
@@ -667,14 +679,19 @@ fn backing(
     }
     let name = part(cluster, offset, len).filter(|_| len <= MAX_BACKING_NAME);
     let name = name.ok_or_else(|| {
-        ErrorKind::damaged(format_args!("the name of its backing file, {len} bytes, is too long"))
+        ErrorKind::unreadable(format_args!(
+            "the name of its backing file, {len} bytes at {offset:#x}, is too long, or outside of \
+             the first cluster"
+        ))
     })?;
     if name.is_empty() {
-        return Err(ErrorKind::damaged("the name of its backing file is empty"));
+        return Err(ErrorKind::misnamed("the name of its backing file has 0 bytes"));
     }
     let format = extensions.iter().find(|(kind, _)| *kind == extension::BACKING_FORMAT);
-    let format = format.map(|(_, data)| text(data, "backing file's format")).transpose()?;
-    Ok(Some(Backing { name: text(name, "backing file's name")?, format }))
+    let format = format.map(|(_, data)| text(data, "backing file's format")).transpose();
+    let format = format.map_err(ErrorKind::misnamed)?;
+    let name = text(name, "backing file's name").map_err(ErrorKind::misnamed)?;
+    Ok(Some(Backing { name, format }))
 }
 
 #[cfg(test)]

@@ -160,6 +160,13 @@ impl Case {
             .any(|word| word == option || word.starts_with(&format!("{option}=")))
     }
 
+    /// Whether clusters can be compressed, over whatever is there: QEMU has to give that up first,
+    /// which with version 2 it does not where the image lies on another.
+    pub(crate) fn compresses(&self) -> bool {
+        let gives_up = !self.version_2() || self.base == Base::Nothing;
+        gives_up && !self.encrypted() && !self.has("data_file")
+    }
+
     pub(crate) fn encrypted(&self) -> bool {
         self.has("LUKS")
     }

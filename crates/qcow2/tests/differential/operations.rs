@@ -45,12 +45,34 @@ impl Random {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation {
-    Write { at: u64, len: u64, byte: u8 },
-    Zero { at: u64, len: u64, unmap: bool },
-    Discard { at: u64, len: u64 },
-    Read { at: u64, len: u64 },
+    Write {
+        at: u64,
+        len: u64,
+        byte: u8,
+    },
+    /// Of whole clusters, which are compressed.
+    Compress {
+        at: u64,
+        len: u64,
+        byte: u8,
+    },
+    Zero {
+        at: u64,
+        len: u64,
+        unmap: bool,
+    },
+    Discard {
+        at: u64,
+        len: u64,
+    },
+    Read {
+        at: u64,
+        len: u64,
+    },
     Flush,
-    Resize { size: u64 },
+    Resize {
+        size: u64,
+    },
 }
 
 /// What operations are drawn from. Where the engines differ, and may, none are drawn.
@@ -65,6 +87,8 @@ pub(crate) struct Limits {
     pub(crate) discards: bool,
     /// Whether what is discarded is whole clusters: ours gives up subclusters, too.
     pub(crate) whole_discards: bool,
+    /// Whether what is written is whole clusters, and compressed.
+    pub(crate) compresses: bool,
     /// Whether zeroes are written that keep their place: with version 2 ours writes them, and QEMU
     /// unmaps the clusters.
     pub(crate) keeps: bool,
@@ -74,14 +98,24 @@ impl Operation {
     pub(crate) fn draw(random: &mut Random, size: u64, limits: &Limits) -> Self {
         let (mut at, mut len) = random.range(size, 4 * limits.cluster.max(4096));
         let kind = random.below(24);
-        let discards = (13..17).contains(&kind);
-        if discards && limits.whole_discards || random.below(3) == 0 {
+        let whole = match kind {
+            0..8 => limits.compresses,
+            13..17 => limits.whole_discards,
+            _ => false,
+        };
+        if whole || random.below(3) == 0 {
             let end = (at + len).next_multiple_of(limits.cluster).min(size);
             at -= at % limits.cluster;
             len = end - at;
         }
         match kind {
-            0..8 => Operation::Write { at, len, byte: u8::try_from(random.below(256)).unwrap() },
+            0..8 => {
+                let byte = u8::try_from(random.below(256)).unwrap();
+                match limits.compresses {
+                    true => Operation::Compress { at, len, byte },
+                    false => Operation::Write { at, len, byte },
+                }
+            }
             8..13 => Operation::Zero { at, len, unmap: !limits.keeps || random.below(2) == 0 },
             13..17 if limits.discards => Operation::Discard { at, len },
             17 => Operation::Flush,
@@ -96,6 +130,10 @@ impl Operation {
     pub(crate) fn command(self) -> String {
         match self {
             Operation::Write { at, len, byte } => format!("write -P {byte} {at} {len}"),
+            // QEMU compresses only what has no place yet.
+            Operation::Compress { at, len, byte } => {
+                format!("discard {at} {len}\nwrite -c -P {byte} {at} {len}")
+            }
             Operation::Zero { at, len, unmap } => {
                 format!("write -z {} {at} {len}", if unmap { "-u" } else { "" })
             }
@@ -109,7 +147,7 @@ impl Operation {
     /// On an image of ours. What is read is compared with what the model has.
     pub(crate) async fn apply(self, image: &Image<Layer>, model: &[u8]) {
         let result = match self {
-            Operation::Write { at, len, byte } => {
+            Operation::Write { at, len, byte } | Operation::Compress { at, len, byte } => {
                 let mut data = vec![byte; usize::try_from(len).unwrap()];
                 image.write(&Sgl::from_slice(&mut data), at).await
             }
@@ -130,7 +168,9 @@ impl Operation {
     /// On the model of an image that gives up whole granules when it discards.
     pub(crate) fn model(self, model: &mut Vec<u8>, granule: u64) {
         match self {
-            Operation::Write { at, len, byte } => model[span(at, len)].fill(byte),
+            Operation::Write { at, len, byte } | Operation::Compress { at, len, byte } => {
+                model[span(at, len)].fill(byte);
+            }
             Operation::Zero { at, len, .. } => model[span(at, len)].fill(0),
             Operation::Discard { at, len } => {
                 let size = model.len() as u64;

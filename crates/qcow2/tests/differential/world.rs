@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use io_engine::{Backend, Engine};
+use qcow2::check::{Repair, Report, check};
 use qcow2::{Image, Options, Parts, Secret};
 use sgl::Sgl;
 
@@ -26,6 +27,8 @@ pub(crate) struct World<'a> {
     directory: tempfile::TempDir,
     pub(crate) model: Vec<u8>,
     random: Random,
+    /// Whether a session compressed what it wrote.
+    pub(crate) compressed: bool,
     /// Which case, for the text of a failure.
     pub(crate) what: String,
 }
@@ -47,7 +50,8 @@ impl<'a> World<'a> {
         }
         let (options, start, base) = (case.options, case.start, case.base);
         let what = format!("{options} {start:?} on {base:?}, seed {seed}");
-        let mut world = World { case, directory, model: Vec::new(), random, what };
+        let mut world =
+            World { case, directory, model: Vec::new(), random, compressed: false, what };
         world.model = world.read_all(OURS);
         world
     }
@@ -64,7 +68,7 @@ impl<'a> World<'a> {
         named(&self.image(copy), self.case.has("data_file"), self.case.encrypted())
     }
 
-    async fn open(&self, copy: &str, read_only: bool) -> Image<Layer> {
+    async fn open(&self, copy: &str, read_only: bool, compress: bool) -> Image<Layer> {
         let path = self.image(copy);
         let base = self.path().join("base");
         let parts = Parts {
@@ -80,14 +84,14 @@ impl<'a> World<'a> {
             },
         };
         let secret = self.case.encrypted().then(|| Secret::new(PASSPHRASE.into()));
-        let options = Options { read_only, discard: true, secret, ..Options::default() };
+        let options = Options { read_only, compress, discard: true, secret, ..Options::default() };
         Image::open(parts, &options).await.unwrap_or_else(|e| panic!("{}: {e}", self.what))
     }
 
     /// All of a copy as our engine reads it.
     fn read_all(&self, copy: &str) -> Vec<u8> {
         on_engine(async {
-            let image = self.open(copy, true).await;
+            let image = self.open(copy, true, false).await;
             let mut content = vec![0xa5; usize::try_from(image.size()).unwrap()];
             image.read(&Sgl::from_slice(&mut content), 0).await.unwrap();
             content
@@ -101,6 +105,7 @@ impl<'a> World<'a> {
             resizes: !self.case.version_2() || alone && self.case.start != Start::Snapshot,
             discards: !self.case.version_2() || alone,
             whole_discards: self.case.has("extended_l2"),
+            compresses: self.case.compresses() && self.random.below(2) == 0,
             keeps: !self.case.version_2(),
         };
         let mut size = self.model.len() as u64;
@@ -116,7 +121,7 @@ impl<'a> World<'a> {
 
     fn ours(&self, copy: &str, operations: &[Operation]) {
         on_engine(async {
-            let image = self.open(copy, false).await;
+            let image = self.open(copy, false, compresses(operations)).await;
             let mut model = self.model.clone();
             for operation in operations {
                 operation.apply(&image, &model).await;
@@ -133,6 +138,7 @@ impl<'a> World<'a> {
 
     /// One session on each copy.
     pub(crate) fn session(&mut self, number: usize, operations: &[Operation]) {
+        self.compressed |= compresses(operations);
         self.ours(OURS, operations);
         self.theirs(THEIRS, operations);
         if number.is_multiple_of(2) {
@@ -155,10 +161,23 @@ impl<'a> World<'a> {
         }
     }
 
+    /// What our check says of a copy.
+    fn report(&self, copy: &str) -> Report {
+        let file = Layer::file(&self.image(copy), true);
+        let report = on_engine(check(&file, Repair::None));
+        report.unwrap_or_else(|e| panic!("{}, {copy}: {e}", self.what))
+    }
+
     /// What is left when all sessions are over.
     pub(crate) fn compare(&self) {
-        compare::images(self, &[THEIRS, OURS, MIXED].map(|copy| self.name(copy)));
+        let copies = [THEIRS, OURS, MIXED].map(|copy| (self.name(copy), self.report(copy)));
+        compare::images(self, &copies);
     }
+}
+
+/// Whether what is written in a session is compressed.
+fn compresses(operations: &[Operation]) -> bool {
+    operations.iter().any(|operation| matches!(operation, Operation::Compress { .. }))
 }
 
 /// Runs each case with one seed.

@@ -5,13 +5,14 @@
 
 mod bitmaps;
 mod check;
-mod compress;
-mod compressed;
 mod create;
 mod damage;
 mod huge;
 mod marker;
 mod memory;
+mod read_compressed;
+mod refusals;
 mod repair;
 mod scratch;
 mod snapshots;
+mod write_compressed;

@@ -16,7 +16,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{BlockBoundaryState, DecompressorOxide, decompress};
 
-use super::super::reader::{Source, damaged, invalid, invalid_text, read_vec};
+use super::super::reader::{Source, damaged, invalid, other, read_vec};
 use super::{Compressed, Decoder, Format, INPUT, Input, Point, Progress, Step};
 use crate::ErrorKind;
 
@@ -36,7 +36,7 @@ const MAX_HEADER: usize = 128 << 10;
 pub(crate) async fn open<S: Source>(source: S) -> Result<Compressed<S, Gz>, ErrorKind> {
     let start = read_vec(&source, 0, MAGIC.len()).await?;
     if start != MAGIC {
-        return Err(invalid_text("it is not a gzip file"));
+        return Err(other("a gzip file"));
     }
     let gz = match Gz::walk(&source).await? {
         Some(gz) => gz,
@@ -162,7 +162,7 @@ impl Gz {
                 if decoder.is_between_members() {
                     break;
                 }
-                let why = "it ends in the middle of a member: it was cut off; fetch it again";
+                let why = "it ends in the middle of a member: it was cut off";
                 return Err(invalid("gzip", "length", source.len(), why));
             }
         }
@@ -351,7 +351,7 @@ impl GzDecoder {
                 self.boundary = state.map(|state| (state.num_bits, state.bit_buf));
             }
             TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => {}
-            _ => return Err(damaged("the deflate data of a gzip member are damaged (gzip -t)")),
+            _ => return Err(damaged("the deflate data of a gzip member are damaged")),
         }
         Ok(consumed)
     }
@@ -362,7 +362,7 @@ impl GzDecoder {
         if let Some((digest, len)) = self.member.take()
             && (digest.finalize() != u64::from(sum) || len & u64::from(u32::MAX) != u64::from(size))
         {
-            return Err(damaged("the checksum or length of a gzip member is wrong (gzip -t)"));
+            return Err(damaged("the checksum or length of a gzip member is wrong"));
         }
         self.state = State::Header;
         self.had_member = true;

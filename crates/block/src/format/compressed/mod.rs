@@ -309,7 +309,7 @@ impl<S: Source, F: Format> Compressed<S, F> {
             if goes_on && !cursor.input.fill(&self.source).await? {
                 let position = cursor.input.position();
                 return Err(damaged(format!(
-                    "the compressed data end at {position}; it was cut off: fetch it again"
+                    "the compressed data end at {position}; it was cut off"
                 )));
             }
         }

@@ -11,7 +11,8 @@ use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::super::reader::{
-    Source, damaged, invalid, invalid_text, is_right, read_struct, read_vec,
+    Source, damaged, invalid, invalid_text, is_right, other, read_struct, read_vec, unserved,
+    unserved_io,
 };
 use super::{Compressed, Decoder, Format, MAX_POINTS, Point, Step};
 use crate::ErrorKind;
@@ -69,14 +70,16 @@ pub(crate) async fn open<S: Source>(source: S) -> Result<Compressed<S, Xz>, Erro
     let mut end = source.len();
     let first: StreamHeader = read_struct(&source, 0).await?;
     if first.magic != *MAGIC {
-        return Err(invalid_text("it is not an .xz file"));
+        return Err(other("an .xz file"));
     }
     while end > 0 {
         let (stream, start) = Stream::read(&source, end, MAX_POINTS - count).await?;
         count += stream.blocks.len();
         // Empty streams too.
         if streams.len() == MAX_POINTS {
-            return Err(invalid_text("xz: it has too many streams; compress it again"));
+            return Err(unserved(
+                "xz: it has too many streams; compress it again, with longer ones",
+            ));
         }
         streams.push(stream);
         end = start;
@@ -126,7 +129,7 @@ impl Stream {
     ) -> Result<(Self, u64), ErrorKind> {
         let wrong = |what: &str, at: u64| {
             invalid_text(format!(
-                "xz: {what} at offset {at} is wrong; the file was cut off or is damaged (xz -t)"
+                "xz: {what} at offset {at} is wrong; the file was cut off or is damaged"
             ))
         };
         let last = end;
@@ -150,8 +153,10 @@ impl Stream {
         let index_at = footer_at.checked_sub(index_len).ok_or_else(|| wrong("the index", end))?;
         // Of each block two numbers of at most 9 bytes.
         if index_len > 18 * MAX_POINTS as u64 {
-            let why = "it has too many blocks; compress it again, with longer ones";
-            return Err(invalid("xz", "length of the index", index_len, why));
+            return Err(unserved(format!(
+                "xz: length of the index is {index_len}: it has too many blocks; compress it again, \
+                 with longer ones"
+            )));
         }
         let len = usize::try_from(index_len).map_err(io::Error::other)?;
         let index = read_vec(source, index_at, len).await?;
@@ -241,8 +246,9 @@ impl Format for Xz {
         let at = block.packed;
         let len = read_vec(source, at, 1).await?.first().map_or(0, |n| (usize::from(*n) + 1) * 4);
         let header = read_vec(source, at, len).await?;
-        let dictionary = parse_block_header(&header)
-            .map_err(|why| damaged(format!("the header of the xz block at {at}: {why}")))?;
+        let dictionary = parse_block_header(&header).map_err(|e| {
+            io::Error::new(e.kind(), format!("the header of the block at {at}: {e}"))
+        })?;
         let plain = self.end(i) - block.start;
         let check = Check::new(block.check);
         let packed = block
@@ -251,8 +257,9 @@ impl Format for Xz {
             .ok_or_else(|| damaged(format!("the xz block at {at} is shorter than its header")))?;
         let dictionary = dictionary.min(plain.next_multiple_of(16).max(4096));
         if dictionary > MAX_DICTIONARY {
-            return Err(damaged(format!(
-                "the xz block at {at} needs {dictionary} bytes of memory; 64 MiB (xz -9) is the most"
+            return Err(unserved_io(format!(
+                "the block at {at} needs {dictionary} bytes of memory, and 64 MiB is the most; compress \
+                 it again, with `xz -9` or less"
             )));
         }
         let dictionary = u32::try_from(dictionary).map_err(io::Error::other)?;
@@ -265,31 +272,31 @@ impl Format for Xz {
 }
 
 /// The size of the dictionary, in bytes.
-fn parse_block_header(header: &[u8]) -> Result<u64, String> {
-    let (bytes, sum) = header.split_last_chunk::<4>().ok_or("it is too short")?;
+fn parse_block_header(header: &[u8]) -> io::Result<u64> {
+    let (bytes, sum) = header.split_last_chunk::<4>().ok_or_else(|| damaged("it is too short"))?;
     if !is_right(crc32(bytes), u32::from_le_bytes(*sum).into()) {
-        return Err("its checksum is wrong".into());
+        return Err(damaged("its checksum is wrong"));
     }
     let (Some(flags), Some(mut rest)) = (bytes.get(1), bytes.get(2..)) else {
-        return Err("it is too short".into());
+        return Err(damaged("it is too short"));
     };
     // The sizes: the index has them too.
     for bit in [0x40, 0x80] {
         if flags & bit != 0 {
-            number(&mut rest).ok_or("it is too short")?;
+            number(&mut rest).ok_or_else(|| damaged("it is too short"))?;
         }
     }
-    let filter = number(&mut rest).ok_or("it is too short")?;
+    let filter = number(&mut rest).ok_or_else(|| damaged("it is too short"))?;
     if flags & 0x3f != 0 || filter != LZMA2 {
-        return Err(format!(
+        return Err(unserved_io(format!(
             "its filters (flags {flags:#x}, first filter {filter:#x}) are not supported; compress it \
-             with xz --lzma2 alone"
-        ));
+             again, with `xz --lzma2` alone"
+        )));
     }
     match rest {
         [1, bits @ 0..=39, ..] => Ok(u64::from(2 | (bits & 1)) << (bits / 2 + 11)),
         [1, 40, ..] => Ok(u32::MAX.into()),
-        _ => Err("the properties of its filter are wrong".into()),
+        _ => Err(damaged("the properties of its filter are wrong")),
     }
 }
 
@@ -361,7 +368,7 @@ impl Decoder for XzDecoder {
             let Some(tail) = input.get(..n) else { return Ok(Step::default()) };
             let (padding, check) = tail.split_at(self.padding);
             if padding.iter().any(|byte| *byte != 0) || !self.check.is(check) {
-                return Err(damaged("the checksum of an xz block is wrong (xz -t)"));
+                return Err(damaged("the checksum of an xz block is wrong"));
             }
             return Ok(Step { consumed: n, produced: 0, finished: true });
         }
@@ -375,7 +382,8 @@ impl Decoder for XzDecoder {
         } else {
             output.get_mut(..room).unwrap_or_default()
         };
-        let result = self.stream.process(input, output, Action::Run)?;
+        let result = self.stream.process(input, output, Action::Run);
+        let result = result.map_err(|e| damaged(format!("the data of an xz block: {e}")))?;
         let (consumed, produced) = (result.bytes_consumed, result.bytes_produced);
         let ends = result.status == Status::StreamEnd;
         let (Some(plain), Some(packed)) =

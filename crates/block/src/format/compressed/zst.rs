@@ -8,7 +8,9 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::super::reader::{Source, damaged, invalid, invalid_text, read_struct, read_vec};
+use super::super::reader::{
+    Source, damaged, invalid, invalid_text, other, read_struct, read_vec, unserved,
+};
 use super::{Compressed, Cursor, Decoder, Format, Input, MAX_POINTS, PIECE, Point, Progress, Step};
 use crate::ErrorKind;
 
@@ -41,7 +43,7 @@ pub(crate) fn begins(bytes: &[u8]) -> bool {
 /// Opens an image.
 pub(crate) async fn open<S: Source>(source: S) -> Result<Compressed<S, Zst>, ErrorKind> {
     if !begins(&read_vec(&source, 0, 4).await?) {
-        return Err(invalid_text("it is not a zstd file"));
+        return Err(other("a zstd file"));
     }
     let zst = match Zst::from_table(&source).await? {
         Some(zst) => zst,
@@ -83,7 +85,9 @@ impl Zst {
             return Ok(());
         }
         if self.frames.len() == MAX_POINTS {
-            return Err(invalid_text("zstd: it has too many frames; compress it again"));
+            return Err(unserved(
+                "zstd: it has too many frames; compress it again, with longer ones",
+            ));
         }
         self.frames.push(Frame { start: self.size, packed });
         self.size = self.size.saturating_add(plain);
@@ -103,8 +107,10 @@ impl Zst {
             return Ok(None);
         }
         if count > MAX_POINTS {
-            let why = "that is too many; compress it again, with longer frames";
-            return Err(invalid("zstd", "number of frames", count as u64, why));
+            return Err(unserved(format!(
+                "zstd: number of frames is {count}: {MAX_POINTS} is the most; compress it again, with \
+                 longer ones"
+            )));
         }
         let Some(table_at) = footer_at.checked_sub(table_len + 8) else { return Ok(None) };
         let [magic, frame_len]: [U32; 2] = read_struct(source, table_at).await?;
@@ -145,7 +151,7 @@ impl Zst {
             let header = FrameHeader::parse(&bytes).ok_or_else(|| {
                 invalid_text(format!(
                     "zstd: what is at offset {at} is not a frame; the file was cut off or is damaged \
-                     (zstd -t)"
+                    "
                 ))
             })?;
             let end = header.end(source, at, &mut progress).await?;
@@ -319,7 +325,7 @@ impl Decoder for ZstDecoder {
             let sums =
                 (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
             if self.checksum && sums.0.is_some() && sums.0 != sums.1 {
-                return Err(damaged("the checksum of a zstd frame is wrong (zstd -t)"));
+                return Err(damaged("the checksum of a zstd frame is wrong"));
             }
             return Ok(Step { consumed: 0, produced: 0, finished: true });
         }

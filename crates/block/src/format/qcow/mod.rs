@@ -7,6 +7,7 @@ pub(crate) mod qcow1;
 mod secret;
 
 use std::cell::Cell;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use qcow2::layout::header::Crypt;
@@ -50,7 +51,8 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             let name = name.map_err(|kind| failed(qcow2::Error::new(kind, "open")))?;
             let name = name.ok_or_else(|| {
                 let text = "its data is in an external data file, which it does not name";
-                Error::invalid(text, "open", site.path())
+                let kind = qcow2::ErrorKind::no_data_file(text);
+                failed(qcow2::Error::new(kind, "open"))
             })?;
             Some(site.part("external data file", &name).await?)
         } else {
@@ -103,6 +105,10 @@ fn convert(error: qcow2::Error, path: &Path) -> Error {
     let kind = match error.kind {
         qcow2::ErrorKind::Io(e) => match from_io(e) {
             Ok(below) => return below,
+            // Of damaged data: it says what to run.
+            Err(e) if e.raw_os_error().is_none() => {
+                ErrorKind::Io(io::Error::new(e.kind(), named(e.to_string())))
+            }
             Err(e) => ErrorKind::Io(e),
         },
         qcow2::ErrorKind::ReadOnly => ErrorKind::ReadOnly,

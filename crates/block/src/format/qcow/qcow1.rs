@@ -4,6 +4,7 @@
 //! The format: a header; an L1 table of offsets of L2 tables; L2 tables of offsets of clusters, in
 //! which bit 63 marks a compressed cluster (raw deflate).
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 
@@ -63,16 +64,26 @@ impl Header {
     /// cannot be read.
     async fn read(storage: &Lower) -> Result<Self, ErrorKind> {
         let invalid = |what: String| {
-            Err(ErrorKind::Invalid(format!("{what}: it is damaged, and there is no repair")))
+            Err(ErrorKind::Invalid(format!(
+                "{what}: nothing repairs that: use another copy of the image"
+            )))
         };
         let mut bytes = [0; size_of::<Raw>()];
         storage.read(&Sgl::from_slice(&mut bytes), 0).await?;
         let raw = match Raw::ref_from_bytes(&bytes) {
             Ok(raw) if raw.magic.get() == MAGIC && raw.version.get() == 1 => raw,
-            _ => return Err(ErrorKind::Invalid("it is not a qcow image of version 1".into())),
+            _ => {
+                return Err(ErrorKind::Invalid(
+                    "it is not a qcow image of version 1; `qemu-img info` tells what it is".into(),
+                ));
+            }
         };
         if raw.crypt_method.get() != 0 {
-            return Err(ErrorKind::Invalid("it is encrypted, which is not supported".into()));
+            return Err(ErrorKind::Invalid(
+                "it is encrypted, which is not supported; `qemu-img convert -O qcow2`, with its \
+                 passphrase, makes an image that is not"
+                    .into(),
+            ));
         }
         let (cluster_bits, l2_bits) = (u32::from(raw.cluster_bits), u32::from(raw.l2_bits));
         if !(9..=16).contains(&cluster_bits) || !(6..=13).contains(&l2_bits) {
@@ -107,6 +118,15 @@ impl Header {
     fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
     }
+}
+
+/// The error of what is wrong in the image's tables or data.
+fn damaged(what: impl Display) -> io::Error {
+    let text = format!(
+        "{what}; if there is no other copy, run `qemu-img convert --salvage -O qcow2` and use the \
+         new image, in which what is missing is zero"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
@@ -222,7 +242,7 @@ impl Qcow1 {
             return Ok(Cluster::Unallocated);
         }
         if l2_offset >> 62 != 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an L1 entry is wrong"));
+            return Err(damaged(format_args!("the L1 entry {l1_index} is {l2_offset:#x}")));
         }
         let known = self.l2.borrow().0 == l2_offset;
         if !known {
@@ -254,10 +274,9 @@ impl Qcow1 {
         let (status, _, n) = decompress(&mut state, &packed, &mut cluster, 0, flags);
         match status {
             TINFLStatus::Done | TINFLStatus::HasMoreOutput if n == cluster.len() => Ok(cluster),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the compressed cluster at {offset} is damaged"),
-            )),
+            _ => Err(damaged(format_args!(
+                "the compressed cluster of {len} bytes at {offset:#x} is damaged"
+            ))),
         }
     }
 }

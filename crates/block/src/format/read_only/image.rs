@@ -39,6 +39,40 @@ impl Kind {
         }
     }
 
+    /// What helps where an image of it is damaged.
+    fn remedy(self) -> &'static str {
+        match self {
+            Kind::Vmdk => {
+                "`vmware-vdiskmanager -R` may repair it; if not, use another copy of the image"
+            }
+            Kind::Vhdx | Kind::Vpc | Kind::Vdi => {
+                "nothing repairs that: use another copy of the image"
+            }
+            Kind::Xz => "fetch it again; `xz -t` tells whether it is whole",
+            Kind::Zst => "fetch it again; `zstd -t` tells whether it is whole",
+            Kind::Gz => "fetch it again; `gzip -t` tells whether it is whole",
+        }
+    }
+
+    /// What is said of an image of it: where it is damaged, with what helps.
+    pub(crate) fn error(self, error: ErrorKind) -> ErrorKind {
+        use io::ErrorKind::{InvalidData, UnexpectedEof, Unsupported};
+        let (what, remedy) = (self.what(), self.remedy());
+        match error {
+            ErrorKind::Invalid(text) => ErrorKind::Invalid(format!("{text}; {remedy}")),
+            // What it says makes an image that can be served.
+            ErrorKind::Unsupported(text) => ErrorKind::Invalid(text),
+            ErrorKind::Io(e) if e.raw_os_error().is_none() => ErrorKind::Io(match e.kind() {
+                InvalidData | UnexpectedEof => {
+                    io::Error::new(e.kind(), format!("in {what}: {e}; {remedy}"))
+                }
+                Unsupported => io::Error::new(InvalidData, format!("in {what}: {e}")),
+                _ => e,
+            }),
+            other => other,
+        }
+    }
+
     /// Whether an image may begin, or end, like this.
     pub(crate) fn begins_with(self, bytes: &[u8]) -> bool {
         let known = probe(bytes);

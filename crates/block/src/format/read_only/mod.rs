@@ -5,12 +5,12 @@ mod image;
 
 use std::cell::Cell;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sgl::Sgl;
 
 use super::chain::{Format, Opening, Site, capacity};
-use super::reader::{FileSource, invalid_text};
+use super::reader::{FileSource, other};
 use super::vmdk::Opener;
 use crate::lower::{from_io, to_io};
 use crate::protocol::file::{Held, Place};
@@ -37,6 +37,7 @@ pub(crate) const GZ: Format = row!("gz", Kind::Gz);
 /// An image of a format that is only read.
 #[derive(Debug)]
 struct ReadOnlyStore {
+    kind: Kind,
     image: Box<Image<FileSource>>,
     path: PathBuf,
     size: Cell<u64>,
@@ -54,7 +55,7 @@ pub(crate) fn check(config: &Config<'_>, kind: Kind) -> Result<(), Error> {
     if kind.begins_with(&bytes) {
         return Ok(());
     }
-    Err(failed(invalid_text(format!("it is not {}", kind.what()))))
+    Err(failed(kind.error(other(kind.what()))))
 }
 
 /// Opens the files of an image.
@@ -74,20 +75,27 @@ impl Opener for Files<'_> {
 fn open(lower: Lower, site: Site<'_>, kind: Kind) -> Opening<'_, AnyStore> {
     Box::pin(async move {
         let path = site.path();
-        let failed = |kind| match kind {
-            // Of a file that the image names.
-            ErrorKind::Io(e) => from_io(e).unwrap_or_else(|e| Error::new(e, "open", path)),
-            kind => Error::new(kind, "open", path),
-        };
+        let failed = |error| kind.failed(error, || "open".into(), path);
         let len = lower.size().map_err(|e| failed(e.into()))?;
         let source = FileSource { lower, len, path: path.to_owned() };
         let image = Image::open(kind, source, &mut Files(&site)).await.map_err(failed)?;
         let size = Cell::new(capacity(image.size(), &site)?);
         tracing::debug!("{}: {} bytes", path.display(), size.get());
         let (path, held) = (path.to_owned(), site.held());
-        let store = ReadOnlyStore { image: Box::new(image), path, size, held };
+        let store = ReadOnlyStore { kind, image: Box::new(image), path, size, held };
         Ok(AnyStore::Boxed(BoxedStore::new(store)))
     })
+}
+
+impl Kind {
+    /// The error of an operation on the image at `path`, or of a file that it names.
+    fn failed(self, error: ErrorKind, operation: impl Fn() -> String, path: &Path) -> Error {
+        let own = |kind| Error::new(self.error(kind), operation(), path);
+        match error {
+            ErrorKind::Io(e) => from_io(e).unwrap_or_else(|e| own(e.into())),
+            kind => own(kind),
+        }
+    }
 }
 
 impl ReadOnlyStore {
@@ -113,7 +121,7 @@ impl Store for ReadOnlyStore {
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
         self.image.read(data, offset).await.map_err(|e| {
             let operation = || format!("read {} bytes at {offset}", data.len());
-            from_io(e).unwrap_or_else(|e| Error::new(e, operation(), &self.path))
+            self.kind.failed(e.into(), operation, &self.path)
         })
     }
 
@@ -137,7 +145,7 @@ impl Store for ReadOnlyStore {
         let found = self.image.map(offset, len).await;
         found.map_err(|e| {
             let operation = || format!("look for data at {offset}");
-            from_io(e).unwrap_or_else(|e| Error::new(e, operation(), &self.path))
+            self.kind.failed(e.into(), operation, &self.path)
         })
     }
 

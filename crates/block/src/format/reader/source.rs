@@ -50,9 +50,15 @@ where
 /// The error of what lies past the end of `what`.
 fn cut_off(what: &str, len: u64, offset: u64, end: u64) -> io::Error {
     let text = format!(
-        "{len} bytes at {offset} are not there: {what} ends at {end}; it was cut off, or is damaged"
+        "{len} bytes at {offset} are not there: {what} ends at {end}, where it was cut off, or it is \
+         damaged"
     );
     io::Error::new(io::ErrorKind::UnexpectedEof, text)
+}
+
+/// As [`unserved`](super::unserved), of what is found while an image is read.
+pub(crate) fn unserved_io(text: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, text.into())
 }
 
 /// The error of a damaged image, found while it is read.

@@ -300,9 +300,7 @@ impl<S: Source> Log<'_, S> {
         entry: &Entry,
         patches: &mut BTreeMap<u64, Patch>,
     ) -> Result<(), ErrorKind> {
-        let wrong = |field, value: u64| {
-            Err(invalid("VHDX", field, value, "its log is damaged; Hyper-V's Repair-VHD may help"))
-        };
+        let wrong = |field, value: u64| Err(invalid("VHDX", field, value, "its log is damaged"));
         let count = u64::from(entry.header.descriptors.get());
         let sequence = entry.header.sequence.get();
         let sectors = u64::from(entry.header.len.get()) / SECTOR;

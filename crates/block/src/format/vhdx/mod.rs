@@ -15,8 +15,8 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::reader::{
-    Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, is_right, read_struct,
-    read_vec,
+    Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, is_right, other,
+    read_struct, read_vec, unserved,
 };
 use crate::ErrorKind;
 use log::Replayed;
@@ -31,6 +31,8 @@ const HEADER_LEN: usize = 4 << 10;
 const TABLE_LEN: usize = 64 << 10;
 /// Entries of a region table or of the metadata table at most.
 const MAX_ENTRIES: usize = 2047;
+/// What makes an image that can be served.
+const CONVERT: &str = "Hyper-V's Convert-VHD makes one that can be";
 /// 64 TiB.
 const MAX_SIZE: u64 = 64 << 40;
 
@@ -41,6 +43,11 @@ const fn guid(a: u32, b: u16, c: u16, rest: [u8; 8]) -> Guid {
     let (a, b, c) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
     let [r0, r1, r2, r3, r4, r5, r6, r7] = rest;
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], r0, r1, r2, r3, r4, r5, r6, r7]
+}
+
+/// As it is in the file.
+fn in_hex(guid: Guid) -> String {
+    format!("{:032x}", u128::from_be_bytes(guid))
 }
 
 const BAT: Guid =
@@ -165,20 +172,25 @@ impl<S: Source> Vhdx<S> {
     /// Reads and judges the headers, the tables and the metadata; replays the log in memory.
     pub(crate) async fn open(source: S) -> Result<Self, ErrorKind> {
         if read_vec(&source, 0, MAGIC.len()).await? != *MAGIC {
-            return Err(invalid_text("it is not a VHDX image"));
+            return Err(other("a VHDX image"));
         }
         let header = current_header(&source).await?;
         let refuse = |field, value: u64, why| Err(invalid("VHDX", field, value, why));
         if header.version.get() != 1 {
-            return refuse("version", header.version.get().into(), "only version 1 can be served");
+            let version = header.version.get();
+            return Err(unserved(format!(
+                "VHDX: version is {version}: only 1 can be served; {CONVERT}"
+            )));
         }
         let source = if header.log_guid == [0; 16] {
             Replayed::clean(source)
         } else {
             let (at, len) = (header.log_offset.get(), header.log_len.get());
             if header.log_version.get() != 0 {
-                let why = "only version 0 can be replayed";
-                return refuse("version of the log", header.log_version.get().into(), why);
+                let version = header.log_version.get();
+                return Err(unserved(format!(
+                    "VHDX: version of the log is {version}: only 0 can be replayed; {CONVERT}"
+                )));
             }
             Replayed::replay(source, at, len, header.log_guid).await?
         };
@@ -186,10 +198,9 @@ impl<S: Source> Vhdx<S> {
         let metadata = read_metadata(&source, metadata).await?;
         let (size, block_size) = (metadata.size, metadata.block_size);
         if metadata.has_parent {
-            return Err(invalid_text(
-                "VHDX: it is a differencing image (HasParent), which is not supported; Hyper-V's \
-                 Merge-VHD makes a whole image",
-            ));
+            return Err(unserved(format!(
+                "VHDX: it is a differencing image (HasParent), which is not supported; {CONVERT}"
+            )));
         }
         if !block_size.is_power_of_two() || !(MIB..=256 * MIB).contains(&block_size) {
             let why = "it has to be a power of 2 from 1 MiB to 256 MiB";
@@ -228,9 +239,7 @@ async fn current_header<S: Source>(source: &S) -> Result<Header, ErrorKind> {
             current = Some(header);
         }
     }
-    current.ok_or_else(|| {
-        invalid_text("VHDX: neither of its two headers is valid; Hyper-V's Repair-VHD may help")
-    })
+    current.ok_or_else(|| invalid_text("VHDX: neither of its two headers is valid"))
 }
 
 /// Offset and length of the BAT, and of the metadata.
@@ -258,7 +267,12 @@ async fn regions<S: Source>(source: &S) -> Result<((u64, u64), (u64, u64)), Erro
             BAT => &mut bat,
             METADATA => &mut metadata,
             _ if region.required.get() & 1 == 0 => continue,
-            _ => return Err(invalid_text("VHDX: it needs a region that is not known")),
+            _ => {
+                return Err(unserved(format!(
+                    "VHDX: it needs the region {}, which is not known; {CONVERT}",
+                    in_hex(region.guid)
+                )));
+            }
         };
         if at < MIB || at.checked_add(len).is_none_or(|end| end > source.len()) {
             let why = "it is not inside the file, which was cut off or is damaged";
@@ -331,7 +345,12 @@ async fn read_metadata<S: Source>(
             _ if item.flags.get() & REQUIRED == 0 => {}
             // A parent locator too, but that is told by its flag.
             _ if metadata.has_parent => {}
-            _ => return Err(invalid_text("VHDX: it needs a metadata item that is not known")),
+            _ => {
+                return Err(unserved(format!(
+                    "VHDX: it needs the metadata item {}, which is not known; {CONVERT}",
+                    in_hex(item.guid)
+                )));
+            }
         }
     }
     Ok(metadata)

@@ -2,7 +2,7 @@
 //! The descriptor of a VMDK: a text that says of which files ("extents") the disk consists. It is a
 //! file of its own, or part of a sparse extent. The source: "VMware Virtual Disks, Virtual Disk
 //! Format 5.0".
-use super::super::reader::invalid_text as invalid;
+use super::super::reader::{invalid_text as invalid, unserved};
 use crate::ErrorKind;
 
 /// How a descriptor's file begins.
@@ -50,7 +50,7 @@ pub(super) fn refuse_parent(text: &str) -> Result<(), ErrorKind> {
         Some(none) if none.eq_ignore_ascii_case("ffffffff") => Ok(()),
         Some(parent) => {
             let hint = value(text, "parentFileNameHint").unwrap_or("unknown");
-            Err(invalid(format!(
+            Err(unserved(format!(
                 "VMDK: parentCID {}: it is a snapshot, of the image \"{}\", which is not supported; \
                  qemu-img convert -O qcow2 makes a whole image of it",
                 parent.escape_debug(),
@@ -65,7 +65,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
     refuse_parent(text)?;
     let kind = value(text, "createType").unwrap_or("missing");
     if !TYPES.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
-        return Err(invalid(format!(
+        return Err(unserved(format!(
             "VMDK: createType {}: it cannot be served; {} can: qemu-img convert makes one",
             kind.escape_debug(),
             TYPES.join(", ")
@@ -78,10 +78,15 @@ pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
             continue;
         }
         if extents.len() == MAX_EXTENTS {
-            return Err(invalid(format!("VMDK: it has more than {MAX_EXTENTS} extents")));
+            return Err(unserved(format!(
+                "VMDK: it has more than {MAX_EXTENTS} extents; qemu-img convert makes one of them"
+            )));
         }
-        let extent = parse_line(line).map_err(|why| {
-            invalid(format!("VMDK: the extent \"{}\": {why}", line.trim().escape_debug()))
+        let what = format!("VMDK: the extent \"{}\"", line.trim().escape_debug());
+        let extent = parse_line(line).map_err(|kind| match kind {
+            ErrorKind::Invalid(why) => invalid(format!("{what}: {why}")),
+            ErrorKind::Unsupported(why) => unserved(format!("{what}: {why}")),
+            other => other,
         })?;
         extents.push(extent);
     }
@@ -92,32 +97,34 @@ pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
 }
 
 /// `RW 8323072 SPARSE "disk-s001.vmdk"`, `RW 63 FLAT "disk-flat.vmdk" 0`, `RW 512 ZERO`.
-fn parse_line(line: &str) -> Result<Extent, String> {
+fn parse_line(line: &str) -> Result<Extent, ErrorKind> {
     let (words, rest) = match line.split_once('"') {
         Some((words, rest)) => (words, Some(rest)),
         None => (line, None),
     };
     let words: Vec<_> = words.split_ascii_whitespace().collect();
     let [access, sectors, kind] = words[..] else {
-        return Err("it has to be ACCESS SECTORS TYPE \"FILE\" OFFSET".into());
+        return Err(invalid("it has to be ACCESS SECTORS TYPE \"FILE\" OFFSET"));
     };
     if access == "NOACCESS" {
-        return Err("its access is NOACCESS".into());
+        return Err(invalid("its access is NOACCESS"));
     }
     let bytes = |text: &str| {
         let n = text.parse::<u64>().ok().and_then(|n| n.checked_mul(512));
         n.filter(|n| i64::try_from(*n).is_ok())
-            .ok_or_else(|| format!("{text} is not a number of sectors"))
+            .ok_or_else(|| invalid(format!("{text} is not a number of sectors")))
     };
     let len = bytes(sectors)?;
     if len == 0 {
-        return Err("it has no sectors".into());
+        return Err(invalid("it has no sectors"));
     }
-    let file = match rest.map(|rest| rest.split_once('"').ok_or("a quotation mark is missing")) {
+    let file = match rest
+        .map(|rest| rest.split_once('"').ok_or_else(|| invalid("a quotation mark is missing")))
+    {
         Some(split) => {
             let (name, rest) = split?;
             if name.is_empty() || name.contains('\0') {
-                return Err("the name of its file is wrong".into());
+                return Err(invalid("the name of its file is wrong"));
             }
             Some((name.to_owned(), rest.trim()))
         }
@@ -130,13 +137,13 @@ fn parse_line(line: &str) -> Result<Extent, String> {
         ("VMFS", Some((file, offset))) => Kind::Flat { file, offset: bytes(offset)? },
         ("SPARSE", Some((file, ""))) => Kind::Sparse { file },
         ("ZERO" | "FLAT" | "VMFS" | "SPARSE", _) => {
-            return Err("what follows its type is wrong".into());
+            return Err(invalid("what follows its type is wrong"));
         }
         (other, _) => {
-            return Err(format!(
+            return Err(unserved(format!(
                 "extents of type {other} cannot be served; FLAT, VMFS, SPARSE and ZERO can: qemu-img \
                  convert makes them"
-            ));
+            )));
         }
     };
     Ok(Extent { len, kind })

@@ -21,8 +21,8 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::reader::{
-    Cache, Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, read_struct,
-    read_vec,
+    Cache, Layout, Packed, Source, Tables, Target, damaged, invalid, invalid_text, other,
+    read_struct, read_vec, unserved,
 };
 use crate::ErrorKind;
 
@@ -32,6 +32,8 @@ const OLD_MAGIC: &[u8; 4] = b"COWD";
 const SECTOR: u64 = 512;
 /// In the header: the directory's offset is in the footer.
 const AT_END: u64 = u64::MAX;
+/// What makes an image that can be served.
+const CONVERT: &str = "`qemu-img convert -O qcow2` makes one, where it knows this";
 /// 1 GiB, as QEMU has it.
 const MAX_GRAIN: u64 = 1 << 30;
 /// Of compressed grains, which are in memory as a whole.
@@ -144,6 +146,7 @@ impl<S: Source> Vmdk<S> {
                 let descriptor::Extent { len, kind } = line;
                 let kind = open_extent(len, kind, opener).await.map_err(|kind| match kind {
                     ErrorKind::Invalid(text) => invalid_text(format!("extent {}: {text}", i + 1)),
+                    ErrorKind::Unsupported(text) => unserved(format!("extent {}: {text}", i + 1)),
                     other => other,
                 })?;
                 end = end.saturating_add(len);
@@ -161,11 +164,11 @@ impl<S: Source> Vmdk<S> {
 async fn read_descriptor<S: Source>(source: &S) -> Result<String, ErrorKind> {
     let len = source.len();
     if len > descriptor::MAX_LEN {
-        return Err(invalid_text("it is not a VMDK image: it has neither header nor descriptor"));
+        return Err(other("a VMDK image: it has neither header nor descriptor"));
     }
     let bytes = read_vec(source, 0, usize::try_from(len).map_err(io::Error::other)?).await?;
     if !bytes.starts_with(descriptor::MAGIC) {
-        return Err(invalid_text("it is not a VMDK image: it has neither header nor descriptor"));
+        return Err(other("a VMDK image: it has neither header nor descriptor"));
     }
     text_of(bytes)
 }
@@ -212,7 +215,7 @@ impl Sparse {
         let mut raw: Raw = read_struct(source, 0).await?;
         let refuse = |field, value: u64, why: &str| Err(invalid("VMDK", field, value, why));
         if raw.magic == *OLD_MAGIC {
-            return Err(invalid_text(
+            return Err(unserved(
                 "VMDK: extents in the format of ESX 2 and 3 (COWD) cannot be served; qemu-img \
                  convert -O qcow2 makes an image that can",
             ));
@@ -222,7 +225,9 @@ impl Sparse {
         }
         let version = raw.version.get();
         if !(1..=3).contains(&version) {
-            return refuse("version", version.into(), "1 to 3 can be served");
+            return Err(unserved(format!(
+                "VMDK: version is {version}: 1 to 3 can be served; {CONVERT}"
+            )));
         }
         let (text_at, text_len) = (raw.descriptor_offset.get(), raw.descriptor_len.get());
         if raw.directory.get() == AT_END {
@@ -230,23 +235,25 @@ impl Sparse {
             let footer: Footer = read_struct(source, at).await?;
             let marked = (footer.sectors.get(), footer.size.get(), footer.kind.get()) == (1, 0, 3);
             if !marked || footer.end != [0; 16] || footer.header.magic != *MAGIC {
-                return Err(invalid_text(
-                    "VMDK: its footer is missing; it was cut off: fetch it again",
-                ));
+                return Err(invalid_text("VMDK: its footer is missing, and it was cut off"));
             }
             raw = footer.header;
         }
         let flags = raw.flags.get();
         if flags & NEW_LINES != 0 && raw.new_lines != NEW_LINE_TEST {
-            return Err(invalid_text(
-                "VMDK: its line ends were changed: it was transferred as text; fetch it again as \
-                 binary",
-            ));
+            return Err(invalid_text(format!(
+                "VMDK: its line ends are {:?}, and not what they were: it was transferred as text",
+                raw.new_lines
+            )));
         }
         let packed = match raw.compression.get() {
             0 => None,
             1 => Some(flags & MARKERS != 0),
-            other => return refuse("compression", other.into(), "0 and 1 (deflate) can be served"),
+            other => {
+                return Err(unserved(format!(
+                    "VMDK: compression is {other}: 0 and 1 (deflate) can be served; {CONVERT}"
+                )));
+            }
         };
         let grain = raw.grain.get().saturating_mul(SECTOR);
         let most = if packed.is_some() { MAX_PACKED_GRAIN } else { MAX_GRAIN };
