@@ -37,6 +37,23 @@ fn ring_logical_unit_and_engine_keep_their_promises_together() {
 }
 
 #[test]
+fn seeds_draw_all_that_an_image_can_have_and_all_that_is_done_to_it() {
+    let records: Vec<Record> = (0..300).map(Record::drawn).collect();
+    let has: [(&str, fn(&Record) -> bool); 6] = [
+        ("snapshots", Record::has_snapshots),
+        ("bitmaps", |record| record.format.bitmaps.is_some()),
+        ("an unknown extension", |record| record.format.unknown),
+        ("compression", |record| record.compress),
+        ("two files below it", |record| record.chain.is_some()),
+        ("a clock that leaps", |record| record.knobs.leap > 0),
+    ];
+    for (what, has) in has {
+        let count = records.iter().filter(|record| has(record)).count();
+        assert!(count > 10, "{what}: {count} of 300");
+    }
+}
+
+#[test]
 fn a_seed_is_a_run() {
     let figures = |seed, driven| {
         let mut figures = Figures::default();
@@ -50,7 +67,7 @@ fn a_seed_is_a_run() {
 
 /// Planted bugs, and how many of the first seeds the search passes over because they take long and
 /// do not find it. (`lunette-sim --plant NAME` tries those, too.)
-const BUGS: [(&str, u64); 15] = [
+const BUGS: [(&str, u64); 20] = [
     ("no-sync", 0),
     ("no-image-sync", 0),
     ("no-data-sync", 6),
@@ -66,6 +83,11 @@ const BUGS: [(&str, u64); 15] = [
     ("copy-without-barrier", 1),
     ("size-before-zeroes", 3),
     ("acknowledged-early", 72),
+    ("snapshot-before-refcounts", 0),
+    ("freed-before-apply", 0),
+    ("flags-kept", 0),
+    ("bitmap-unmarked", 0),
+    ("packed-before-refcount", 0),
 ];
 
 #[test]
