@@ -36,10 +36,13 @@ fn ring_logical_unit_and_engine_keep_their_promises_together() {
     assert!(figures.crashes > 100 && figures.places.len() > 8, "{figures:?}");
 }
 
+/// Whether a record has something.
+type Has = fn(&Record) -> bool;
+
 #[test]
 fn seeds_draw_all_that_an_image_can_have_and_all_that_is_done_to_it() {
     let records: Vec<Record> = (0..300).map(Record::drawn).collect();
-    let has: [(&str, fn(&Record) -> bool); 6] = [
+    let has: [(&str, Has); 6] = [
         ("snapshots", Record::has_snapshots),
         ("bitmaps", |record| record.format.bitmaps.is_some()),
         ("an unknown extension", |record| record.format.unknown),
