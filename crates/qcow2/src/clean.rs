@@ -22,6 +22,7 @@ use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::layout::header::{Header, autoclear, incompatible};
+use crate::planted::Bug;
 use crate::refcounts::BLOCK_MASK;
 use crate::storage::Storage;
 
@@ -53,9 +54,12 @@ impl<S: Storage + 'static> Core<S> {
         }
         self.mark_bitmaps(Wrong::Tracking);
         // What another write changed here may not be on stable storage yet.
-        if self.head.changed.get() > 0 || self.bitmaps.is_some() {
+        let marked = self.bitmaps.is_some() && !self.has(Bug::BitmapUnmarked);
+        if self.head.changed.get() > 0 || marked {
             self.commit(&self.head, self.head.changed.get()).await?;
-            self.commit_marks().await?;
+            if marked {
+                self.commit_marks().await?;
+            }
             self.barrier().await?;
         }
         self.find_metadata().await?;

@@ -25,11 +25,21 @@ pub enum Bug {
     SizeBeforeZeroes,
     /// A write is acknowledged although the mapping that it relies on is not in the file.
     AcknowledgedEarly,
+    /// The header refers to a snapshot before the refcounts of what it has are raised.
+    SnapshotBeforeRefcounts,
+    /// What the disk had is freed before the header refers to the snapshot that is applied.
+    FreedBeforeApply,
+    /// What a snapshot has keeps the flags that promise a single owner.
+    FlagsKept,
+    /// Guest data is written while the mark that a bitmap does not count is in memory alone.
+    BitmapUnmarked,
+    /// Compressed clusters are placed where the refcounts that they need are in memory alone.
+    PackedBeforeRefcount,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 9] = [
+    pub const ALL: [Bug; 14] = [
         Bug::MappingBeforeRefcount,
         Bug::ReuseBeforeUnmapping,
         Bug::HalfTable,
@@ -39,6 +49,11 @@ impl Bug {
         Bug::CopyWithoutBarrier,
         Bug::SizeBeforeZeroes,
         Bug::AcknowledgedEarly,
+        Bug::SnapshotBeforeRefcounts,
+        Bug::FreedBeforeApply,
+        Bug::FlagsKept,
+        Bug::BitmapUnmarked,
+        Bug::PackedBeforeRefcount,
     ];
 }
 

@@ -16,6 +16,9 @@ pub struct Knobs {
     pub very_slow: u32,
     /// Operations that never end.
     pub hang: u32,
+    /// Turns in which the clock leaps by seconds to hours: as of a machine that was asleep, or a
+    /// thread that was not scheduled.
+    pub leap: u32,
     /// Longer transfers that happen in parts.
     pub split: u32,
     /// Transfers that end early.
@@ -44,6 +47,7 @@ impl Knobs {
         slow_read: 0,
         very_slow: 0,
         hang: 0,
+        leap: 0,
         split: 100_000,
         short: 0,
         read_error: 0,
@@ -69,11 +73,21 @@ impl Knobs {
             slow: one_of(&[0, 10_000, 200_000, 600_000]),
             slow_read: one_of(&[0, 0, 0, 0, 400_000]),
             very_slow: one_of(&[0, 0, 1000, 20_000]),
+            leap: one_of(&[0, 0, 0, 300, 20_000]),
             split: one_of(&[0, 50_000, 500_000]),
             short: one_of(&[0, 1000, 50_000]),
             punches: one_of(&[1, 1, 1, 0]) == 1,
             ..Knobs::CALM
         }
+    }
+
+    /// How far the clock leaps in a turn, in nanoseconds.
+    pub(super) fn leap(&self, rng: &mut Rng) -> u64 {
+        if !rng.chance(self.leap) {
+            return 0;
+        }
+        let most = if rng.draw() & 1 == 0 { 10 } else { 4 * 3600 };
+        rng.below(most * 1_000_000_000)
     }
 
     /// How long an operation takes, in nanoseconds; `None`: for ever.

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sgl::Sgl;
 
+mod contents;
 mod knobs;
 mod node;
 mod ops;
@@ -33,6 +34,7 @@ mod rng;
 #[cfg(test)]
 mod tests;
 
+pub use contents::{Contents, Copied};
 pub use knobs::{Knobs, Power};
 pub use rng::Rng;
 
@@ -211,22 +213,6 @@ impl World {
         self.0.state.borrow().names.keys().cloned().collect()
     }
 
-    /// What a file holds, as the page cache has it.
-    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.content_into(name, &mut bytes).then_some(bytes)
-    }
-
-    /// As [`World::content`], into memory that has been used before; whether there is the file.
-    pub fn content_into(&self, name: &str, bytes: &mut Vec<u8>) -> bool {
-        let state = self.0.state.borrow();
-        let Some(&node) = state.names.get(name) else { return false };
-        let node = &state.nodes[node as usize];
-        bytes.resize(usize::try_from(node.len()).unwrap_or(0), 0);
-        node.read(0, bytes);
-        true
-    }
-
     /// Changes what happens to operations that begin from now on.
     pub fn set_knobs(&self, knobs: Knobs) {
         self.0.state.borrow_mut().knobs = knobs;
@@ -343,7 +329,8 @@ impl World {
         let (told, stuck) = {
             let mut state = self.0.state.borrow_mut();
             // What runs takes time, too.
-            state.now += 50;
+            let knobs = state.knobs;
+            state.now += 50 + knobs.leap(&mut state.rng);
             let event = state.next_event();
             let next = [event, timer].into_iter().flatten().min();
             match next {

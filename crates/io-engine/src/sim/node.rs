@@ -81,6 +81,11 @@ impl Node {
         self.len
     }
 
+    /// What it holds, as the page cache has it.
+    pub(crate) fn cache(&self) -> &Pages {
+        &self.cache
+    }
+
     /// Its first change that is not on stable storage.
     pub(crate) fn oldest(&self) -> Option<u64> {
         self.journal.front().map(|entry| entry.seq)

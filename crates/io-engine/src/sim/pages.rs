@@ -22,6 +22,31 @@ pub(crate) struct Pages {
     count: u64,
 }
 
+/// Whether both are the same, which shared ones are.
+fn same<T: ?Sized>(one: &Rc<T>, other: &Rc<T>, equal: impl Fn(&T, &T) -> bool) -> bool {
+    Rc::ptr_eq(one, other) || equal(one, other)
+}
+
+impl PartialEq for Pages {
+    fn eq(&self, other: &Self) -> bool {
+        let pages = |one: &Option<Page>, other: &Option<Page>| match (one, other) {
+            (Some(one), Some(other)) => same(one, other, |one, other| one == other),
+            (None, None) => true,
+            _ => false,
+        };
+        let chunks = |one: &Chunk, other: &Chunk| {
+            one.0.iter().zip(&other.0).all(|(one, other)| pages(one, other))
+        };
+        self.count == other.count
+            && self.chunks.len() == other.chunks.len()
+            && self
+                .chunks
+                .iter()
+                .zip(&other.chunks)
+                .all(|((at, one), (other_at, other))| at == other_at && same(one, other, chunks))
+    }
+}
+
 fn index(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }
@@ -63,6 +88,31 @@ impl Pages {
                 None => piece.fill(0),
             }
             rest = others;
+        }
+    }
+
+    /// Brings `bytes`, which are those of `old`, to what is here.
+    pub(crate) fn copy_changes(&self, old: &Pages, bytes: &mut [u8]) {
+        let none = Rc::new(Chunk([const { None }; CHUNK as usize]));
+        let mut numbers: Vec<u64> = self.chunks.keys().chain(old.chunks.keys()).copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in numbers {
+            let new = self.chunks.get(&number).unwrap_or(&none);
+            let old = old.chunks.get(&number).unwrap_or(&none);
+            if Rc::ptr_eq(new, old) {
+                continue;
+            }
+            for (page, (new, old)) in (number * CHUNK..).zip(new.0.iter().zip(&old.0)) {
+                let at = index(page * PAGE).min(bytes.len());
+                let end = (at + index(PAGE)).min(bytes.len());
+                match (new, old) {
+                    (Some(new), Some(old)) if Rc::ptr_eq(new, old) => {}
+                    (Some(new), _) => bytes[at..end].copy_from_slice(&new[..end - at]),
+                    (None, Some(_)) => bytes[at..end].fill(0),
+                    (None, None) => {}
+                }
+            }
         }
     }
 
@@ -157,6 +207,19 @@ mod tests {
         pages.read(PAGE - 2, &mut read);
         assert_eq!(read, [0, 1, 7, 3]);
         assert_eq!((copy.bytes(), pages.bytes()), (3 * PAGE, 2 * PAGE));
+        assert!(copy != pages && copy == copy.clone());
+        let mut again = copy.clone();
+        again.write(5, &[6]);
+        assert!(again != copy);
+        again.write(5, &[0]);
+        assert!(again == copy);
+        let mut bytes = vec![0; 101 * 4096];
+        for (new, old) in [(&pages, &Pages::default()), (&copy, &pages), (&pages, &copy)] {
+            new.copy_changes(old, &mut bytes);
+            let mut wanted = vec![1; bytes.len()];
+            new.read(0, &mut wanted);
+            assert!(bytes == wanted);
+        }
         assert_eq!(copy.run(5), Some((5, 2 * PAGE)));
         assert_eq!(copy.run(2 * PAGE), Some((100 * PAGE, 101 * PAGE)));
         assert_eq!(copy.run(101 * PAGE), None);

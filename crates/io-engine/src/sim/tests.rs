@@ -118,6 +118,23 @@ fn time_jumps_and_other_waits_work() {
 }
 
 #[test]
+fn a_clock_that_leaps_ends_waits_and_loses_nothing() {
+    let world = World::new(5, Knobs { leap: 500_000, slow: 500_000, ..Knobs::CALM });
+    let file = world.create("a");
+    run(&world, async {
+        for i in 0..50u8 {
+            let before = world.now();
+            sleep(Duration::from_secs(1)).await;
+            assert!(world.now() >= before + 1_000_000_000);
+            write(&file, i, u64::from(i), 1).await.unwrap();
+        }
+        assert_eq!(read(&file, 0, 50).await, (0..50).collect::<Vec<u8>>());
+    });
+    // Ten leaps of two hours are more than all else takes.
+    assert!(world.now() > 20 * 3600 * 1_000_000_000, "{} ns", world.now());
+}
+
+#[test]
 fn a_world_in_which_nothing_can_go_on_says_so() {
     let world = World::new(1, Knobs { hang: 1_000_000, inline: 0, ..Knobs::CALM });
     let file = world.create("a");

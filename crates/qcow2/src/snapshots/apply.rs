@@ -6,9 +6,15 @@ use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
 use crate::layout::entry::OFFSET_MASK;
+use crate::planted::Bug;
 use crate::reserve::Claim;
 use crate::slice;
 use crate::storage::Storage;
+
+/// The entries of an L1 table, without flags.
+fn words(table: &slice::Table) -> Vec<u64> {
+    (0..table.len).map(|index| table.get(index) & OFFSET_MASK).collect()
+}
 
 impl<S: Storage + 'static> Core<S> {
     /// The gate is closed. Part of a job.
@@ -35,13 +41,19 @@ impl<S: Storage + 'static> Core<S> {
             }
         };
         claim.keep();
+        let early = self.has(Bug::FreedBeforeApply);
+        if early {
+            let old = words(&self.l1.borrow());
+            self.lower(&old).await?;
+        }
         self.switch_l1(&new, snapshot).await?;
         let size = self.size.replace(snapshot.disk_size);
         self.resize_bitmaps(size, snapshot.disk_size);
         self.mark_dirty(0, snapshot.disk_size);
         let old = self.l1.replace(new);
-        let words: Vec<u64> = (0..old.len).map(|index| old.get(index) & OFFSET_MASK).collect();
-        self.lower(&words).await?;
+        if !early {
+            self.lower(&words(&old)).await?;
+        }
         self.free_table(old.offset, old.len as u64 * 8).await?;
         self.flush().await
     }

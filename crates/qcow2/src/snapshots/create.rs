@@ -7,6 +7,7 @@ use super::table::{Record, Table};
 use crate::core::Core;
 use crate::error::Result;
 use crate::layout::entry::OFFSET_MASK;
+use crate::planted::Bug;
 use crate::reserve::Claim;
 use crate::storage::Storage;
 
@@ -18,7 +19,7 @@ impl<S: Storage + 'static> Core<S> {
         self.flush().await?;
         let mut table = self.snapshot_table().await?;
         let id = table.next_id()?;
-        let l1 = self.active_disk();
+        let active = self.active_disk();
         let snapshot = Snapshot {
             id: id.clone(),
             name,
@@ -28,14 +29,17 @@ impl<S: Storage + 'static> Core<S> {
             vm_state_size: 0,
             disk_size: self.size.get(),
             l1_offset: 0,
-            l1_entries: u32::try_from(l1.len()).unwrap_or(u32::MAX),
+            l1_entries: u32::try_from(active.len()).unwrap_or(u32::MAX),
         };
         let old = (table.offset, table.len());
-        self.raise(&l1).await?;
-        let (l1, new) = match self.prepare_create(&mut table, snapshot, &l1).await {
+        let late = self.has(Bug::SnapshotBeforeRefcounts);
+        if !late {
+            self.raise(&active).await?;
+        }
+        let (l1, new) = match self.prepare_create(&mut table, snapshot, &active).await {
             Ok(claims) => claims,
             Err(e) => {
-                self.take_back(&l1).await;
+                self.take_back(&active).await;
                 return Err(e);
             }
         };
@@ -44,6 +48,10 @@ impl<S: Storage + 'static> Core<S> {
         l1.keep();
         new.keep();
         self.switch_snapshots(offset, table.count()).await?;
+        if late {
+            self.raise(&active).await?;
+            self.settle_active().await?;
+        }
         self.free_table(old.0, old.1).await?;
         self.flush().await?;
         Ok(id)
@@ -65,7 +73,9 @@ impl<S: Storage + 'static> Core<S> {
         snapshot: Snapshot,
         l1: &[u64],
     ) -> Result<(Claim<'_, S>, Claim<'_, S>)> {
-        self.settle_active().await?;
+        if !self.has(Bug::FlagsKept) {
+            self.settle_active().await?;
+        }
         let copy = self.place_l1(l1).await?;
         let l1_offset = copy.first << self.geo.cluster_bits;
         table.push(Record::new(Snapshot { l1_offset, ..snapshot })?)?;

@@ -5,21 +5,19 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 
 use io_engine::Engine;
-use io_engine::sim::{self, Crash, Knobs, Power, Rng, World};
-use qcow2::{Image, Repair};
-use sgl::Sgl;
+use io_engine::sim::{self, Crash, Power, Rng, World};
 
-use crate::crash::check::{Found, check};
-use crate::crash::image::{self, State};
+use crate::crash::begin::begin;
+use crate::crash::findings::{Finder, Findings};
+use crate::crash::image::{KEPT, TRACKING};
 use crate::crash::life::Life;
-use crate::crash::model::{After, INITIAL, Model, fill};
+use crate::crash::model::{After, Model};
 use crate::crash::planted::Planted;
 use crate::crash::qemu::Qemu;
-use crate::crash::target::{
-    self, BACKING, DATA, Disk, IMAGE, Machine, Stack, Target, open_image, text,
-};
+use crate::crash::target::{self, BACKING, BASE, DATA, IMAGE, Machine, Stack, Target};
 use crate::crash::workload::{Driven, Record};
 
 /// What runs did, in sum.
@@ -57,45 +55,6 @@ pub struct Failure {
 /// Crashes after which the image is opened for writing, too, in a million.
 const REOPENED: u32 = 100_000;
 
-/// The world at the beginning, and its model.
-fn begin(record: &Record) -> (World, Model) {
-    let world = World::new(record.seed, Knobs::CALM);
-    let content = |sectors: u64, holds: &dyn Fn(u64) -> bool| {
-        let len = usize::try_from(sectors).unwrap_or(0) * record.unit;
-        let mut bytes = vec![0; len];
-        for (sector, bytes) in (0..).zip(bytes.chunks_mut(record.unit)) {
-            if holds(sector) {
-                fill(record.seed, sector, INITIAL, bytes);
-            }
-        }
-        bytes
-    };
-    // Some of the backing file is zero.
-    let below = |sector: u64| sector < record.backing && !(sector / 24).is_multiple_of(3);
-    let (image, data) =
-        image::create(&record.format, &content(record.sectors, &|_| true), record.seed);
-    world.put(IMAGE, &image);
-    if record.format.data_file {
-        world.put(DATA, &data);
-    }
-    if record.format.backing {
-        world.put(BACKING, &content(record.backing, &below));
-    }
-    let cluster = (1u64 << record.format.cluster_bits) / record.unit as u64;
-    let clusters = usize::try_from(record.sectors.div_ceil(cluster)).unwrap_or(0);
-    let states: Vec<State> = record.format.filled.states(record.seed).take(clusters).collect();
-    let holds = |sector: u64| {
-        let state = usize::try_from(sector / cluster).ok().and_then(|n| states.get(n));
-        match state {
-            Some(State::Data | State::Compressed) => true,
-            Some(State::Preallocated | State::Zero) => false,
-            Some(State::Unallocated) | None => below(sector),
-        }
-    };
-    let model = Model::new(record.seed, record.unit, record.sectors, holds);
-    (world, model)
-}
-
 /// A run: what it does, and what it has come to.
 struct Run<'a> {
     record: &'a Record,
@@ -104,90 +63,60 @@ struct Run<'a> {
     figures: &'a mut Figures,
     /// Draws the crashes.
     rng: Rng,
-    /// Memory for the image's file, used for one crash after the other.
-    content: Vec<u8>,
-    /// What was found on the disk after the last crash.
-    found: Vec<u8>,
+    finder: Finder,
+    /// Whether the image was closed by its process, and nothing was done since.
+    closed: Rc<Cell<bool>>,
+    /// Whether the run has gone on from a crash, in the middle of something.
+    interrupted: bool,
 }
 
 /// Where a run goes on after a crash.
 struct Crashed {
     world: World,
     after: After,
-    /// What was found: size in sectors. The bytes are in [`Run::found`].
-    size: u64,
-}
-
-fn on<T>(world: &World, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let engine = Engine::simulated(world).map_err(|e| e.to_string())?;
-    engine.block_on(work).map_err(|e| e.to_string())?
-}
-
-/// Reads all of an image, over what certainly is not there.
-async fn read_all(image: &Image<Disk>, bytes: &mut Vec<u8>) -> Result<(), String> {
-    bytes.resize(usize::try_from(image.size()).unwrap_or(0), 0);
-    bytes.fill(0xff);
-    let read = image.read(&Sgl::from_slice(bytes), 0).await;
-    read.map_err(|e| format!("reading all: {}", text(&e)))
+    found: Rc<Findings>,
 }
 
 impl Run<'_> {
-    /// Checks the image of a world.
-    fn check(&mut self, world: &World) -> Result<Found, String> {
-        world.content_into(IMAGE, &mut self.content);
-        check(&self.content).map_err(|why| format!("the image: {why}"))
+    /// Judges the bitmaps that were found.
+    fn judge_bitmaps(&self, found: &Findings) -> Result<(), String> {
+        let Findings { bitmaps, bytes, .. } = found;
+        let (model, record) = (self.model.borrow(), self.record);
+        for bitmap in bitmaps {
+            model.judge_bitmap(bitmap, bytes)?;
+            if bitmap.name == KEPT && bitmap.counts() && !record.changes_size() {
+                bitmap.judge_kept(bytes.len() as u64)?;
+            }
+        }
+        let counts = |name| bitmaps.iter().any(|bitmap| bitmap.name == name && bitmap.counts());
+        let good = self.closed.get() && !self.interrupted && !record.is_faulty();
+        if good && record.format.bitmaps.is_some() && !(counts(TRACKING) && counts(KEPT)) {
+            return Err(format!("closed in good order, and bitmaps do not count: {bitmaps:?}"));
+        }
+        Ok(())
     }
 
-    /// Finds what is on the disk of a world after a crash: size in sectors, and [`Run::found`].
-    fn find(&mut self, world: &World, after: After) -> Result<u64, String> {
-        let record = self.record;
-        let found = self.check(world)?;
-        self.figures.leaks += found.leaks;
+    /// Finds and judges what is in a world after a crash.
+    fn find(&mut self, world: &World, after: After) -> Result<Rc<Findings>, String> {
+        let found = self.finder.find(world, self.record)?;
+        self.figures.leaks += found.check.leaks;
         // Of a dirty image the refcounts say nothing; qemu-img would call that errors.
         if let Some(qemu) = self.qemu
             && qemu.wants(self.figures.crashes)
-            && !found.dirty
+            && !found.check.dirty
+            && found.check.flags == 0
         {
             self.figures.by_qemu += 1;
-            let files = [IMAGE, DATA, BACKING].map(|name| (name, world.content(name)));
+            let files = [IMAGE, DATA, BACKING, BASE].map(|name| (name, world.content(name)));
             let files: Vec<_> =
                 files.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))).collect();
             qemu.check(&files).map_err(|why| format!("the image: {why}"))?;
         }
-        world.set_knobs(Knobs::INSTANT);
-        let found = &mut self.found;
-        let size = on(world, async {
-            let image = open_image(world, record, true).await?;
-            read_all(&image, found).await?;
-            Ok(image.size() / record.unit as u64)
-        })?;
-        self.model.borrow().judge_all(after, size, &self.found)?;
-        Ok(size)
-    }
-
-    /// Has the engine check an image, and opens it for writing, as the next process does, and
-    /// closes it: that changes nothing, and leaves no errors. In a world that is not needed any
-    /// more.
-    fn reopen(&mut self, world: &World) -> Result<(), String> {
-        let record = self.record;
-        let before = self.check(world)?;
-        let found = &self.found;
-        on(world, async {
-            let file = world.open(IMAGE).map_err(|e| e.to_string())?;
-            let report = qcow2::check(&file, Repair::None).await;
-            let report = report.map_err(|e| format!("checking: {}", text(&e)))?;
-            if !before.dirty && (report.corruptions, report.leaks) != (0, before.leaks) {
-                return Err(format!("the image: {before:?}, but by the engine {report:?}"));
-            }
-            let image = open_image(world, record, false).await?;
-            let mut bytes = Vec::new();
-            read_all(&image, &mut bytes).await?;
-            image.close().await.map_err(|e| format!("closing: {}", text(&e)))?;
-            if &bytes == found { Ok(()) } else { Err("it reads differently".to_owned()) }
-        })?;
-        let after = self.check(world)?;
-        self.figures.kept += after.leaks;
-        Ok(())
+        let model = self.model.borrow();
+        model.judge_all(after, found.size, &found.bytes)?;
+        model.judge_snapshots(after, &found.snapshots)?;
+        self.judge_bitmaps(&found)?;
+        Ok(found)
     }
 
     /// Tries a crash; where the run goes on, if it does from here.
@@ -204,13 +133,13 @@ impl Run<'_> {
         self.figures.crashes += 1;
         let crashed = world.crash(crash, self.rng.draw());
         let found = self.find(&crashed, after);
-        let size = found.map_err(|why| format!("after {crash:?}: {why}"))?;
+        let found = found.map_err(|why| format!("after {crash:?}: {why}"))?;
         if fatal {
-            return Ok(Some(Crashed { world: crashed, after, size }));
+            return Ok(Some(Crashed { world: crashed, after, found }));
         }
         if self.rng.chance(REOPENED) {
-            let opened = self.reopen(&crashed);
-            opened.map_err(|why| format!("opened after {crash:?}: {why}"))?;
+            let kept = self.finder.reopen(&crashed, self.record, &found);
+            self.figures.kept += kept.map_err(|why| format!("opened after {crash:?}: {why}"))?;
         }
         Ok(None)
     }
@@ -233,19 +162,23 @@ impl Run<'_> {
             };
             let fatal = ended || self.rng.chance(self.record.fatal);
             if let Some(crashed) = self.crash(world, fatal)? {
+                self.interrupted |= !self.closed.get();
                 return Ok(crashed);
             }
         }
     }
 
     fn run<T: Target>(&mut self, mut world: World, log: usize) -> Result<(), Failure> {
-        let (cursor, operations) = (Cell::new(0), Cell::new(0));
+        let (cursor, operations, saving) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let closed = self.closed.clone();
         let life = Life {
             record: self.record,
             model: self.model,
             machine: Machine::default(),
             cursor: &cursor,
             operations: &operations,
+            saving: &saving,
+            closed: &closed,
         };
         let mut result = Ok(());
         while result.is_ok() && cursor.get() < self.record.ops.len() {
@@ -255,8 +188,9 @@ impl Run<'_> {
             self.figures.steps += world.steps() - first;
             self.figures.nanoseconds += world.now() - start;
             match lived {
-                Ok(Crashed { world: next, after, size }) => {
-                    self.model.borrow_mut().adopt(after, size, &self.found);
+                Ok(Crashed { world: next, after, found }) => {
+                    let Findings { size, bytes, snapshots, .. } = &*found;
+                    self.model.borrow_mut().adopt(after, *size, bytes, snapshots);
                     world = next;
                 }
                 Err(why) => {
@@ -281,9 +215,16 @@ pub fn run(
 ) -> Result<(), Failure> {
     let (world, model) = begin(record);
     let model = RefCell::new(model);
-    let (content, found) = (Vec::new(), Vec::new());
-    let rng = Rng::new(record.crash_seed);
-    let mut run = Run { record, model: &model, qemu, figures, rng, content, found };
+    let mut run = Run {
+        record,
+        model: &model,
+        qemu,
+        figures,
+        rng: Rng::new(record.crash_seed),
+        finder: Finder::default(),
+        closed: Rc::default(),
+        interrupted: false,
+    };
     match record.driven {
         Driven::Engine => run.run::<target::Engine>(world, log),
         Driven::Stack => run.run::<Stack>(world, log),

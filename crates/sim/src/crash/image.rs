@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes qcow2 images, independent of the engine: empty ones, and such as other programs leave:
 //! with clusters that have a place and content, or a place alone, that are zero by a flag, or
-//! compressed.
+//! compressed; and with persistent bitmaps.
 use io_engine::sim::Rng;
+
+use crate::crash::check::bitmaps::{AUTO, EXTENSION};
+use crate::crash::target::{BACKING, BASE};
 
 /// How an image is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +22,46 @@ pub struct Format {
     pub lazy_refcounts: bool,
     /// An external data file.
     pub data_file: bool,
-    /// Whether it has a backing file.
-    pub backing: bool,
+    /// What is below it.
+    pub below: Below,
+    /// Whether it has persistent bitmaps ([`TRACKING`] and [`KEPT`]), and the power of two that is
+    /// the size of what a bit of them stands for.
+    pub bitmaps: Option<u32>,
+    /// Whether its header has an extension that nobody knows. What that refers to cannot be told, so
+    /// that nothing is a leak.
+    pub unknown: bool,
     /// What is in it at the beginning.
     pub filled: Filled,
 }
+
+/// What is below an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing.
+    Nothing,
+    /// A file.
+    Raw,
+    /// Another image, and below that a file.
+    Image,
+    /// As of that other image.
+    Base,
+}
+
+impl Below {
+    /// The name of the file that is next.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Below::Nothing => None,
+            Below::Raw | Below::Image => Some(BACKING),
+            Below::Base => Some(BASE),
+        }
+    }
+}
+
+/// The name of the bitmap that tells of all changes.
+pub const TRACKING: &str = "tracking";
+/// The name of the bitmap that is kept as it is: every other bit is set.
+pub const KEPT: &str = "kept";
 
 /// What a guest's clusters are at the beginning: chances in a million; the rest have no place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +146,37 @@ impl Builder {
         at
     }
 
+    /// The bitmaps of a disk of `size` bytes; where their directory is, and its length.
+    fn bitmaps(&mut self, size: usize, granularity_bits: u32) -> (usize, usize) {
+        let cluster = self.cluster();
+        let parts = size.div_ceil(1 << granularity_bits).div_ceil(cluster * 8);
+        let directory = self.allocate(1);
+        let mut at = directory;
+        for (name, flags) in [(TRACKING, AUTO), (KEPT, 0)] {
+            let table = self.allocate((parts * 8).div_ceil(cluster));
+            for part in 0..if name == KEPT { parts } else { 0 } {
+                let bits = self.allocate(1);
+                let granules = size.div_ceil(1 << granularity_bits) - part * cluster * 8;
+                let bytes = granules.div_ceil(8).min(cluster);
+                self.image[bits..bits + bytes].fill(0x55);
+                put(&mut self.image, table + part * 8, &(bits as u64).to_be_bytes());
+            }
+            put(&mut self.image, at, &(table as u64).to_be_bytes());
+            let entries = u32::try_from(parts).unwrap_or(0);
+            put(&mut self.image, at + 8, &entries.to_be_bytes());
+            put(&mut self.image, at + 12, &flags.to_be_bytes());
+            let granularity_bits = u8::try_from(granularity_bits).unwrap_or(0);
+            let name_len = u8::try_from(name.len()).unwrap_or(0);
+            put(&mut self.image, at + 16, &[1, granularity_bits, 0, name_len]);
+            put(&mut self.image, at + 24, name.as_bytes());
+            at = (at + 24 + name.len()).next_multiple_of(8);
+        }
+        (directory, at - directory)
+    }
+
     fn header(&mut self, size: u64, l1: usize, l1_entries: u64) {
+        let bytes = usize::try_from(size).unwrap_or(0);
+        let bitmaps = self.format.bitmaps.map(|granularity| self.bitmaps(bytes, granularity));
         let Format { version, cluster_bits, .. } = self.format;
         let (format, cluster) = (self.format, self.cluster() as u64);
         let image = &mut self.image;
@@ -135,17 +203,27 @@ impl Builder {
                 put(image, at + 8, b"data");
                 at += 16;
             }
-            // The state, as the engine keeps it.
-            put(image, at, &0x4c75_6e65u32.to_be_bytes());
-            put(image, at + 4, &8u32.to_be_bytes());
-            put(image, at + 8, &[1, 0]);
-            at += 16;
+            if let Some((directory, len)) = bitmaps {
+                // They count.
+                put(image, 88, &1u64.to_be_bytes());
+                put(image, at, &EXTENSION.to_be_bytes());
+                put(image, at + 4, &24u32.to_be_bytes());
+                put(image, at + 8, &2u32.to_be_bytes());
+                put(image, at + 16, &(len as u64).to_be_bytes());
+                put(image, at + 24, &(directory as u64).to_be_bytes());
+                at += 32;
+            }
+            if format.unknown {
+                put(image, at, b"none");
+                put(image, at + 4, &8u32.to_be_bytes());
+                at += 16;
+            }
         }
         at += 8;
-        if format.backing {
+        if let Some(name) = format.below.name() {
             put(image, 8, &(at as u64).to_be_bytes());
-            put(image, 16, &7u32.to_be_bytes());
-            put(image, at, b"backing");
+            put(image, 16, &u32::try_from(name.len()).unwrap_or(0).to_be_bytes());
+            put(image, at, name.as_bytes());
         }
     }
 

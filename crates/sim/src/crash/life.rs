@@ -25,6 +25,10 @@ pub(crate) struct Life<'a> {
     pub(crate) cursor: &'a Cell<usize>,
     /// How many were acknowledged.
     pub(crate) operations: &'a Cell<u64>,
+    /// How many operations on snapshots are under way.
+    pub(crate) saving: &'a Cell<u64>,
+    /// Whether the image was closed by its process, and nothing was done since.
+    pub(crate) closed: &'a Cell<bool>,
 }
 
 /// A change of sectors that ends, uncertain, when it is dropped.
@@ -92,8 +96,10 @@ impl Life<'_> {
     /// What an operation that failed means.
     fn failed(&self, what: &dyn std::fmt::Display, fault: Fault) -> Result<(), String> {
         match fault {
-            Fault::Failed(_) if self.record.is_faulty() => Ok(()),
-            Fault::Failed(why) | Fault::Wrong(why) => Err(format!("{what}: {why}")),
+            Fault::Failed(_) | Fault::Refused(_) if self.record.is_faulty() => Ok(()),
+            Fault::Failed(why) | Fault::Refused(why) | Fault::Wrong(why) => {
+                Err(format!("{what}: {why}"))
+            }
             Fault::Miscompare => Err(format!("{what}: it does not find what is there")),
         }
     }
@@ -130,6 +136,7 @@ impl Life<'_> {
                 Kind::Resize(sectors) => self.resize(*sectors, target).await,
                 Kind::Map(sector) if *sector < size => target.map(sector * unit).await,
                 Kind::Map(_) | Kind::Reopen => Ok(()),
+                Kind::Snapshot(what, nth) => self.save(op.number, *what, *nth, target).await,
                 Kind::Flush => {
                     let begun = self.model.borrow_mut().begin_flush();
                     target.flush().await?;
@@ -208,7 +215,9 @@ impl Life<'_> {
                 change.end(self.done(false));
                 Ok(())
             }
-            Kind::Flush | Kind::Map(_) | Kind::Resize(_) | Kind::Reopen => Ok(()),
+            Kind::Flush | Kind::Map(_) | Kind::Resize(_) | Kind::Snapshot(..) | Kind::Reopen => {
+                Ok(())
+            }
         }
     }
 
@@ -254,10 +263,10 @@ impl Life<'_> {
         let mut again = false;
         while let Some(op) = record.ops.get(cursor.get()) {
             cursor.set(cursor.get() + 1);
-            let alone = matches!(op.kind, Kind::Resize(_) | Kind::Reopen);
-            while set.len() >= record.depth || (alone && !set.is_empty()) {
+            while set.len() >= record.depth || (self.has_to_wait(op) && !set.is_empty()) {
                 set.next().await.1?;
             }
+            let alone = self.is_alone(op);
             if op.kind == Kind::Reopen {
                 again = true;
                 break;
@@ -284,6 +293,8 @@ impl Life<'_> {
         loop {
             world.set_knobs(Knobs { inline: record.knobs.inline, ..Knobs::CALM });
             let target = Rc::new(T::open(&world, record, &self.machine).await?);
+            self.saving.set(0);
+            self.closed.set(false);
             world.set_knobs(record.knobs);
             let again = {
                 let (mut work, mut house) =
@@ -300,7 +311,10 @@ impl Life<'_> {
             };
             let begun = self.model.borrow_mut().begin_flush();
             match target.close().await {
-                Ok(()) => self.model.borrow_mut().flushed(begun),
+                Ok(()) => {
+                    self.model.borrow_mut().flushed(begun);
+                    self.closed.set(true);
+                }
                 Err(fault) => self.failed(&"closing", fault)?,
             }
             // A sync that failed has lost pages: only a loss of power tells what is there.

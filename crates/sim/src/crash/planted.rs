@@ -29,7 +29,7 @@ pub enum Planted {
 
 impl Planted {
     /// All of them, by the names for the command line.
-    pub const ALL: [(&str, Planted); 15] = [
+    pub const ALL: [(&str, Planted); 20] = [
         ("no-sync", Planted::Storage(Bug::NoSync)),
         ("no-image-sync", Planted::Storage(Bug::NoImageSync)),
         ("no-data-sync", Planted::Storage(Bug::NoDataSync)),
@@ -45,6 +45,11 @@ impl Planted {
         ("copy-without-barrier", Planted::Engine(qcow2::Bug::CopyWithoutBarrier)),
         ("size-before-zeroes", Planted::Engine(qcow2::Bug::SizeBeforeZeroes)),
         ("acknowledged-early", Planted::Engine(qcow2::Bug::AcknowledgedEarly)),
+        ("snapshot-before-refcounts", Planted::Engine(qcow2::Bug::SnapshotBeforeRefcounts)),
+        ("freed-before-apply", Planted::Engine(qcow2::Bug::FreedBeforeApply)),
+        ("flags-kept", Planted::Engine(qcow2::Bug::FlagsKept)),
+        ("bitmap-unmarked", Planted::Engine(qcow2::Bug::BitmapUnmarked)),
+        ("packed-before-refcount", Planted::Engine(qcow2::Bug::PackedBeforeRefcount)),
     ];
 
     /// The bug of this name.

@@ -68,7 +68,7 @@ impl Qemu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crash::image::{Filled, Format, create};
+    use crate::crash::image::{Below, Filled, Format, create};
 
     #[test]
     fn images_that_the_builder_makes_are_good_and_a_broken_one_is_not() {
@@ -85,7 +85,9 @@ mod tests {
                 extended_l2,
                 lazy_refcounts: false,
                 data_file: false,
-                backing: false,
+                below: Below::Nothing,
+                bitmaps: Some(9).filter(|_| cluster_bits == 12),
+                unknown: false,
                 filled,
             };
             let (mut image, _) = create(&format, &vec![7; 1 << 20], 5);

@@ -15,7 +15,7 @@ const LOG: usize = 60;
 
 /// What kind of failure it is: a shorter run is to fail in the same way.
 fn class(failure: &Failure) -> usize {
-    let classes = ["of a read", "of the disk", "the image: ", "stands still"];
+    let classes = ["of a read", "of the disk", "snapshot", "bitmap", "the image: ", "stands still"];
     classes.iter().position(|class| failure.why.contains(class)).unwrap_or(classes.len())
 }
 
@@ -54,7 +54,7 @@ pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Fail
         }
         piece /= 2;
     }
-    let simpler: [fn(&mut Record); 9] = [
+    let simpler: [fn(&mut Record); 12] = [
         |record| record.knobs = Knobs { inline: record.knobs.inline, ..Knobs::CALM },
         |record| record.knobs = Knobs::CALM,
         |record| record.depth = 1,
@@ -63,6 +63,9 @@ pub fn shrink(record: Record, failure: Failure, time: Duration) -> (Record, Fail
         |record| record.ops.iter_mut().for_each(|op| op.cancel = None),
         |record| record.fatal = 0,
         |record| record.keeps_house = false,
+        |record| record.compress = false,
+        |record| record.format.bitmaps = None,
+        |record| record.knobs.leap = 0,
         |record| record.format.filled = Filled::default(),
     ];
     for change in simpler {

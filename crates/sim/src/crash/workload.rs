@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use io_engine::sim::{Knobs, Rng};
 
-use crate::crash::image::{Filled, Format};
+use crate::crash::image::{Below, Filled, Format};
+use crate::crash::mix::Mix;
 use crate::crash::planted::Planted;
 
 /// What is asked of the image; sectors of [`Record::unit`] bytes.
@@ -29,8 +30,21 @@ pub enum Kind {
     Map(u64),
     /// Changes the size, alone.
     Resize(u64),
+    /// Makes, applies or deletes a snapshot: the n-th of those that are there.
+    Snapshot(Saving, u32),
     /// Closes and opens again.
     Reopen,
+}
+
+/// What is done with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saving {
+    /// It is made.
+    Create,
+    /// The disk goes back to it.
+    Apply,
+    /// It is deleted.
+    Delete,
 }
 
 /// An operation of the list.
@@ -95,12 +109,16 @@ pub struct Record {
     pub keeps_house: bool,
     /// Size of the image.
     pub sectors: u64,
-    /// Size of the backing file.
+    /// Size of what is below.
     pub backing: u64,
+    /// Where that is an image: its format, and the size of what is below that.
+    pub chain: Option<(Format, u64)>,
     /// What the engine's caches may take, in bytes.
     pub cache: u64,
     /// Whether discarded space is given back.
     pub discard: bool,
+    /// Whether what is written is compressed.
+    pub compress: bool,
     /// How many operations run side by side.
     pub depth: usize,
     /// The world.
@@ -118,7 +136,7 @@ pub struct Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}, crash seed {}", self.seed, self.crash_seed)?;
-        writeln!(f, "{:?}, {:?}", self.driven, self.format)?;
+        writeln!(f, "{:?}, {:?}, below it {:?}", self.driven, self.format, self.chain)?;
         writeln!(
             f,
             "{} sectors of {} bytes ({} a block), backing {}, write cache {}, keeps house {}",
@@ -126,8 +144,8 @@ impl fmt::Display for Record {
         )?;
         writeln!(
             f,
-            "cache {} bytes, discard {}, depth {}, a crash in {} steps",
-            self.cache, self.discard, self.depth, self.every
+            "cache {} bytes, discard {}, compress {}, depth {}, a crash in {} steps",
+            self.cache, self.discard, self.compress, self.depth, self.every
         )?;
         writeln!(f, "{:?}", self.knobs)?;
         for op in &self.ops {
@@ -137,7 +155,7 @@ impl fmt::Display for Record {
     }
 }
 
-fn one_of<T: Copy>(rng: &mut Rng, values: &[T]) -> T {
+pub(crate) fn one_of<T: Copy>(rng: &mut Rng, values: &[T]) -> T {
     let n = rng.below(values.len() as u64);
     values[usize::try_from(n).unwrap_or(0)]
 }
@@ -158,9 +176,25 @@ fn format(rng: &mut Rng) -> Format {
         extended_l2,
         lazy_refcounts: v3 && rng.chance(100_000),
         data_file,
-        backing: !data_file && rng.chance(400_000),
+        below: match rng.below(10) {
+            0..3 if !data_file => Below::Raw,
+            3..5 if !data_file => Below::Image,
+            _ => Below::Nothing,
+        },
+        bitmaps: (v3 && rng.chance(150_000)).then(|| one_of(rng, &[9, 10, 12, 16])),
+        unknown: v3 && rng.chance(100_000),
         filled: filled(rng),
     }
+}
+
+/// Of an image that is below another.
+fn chain(rng: &mut Rng) -> Format {
+    let mut near = format(rng);
+    near.below = Below::Base;
+    (near.data_file, near.bitmaps) = (false, None);
+    near.filled.data = near.filled.data.max(300_000);
+    near.filled.preallocated = near.filled.preallocated.min(200_000);
+    near
 }
 
 fn filled(rng: &mut Rng) -> Filled {
@@ -214,7 +248,14 @@ impl Record {
         // Some clusters, and not more than is soon read after each crash.
         let sectors = (cluster * (4 + rng.below(60))).clamp(64, (cluster * 6).max(512));
         let sectors = (sectors + rng.below(2) * rng.below(16)).next_multiple_of(8);
-        let backing = if format.backing { rng.below(sectors * 3 / 2) + 1 } else { 0 };
+        let backing = match format.below {
+            Below::Nothing => 0,
+            _ => rng.below(sectors * 3 / 2) + 1,
+        };
+        // An image has whole sectors.
+        let backing = if unit == 512 { backing } else { backing.next_multiple_of(8) };
+        let chain = (format.below == Below::Image)
+            .then(|| (chain(rng), (rng.below(backing * 2) + 1).next_multiple_of(8)));
         let mut knobs = Knobs::drawn(rng);
         faults(&mut knobs, sectors, rng);
         let mut record = Record {
@@ -228,8 +269,10 @@ impl Record {
             keeps_house: rng.chance(500_000),
             sectors,
             backing,
+            chain,
             cache: one_of(rng, &[0, 4096, 16384, 1 << 20]),
             discard: driven == Driven::Stack || rng.chance(700_000),
+            compress: !format.data_file && rng.chance(150_000),
             depth: one_of(rng, &[1, 2, 4, 8, 16, 32]),
             knobs,
             every: one_of(rng, &[1, 3, 8, 20]),
@@ -238,6 +281,9 @@ impl Record {
             ops: Vec::new(),
         };
         let mut mix = Mix::drawn(rng);
+        if driven == Driven::Stack || format.data_file {
+            mix.snapshots = 0;
+        }
         if rng.chance(100_000) {
             record.churn(&mut mix, rng);
         }
@@ -265,6 +311,17 @@ impl Record {
             shares: [8, 3, 6, 2, 0, 10],
             ..*mix
         };
+    }
+
+    /// Whether it has snapshots made.
+    pub fn has_snapshots(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op.kind, Kind::Snapshot(..)))
+    }
+
+    /// Whether the size of the disk may change.
+    pub fn changes_size(&self) -> bool {
+        let changes = |op: &Op| matches!(op.kind, Kind::Resize(_) | Kind::Snapshot(..));
+        self.ops.iter().any(changes)
     }
 
     /// Whether operations may fail.
@@ -295,7 +352,10 @@ impl Record {
         let mut size = self.sectors;
         for number in 2..2 + mix.count {
             let range = self.range(mix, size, rng);
-            let kind = if rng.chance(mix.resizes) {
+            let kind = if rng.chance(mix.snapshots) {
+                let what = [Saving::Create, Saving::Create, Saving::Apply, Saving::Delete];
+                Kind::Snapshot(one_of(rng, &what), u32::try_from(rng.below(8)).unwrap_or(0))
+            } else if rng.chance(mix.resizes) {
                 size = self.size(size, rng);
                 Kind::Resize(size)
             } else if rng.chance(mix.reopens) {
@@ -303,8 +363,9 @@ impl Record {
             } else {
                 self.kind(mix, range, rng)
             };
+            let apply = matches!(kind, Kind::Snapshot(Saving::Apply, _));
             let alone = matches!(kind, Kind::Resize(_) | Kind::Reopen);
-            let cancel = (!alone && rng.chance(mix.cancels)).then(|| {
+            let cancel = (!alone && !apply && rng.chance(mix.cancels)).then(|| {
                 let scale = one_of(rng, &[20_000, 300_000, 20_000_000]);
                 rng.below(scale)
             });
@@ -327,49 +388,5 @@ impl Record {
             }
             _ => Kind::Write(range, rng.chance(mix.durable)),
         }
-    }
-}
-
-/// Which operations there are: chances are in a million.
-#[derive(Clone, Copy, Debug)]
-struct Mix {
-    count: u32,
-    /// In sectors.
-    longest: u64,
-    /// In the first quarter.
-    hot: u32,
-    cancels: u32,
-    resizes: u32,
-    reopens: u32,
-    durable: u32,
-    /// Of reads, flushes, discards, zeroes, what is rarer, writes.
-    shares: [u64; 6],
-}
-
-impl Mix {
-    fn drawn(rng: &mut Rng) -> Mix {
-        let mut shares = [0; 6].map(|_| rng.below(10));
-        shares[5] += 10;
-        Mix {
-            count: one_of(rng, &[10, 40, 150, 400]),
-            longest: one_of(rng, &[1, 8, 64, 300]),
-            hot: one_of(rng, &[0, 500_000, 900_000]),
-            cancels: one_of(rng, &[0, 0, 50_000, 300_000]),
-            resizes: one_of(rng, &[0, 0, 20_000, 100_000]),
-            reopens: one_of(rng, &[0, 5000, 50_000]),
-            durable: one_of(rng, &[0, 0, 50_000]),
-            shares,
-        }
-    }
-
-    fn share(&self, rng: &mut Rng) -> usize {
-        let mut drawn = rng.below(self.shares.iter().sum());
-        for (n, &share) in self.shares.iter().enumerate() {
-            if drawn < share {
-                return n;
-            }
-            drawn -= share;
-        }
-        self.shares.len()
     }
 }

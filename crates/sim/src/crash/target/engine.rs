@@ -3,35 +3,60 @@
 use std::convert::Infallible;
 
 use io_engine::sim::World;
-use qcow2::{Image, Options, Parts};
+use qcow2::{ErrorKind, Image, Options, Parts};
 use sgl::Sgl;
 
 use super::disk::Disk;
 use super::{Fault, Machine, Result, Target, text};
+use crate::crash::image::Below;
 use crate::crash::planted::Planted;
-use crate::crash::workload::Record;
+use crate::crash::workload::{Record, Saving};
 
 /// The name of the image's file.
 pub(crate) const IMAGE: &str = "image";
 /// That of its external data file.
 pub(crate) const DATA: &str = "data";
-/// That of its backing file.
+/// That of what is below it.
 pub(crate) const BACKING: &str = "backing";
+/// That of what is below that.
+pub(crate) const BASE: &str = "base";
 
 /// An open image.
 pub struct Engine(Image<Disk>);
 
 impl From<qcow2::Error> for Fault {
     fn from(e: qcow2::Error) -> Self {
-        Fault::Failed(text(&e))
+        match e.kind {
+            ErrorKind::Unsupported(_) => Fault::Refused(text(&e)),
+            _ => Fault::Failed(text(&e)),
+        }
     }
 }
 
-/// Opens the image of the world.
+/// Opens what is below the image of the world.
+async fn open_below(world: &World, below: Below) -> std::result::Result<Option<Disk>, String> {
+    let file = |name| world.open(name).map_err(|e| format!("{name}: {e}"));
+    let file = |name| file(name).map(|file| Disk::new(file, None, false));
+    match below {
+        Below::Nothing => Ok(None),
+        Below::Raw | Below::Base => Ok(Some(file(BACKING)?)),
+        Below::Image => {
+            let (storage, backing) = (file(BACKING)?, Some(file(BASE)?));
+            let parts = Parts { storage, data_file: None, backing };
+            let options = Options { read_only: true, ..Options::default() };
+            let image = Image::open(parts, &options).await;
+            let image = image.map_err(|e| format!("{BACKING}: {}", text(&e)))?;
+            Ok(Some(Disk::image(image)))
+        }
+    }
+}
+
+/// Opens the image of the world, or a snapshot in it.
 pub(crate) async fn open_image(
     world: &World,
     record: &Record,
     read_only: bool,
+    snapshot: Option<String>,
 ) -> std::result::Result<Image<Disk>, String> {
     let file = |name, bug, is_data| match world.open(name) {
         Ok(file) => Ok(Disk::new(file, bug, is_data)),
@@ -41,12 +66,19 @@ pub(crate) async fn open_image(
     let parts = Parts {
         storage: file(IMAGE, bug, false)?,
         data_file: record.format.data_file.then(|| file(DATA, bug, true)).transpose()?,
-        backing: record.format.backing.then(|| file(BACKING, None, false)).transpose()?,
+        backing: open_below(world, record.format.below).await?,
     };
     let cache_bytes = (record.cache > 0).then_some(record.cache);
     let planted = record.bug.and_then(Planted::of_engine);
-    let discard = record.discard;
-    let options = Options { read_only, cache_bytes, discard, planted, ..Options::default() };
+    let options = Options {
+        read_only,
+        cache_bytes,
+        discard: record.discard,
+        compress: record.compress,
+        snapshot,
+        planted,
+        ..Options::default()
+    };
     Image::open(parts, &options).await.map_err(|e| format!("opening: {}", text(&e)))
 }
 
@@ -56,7 +88,7 @@ impl Target for Engine {
         record: &Record,
         _: &Machine,
     ) -> std::result::Result<Self, String> {
-        Ok(Engine(open_image(world, record, false).await?))
+        Ok(Engine(open_image(world, record, false, None).await?))
     }
 
     fn size(&self) -> u64 {
@@ -114,6 +146,18 @@ impl Target for Engine {
 
     async fn resize(&self, size: u64) -> Result<()> {
         Ok(self.0.resize(size).await?)
+    }
+
+    async fn snapshot(&self, what: Saving, name: &str) -> Result<()> {
+        match what {
+            Saving::Create => {
+                let date = std::time::Duration::from_secs(1);
+                self.0.create_snapshot(name, date).await.map(drop)?;
+            }
+            Saving::Apply => self.0.apply_snapshot(name).await?,
+            Saving::Delete => self.0.delete_snapshot(name).await?,
+        }
+        Ok(())
     }
 
     async fn keep_house(&self) -> Infallible {

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 
 use io_engine::sim::World;
 
-use crate::crash::workload::Record;
+use crate::crash::workload::{Record, Saving};
 
 mod disk;
 mod engine;
@@ -16,7 +16,7 @@ mod stack;
 
 pub(crate) use disk::Disk;
 pub use engine::Engine;
-pub(crate) use engine::{BACKING, DATA, IMAGE, open_image};
+pub(crate) use engine::{BACKING, BASE, DATA, IMAGE, open_image};
 pub use stack::{Machine, Stack};
 
 /// Why an operation did not do what it should.
@@ -26,6 +26,8 @@ pub enum Fault {
     Miscompare,
     /// It failed.
     Failed(String),
+    /// It cannot be done, and nothing has changed.
+    Refused(String),
     /// It succeeded, with a result that cannot be.
     Wrong(String),
 }
@@ -65,6 +67,8 @@ pub trait Target: Sized {
     async fn map(&self, offset: u64) -> Result<()>;
     /// Changes the size, while nothing else is under way.
     async fn resize(&self, size: u64) -> Result<()>;
+    /// Makes, applies or deletes the snapshot of this name.
+    async fn snapshot(&self, what: Saving, name: &str) -> Result<()>;
     /// What is done while no operation is.
     async fn keep_house(&self) -> Infallible;
     /// Brings all to stable storage and ends in good order.

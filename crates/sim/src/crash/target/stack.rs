@@ -21,7 +21,7 @@ use tcmu_sim::{Completion, Data, Error, Kernel, Options};
 
 use super::disk::Disk;
 use super::{Fault, Result, Target, open_image, text};
-use crate::crash::workload::Record;
+use crate::crash::workload::{Record, Saving};
 
 /// The kernel's side of the ring, which outlives the process.
 #[derive(Clone, Debug, Default)]
@@ -191,7 +191,7 @@ impl Target for Stack {
         record: &Record,
         machine: &Machine,
     ) -> std::result::Result<Self, String> {
-        let image = open_image(world, record, false).await?;
+        let image = open_image(world, record, false, None).await?;
         let store = QcowStore::new(image, "image".into(), Held::default());
         let block_size = u32::try_from(record.unit as u64 * record.block).unwrap_or(0);
         let config = Config {
@@ -310,6 +310,10 @@ impl Target for Stack {
     /// As a change of `dev_size` does.
     async fn resize(&self, size: u64) -> Result<()> {
         self.lun.resize(size).await.map_err(|e| failed(&e))
+    }
+
+    async fn snapshot(&self, _: Saving, _: &str) -> Result<()> {
+        Err(Fault::Failed("a logical unit makes no snapshots".into()))
     }
 
     async fn keep_house(&self) -> Infallible {
