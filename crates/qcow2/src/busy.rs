@@ -28,6 +28,11 @@ impl Drop for Locked<'_> {
 }
 
 impl Busy {
+    /// Whether the mapping of `number` is being changed.
+    pub(crate) fn is_locked(&self, number: u64) -> bool {
+        self.ranges.borrow().iter().any(|(_, range)| range.contains(&number))
+    }
+
     /// Waits until nobody changes a part of `range`.
     pub(crate) async fn lock(&self, jobs: &Jobs, range: Range<u64>) -> Locked<'_> {
         let overlaps = |other: &Range<u64>| other.start < range.end && range.start < other.end;

@@ -88,6 +88,11 @@ impl<S: Storage + 'static> Core<S> {
     async fn is_zero(&self, pos: u64, most: u64) -> Result<(bool, u64)> {
         let granule = self.geo.granule_size();
         let len = (granule - (pos & (granule - 1))).min(most);
+        if self.busy.is_locked(pos >> self.geo.cluster_bits) {
+            // A write takes the flag away soon. What is under it then may be that write's, or what an
+            // older one has brought there since: zeroes have to come after both.
+            return Ok((false, len));
+        }
         let Some(spot) = self.spot(pos).await? else {
             return Ok((!self.geo.raw_data_file && self.backing_is_zero(pos, len).await?, len));
         };
