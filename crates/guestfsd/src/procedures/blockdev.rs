@@ -4,11 +4,11 @@
 use super::files::only_zeroes;
 use crate::block;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::Progress;
-use guestfs_api::{Errno, options};
+use guest_error::{Context, Errno, Error, Result};
+use guestfs_api::options;
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,7 +48,7 @@ pub(crate) fn blockdev_setro(s: &mut Session, device: Device) -> Result<()> {
         return Ok(());
     }
     set_read_only(&device, true)?;
-    if !s.serves_machine() {
+    if !s.config().serves_machine() {
         s.state::<MadeReadOnly>().devices.push(device);
     }
     Ok(())
@@ -156,7 +156,7 @@ fn wipe_file(file: &File, len: u64, mut at: impl FnMut(u64)) -> std::io::Result<
         }
         offset += want as u64;
         at(offset);
-        if crate::signals::ending() {
+        if guest_fs::interrupt::requested() {
             return Err(rustix::io::Errno::INTR.into());
         }
     }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making, changing and removing files.
 
-use crate::error::{Calling, Context, Error, Result};
-use crate::paths::{Entry, GuestPath};
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Calling, Context, Errno, Error, Result};
+use guest_fs::paths::{Entry, GuestPath};
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
 };
@@ -141,7 +140,7 @@ pub(crate) fn chmod(s: &mut Session, mode: i32, path: GuestPath<'_>) -> Result<(
     let mode = Mode::from_raw_mode(permissions(mode)?);
     let file = s.open(path, OFlags::PATH)?;
     // fchmod takes no O_PATH descriptor; its name in /proc leads to it and nowhere else.
-    rustix::fs::chmod(crate::paths::proc_path(std::os::fd::AsFd::as_fd(&file)), mode).on(path)
+    rustix::fs::chmod(guest_fs::paths::proc_path(std::os::fd::AsFd::as_fd(&file)), mode).on(path)
 }
 
 /// Sets owner and group of what a path leads to; -1 leaves them.

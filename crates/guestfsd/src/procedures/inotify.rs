@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Watching files of the guest: one inotify instance a session.
 
-use crate::error::{Context, Error, Result};
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
 use guestfs_api::structs::InotifyEvent;
 use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};

@@ -10,6 +10,7 @@ mod archives;
 mod augeas;
 mod blkid;
 mod blockdev;
+mod change;
 mod checksums;
 mod contents;
 mod copies;

@@ -2,12 +2,11 @@
 //! Files and devices to and from the client, whole or in part.
 
 use crate::devices::Device;
-use crate::error::{Calling, Context, Error, Result};
 use crate::mountable::DevOrPath;
-use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::transfer::{FileIn, FileOut};
-use guestfs_api::Errno;
+use guest_error::{Calling, Context, Errno, Error, Result};
+use guest_fs::paths::GuestPath;
 use guestfs_api::frame::MAX_MESSAGE;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsStr;
@@ -50,7 +49,7 @@ fn receive(
     file.copy_to(&target, offset, to)?;
     if let DevOrPath::Device(_) = to {
         s.udev().changed();
-        s.fsync(&target, to)?;
+        s.flushes().fsync(&target, to)?;
     }
     Ok(())
 }
@@ -93,7 +92,7 @@ fn send_rest(source: &File, from: u64, out: &mut FileOut<'_>, name: &DevOrPath<'
     if is_seekable(source) {
         return out.copy_from(source, from, u64::MAX - from, name).map(drop);
     }
-    std::io::copy(&mut &*source, out).map(drop).map_err(|e| crate::transfer::from_io(e, name))
+    std::io::copy(&mut &*source, out).map(drop).map_err(|e| guest_error::from_io(e, name))
 }
 
 /// Up to `count` bytes of a file.
@@ -224,7 +223,8 @@ fn is_seekable(file: &File) -> bool {
 }
 
 /// A size or offset from the client.
-pub(super) fn not_negative(name: &str, value: i64) -> Result<u64> {
+pub(super) fn not_negative(name: &str, value: impl Into<i64>) -> Result<u64> {
+    let value = value.into();
     u64::try_from(value)
         .map_err(|_| Error::argument(name, value.to_string(), "must not be negative"))
 }
