@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Cpio archives of the SVR4 formats, without (`newc`) and with checksums (`crc`): made from the guest
-//! ([`write`]), and read ([`mod@read`]).
+//! ([`mod@write`]), and read ([`mod@read`]).
 //!
 //! A member is a header of hexadecimal digits, its name with a NUL, and its content, each padded to 4 bytes. The
 //! last is called `TRAILER!!!`.

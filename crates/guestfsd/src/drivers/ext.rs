@@ -42,8 +42,8 @@ pub(crate) fn set_label(device: &Device, label: &OsStr) -> Result<()> {
     tool.ok().map_err(|e| e.within(device))
 }
 
-/// Sets the UUID.
-fn set_uuid(device: &Device, uuid: NewUuid<'_>) -> Result<()> {
+/// Sets the UUID: to one, or to what `clear`, `random` or `time` make.
+pub(crate) fn set_uuid(device: &Device, uuid: NewUuid<'_>) -> Result<()> {
     let uuid = match uuid {
         NewUuid::To(uuid) => uuid,
         NewUuid::Random => OsStr::new("random"),

@@ -5,7 +5,7 @@ use super::change::change;
 use super::mkfs::type_name;
 use super::transfer::not_negative;
 use crate::devices::Device;
-use crate::drivers;
+use crate::drivers::{self, NewUuid};
 use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::{Error, Result};
@@ -88,7 +88,9 @@ pub(crate) fn get_e2label(_: &mut Session, device: Device) -> Result<OsString> {
 
 /// Sets the UUID: to one, or to what `clear`, `random` or `time` make.
 pub(crate) fn set_e2uuid(s: &mut Session, device: Device, uuid: &OsStr) -> Result<()> {
-    change(s, &device, Tool::new("tune2fs").arg("-U").arg(uuid).arg(device.path()))
+    let done = drivers::ext::set_uuid(&device, NewUuid::To(uuid));
+    s.udev().changed();
+    done
 }
 
 /// The UUID.

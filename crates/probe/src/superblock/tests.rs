@@ -141,7 +141,7 @@ proptest! {
         }
         bytes[seed.0..seed.0 + seed.1.len()].copy_from_slice(seed.1);
         bytes.truncate(size);
-        let _ = of_bytes(&bytes);
+        crate::fuzz::superblocks(&bytes);
     }
 
     #[test]
