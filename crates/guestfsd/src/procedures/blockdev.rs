@@ -2,6 +2,7 @@
 //! What block devices are, and what wipes them.
 
 use super::files::only_zeroes;
+use super::numbers::not_negative;
 use crate::block;
 use crate::devices::Device;
 use crate::session::Session;
@@ -106,8 +107,7 @@ pub(crate) fn blockdev_rereadpt(s: &mut Session, device: Device) -> Result<()> {
 
 /// Sets how far is read ahead, in sectors of 512 bytes.
 pub(crate) fn blockdev_setra(_: &mut Session, device: Device, sectors: i32) -> Result<()> {
-    let sectors = usize::try_from(sectors)
-        .map_err(|_| Error::argument("sectors", sectors.to_string(), "must not be negative"))?;
+    let sectors = not_negative("sectors", sectors)?;
     block::set_readahead(&device.open(OFlags::RDONLY)?, sectors).on(&device)
 }
 

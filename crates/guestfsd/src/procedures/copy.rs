@@ -5,7 +5,8 @@
 //! A file that the copy goes to is made if it is not there, and emptied unless the copy is to be appended or it
 //! is the very file that is copied from. If the copy fails, a file that was made for it is removed.
 
-use super::transfer::{not_negative, open, refuse_directory, size_of};
+use super::numbers::not_negative;
+use super::transfer::{open, refuse_directory, size_of};
 use crate::devices::Device;
 use crate::mountable::DevOrPath;
 use crate::session::Session;

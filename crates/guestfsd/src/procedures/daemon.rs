@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon itself: whether it is alive, what it can do, and what clients call at the end.
 
+use super::numbers::not_negative;
 use crate::features::{self, Availability};
 use crate::kernel;
 use crate::session::Session;
@@ -21,9 +22,7 @@ pub(crate) fn echo_daemon(_: &mut Session, words: &[&OsStr]) -> Result<OsString>
 
 /// Waits.
 pub(crate) fn sleep(_: &mut Session, secs: i32) -> Result<()> {
-    let secs = u64::try_from(secs)
-        .map_err(|_| Error::argument("secs", secs.to_string(), "must not be negative"))?;
-    std::thread::sleep(Duration::from_secs(secs));
+    std::thread::sleep(Duration::from_secs(not_negative("secs", secs)?));
     Ok(())
 }
 

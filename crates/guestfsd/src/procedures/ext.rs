@@ -3,7 +3,7 @@
 
 use super::change::change;
 use super::mkfs::type_name;
-use super::transfer::not_negative;
+use super::numbers::not_negative;
 use crate::devices::Device;
 use crate::drivers::{self, NewUuid};
 use crate::session::Session;
@@ -40,7 +40,7 @@ pub(crate) fn tune2fs(s: &mut Session, device: Device, o: &options::Tune2fs<'_>)
     ];
     for (option, name, value, unit) in numbers {
         if let Some(value) = value {
-            tool = tool.arg(option).arg(format!("{}{unit}", not_negative(name, value)?));
+            tool = tool.arg(option).arg(format!("{}{unit}", not_negative::<u64, _>(name, value)?));
             given = true;
         }
     }

@@ -3,7 +3,7 @@
 
 use super::change::change;
 use super::mkfs::{type_name, wipe};
-use super::transfer::not_negative;
+use super::numbers::not_negative;
 use crate::devices::Device;
 use crate::drivers::ext::{TYPES, check_label};
 use crate::session::Session;
@@ -28,7 +28,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
     ];
     for (name, argument, value) in numbers {
         if let Some(value) = value {
-            option(name, OsStr::new(&not_negative(argument, value)?.to_string()));
+            option(name, OsStr::new(&not_negative::<u64, _>(argument, value)?.to_string()));
         }
     }
     if let Some(size) = o.fragsize.filter(|size| o.blocksize != Some(*size)) {
@@ -53,7 +53,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
     }
     let mut journal: Vec<OsString> = Vec::new();
     if let Some(size) = o.journalsize {
-        journal.push(format!("size={}", not_negative("journalsize", size)?).into());
+        journal.push(format!("size={}", not_negative::<u64, _>("journalsize", size)?).into());
     }
     if let Some(name) = o.journaldevice {
         journal.push(journal_device(s, name)?);
@@ -76,7 +76,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
             args.push(flag.into());
         }
     }
-    let blocks = o.blockscount.map(|n| not_negative("blockscount", n)).transpose()?;
+    let blocks = o.blockscount.map(|n| not_negative::<u64, _>("blockscount", n)).transpose()?;
     if !superblocks_only {
         wipe(&device)?;
     }
@@ -95,7 +95,7 @@ fn extended_options(o: &options::Mke2fs<'_>) -> Result<Vec<OsString>> {
     ];
     for (name, argument, value) in numbers {
         if let Some(value) = value {
-            list.push(format!("{name}={}", not_negative(argument, value)?).into());
+            list.push(format!("{name}={}", not_negative::<u64, _>(argument, value)?).into());
         }
     }
     let switches =
@@ -151,7 +151,7 @@ fn journal(
     id: Option<(&str, &OsStr)>,
     device: &Device,
 ) -> Result<()> {
-    let blocksize = not_negative("blocksize", blocksize)?;
+    let blocksize: u64 = not_negative("blocksize", blocksize)?;
     wipe(device)?;
     let mut tool = Tool::new("mke2fs").args(["-F", "-O", "journal_dev", "-b"]);
     tool = tool.arg(blocksize.to_string());
@@ -197,7 +197,7 @@ fn with_journal(
     if !TYPES.contains(&type_name(fstype)?) {
         return Err(Error::argument("fstype", fstype, "not an ext2, ext3 or ext4 filesystem"));
     }
-    let blocksize = not_negative("blocksize", blocksize)?;
+    let blocksize: u64 = not_negative("blocksize", blocksize)?;
     wipe(device)?;
     let mut option = OsString::from("device=");
     option.push(journal);

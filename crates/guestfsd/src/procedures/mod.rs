@@ -39,6 +39,7 @@ mod mkfs;
 mod mount;
 mod names;
 mod ntfs;
+mod numbers;
 mod parts;
 mod programs;
 mod space;

@@ -2,6 +2,7 @@
 //! NTFS: checking, resizing and cloning it.
 
 use super::change::change;
+use super::numbers::not_negative;
 use crate::devices::Device;
 use crate::mountable::Mountable;
 use crate::session::Session;
@@ -92,9 +93,7 @@ pub(crate) fn ntfscat_i(
     inode: i64,
     filename: &mut FileOut<'_>,
 ) -> Result<()> {
-    if inode < 0 {
-        return Err(Error::argument("inode", inode.to_string(), "must not be negative"));
-    }
+    let inode: u64 = not_negative("inode", inode)?;
     let tool = Tool::new("ntfscat").arg("-i").arg(inode.to_string());
     send(tool.arg(device.device.path()), &device.device, filename)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files and devices to and from the client, whole or in part.
 
+use super::numbers::not_negative;
 use crate::devices::Device;
 use crate::mountable::DevOrPath;
 use crate::session::Session;
@@ -118,8 +119,7 @@ pub(crate) fn pread_device(
 }
 
 fn pread_from(file: &File, count: i32, offset: i64, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
-    let count = usize::try_from(count)
-        .map_err(|_| Error::argument("count", count.to_string(), "must not be negative"))?;
+    let count: usize = not_negative("count", count)?;
     let offset = not_negative("offset", offset)?;
     if count >= MAX_PREAD {
         let why = "is more than fits into a reply: read in smaller pieces";
@@ -220,11 +220,4 @@ pub(super) fn size_of(file: &File) -> std::io::Result<u64> {
 
 fn is_seekable(file: &File) -> bool {
     rustix::fs::tell(file).is_ok()
-}
-
-/// A size or offset from the client.
-pub(super) fn not_negative(name: &str, value: impl Into<i64>) -> Result<u64> {
-    let value = value.into();
-    u64::try_from(value)
-        .map_err(|_| Error::argument(name, value.to_string(), "must not be negative"))
 }

@@ -5,7 +5,7 @@
 //! start is started here directly.
 
 use super::change::change;
-use super::transfer::not_negative;
+use super::numbers::not_negative;
 use crate::devices::Device;
 use crate::drivers::xfs::{done, expert, label_command, uuid_command};
 use crate::drivers::xfs_geometry::geometry;
@@ -40,7 +40,7 @@ pub(crate) fn xfs_growfs(
     ];
     for (option, name, value) in numbers {
         if let Some(value) = value {
-            tool = tool.arg(option).arg(not_negative(name, value)?.to_string());
+            tool = tool.arg(option).arg(not_negative::<u64, _>(name, value)?.to_string());
         }
     }
     let at = s.open(path, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -103,7 +103,7 @@ pub(crate) fn xfs_repair(
         tool = tool.args(["-o", "force_geometry"]);
     }
     if let Some(megabytes) = o.maxmem {
-        tool = tool.arg("-m").arg(not_negative("maxmem", megabytes)?.to_string());
+        tool = tool.arg("-m").arg(not_negative::<u64, _>("maxmem", megabytes)?.to_string());
     }
     let numbers = [
         ("ihash", "ihashsize", o.ihashsize),
@@ -112,7 +112,7 @@ pub(crate) fn xfs_repair(
     ];
     for (option, name, value) in numbers {
         if let Some(value) = value {
-            tool = tool.arg("-o").arg(format!("{option}={}", not_negative(name, value)?));
+            tool = tool.arg("-o").arg(format!("{option}={}", not_negative::<u64, _>(name, value)?));
         }
     }
     for (option, name, value) in [("-l", "logdev", o.logdev), ("-r", "rtdev", o.rtdev)] {
