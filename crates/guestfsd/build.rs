@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Generates the dispatch: one handler for each procedure of the table, which decodes the arguments,
+//! Generates the dispatch and the list of what is done: one handler for each procedure of the table, which decodes the arguments,
 //! gives them their meaning, calls `crate::procedures::NAME` and encodes the result.
 //!
 //! `not-yet-done.txt` lists the procedures that have no function yet.
@@ -35,8 +35,18 @@ fn main() -> Result<(), Error> {
         }
     }
     writeln!(out, "];")?;
-    let path = std::path::Path::new(&std::env::var("OUT_DIR")?).join("handlers.rs");
-    Ok(std::fs::write(path, out)?)
+    let dir = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(dir.join("handlers.rs"), out)?;
+    Ok(std::fs::write(dir.join("done.rs"), done(&spec, &missing))?)
+}
+
+/// The numbers of the procedures that have their functions.
+fn done(spec: &Spec, missing: &BTreeSet<u32>) -> String {
+    let numbers: BTreeSet<u32> = spec.procedures.iter().map(|p| p.number).collect();
+    let numbers: Vec<&u32> = numbers.difference(missing).collect();
+    format!(
+        "/// Procedures that have their functions, by number.\nstatic DONE: &[u32] = &{numbers:?};\n"
+    )
 }
 
 /// Numbers of the procedures named in the list.

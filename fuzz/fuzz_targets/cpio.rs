@@ -5,5 +5,6 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    guestfsd::fuzz::cpio(bytes);
+    guest_fs::fuzz::cpio(bytes);
+    inspect::fuzz::first_program(bytes);
 });

@@ -5,5 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    guestfsd::fuzz::texts(bytes);
+    let Some((choice, text)) = bytes.split_first() else { return };
+    match choice % 3 {
+        0 => guest_fs::fuzz::texts(text),
+        1 => inspect::fuzz::texts(text),
+        _ => guestfsd::fuzz::texts(text),
+    }
 });

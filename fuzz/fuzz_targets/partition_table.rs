@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    partitions::fuzz::partitions(bytes);
+    probe::fuzz::partitions(bytes);
 });

@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    guestfsd::fuzz::hive(bytes);
+    inspect::fuzz::hive(bytes);
 });

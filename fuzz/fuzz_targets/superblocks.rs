@@ -5,5 +5,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    guestfsd::fuzz::superblocks(bytes);
+    probe::fuzz::superblocks(bytes);
 });

@@ -6,5 +6,5 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(directory) = tempfile::tempdir() else { return };
-    guestfsd::fuzz::tar(bytes, directory.path());
+    guest_fs::fuzz::tar(bytes, directory.path());
 });

@@ -9,13 +9,11 @@
 //!
 //! Bytes go in, borrowed values come out, and the reverse. Nothing here does I/O.
 
-mod errno;
 pub mod frame;
 mod reference;
 pub mod spec;
 pub mod xdr;
 
-pub use errno::Errno;
 pub use reference::reference;
 pub use spec::Kind;
 

@@ -23,9 +23,10 @@ pub use guestfs_tls::Directory;
 pub use stream::Stream;
 pub use tls::TlsStream;
 
+use guest_error::Errno;
 use guestfs_api::frame::{self, Chunk, ErrorBody, Header, Progress};
 use guestfs_api::xdr::{self, Decoder, Encoder};
-use guestfs_api::{Call, Errno, Kind, Procedure, Wire, args, options, structs};
+use guestfs_api::{Call, Kind, Procedure, Wire, args, options, structs};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 

@@ -258,7 +258,7 @@ impl Channel {
             (self.start, self.end) = (0, self.end - self.start);
         }
         loop {
-            if crate::signals::ending() {
+            if guest_fs::interrupt::requested() {
                 return Err(Closed::End);
             }
             match self.stream.read(&mut self.buffer[self.end..]) {

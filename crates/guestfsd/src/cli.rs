@@ -2,13 +2,15 @@
 //! The command line, and what becomes of the process: it serves one channel, or listens for many clients.
 
 use crate::channel::{Channel, Closed};
+use crate::config::Config;
 use crate::dispatch;
-use crate::error::{Context, Error, Result};
+use crate::features;
 use crate::listen::{self, Address, Admission, Stage};
 use crate::reach;
-use crate::session::{Config, Session};
+use crate::session::Session;
 use clap::{ArgAction, Parser};
-use guestfs_api::{Errno, PROCEDURES};
+use guest_error::{Context, Errno, Error, Result};
+use guestfs_api::PROCEDURES;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsStr;
 use std::io::Write;
@@ -275,7 +277,7 @@ fn log_to_stderr(verbose: bool) {
 
 fn show_procedures(out: &mut impl Write) -> std::io::Result<()> {
     for p in &PROCEDURES {
-        let note = match (dispatch::is_done(p.number), reach::outside(p)) {
+        let note = match (features::is_done(p.number), reach::outside(p)) {
             (false, _) => "not yet done",
             (true, Some(_)) => "only with host access",
             (true, None) => "",
@@ -283,7 +285,7 @@ fn show_procedures(out: &mut impl Write) -> std::io::Result<()> {
         let line = format!("{:4} {:36} {:16} {note}", p.number, p.name, p.group.unwrap_or(""));
         writeln!(out, "{}", line.trim_end())?;
     }
-    let done = PROCEDURES.iter().filter(|p| dispatch::is_done(p.number)).count();
+    let done = PROCEDURES.iter().filter(|p| features::is_done(p.number)).count();
     writeln!(out, "{done} of {} procedures are done", PROCEDURES.len())
 }
 

@@ -9,8 +9,8 @@
 
 mod numbers;
 
-use crate::error::{Context, Error, Result, shown};
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result, shown};
+use probe::sysfs;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ impl Device {
     /// Its directory in /sys/block (for a partition: in that of its disk).
     pub(crate) fn sysfs(&self) -> Result<PathBuf> {
         let stat = rustix::fs::stat(&self.path).on(&self.name)?;
-        Ok(sysfs_of(stat.st_rdev))
+        Ok(sysfs::directory(stat.st_rdev))
     }
 }
 
@@ -60,12 +60,6 @@ impl AsRef<OsStr> for Device {
     fn as_ref(&self) -> &OsStr {
         &self.name
     }
-}
-
-/// The directory in sysfs of the block device of this number.
-pub(crate) fn sysfs_of(device: u64) -> PathBuf {
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
 }
 
 /// What is known of this machine's disks.
@@ -156,7 +150,7 @@ impl Devices {
 
     /// The number that a disk of this machine, or a partition of one, has as a SCSI disk.
     fn scsi_number(&mut self, number: u64) -> Option<u64> {
-        let kernel = std::fs::canonicalize(sysfs_of(number)).ok()?;
+        let kernel = std::fs::canonicalize(sysfs::directory(number)).ok()?;
         let name = self.to_client(&Path::new("/dev").join(kernel.file_name()?));
         let (disk, partition) = client_name(name.as_bytes())?;
         let partition = match partition {
@@ -297,7 +291,7 @@ fn root_device() -> Option<u64> {
 
 /// The device number of the disk that a partition is on; of a disk, its own.
 fn disk_number(device: u64) -> u64 {
-    let here = sysfs_of(device);
+    let here = sysfs::directory(device);
     if !here.join("partition").exists() {
         return device;
     }
@@ -310,7 +304,7 @@ fn disk_number(device: u64) -> u64 {
 }
 
 fn root_disk() -> Option<PathBuf> {
-    let here = std::fs::canonicalize(sysfs_of(root_device()?)).ok()?;
+    let here = std::fs::canonicalize(sysfs::directory(root_device()?)).ok()?;
     Some(Path::new("/dev").join(here.file_name()?))
 }
 

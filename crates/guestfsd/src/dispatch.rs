@@ -6,13 +6,13 @@
 //! What goes wrong before, in or after the function becomes the reply's error.
 
 use crate::channel::{Channel, Closed};
-use crate::error::{Error, Result};
 use crate::procedures;
 use crate::session::Session;
 use crate::transfer::{FileIn, FileOut, Progress, refuse_incoming};
+use guest_error::{Errno, Error, Result};
 use guestfs_api::frame::{self, ErrorBody, Header};
 use guestfs_api::xdr::{Decoder, Encoder, Text};
-use guestfs_api::{Errno, Kind, Procedure, Wire, args};
+use guestfs_api::{Kind, Procedure, Wire, args};
 use std::time::Instant;
 
 /// A call that is being served.
@@ -112,7 +112,7 @@ mod argument {
     use super::*;
     use crate::devices::{self, Device};
     use crate::mountable::{DevOrPath, Mountable, MountableOrPath};
-    use crate::paths::GuestPath;
+    use guest_fs::paths::GuestPath;
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 
@@ -187,7 +187,8 @@ mod argument {
 /// Results with their meaning.
 mod result {
     use super::*;
-    use crate::mountable::MountableName;
+    use crate::mountable;
+    use probe::mountable::MountableName;
     use std::ffi::OsString;
     use std::path::Path;
 
@@ -196,16 +197,11 @@ mod result {
     }
 
     pub(super) fn mountable(s: &mut Session, mountable: &MountableName) -> OsString {
-        mountable.to_client(s.devices())
+        mountable::to_client(mountable, s.devices())
     }
 }
 
 include!(concat!(env!("OUT_DIR"), "/handlers.rs"));
-
-/// Whether a procedure has its function.
-pub(crate) fn is_done(number: u32) -> bool {
-    handler(number).is_some()
-}
 
 fn handler(number: u32) -> Option<Handler> {
     HANDLERS.get(usize::try_from(number).ok()?).copied().flatten()
@@ -332,7 +328,7 @@ fn accept(call: &mut Call<'_>, procedure: Option<&'static Procedure>) -> Result<
                 .to_owned(),
         });
     }
-    crate::reach::check(call.session, procedure)?;
+    crate::reach::check(call.session.config(), procedure)?;
     let Some(handler) = handler(procedure.number) else {
         return Err(Error::not_supported(match procedure.group {
             Some(group) => unavailable(group),

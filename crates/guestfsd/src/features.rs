@@ -4,7 +4,7 @@
 //! A group is there when all its procedures are done and what they need is there: programs, features
 //! of the kernel, libraries. What was found out is kept.
 
-use crate::dispatch;
+use crate::kernel;
 use crate::library::Library;
 use crate::reach;
 use crate::tool;
@@ -63,6 +63,13 @@ const FORMER: &[(&str, Option<&CStr>)] = &[("augeas", Some(c"libaugeas.so.0")), 
 /// Procedures that answer what is so even where their group is not there: that there are none.
 const ALWAYS: &[&str] = &["lvs"];
 
+include!(concat!(env!("OUT_DIR"), "/done.rs"));
+
+/// Whether a procedure has its function.
+pub(crate) fn is_done(number: u32) -> bool {
+    DONE.binary_search(&number).is_ok()
+}
+
 /// Whether a group is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
@@ -119,9 +126,7 @@ impl Features {
             let mut members = PROCEDURES.iter().filter(|p| p.group == Some(group));
             let needs = NEEDS.iter().find(|(name, _)| *name == group).map_or(&[][..], |(_, n)| n);
             let refused = !self.host_access && members.clone().all(|p| reach::outside(p).is_some());
-            !refused
-                && members.all(|p| dispatch::is_done(p.number))
-                && needs.iter().all(Need::is_met)
+            !refused && members.all(|p| is_done(p.number)) && needs.iter().all(Need::is_met)
         })
     }
 }
@@ -132,30 +137,10 @@ impl Need {
         match self {
             Self::Programs(list) => programs(list),
             Self::File(file) => std::path::Path::new(file).exists(),
-            Self::Kernel(file, module) => kernel_has(file, module),
-            Self::Filesystem(name, list) => programs(list) && filesystem(name),
+            Self::Kernel(file, module) => kernel::has(file, module),
+            Self::Filesystem(name, list) => programs(list) && kernel::filesystem(name),
         }
     }
-}
-
-/// Whether a feature's file is there, if necessary after its module was loaded.
-fn kernel_has(file: &str, module: &str) -> bool {
-    let there = || std::path::Path::new(file).exists();
-    there() || (load(module) && there())
-}
-
-/// Whether the kernel has a filesystem that is on a device, if necessary after its module was loaded.
-pub(crate) fn filesystem(name: &str) -> bool {
-    let there = || {
-        std::fs::read_to_string("/proc/filesystems")
-            .is_ok_and(|text| text.lines().any(|line| line.strip_prefix('\t') == Some(name)))
-    };
-    there() || (load(name) && there())
-}
-
-fn load(module: &str) -> bool {
-    tool::find("modprobe").is_some()
-        && tool::Tool::new("modprobe").args(["--", module]).ok().is_ok()
 }
 
 #[cfg(test)]

@@ -5,22 +5,23 @@
 //! the data is lost. All flushing is therefore done here: a filesystem or device that has failed once keeps
 //! failing for the rest of the session.
 
-use crate::error::{Context, Error, Result};
+use crate::devices::Devices;
+use crate::listing;
 use crate::mounts::{self, Mount};
-use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::Sysroot;
 use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags, fstat, fsync, syncfs};
 use rustix::io::Errno as Raw;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// What has failed: the first error of each device, or filesystem without one, by its number.
+/// Flushing; kept is what has failed: the first error of each device, or filesystem without one, by its number.
 #[derive(Debug, Default)]
-pub(crate) struct Failed(BTreeMap<u64, Error>);
+pub(crate) struct Flushes(BTreeMap<u64, Error>);
 
-impl Failed {
+impl Flushes {
     /// Takes note of how a flush ended, and yields how this one and all before it did.
     fn note(
         &mut self,
@@ -39,45 +40,34 @@ impl Failed {
         self.0.get(&number).map_or(Ok(()), |e| Err(e.clone()))
     }
 
-    /// How all flushes of the session have ended.
-    fn any(&self) -> Result<()> {
-        self.0.values().next().map_or(Ok(()), |e| Err(e.clone()))
-    }
-}
-
-/// Errors of what has nothing to flush, or is gone.
-fn is_nothing(e: Raw) -> bool {
-    [Raw::INVAL, Raw::NODEV, Raw::NOMEDIUM, Raw::NXIO, Raw::OPNOTSUPP, Raw::ROFS].contains(&e)
-}
-
-impl Session {
     /// Flushes a file or device.
     pub(crate) fn fsync(&mut self, file: &File, name: impl AsRef<OsStr>) -> Result<()> {
         let number = number_of(file).on(&name)?;
-        self.failed_flushes().note(number, name, fsync(file))
+        self.note(number, name, fsync(file))
     }
 
     /// Flushes the filesystem that this file is on.
     pub(crate) fn syncfs(&mut self, file: &File, name: impl AsRef<OsStr>) -> Result<()> {
         let number = fstat(file).on(&name)?.st_dev;
-        self.failed_flushes().note(number, name, syncfs(file))
+        self.note(number, name, syncfs(file))
     }
 
     /// Flushes what is mounted in the sysroot there, and in directories below.
-    pub(crate) fn flush_mounts(&mut self, at: &Path) -> Result<()> {
-        // Some of the machine's own filesystems may never answer: they are left to sync(2).
-        if self.serves_machine() {
-            return Ok(());
-        }
+    pub(crate) fn mounts(
+        &mut self,
+        sysroot: &Sysroot,
+        devices: &mut Devices,
+        at: &Path,
+    ) -> Result<()> {
         let mut flushed = Ok(());
-        for mount in mounts::below(self.sysroot())?.iter().filter(|m| m.at.starts_with(at)) {
-            flushed = flushed.and(self.flush_mount(mount));
+        for mount in mounts::below(sysroot)?.iter().filter(|m| m.at.starts_with(at)) {
+            let name = devices.to_client(Path::new(&mount.source));
+            flushed = flushed.and(self.mount(mount, name));
         }
         flushed
     }
 
-    fn flush_mount(&mut self, mount: &Mount) -> Result<()> {
-        let name = self.client_name(Path::new(&mount.source));
+    fn mount(&mut self, mount: &Mount, name: OsString) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&mount.at, flags, Mode::empty());
         let root = File::from(root.map_err(|e| lost(e, &name))?);
@@ -87,30 +77,17 @@ impl Session {
         self.syncfs(&root, name)
     }
 
-    /// Flushes everything that the session can have written to.
-    pub(crate) fn flush_all(&mut self) -> Result<()> {
-        let mut flushed = self.flush_mounts(Path::new("/"));
-        if !self.serves_machine() {
-            for device in self.flushable() {
-                flushed = flushed.and(self.flush_device(&device));
-            }
+    /// Flushes all devices, whether anything is mounted from them or not.
+    pub(crate) fn devices(&mut self, devices: &mut Devices) -> Result<()> {
+        let mut flushed = Ok(());
+        for path in listing::all(devices) {
+            let name = devices.to_client(&path);
+            flushed = flushed.and(self.device(&path, name));
         }
-        // Everything else. sync(2) reports no errors.
-        rustix::fs::sync();
-        // Data of a filesystem that was unmounted since is lost as well.
-        flushed.and(self.failed_flushes().any())
+        flushed
     }
 
-    fn flushable(&mut self) -> Vec<PathBuf> {
-        let mut found = crate::procedures::list_devices(self).unwrap_or_default();
-        found.extend(crate::procedures::list_partitions(self).unwrap_or_default());
-        found.extend(crate::procedures::list_md_devices(self).unwrap_or_default());
-        found.extend(crate::dm::all().into_iter().map(|map| map.path()));
-        found
-    }
-
-    fn flush_device(&mut self, path: &Path) -> Result<()> {
-        let name = self.client_name(path);
+    fn device(&mut self, path: &Path, name: OsString) -> Result<()> {
         // One that is gone has nothing to be flushed.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let Ok(device) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(()) };
@@ -120,8 +97,18 @@ impl Session {
             Err(e) if is_nothing(e) => Ok(()),
             flushed => flushed,
         };
-        self.failed_flushes().note(number, name, flushed)
+        self.note(number, name, flushed)
     }
+
+    /// How all flushes of the session have ended.
+    pub(crate) fn any(&self) -> Result<()> {
+        self.0.values().next().map_or(Ok(()), |e| Err(e.clone()))
+    }
+}
+
+/// Errors of what has nothing to flush, or is gone.
+fn is_nothing(e: Raw) -> bool {
+    [Raw::INVAL, Raw::NODEV, Raw::NOMEDIUM, Raw::NXIO, Raw::OPNOTSUPP, Raw::ROFS].contains(&e)
 }
 
 /// The error of a filesystem whose root cannot be opened: it may have shut itself down.
@@ -143,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_has_failed_once_fails_for_ever_and_nothing_else_does() {
-        let mut failed = Failed::default();
+        let mut failed = Flushes::default();
         failed.note(1, "/dev/sda", Ok(())).unwrap();
         let e = failed.note(1, "/dev/sda", Err(Raw::IO)).unwrap_err();
         assert!(e.message().starts_with("/dev/sda: Input/output error: "), "{e}");

@@ -6,7 +6,7 @@
 //!
 //! [`channel`] reads a message, [`dispatch`] decodes it with the types that `guestfs-api` generated from the
 //! table of procedures, gives the arguments their meaning, and calls one plain function, in one of the areas
-//! below `procedures`. Its result, or its [`error::Error`], is the reply. Files go in and out as chunks
+//! below `procedures`. Its result, or its [`guest_error::Error`], is the reply. Files go in and out as chunks
 //! ([`transfer`]).
 //!
 //! # How to add a procedure
@@ -25,7 +25,7 @@
 //!    | `Bool`, `Int`, `Int64` | `bool`, `i32`, `i64` |
 //!    | `StringList`, `FilenameList` | `&[&OsStr]` |
 //!    | `BufferIn` | `&[u8]` |
-//!    | `Pathname` | [`paths::GuestPath`]: absolute, and something is mounted on `/` |
+//!    | `Pathname` | [`guest_fs::paths::GuestPath`]: absolute, and something is mounted on `/` |
 //!    | `PathnameList` | `&[GuestPath]` |
 //!    | `Device`, `DeviceList` | [`devices::Device`], `&[Device]`: there, udev has settled |
 //!    | `Mountable` | [`mountable::Mountable`] |
@@ -43,13 +43,13 @@
 //!    | `Buffer` | `Vec<u8>` |
 //!    | `StringList` | `Vec` of what may be a `String` |
 //!    | `Device`, `DeviceList` | `PathBuf`, `Vec<PathBuf>`: this machine's names; dispatch translates |
-//!    | `MountableList` | `Vec<`[`mountable::MountableName`]`>` |
+//!    | `MountableList` | `Vec<`[`probe::mountable::MountableName`]`>` |
 //!    | `Hashtable(K, V)` | `Vec<(K, V)>` of these |
 //!    | `Struct(x)`, `StructList(x)` | [`guestfs_api::structs`]`::X`, `Vec` of it |
 //!
 //! 3. Files of the guest: [`session::Session::open`] and [`session::Session::entry`]. A guest's path is never
 //!    joined to another path, and never given to a program: what has to be, goes as
-//!    [`paths::proc_path`] of a descriptor.
+//!    [`guest_fs::paths::proc_path`] of a descriptor.
 //! 4. Programs: [`tool::Tool`]. Programs of the guest: [`tool::Tool::in_guest`], after
 //!    [`session::Session::need_root`] if no argument is a path.
 //! 5. Changing a partition table, or what is on a device: say `s.udev().changed()` afterwards. Whatever
@@ -58,61 +58,54 @@
 //!    [`session::Session::device`], [`session::Session::client_name`].
 //! 7. What is kept from call to call: a type of the area's own, `s.state::<MyState>()`. Its `Drop` runs at the
 //!    end of the session.
-//! 8. Errors name what they are about: `.on(path)` ([`error::Context`]), [`error::Error::argument`],
-//!    [`error::Error::within`]. The client puts the procedure's name before it.
+//! 8. Errors name what they are about: `.on(path)` ([`guest_error::Context`]), [`guest_error::Error::argument`],
+//!    [`guest_error::Error::within`]. The client puts the procedure's name before it.
 //! 9. A group of its own that needs programs or the kernel: a line in `NEEDS` in [`features`].
-//! 10. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
-//! 11. Compare with the reference daemon: the same calls by `guestfish`, field by field.
+//! 10. What procedures for any filesystem do in another way for one type: a column of its row in [`drivers`].
+//! 11. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
+//! 12. Compare with the reference daemon: the same calls by `guestfish`, field by field.
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
 // This documentation is for those who work on the daemon: it is of what nobody else sees.
 #![allow(rustdoc::private_intra_doc_links)]
 
-mod acl;
 mod augeas;
 mod base64;
 mod block;
-mod capabilities;
-mod casefold;
 mod channel;
 mod children;
 pub mod cli;
 mod compression;
-mod copy;
-mod cpio;
+mod config;
+mod contents;
 mod crc;
 mod devices;
 mod dispatch;
-mod dm;
-mod error;
+mod drivers;
 mod features;
+mod filesystems;
 mod flush;
 #[doc(hidden)]
 pub mod fuzz;
-mod glob;
-mod inode;
-mod inspect;
-mod iso9660;
+mod initramfs;
+mod inspection;
+mod kernel;
 mod library;
 mod listen;
+mod listing;
 mod loops;
 mod mountable;
+mod mounting;
 mod mounts;
-mod paths;
-mod probe;
 mod procedures;
 mod reach;
-mod remove;
 mod rpm;
 mod serial;
 mod session;
 mod signals;
 mod swap;
-mod tar;
 mod tool;
 mod transfer;
-mod tree;
 mod trim;
 mod udev;
-mod xattr;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Libraries that are loaded at run time know no types.
 //! C libraries that only some calls need: loaded when they are, so that one binary serves every machine.
 
-use crate::error::{Error, Result};
+use guest_error::{Error, Result};
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 
@@ -38,7 +38,7 @@ impl Library {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use guestfs_api::Errno;
+    use guest_error::Errno;
 
     #[test]
     fn a_library_that_is_not_there_is_not_supported() {

@@ -21,9 +21,8 @@ mod sessions;
 mod sockets;
 mod tls;
 
-use crate::error::{Context, Error, Result};
-use crate::session::Config;
-use guestfs_api::Errno;
+use crate::config::Config;
+use guest_error::{Context, Errno, Error, Result};
 use guestfs_tls::rustls::pki_types::ServerName;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use sessions::Sessions;
@@ -100,15 +99,14 @@ impl Admission {
     }
 }
 
-impl From<guestfs_tls::Error> for Error {
-    fn from(e: guestfs_tls::Error) -> Self {
-        let errno = match &e {
-            guestfs_tls::Error::File { source, .. } => Errno::from(source),
-            guestfs_tls::Error::Content { .. } => Errno::EINVAL,
-            guestfs_tls::Error::OpenToOthers { .. } => Errno::EPERM,
-        };
-        Self::new(errno, format!("TLS: {e}"))
-    }
+/// What is wrong with the files of certificates and keys.
+fn of_tls(e: guestfs_tls::Error) -> Error {
+    let errno = match &e {
+        guestfs_tls::Error::File { source, .. } => Errno::from(source),
+        guestfs_tls::Error::Content { .. } => Errno::EINVAL,
+        guestfs_tls::Error::OpenToOthers { .. } => Errno::EPERM,
+    };
+    Error::new(errno, format!("TLS: {e}"))
 }
 
 /// A socket that clients connect to, who are let in.
@@ -125,7 +123,7 @@ impl Listener {
             Kind::Tcp(host) => {
                 // Errors in the files are reported now, not when the first client connects.
                 let (directory, names) = admission.tls()?;
-                directory.server(&names)?;
+                directory.server(&names).map_err(of_tls)?;
                 if let Err(e) = directory.check_server() {
                     tracing::warn!(error = %e, "clients will refuse the server's certificate");
                 }
@@ -190,7 +188,7 @@ pub(crate) fn serve(address: &Address, admission: &Admission, config: &Config) -
     crate::signals::install(&listener.fd());
     let mut sessions = Sessions::default();
     tracing::info!(address = address.text(), "listening");
-    while !crate::signals::ending() {
+    while !guest_fs::interrupt::requested() {
         let begun = sessions.wait_for_client(listener.fd()).and_then(|()| {
             let (stream, stage) = listener.accept()?;
             sessions.make_room(stage == Stage::Tls)?;
@@ -198,7 +196,7 @@ pub(crate) fn serve(address: &Address, admission: &Admission, config: &Config) -
         });
         let Err(e) = begun else { continue };
         // The client is gone already, or was none.
-        if crate::signals::ending() || e.kind() == io::ErrorKind::WouldBlock {
+        if guest_fs::interrupt::requested() || e.kind() == io::ErrorKind::WouldBlock {
             continue;
         }
         tracing::error!(error = %e, "a client was turned away");
@@ -291,7 +289,8 @@ pub(crate) fn enter(
 /// Lets the client prove who it is, and serves it through another process.
 fn speak_tls(admission: &Admission, config: &Config) -> Result<()> {
     let (directory, names) = admission.tls()?;
-    let proven = tls::accept(directory.server(&names)?, TcpStream::from(take_stdin()?))?;
+    let proven =
+        tls::accept(directory.server(&names).map_err(of_tls)?, TcpStream::from(take_stdin()?))?;
     // The listener sees that this is closed.
     let null = File::options().write(true).open("/dev/null").on("/dev/null")?;
     rustix::stdio::dup2_stdout(&null).on("standard output")?;

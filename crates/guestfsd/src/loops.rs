@@ -3,8 +3,7 @@
 //! takes a file and answers with a device's path. The device is ours while the connection lasts, and while it is
 //! mounted.
 
-use crate::error::{Context, Error, Result};
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;

@@ -3,11 +3,11 @@
 //! `btrfsvol:DEVICE/SUBVOLUME`.
 
 use crate::devices::{Device, Devices};
-use crate::error::{Error, Result};
-use crate::paths::GuestPath;
+use guest_error::{Error, Result};
+use guest_fs::paths::GuestPath;
+use probe::mountable::MountableName;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
 
 const BTRFSVOL: &[u8] = b"btrfsvol:";
 
@@ -28,38 +28,21 @@ impl AsRef<OsStr> for Mountable {
     }
 }
 
-/// A mountable in an answer: a device of this machine, and a subvolume of it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct MountableName {
-    /// Path of the device on this machine.
-    pub device: PathBuf,
-    /// The btrfs subvolume, where it is one.
-    pub volume: Option<OsString>,
-}
-
-impl From<PathBuf> for MountableName {
-    fn from(device: PathBuf) -> Self {
-        Self { device, volume: None }
-    }
-}
-
 impl From<&Mountable> for MountableName {
     fn from(m: &Mountable) -> Self {
         Self { device: m.device.path().to_owned(), volume: m.volume.clone() }
     }
 }
 
-impl MountableName {
-    /// As the client writes it.
-    pub(crate) fn to_client(&self, devices: &mut Devices) -> OsString {
-        let device = devices.to_client(&self.device);
-        let Some(volume) = &self.volume else { return device };
-        let mut text = BTRFSVOL.to_vec();
-        text.extend_from_slice(device.as_bytes());
-        text.push(b'/');
-        text.extend_from_slice(volume.as_bytes());
-        OsString::from_vec(text)
-    }
+/// A place as the client writes it.
+pub(crate) fn to_client(place: &MountableName, devices: &mut Devices) -> OsString {
+    let device = devices.to_client(&place.device);
+    let Some(volume) = &place.volume else { return device };
+    let mut text = BTRFSVOL.to_vec();
+    text.extend_from_slice(device.as_bytes());
+    text.push(b'/');
+    text.extend_from_slice(volume.as_bytes());
+    OsString::from_vec(text)
 }
 
 impl Mountable {
@@ -119,7 +102,7 @@ mod tests {
     fn a_subvolumes_device_has_the_clients_name_in_answers() {
         let mut devices = Devices::new(false);
         let name = MountableName { device: "/dev/sda1".into(), volume: Some("a/b".into()) };
-        assert_eq!(name.to_client(&mut devices), "btrfsvol:/dev/sda1/a/b");
+        assert_eq!(to_client(&name, &mut devices), "btrfsvol:/dev/sda1/a/b");
     }
 
     #[test]

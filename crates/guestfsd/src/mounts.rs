@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is mounted: the kernel's own table, and unmounting.
 
-use crate::error::{Context, Error, Result, shown};
-use crate::paths::Sysroot;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result, shown};
+use guest_fs::mntent::unescape;
+use guest_fs::paths::Sysroot;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -62,29 +61,6 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, root, at, fstype: unescape(fields.next()?), source: unescape(fields.next()?) })
 }
 
-/// `a\040b` is `a b`: a field of mountinfo or of fstab (getmntent(3)).
-pub(crate) fn unescape(field: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| first == b'\\').and_then(|o| {
-            o.iter().all(u8::is_ascii_digit).then_some(())?;
-            u8::from_str_radix(std::str::from_utf8(o).ok()?, 8).ok()
-        });
-        match octal {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(out)
-}
-
 /// Unmounts everything on the sysroot and below, the last mounted first; what is busy is detached, so
 /// that it goes when its last user does.
 pub(crate) fn unmount_all(sysroot: &Sysroot) -> Result<()> {
@@ -95,7 +71,7 @@ pub(crate) fn unmount_all(sysroot: &Sysroot) -> Result<()> {
             tracing::warn!(path = ?mount.at, "busy: detached");
             done = unmount(&mount.at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
         }
-        first_error = first_error.and(done.on(client_path(sysroot, &mount.at)));
+        first_error = first_error.and(done.on(sysroot.client_path(&mount.at)));
     }
     first_error
 }
@@ -166,7 +142,7 @@ impl Detached {
 
     /// Its root, for programs.
     pub(crate) fn path(&self) -> PathBuf {
-        crate::paths::proc_path(self.root.as_fd())
+        guest_fs::paths::proc_path(self.root.as_fd())
     }
 }
 
@@ -181,18 +157,6 @@ fn make_directory() -> Result<PathBuf> {
             Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(e).on(&dir),
         }
-    }
-}
-
-/// A path of this machine below the sysroot as the guest has it.
-pub(crate) fn client_path(sysroot: &Sysroot, path: &Path) -> OsString {
-    match path.strip_prefix(sysroot.path()) {
-        Ok(inside) => {
-            let mut out = b"/".to_vec();
-            out.extend_from_slice(inside.as_os_str().as_bytes());
-            OsString::from_vec(out)
-        }
-        Err(_) => OsStr::new(path).to_owned(),
     }
 }
 
@@ -222,19 +186,6 @@ mod tests {
         for line in [&b""[..], b"x", b"1 2 3:4 / /x rw", b"1 2 3:4 / /x rw - ext4"] {
             assert_eq!(parse_line(line), None);
         }
-    }
-
-    #[test]
-    fn a_backslash_that_escapes_nothing_stays() {
-        assert_eq!(unescape(b"a\\b\\134"), "a\\b\\");
-        assert_eq!(unescape(b"\\"), "\\");
-    }
-
-    #[test]
-    fn paths_below_the_sysroot_are_the_guests() {
-        let sysroot = Sysroot::new("/sysroot");
-        assert_eq!(client_path(&sysroot, Path::new("/sysroot")), "/");
-        assert_eq!(client_path(&sysroot, Path::new("/sysroot/a/b")), "/a/b");
     }
 
     /// An image on a loop device.

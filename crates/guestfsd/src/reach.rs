@@ -14,10 +14,10 @@
 //!
 //! Beside what this module refuses, device nodes in filesystems that such a client mounts do not work.
 
-use crate::error::{Error, Result, shown};
-use crate::features;
-use crate::session::Session;
-use guestfs_api::{Errno, Procedure};
+use crate::config::Config;
+use crate::kernel;
+use guest_error::{Errno, Error, Result, shown};
+use guestfs_api::Procedure;
 use std::ffi::OsStr;
 
 /// Procedures that reach outside, and how.
@@ -67,16 +67,16 @@ pub(crate) fn outside(procedure: &Procedure) -> Option<&'static str> {
 }
 
 /// An error if the procedure reaches outside and its client must not.
-pub(crate) fn check(s: &Session, procedure: &Procedure) -> Result<()> {
+pub(crate) fn check(config: &Config, procedure: &Procedure) -> Result<()> {
     match outside(procedure) {
-        Some(how) if !s.config().host_access => Err(refused(procedure.name, how)),
+        Some(how) if !config.host_access => Err(refused(procedure.name, how)),
         _ => Ok(()),
     }
 }
 
 /// The same for a subcommand of `debug`.
-pub(crate) fn check_debug(s: &Session, subcommand: &OsStr) -> Result<()> {
-    if s.config().host_access || HARMLESS.iter().any(|name| subcommand == *name) {
+pub(crate) fn check_debug(config: &Config, subcommand: &OsStr) -> Result<()> {
+    if config.host_access || HARMLESS.iter().any(|name| subcommand == *name) {
         return Ok(());
     }
     Err(refused(&format!("debug {}", shown(subcommand)), "reaches the daemon and its machine"))
@@ -84,10 +84,10 @@ pub(crate) fn check_debug(s: &Session, subcommand: &OsStr) -> Result<()> {
 
 /// The same for a type of filesystem: of those that are not on a device, some show files of this machine, and
 /// some are its kernel's settings.
-pub(crate) fn check_filesystem(s: &Session, fstype: &OsStr) -> Result<()> {
-    let on_a_device = |name: &str| HELPERS.contains(&name) || features::filesystem(name);
+pub(crate) fn check_filesystem(config: &Config, fstype: &OsStr) -> Result<()> {
+    let on_a_device = |name: &str| HELPERS.contains(&name) || kernel::filesystem(name);
     let all = |types: &str| types.split(',').all(|name| name.is_empty() || on_a_device(name));
-    if s.config().host_access || fstype.to_str().is_some_and(all) {
+    if config.host_access || fstype.to_str().is_some_and(all) {
         return Ok(());
     }
     let how =

@@ -6,10 +6,10 @@
 //! good and writes the packages to its standard output as XDR. If it crashes, or asks for memory without end, one
 //! call fails. Signatures are not looked at: this is a list, not a check.
 
-use crate::error::{Context, Error, Result};
 use crate::library::Library;
+use guest_error::{Context, Errno, Error, Result};
+use guestfs_api::structs;
 use guestfs_api::xdr::{Decoder, Encoder};
-use guestfs_api::{Errno, structs};
 use rustix::process::{Resource, Rlimit, Signal, chdir, chroot, setrlimit};
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_uint, c_void};
 use std::io::Write;
@@ -126,7 +126,9 @@ fn list(rpm: &Library, out: &mut Vec<u8>) -> Result<()> {
             let text = call!(rpm, c"headerGetString", fn(Handle, c_int) -> Text, header, tag);
             // SAFETY: a string of the header's, which lives until the next one is asked for.
             let text = (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) });
-            Encoder::new(out).opaque(text.map_or(&b""[..], CStr::to_bytes))?;
+            Encoder::new(out)
+                .opaque(text.map_or(&b""[..], CStr::to_bytes))
+                .map_err(Error::invalid)?;
         }
         let epoch = call!(rpm, c"headerGetNumber", fn(Handle, c_int) -> u64, header, EPOCH);
         Encoder::new(out).i32(i32::try_from(epoch).unwrap_or(0));
@@ -142,10 +144,10 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<structs::Application2>> {
     while !d.is_empty() {
         let mut texts = TEXTS.map(|_| OsString::new());
         for text in &mut texts {
-            *text = OsStr::from_bytes(d.opaque()?).to_owned();
+            *text = OsStr::from_bytes(d.opaque().map_err(Error::invalid)?).to_owned();
         }
         let [name, version, release, arch, vendor, url, summary, description] = texts;
-        let epoch = d.i32()?;
+        let epoch = d.i32().map_err(Error::invalid)?;
         // Keys that packages are checked with are in the database, too.
         if name == "gpg-pubkey" {
             continue;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Serial lines as channels: raw mode, so that every byte arrives as it was sent.
 
-use crate::error::{Context, Result};
+use guest_error::{Context, Result};
 use rustix::termios::{OptionalActions, isatty, tcgetattr, tcsetattr};
 use std::os::fd::AsFd;
 

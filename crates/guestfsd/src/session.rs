@@ -6,40 +6,22 @@
 //! needs ([`Session::state`]). When it ends, however it ends, programs that are still running are
 //! killed and everything below the sysroot is unmounted.
 
+use crate::augeas;
+use crate::config::Config;
 use crate::devices::{Device, Devices};
-use crate::error::{Context, Error, Result};
 use crate::features::Features;
-use crate::flush::Failed;
+use crate::flush::Flushes;
 use crate::mountable::Mountable;
-use crate::paths::{Entry, GuestPath, Root, Sysroot};
 use crate::udev::Udev;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{Entry, GuestPath, Root, Sysroot};
 use rustix::fs::{Mode, OFlags};
 use std::any::{Any, TypeId};
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::path::{Path, PathBuf};
-
-/// What a session is asked to be.
-#[derive(Clone, Debug)]
-pub(crate) struct Config {
-    /// Where the client's filesystems are mounted; `/` to serve this machine itself.
-    pub sysroot: PathBuf,
-    /// Say what is done on standard error.
-    pub verbose: bool,
-    /// The network is there for programs.
-    pub network: bool,
-    /// The client may do what reaches outside of the guest ([`crate::reach`]).
-    pub host_access: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { sysroot: "/sysroot".into(), verbose: false, network: false, host_access: false }
-    }
-}
+use std::path::Path;
 
 /// One client's session.
 #[derive(Debug)]
@@ -53,7 +35,7 @@ pub(crate) struct Session {
     devices: Devices,
     udev: Udev,
     features: Features,
-    failed_flushes: Failed,
+    flushes: Flushes,
     state: HashMap<TypeId, Box<dyn Any>>,
     quitting: bool,
     ended: bool,
@@ -62,15 +44,14 @@ pub(crate) struct Session {
 impl Session {
     /// A session in which nothing has been done yet.
     pub(crate) fn new(config: Config) -> Self {
-        let machine = config.sysroot == Path::new("/");
         Self {
             sysroot: Sysroot::new(&config.sysroot),
             root: OnceCell::new(),
             rooted: Cell::new(false),
-            devices: Devices::new(!machine),
+            devices: Devices::new(!config.serves_machine()),
             udev: Udev::default(),
             features: Features::new(config.host_access),
-            failed_flushes: Failed::default(),
+            flushes: Flushes::default(),
             state: HashMap::new(),
             quitting: false,
             ended: false,
@@ -81,11 +62,6 @@ impl Session {
     /// What it was asked to be.
     pub(crate) fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Whether it serves this machine itself (`-r`) and not a sysroot.
-    pub(crate) fn serves_machine(&self) -> bool {
-        self.config.sysroot == Path::new("/")
     }
 
     /// Where filesystems are mounted.
@@ -108,9 +84,33 @@ impl Session {
         &mut self.features
     }
 
-    /// Flushes that have failed.
-    pub(crate) fn failed_flushes(&mut self) -> &mut Failed {
-        &mut self.failed_flushes
+    /// Flushing, and what came of it before.
+    pub(crate) fn flushes(&mut self) -> &mut Flushes {
+        &mut self.flushes
+    }
+
+    /// Flushes what is mounted in the sysroot there, and in directories below.
+    pub(crate) fn flush_mounts(&mut self, at: &Path) -> Result<()> {
+        // Some of the machine's own filesystems may never answer: they are left to sync(2).
+        if self.config.serves_machine() {
+            return Ok(());
+        }
+        self.flushes.mounts(&self.sysroot, &mut self.devices, at)
+    }
+
+    /// Flushes everything that the session can have written to.
+    pub(crate) fn flush_all(&mut self) -> Result<()> {
+        let flushed = self.flush_mounts(Path::new("/"));
+        let devices = if self.config.serves_machine() { Ok(()) } else { self.flush_devices() };
+        // Everything else. sync(2) reports no errors.
+        rustix::fs::sync();
+        // Data of a filesystem that was unmounted since is lost as well.
+        flushed.and(devices).and(self.flushes.any())
+    }
+
+    fn flush_devices(&mut self) -> Result<()> {
+        self.settled_devices();
+        self.flushes.devices(&mut self.devices)
     }
 
     /// What an area keeps from call to call: its own type, made when first asked for, dropped at the end
@@ -144,7 +144,7 @@ impl Session {
     /// An error unless a filesystem is mounted on the sysroot, or on a directory of `mkmountpoint`.
     pub(crate) fn need_root(&self) -> Result<()> {
         if self.rooted.get()
-            || self.serves_machine()
+            || self.config.serves_machine()
             || self.root()?.is_mount()?
             || !crate::mounts::below(&self.sysroot)?.is_empty()
         {
@@ -219,7 +219,7 @@ impl Session {
 
     /// Flushes and unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed.
     pub(crate) fn unmount_all(&mut self) -> Result<()> {
-        crate::augeas::close(self);
+        self.state::<augeas::State>().close();
         self.release_root();
         let flushed = self.flush_mounts(Path::new("/"));
         crate::mounts::unmount_all(&self.sysroot).and(flushed)
@@ -242,7 +242,7 @@ impl Session {
         }
         self.state.clear();
         self.release_root();
-        if self.serves_machine() {
+        if self.config.serves_machine() {
             return Ok(());
         }
         crate::children::kill_all();

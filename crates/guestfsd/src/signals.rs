@@ -1,25 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #![allow(unsafe_code)] // Signal handlers: there is no safe way to install one.
 //! SIGTERM, SIGINT and SIGHUP end the session: the channel is shut, so that whatever waits for the
-//! client goes on to clean up.
+//! client goes on to clean up, and work that takes long is interrupted.
 
+use guest_fs::interrupt;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-static ENDING: AtomicBool = AtomicBool::new(false);
 static CHANNEL: AtomicI32 = AtomicI32::new(-1);
 
-/// Whether the process has been told to end.
-pub(crate) fn ending() -> bool {
-    ENDING.load(Ordering::Relaxed)
-}
-
 extern "C" fn end(_signal: libc::c_int) {
-    ENDING.store(true, Ordering::Relaxed);
+    interrupt::request();
     let fd = CHANNEL.load(Ordering::Relaxed);
     if fd >= 0 {
         // SAFETY: shutdown is async-signal-safe, and harmless on what is not a socket. It may set
-        // errno, which no longer matters once `ENDING` is set.
+        // errno, which no longer matters once that is requested.
         unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
     }
 }

@@ -2,9 +2,8 @@
 #![allow(unsafe_code)] // The two system calls have no safe wrapper.
 //! What is swapped on in a session: switched on and off by descriptor, and off when the session ends.
 
-use crate::error::{Context, Error, Result};
-use crate::paths::proc_path;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::proc_path;
 use rustix::fs::FileType;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;

@@ -10,10 +10,9 @@ mod confine;
 mod guest;
 mod reason;
 
-use crate::error::{Context, Error, Result};
-use crate::session::Session;
+use crate::config::Config;
 use crate::transfer::Progress;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -87,10 +86,10 @@ impl Tool {
 
     /// A program of the guest, in the guest: chrooted into the sysroot, in a mount namespace of its own
     /// in which /dev, /proc and /sys are this machine's.
-    pub(crate) fn in_guest(session: &Session, program: impl AsRef<OsStr>) -> Result<Self> {
+    pub(crate) fn in_guest(config: &Config, program: impl AsRef<OsStr>) -> Result<Self> {
         let mut tool = Self::command(program.as_ref(), program.as_ref());
         tool.command.env("PATH", PATH).env("HOME", "/root").env("LC_ALL", "C").env("TERM", "linux");
-        guest::enter(&mut tool.command, session)?;
+        guest::enter(&mut tool.command, config)?;
         Ok(tool)
     }
 
@@ -271,7 +270,7 @@ fn pump(
     while stdout.is_some() || stderr.is_some() {
         if sent == pending.len() && stdin.is_some() {
             pending.resize(PIECE, 0);
-            let n = input.read(&mut pending).map_err(|e| crate::transfer::from_io(e, "input"))?;
+            let n = input.read(&mut pending).map_err(|e| guest_error::from_io(e, "input"))?;
             pending.truncate(n);
             sent = 0;
             if n == 0 {
@@ -336,7 +335,7 @@ fn wait(
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(e) => return Err(e).on("pipe"),
     }
-    if crate::signals::ending() {
+    if guest_fs::interrupt::requested() {
         return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
     }
     Ok(())

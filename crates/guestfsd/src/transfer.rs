@@ -7,8 +7,7 @@
 //! and, if it was told at all, again at 100 %.
 
 use crate::channel::{Arrived, Channel, Closed};
-use crate::error::{Context, Error, Result};
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
 use guestfs_api::frame::{self, CHUNK_HEAD, Chunk, Header, MAX_CHUNK};
 use rustix::io::Errno as Raw;
 use std::fs::File;
@@ -408,7 +407,7 @@ fn read_into_slots(from: &File, slots: &mut [u8], want: usize, offset: u64) -> i
         .collect();
     loop {
         match rustix::io::preadv(from, &mut parts, offset) {
-            Err(Raw::INTR) if !crate::signals::ending() => {}
+            Err(Raw::INTR) if !guest_fs::interrupt::requested() => {}
             n => return Ok(n?),
         }
     }
@@ -430,15 +429,4 @@ fn close_slots(slots: &mut [u8], n: usize) -> usize {
         left -= len;
     }
     used
-}
-
-/// An error of [`FileIn`] or [`FileOut`] that has gone through `std::io` is itself again.
-pub(crate) fn from_io(e: io::Error, what: impl AsRef<std::ffi::OsStr>) -> Error {
-    match e.downcast::<Error>() {
-        Ok(e) => e,
-        Err(e) => match Err::<(), _>(e).on(what) {
-            Err(e) => e,
-            Ok(()) => Error::new(Errno::EIO, "no error"),
-        },
-    }
 }

@@ -7,7 +7,8 @@
 mod common;
 
 use common::{Daemon, LoopDevice};
-use guestfs_api::{Errno, options};
+use guest_error::Errno;
+use guestfs_api::options;
 use std::os::unix::ffi::OsStrExt;
 
 /// A guest with a file of hosts, and a daemon that has it mounted.

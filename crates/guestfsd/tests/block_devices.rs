@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Daemon, need_root, run};
-use guestfs_api::{Errno, options};
+use guest_error::Errno;
+use guestfs_api::options;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Daemon, LoopDevice};
-use guestfs_api::Errno;
+use guest_error::Errno;
 
 /// A guest with blocks of 1024 bytes on /, and of 4096 bytes on /large.
 fn guest() -> (LoopDevice, LoopDevice, Daemon) {

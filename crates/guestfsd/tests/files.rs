@@ -7,7 +7,8 @@
 mod common;
 
 use common::{Daemon, LoopDevice};
-use guestfs_api::{Errno, options};
+use guest_error::Errno;
+use guestfs_api::options;
 
 fn mounted() -> (LoopDevice, Daemon) {
     let image = LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);

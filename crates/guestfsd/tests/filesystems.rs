@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Daemon, LoopDevice};
-use guestfs_api::{Errno, options};
+use guest_error::Errno;
+use guestfs_api::options;
 use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
 

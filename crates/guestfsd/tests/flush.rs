@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Daemon, need_root, run, text};
-use guestfs_api::{Errno, options};
+use guest_error::Errno;
+use guestfs_api::options;
 use guestfs_client::Client;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

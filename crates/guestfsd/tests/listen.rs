@@ -6,8 +6,9 @@
 mod common;
 
 use common::{Daemon, LoopDevice, eventually, need_root, text};
+use guest_error::Errno;
 use guestfs_api::frame::{HEADER_LEN, LAUNCH};
-use guestfs_api::{Errno, PROCEDURES, options};
+use guestfs_api::{PROCEDURES, options};
 use guestfs_client::{Client, Directory, TlsStream};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,

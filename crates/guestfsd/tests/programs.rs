@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Daemon, LoopDevice};
-use guestfs_api::Errno;
+use guest_error::Errno;
 use std::path::Path;
 
 /// A guest whose only program is busybox.

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Daemon, call, frame, text};
-use guestfs_api::Errno;
+use guest_error::Errno;
 use guestfs_client::{Client, Error};
 use proptest::prelude::*;
 use std::io::{self, Read, Write};

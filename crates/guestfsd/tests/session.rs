@@ -7,7 +7,8 @@
 mod common;
 
 use common::{Daemon, LoopDevice, eventually};
-use guestfs_api::{Errno, options};
+use guest_error::Errno;
+use guestfs_api::options;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 

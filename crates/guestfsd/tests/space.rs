@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Daemon, LoopDevice, run};
-use guestfs_api::Errno;
+use guest_error::Errno;
 use guestfs_api::options::{CpioOut, Fstrim};
 use std::ffi::OsStr;
 use std::io::Read;

@@ -7,7 +7,7 @@
 mod common;
 
 use common::{Daemon, LoopDevice, run};
-use guestfs_api::Errno;
+use guest_error::Errno;
 use guestfs_api::options::{
     CompressOut, CopyAttributes, CopyDeviceToFile, CopyFileToDevice, CopyFileToFile,
 };

@@ -12,7 +12,7 @@
 use super::{Kernel, confine, dev};
 use crate::error::{Context, Result};
 use crate::sys;
-use partitions::Geometry;
+use probe::partition_table::{self, Geometry};
 use rustix::fs::{FileType, makedev};
 use rustix::mount::{MountFlags, mount, mount_bind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,7 +218,7 @@ impl View {
             let sector = read_number(&device.real.join("queue/logical_block_size"));
             let geometry =
                 Geometry { sector: sector.unwrap_or(512).into(), size: device.sectors * 512 };
-            let table = partitions::read(&mut file, geometry).ok().flatten();
+            let table = partition_table::read(&mut file, geometry).ok().flatten();
             let entries = table.map(|table| table.entries()).unwrap_or_default();
             for entry in entries.iter().take(MAX_PARTITIONS) {
                 let Some((start, length)) = entry.shown(geometry) else { continue };

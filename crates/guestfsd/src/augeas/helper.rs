@@ -7,9 +7,8 @@
 //! of nothing else.
 
 use super::library::{Functions, NO_STDINC, Tree};
-use super::{Answer, Operation, Request};
-use crate::error::{Context, Error, Result};
-use guestfs_api::Errno;
+use super::messages::{Answer, Operation, Request, receive};
+use guest_error::{Context, Errno, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal, chroot, fchdir, setrlimit};
 use std::ffi::{CString, OsStr};
@@ -33,7 +32,7 @@ pub(crate) fn main() -> Result<()> {
     let mut stream = UnixStream::from(crate::listen::take_stdin()?);
     let functions = Functions::load();
     let mut server = None;
-    while let Some(message) = super::receive(&mut stream).on("augeas")? {
+    while let Some(message) = receive(&mut stream).on("augeas")? {
         let answer = Request::decode(&message).and_then(|request| {
             let functions = functions.as_ref().map_err(Clone::clone)?;
             if request.operation == Operation::Open {

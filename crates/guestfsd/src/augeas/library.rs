@@ -2,9 +2,8 @@
 #![allow(unsafe_code)] // Calls of a C library.
 //! libaugeas: its functions, with strings of Rust's, and its errors with all that it says about them.
 
-use crate::error::{Error, Result};
 use crate::library::Library;
-use guestfs_api::Errno;
+use guest_error::{Errno, Error, Result};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr::{NonNull, null, null_mut};
 

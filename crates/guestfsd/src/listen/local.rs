@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sockets in the filesystem: made without touching what is another's.
 
-use crate::error::shown;
+use guest_error::shown;
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, flock, renameat_with,
     statat, unlinkat,

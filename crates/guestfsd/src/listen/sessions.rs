@@ -38,7 +38,7 @@ impl Drop for Running {
 impl Sessions {
     /// Waits until someone connects, or the process is told to end.
     pub(super) fn wait_for_client(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
-        while !crate::signals::ending() {
+        while !guest_fs::interrupt::requested() {
             let mut fds = vec![PollFd::new(&listener, PollFlags::IN)];
             for running in &self.0 {
                 fds.push(PollFd::from_borrowed_fd(running.end.as_fd(), PollFlags::IN));

@@ -6,8 +6,7 @@
 //! socket pair, and moves bytes between that and the client until either hangs up. Sessions without TLS have no
 //! such process: they read the client's socket.
 
-use crate::error::{Context, Error, Result};
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
 use guestfs_tls::rustls::{self, CertificateError, ServerConfig, ServerConnection};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, Read, Write};

@@ -2,14 +2,13 @@
 //! The architecture that a file of the guest is for: a program, kernel or module, or an initramfs image of programs.
 
 use crate::compression;
-use crate::cpio::{self, image, read::Reader};
-use crate::error::{Context, Error, Result};
-use crate::inspect::architecture::{self, FirstProgram, HEAD, enough};
-use crate::paths::GuestPath;
+use crate::initramfs;
 use crate::session::Session;
 use crate::tool::Tool;
-use crate::transfer::from_io;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result, from_io};
+use guest_fs::cpio::{self, read::Reader};
+use guest_fs::paths::GuestPath;
+use inspect::architecture::{self, FirstProgram, HEAD, enough};
 use rustix::fs::{FileType, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -37,7 +36,7 @@ fn architecture_of(file: &mut File) -> Result<Option<&'static str>> {
         return Ok(Some(found));
     }
     file.rewind().map_err(|e| from_io(e, "seek"))?;
-    match compression::program(&head) {
+    match compression::of_head(&head) {
         Some(program) => in_stream(program, file),
         None if cpio::is_archive(&head) => in_image(file),
         None => Ok(None),
@@ -47,7 +46,7 @@ fn architecture_of(file: &mut File) -> Result<Option<&'static str>> {
 /// An initramfs image that begins with an archive that is not compressed.
 fn in_image(file: &mut File) -> Result<Option<&'static str>> {
     let mut first = FirstProgram::default();
-    let read = image::read(file, &mut first);
+    let read = initramfs::read(file, &mut first);
     match (first.architecture(), read) {
         (Some(found), _) => Ok(Some(found)),
         // It is no image after all, or no longer.

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Archives, unpacked into the guest and made from it.
 
-use crate::cpio;
-use crate::error::{Error, Result};
-use crate::glob::Pattern;
-use crate::paths::GuestPath;
+use crate::compression::{compressed, decompressed};
 use crate::session::Session;
-use crate::tar::{Attributes, compressed, create, decompressed, extract};
 use crate::transfer::{FileIn, FileOut};
+use guest_error::{Error, Result};
+use guest_fs::cpio;
+use guest_fs::glob::Pattern;
+use guest_fs::paths::GuestPath;
+use guest_fs::tar::{Attributes, create, extract};
 use guestfs_api::options;
 use rustix::fs::OFlags;
 use std::ffi::OsStr;

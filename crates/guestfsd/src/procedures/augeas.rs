@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Configuration files of the guest, through augeas.
 
-use crate::augeas::{self, Answer, Operation, Request};
-use crate::error::{Error, Result};
-use crate::paths::GuestPath;
+use crate::augeas::State;
+use crate::augeas::messages::{Answer, Operation, Request};
 use crate::session::Session;
-use guestfs_api::{Errno, options, structs};
+use guest_error::{Errno, Error, Result};
+use guest_fs::paths::GuestPath;
+use guestfs_api::{options, structs};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// Opens a tree of the files below a directory.
 pub(crate) fn aug_init(s: &mut Session, root: GuestPath<'_>, flags: i32) -> Result<()> {
-    augeas::open(s, root.as_os_str(), flags).map_err(|e| e.within(root))
+    let sysroot = s.sysroot().path().to_owned();
+    s.state::<State>().open(&sysroot, root.as_os_str(), flags).map_err(|e| e.within(root))
 }
 
 fn ask(
@@ -20,7 +22,7 @@ fn ask(
     texts: [Option<&OsStr>; 3],
     number: i32,
 ) -> Result<Answer> {
-    augeas::ask(s, &Request { operation, texts, number })
+    s.state::<State>().ask(&Request { operation, texts, number })
 }
 
 /// Defines a variable; without an expression it is taken away.
@@ -136,7 +138,7 @@ pub(crate) fn aug_load(s: &mut Session) -> Result<()> {
 
 /// Closes the tree.
 pub(crate) fn aug_close(s: &mut Session) -> Result<()> {
-    if augeas::close(s) {
+    if s.state::<State>().close() {
         return Ok(());
     }
     let message = "you must call 'aug-init' first to initialize Augeas";

@@ -5,12 +5,13 @@
 //! is told from the superblock, the partition table and sysfs; else the program is asked.
 
 use crate::block;
+use crate::contents;
 use crate::devices::Device;
-use crate::error::{Context, Result};
-use crate::probe::{self, partition};
 use crate::session::Session;
 use crate::tool::Tool;
-use partitions::Entry;
+use guest_error::{Context, Result};
+use probe::partition_table::Entry;
+use probe::{partition, superblock};
 use rustix::fs::OFlags;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -42,7 +43,7 @@ pub(crate) fn blkid(_: &mut Session, device: Device) -> Result<Tags> {
         }
     }
     // What characters `blkid` has replaced by others, the superblock says.
-    if let Some(contents) = probe::device(&device)? {
+    if let Some(contents) = contents::of_device(&device)? {
         for (name, value) in &mut tags {
             if let Some((_, exact)) = contents.tags().iter().find(|(n, _)| n == name) {
                 value.clone_from(exact);
@@ -55,7 +56,7 @@ pub(crate) fn blkid(_: &mut Session, device: Device) -> Result<Tags> {
 /// What is told without the program; none if it is not all that the program would tell.
 fn known(device: &Device) -> Result<Option<Tags>> {
     let file = device.open(OFlags::RDONLY)?;
-    let Some(contents) = probe::alone(&file).on(device)? else { return Ok(None) };
+    let Some(contents) = superblock::alone(&file).on(device)? else { return Ok(None) };
     let mut tags = vec![("DEVNAME".to_owned(), device.name().to_owned())];
     tags.extend_from_slice(contents.tags());
     let sysfs = device.sysfs()?;
@@ -90,7 +91,7 @@ fn known(device: &Device) -> Result<Option<Tags>> {
 
 /// What the partition table of a disk says of a partition with so many sectors.
 fn entry(disk: &Path, number: u32, sysfs: &Path, sectors: u64) -> Result<Option<Tags>> {
-    let Some(entry) = partition::entry(disk, number)? else { return Ok(None) };
+    let Some(entry) = partition::entry(disk, number).on(disk)? else { return Ok(None) };
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let (scheme, kind, flags) = match &entry {
         // Without a signature its partitions have no UUIDs.

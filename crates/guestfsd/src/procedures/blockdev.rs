@@ -2,13 +2,14 @@
 //! What block devices are, and what wipes them.
 
 use super::files::only_zeroes;
+use super::numbers::not_negative;
 use crate::block;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::Progress;
-use guestfs_api::{Errno, options};
+use guest_error::{Context, Errno, Error, Result};
+use guestfs_api::options;
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,7 +49,7 @@ pub(crate) fn blockdev_setro(s: &mut Session, device: Device) -> Result<()> {
         return Ok(());
     }
     set_read_only(&device, true)?;
-    if !s.serves_machine() {
+    if !s.config().serves_machine() {
         s.state::<MadeReadOnly>().devices.push(device);
     }
     Ok(())
@@ -106,8 +107,7 @@ pub(crate) fn blockdev_rereadpt(s: &mut Session, device: Device) -> Result<()> {
 
 /// Sets how far is read ahead, in sectors of 512 bytes.
 pub(crate) fn blockdev_setra(_: &mut Session, device: Device, sectors: i32) -> Result<()> {
-    let sectors = usize::try_from(sectors)
-        .map_err(|_| Error::argument("sectors", sectors.to_string(), "must not be negative"))?;
+    let sectors = not_negative("sectors", sectors)?;
     block::set_readahead(&device.open(OFlags::RDONLY)?, sectors).on(&device)
 }
 
@@ -156,7 +156,7 @@ fn wipe_file(file: &File, len: u64, mut at: impl FnMut(u64)) -> std::io::Result<
         }
         offset += want as u64;
         at(offset);
-        if crate::signals::ending() {
+        if guest_fs::interrupt::requested() {
             return Err(rustix::io::Errno::INTR.into());
         }
     }

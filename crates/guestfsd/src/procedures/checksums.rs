@@ -3,11 +3,11 @@
 
 use crate::crc::Crc;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
-use crate::paths::GuestPath;
 use crate::session::Session;
-use crate::transfer::{FileOut, from_io};
-use crate::tree::{Step, Walk};
+use crate::transfer::FileOut;
+use guest_error::{Context, Error, Result, from_io};
+use guest_fs::paths::GuestPath;
+use guest_fs::tree::{Step, Walk};
 use md5::Digest;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno as Raw;
@@ -141,7 +141,7 @@ fn pieces(mut source: impl Read, mut each: impl FnMut(&[u8])) -> std::io::Result
                 each(&buffer[..n]);
                 len += n as u64;
             }
-            Err(e) if e.kind() == ErrorKind::Interrupted && !crate::signals::ending() => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted && !guest_fs::interrupt::requested() => {}
             Err(e) => return Err(e),
         }
     }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is in files, as text: lines, words, strings, dumps.
 
-use crate::error::{Context, Error, Result};
-use crate::paths::GuestPath;
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::GuestPath;
 use guestfs_api::frame::MAX_MESSAGE;
 use rustix::fs::OFlags;
 use std::fmt::Write as _;
@@ -40,7 +39,7 @@ pub(super) fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> std::io::Res
         match file.read(&mut buffer[n..]) {
             Ok(0) => break,
             Ok(more) => n += more,
-            Err(e) if e.kind() == ErrorKind::Interrupted && !crate::signals::ending() => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted && !guest_fs::interrupt::requested() => {}
             Err(e) => return Err(e),
         }
     }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Copying, moving and removing files and trees.
 
-use crate::copy::{Copier, Names};
-use crate::error::{Context, Error, Result, shown};
-use crate::paths::{Entry, GuestPath};
-use crate::remove;
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result, shown};
+use guest_fs::copy::{Copier, Names};
+use guest_fs::paths::{Entry, GuestPath};
+use guest_fs::remove;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as Raw;
 use std::ffi::OsStr;

@@ -5,15 +5,16 @@
 //! A file that the copy goes to is made if it is not there, and emptied unless the copy is to be appended or it
 //! is the very file that is copied from. If the copy fails, a file that was made for it is removed.
 
-use super::transfer::{not_negative, open, refuse_directory, size_of};
+use super::numbers::not_negative;
+use super::transfer::{open, refuse_directory, size_of};
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
 use crate::mountable::DevOrPath;
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::transfer::Progress;
-use crate::xattr;
-use guestfs_api::{Errno, options};
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
+use guest_fs::xattr;
+use guestfs_api::options;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno as Raw;
 use std::fs::File;
@@ -168,7 +169,7 @@ fn copy(
     if to_device {
         s.udev().changed();
         copied?;
-        return s.fsync(target, dest);
+        return s.flushes().fsync(target, dest);
     }
     if copied.is_err()
         && made
@@ -292,7 +293,7 @@ impl Copy<'_, '_> {
 }
 
 fn check_end() -> Result<()> {
-    match crate::signals::ending() {
+    match guest_fs::interrupt::requested() {
         true => Err(Error::new(Errno::EINTR, "the daemon was told to end")),
         false => Ok(()),
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The daemon itself: whether it is alive, what it can do, and what clients call at the end.
 
-use crate::error::{Error, Result};
+use super::numbers::not_negative;
 use crate::features::{self, Availability};
+use crate::kernel;
 use crate::session::Session;
 use crate::swap::Swaps;
+use guest_error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
@@ -20,9 +22,7 @@ pub(crate) fn echo_daemon(_: &mut Session, words: &[&OsStr]) -> Result<OsString>
 
 /// Waits.
 pub(crate) fn sleep(_: &mut Session, secs: i32) -> Result<()> {
-    let secs = u64::try_from(secs)
-        .map_err(|_| Error::argument("secs", secs.to_string(), "must not be negative"))?;
-    std::thread::sleep(Duration::from_secs(secs));
+    std::thread::sleep(Duration::from_secs(not_negative("secs", secs)?));
     Ok(())
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn filesystem_available(_: &mut Session, filesystem: &OsStr) -> Resul
         let why = "filesystem name contains non-alphanumeric characters";
         return Err(Error::argument("filesystem", filesystem, why));
     }
-    Ok(features::filesystem(&name))
+    Ok(kernel::filesystem(&name))
 }
 
 /// The last call of a client with autosync: nothing is mounted or swapped to any more, and everything that was
@@ -55,7 +55,7 @@ pub(crate) fn filesystem_available(_: &mut Session, filesystem: &OsStr) -> Resul
 pub(crate) fn internal_autosync(s: &mut Session) -> Result<()> {
     // A file that is swapped to keeps its filesystem mounted.
     s.state::<Swaps>().switch_all_off();
-    let unmounted = if s.serves_machine() { Ok(()) } else { s.unmount_all() };
+    let unmounted = if s.config().serves_machine() { Ok(()) } else { s.unmount_all() };
     let flushed = s.flush_all();
     unmounted.and(flushed)
 }

@@ -2,11 +2,10 @@
 //! What is inside the daemon, for debugging: `debug help 0` lists it.
 
 use crate::devices::Device;
-use crate::error::{Context, Error, Result, shown};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::Progress;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result, shown};
 use guestfs_api::frame::MAX_MESSAGE;
 use rustix::fs::OFlags;
 use rustix::io::Errno as Raw;
@@ -55,7 +54,7 @@ pub(crate) fn debug(
     extraargs: &[&OsStr],
     progress: &mut Progress<'_>,
 ) -> Result<Vec<u8>> {
-    crate::reach::check_debug(s, subcmd)?;
+    crate::reach::check_debug(s.config(), subcmd)?;
     match SUBCOMMANDS.iter().find(|(name, ..)| subcmd == *name) {
         Some((_, _, run)) => run(s, extraargs, progress),
         None => Err(Error::argument(
@@ -106,7 +105,7 @@ fn device_speed(s: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Resul
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut buffer = vec![0; 64 << 10];
     let (mut total, mut offset) = (0u64, 0u64);
-    while Instant::now() < end && !crate::signals::ending() {
+    while Instant::now() < end && !guest_fs::interrupt::requested() {
         let moved = match write {
             true => rustix::io::pwrite(&file, &buffer, offset),
             false => rustix::io::pread(&file, &mut buffer[..], offset),
@@ -165,7 +164,7 @@ fn binaries(_: &mut Session, _: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u
                 return Err(Error::new(Errno::EFBIG, "more names than a reply has room for"));
             }
         }
-        if crate::signals::ending() {
+        if guest_fs::interrupt::requested() {
             return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
         }
     }
@@ -231,7 +230,7 @@ fn progress(_: &mut Session, args: &[&OsStr], progress: &mut Progress<'_>) -> Re
     };
     let begin = Instant::now();
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    while begin.elapsed() < total && !crate::signals::ending() {
+    while begin.elapsed() < total && !guest_fs::interrupt::requested() {
         progress.at(micros(begin.elapsed()), micros(total));
         std::thread::sleep(Duration::from_micros(rate).min(total.saturating_sub(begin.elapsed())));
     }

@@ -2,12 +2,12 @@
 //! Which block devices there are.
 
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
+use crate::listing;
 use crate::mountable::Mountable;
 use crate::session::Session;
-use guestfs_api::{Errno, structs};
+use guest_error::{Context, Errno, Error, Result};
+use guestfs_api::structs;
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Whole disks, in the order in which the client added them.
@@ -23,44 +23,7 @@ pub(crate) fn nr_devices(s: &mut Session) -> Result<i32> {
 
 /// Partitions of all disks and of software RAID.
 pub(crate) fn list_partitions(s: &mut Session) -> Result<Vec<PathBuf>> {
-    let disks = s.settled_devices().list();
-    let mut found = Vec::new();
-    for disk in &disks {
-        found.extend(partitions_of(disk));
-    }
-    found.extend(arrays()?.iter().flat_map(|array| partitions_of(array)));
-    Ok(found)
-}
-
-/// Arrays of software RAID.
-pub(super) fn arrays() -> Result<Vec<PathBuf>> {
-    let mut arrays: Vec<PathBuf> = std::fs::read_dir("/sys/block")
-        .on("/sys/block")?
-        .filter_map(|entry| entry.ok().filter(|e| e.path().join("md").exists()))
-        .map(|entry| Path::new("/dev").join(entry.file_name()))
-        .collect();
-    arrays.sort();
-    Ok(arrays)
-}
-
-/// Partitions of a disk, by ascending number.
-pub(super) fn partitions_of(disk: &Path) -> Vec<PathBuf> {
-    let Some(name) = disk.file_name() else { return Vec::new() };
-    let dir = Path::new("/sys/block").join(name);
-    let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            if !entry.file_name().as_bytes().starts_with(name.as_bytes()) {
-                return None;
-            }
-            let number = std::fs::read_to_string(entry.path().join("partition")).ok()?;
-            Some((number.trim().parse().ok()?, Path::new("/dev").join(entry.file_name())))
-        })
-        .collect();
-    found.sort();
-    found.into_iter().map(|(_, path)| path).collect()
+    listing::partitions(s.settled_devices())
 }
 
 /// Whether a device is a whole disk and no partition.

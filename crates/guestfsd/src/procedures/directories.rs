@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is in directories.
 
-use crate::error::{Calling, Context, Result};
-use crate::paths::GuestPath;
 use crate::session::Session;
-use crate::transfer::{FileOut, from_io};
-use crate::tree::{Step, Walk};
+use crate::transfer::FileOut;
+use guest_error::{Calling, Context, Error, Result, from_io};
+use guest_fs::paths::GuestPath;
+use guest_fs::tree::{Step, Walk};
 use guestfs_api::frame::MAX_MESSAGE;
 use guestfs_api::xdr::Encoder;
 use guestfs_api::{Wire, structs};
@@ -55,7 +55,7 @@ pub(crate) fn internal_readdir(
     let mut bytes = Vec::new();
     for entry in read(s, dir)? {
         bytes.clear();
-        to_dirent(&entry.on(dir)?).encode(&mut Encoder::new(&mut bytes))?;
+        to_dirent(&entry.on(dir)?).encode(&mut Encoder::new(&mut bytes)).map_err(Error::invalid)?;
         filename.write_all(&bytes).map_err(|e| from_io(e, dir))?;
     }
     Ok(())

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Attributes and generations of files, as `lsattr` and `chattr` know them.
 
-use crate::error::{Context, Error, Result};
-use crate::inode;
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
+use guest_error::{Context, Error, Result};
+use guest_fs::inode;
+use guest_fs::paths::{GuestPath, proc_path};
 use guestfs_api::options;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsStr;

@@ -4,13 +4,13 @@
 use super::transfer::{open, refuse_directory};
 use crate::base64::{Decoder, Encoder};
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
 use crate::mountable::DevOrPath;
-use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::tool::Tool;
-use crate::transfer::{FileIn, FileOut, from_io};
-use guestfs_api::{Errno, options};
+use crate::transfer::{FileIn, FileOut};
+use guest_error::{Context, Errno, Error, Result, from_io};
+use guest_fs::paths::GuestPath;
+use guestfs_api::options;
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -115,7 +115,10 @@ pub(crate) fn base64_out(
     let (mut buffer, mut encoded) = (vec![0; PIECE], Vec::new());
     loop {
         let n = match file.read(&mut buffer) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted && !crate::signals::ending() => {
+            Err(e)
+                if e.kind() == std::io::ErrorKind::Interrupted
+                    && !guest_fs::interrupt::requested() =>
+            {
                 continue;
             }
             n => n.on(filename)?,

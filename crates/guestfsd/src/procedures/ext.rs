@@ -1,40 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! ext2, ext3 and ext4: checking, resizing and tuning them.
 
-use super::labels;
+use super::change::change;
 use super::mkfs::type_name;
+use super::numbers::not_negative;
 use crate::devices::Device;
-use crate::error::{Error, Result};
+use crate::drivers::{self, NewUuid};
 use crate::session::Session;
 use crate::tool::Tool;
+use guest_error::{Error, Result};
 use guestfs_api::options;
 use rustix::fs::OFlags;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
-
-/// Names of the family's types.
-pub(super) const TYPES: &[&str] = &["ext2", "ext3", "ext4", "ext4dev"];
-/// Bytes that a label may have.
-const MAX_LABEL: usize = 16;
-
-/// An error for a label that is too long.
-pub(super) fn check_label(argument: &str, label: &OsStr) -> Result<()> {
-    labels::check_length(argument, label, MAX_LABEL, "ext2/3/4")
-}
-
-/// A number that may not be negative.
-pub(super) fn natural(name: &str, value: impl Into<i64>) -> Result<u64> {
-    let value = value.into();
-    u64::try_from(value)
-        .map_err(|_| Error::argument(name, value.to_string(), "must not be negative"))
-}
-
-/// What is on a device may have changed; errors name it.
-pub(super) fn change(s: &mut Session, device: &Device, tool: Tool) -> Result<()> {
-    let done = tool.ok().map_err(|e| e.within(device));
-    s.udev().changed();
-    done
-}
 
 /// Changes parameters of a filesystem.
 pub(crate) fn tune2fs(s: &mut Session, device: Device, o: &options::Tune2fs<'_>) -> Result<()> {
@@ -62,7 +40,7 @@ pub(crate) fn tune2fs(s: &mut Session, device: Device, o: &options::Tune2fs<'_>)
     ];
     for (option, name, value, unit) in numbers {
         if let Some(value) = value {
-            tool = tool.arg(option).arg(format!("{}{unit}", natural(name, value)?));
+            tool = tool.arg(option).arg(format!("{}{unit}", not_negative::<u64, _>(name, value)?));
             given = true;
         }
     }
@@ -97,24 +75,27 @@ fn superblock_fields(text: &[u8]) -> Vec<(OsString, OsString)> {
 
 /// Sets the label.
 pub(crate) fn set_e2label(s: &mut Session, device: Device, label: &OsStr) -> Result<()> {
-    check_label("label", label)?;
-    change(s, &device, Tool::new("tune2fs").arg("-L").arg(label).arg(device.path()))
+    let done = drivers::ext::set_label(&device, label);
+    s.udev().changed();
+    done
 }
 
 /// The label.
 pub(crate) fn get_e2label(_: &mut Session, device: Device) -> Result<OsString> {
-    let found = crate::probe::device(&device)?;
+    let found = crate::contents::of_device(&device)?;
     Ok(found.and_then(|c| c.label().map(OsStr::to_owned)).unwrap_or_default())
 }
 
 /// Sets the UUID: to one, or to what `clear`, `random` or `time` make.
 pub(crate) fn set_e2uuid(s: &mut Session, device: Device, uuid: &OsStr) -> Result<()> {
-    change(s, &device, Tool::new("tune2fs").arg("-U").arg(uuid).arg(device.path()))
+    let done = drivers::ext::set_uuid(&device, NewUuid::To(uuid));
+    s.udev().changed();
+    done
 }
 
 /// The UUID.
 pub(crate) fn get_e2uuid(_: &mut Session, device: Device) -> Result<OsString> {
-    let found = crate::probe::device(&device)?;
+    let found = crate::contents::of_device(&device)?;
     Ok(found.and_then(|c| c.uuid().map(OsStr::to_owned)).unwrap_or_default())
 }
 
@@ -193,28 +174,6 @@ fn resize(s: &mut Session, device: &Device, options: &[&str], size: Option<Strin
 /// Writes zeros where no file has its data.
 pub(crate) fn zerofree(s: &mut Session, device: Device) -> Result<()> {
     change(s, &device, Tool::new("zerofree").arg(device.path()))
-}
-
-/// The size in bytes that a filesystem can be made smaller to.
-pub(super) fn minimum_size(device: &Device) -> Result<i64> {
-    const SAYS: &str = "Estimated minimum size of the filesystem:";
-    let output = Tool::new("resize2fs").args(["-P", "-f"]).arg(device.path()).run()?;
-    let text = output.success().map_err(|e| e.within(device))?.text();
-    let blocks = text.lines().find_map(|l| l.strip_prefix(SAYS)?.trim().parse::<i64>().ok());
-    let size = crate::probe::device(device)?.and_then(|c| {
-        let (_, value) = c.tags().iter().find(|(name, _)| name == "BLOCK_SIZE")?;
-        value.to_str()?.parse::<i64>().ok()
-    });
-    blocks
-        .zip(size)
-        .and_then(|(blocks, size)| blocks.checked_mul(size))
-        .ok_or_else(|| unreadable("resize2fs -P", device))
-}
-
-/// The output of a program is not as expected.
-pub(super) fn unreadable(program: &str, device: impl AsRef<OsStr>) -> Error {
-    let why = format!("the output of {program} is not understood");
-    Error::new(guestfs_api::Errno::EIO, why).within(device)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making, changing and removing files.
 
-use crate::error::{Calling, Context, Error, Result};
-use crate::paths::{Entry, GuestPath};
+use super::numbers::not_negative;
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Calling, Context, Errno, Error, Result};
+use guest_fs::paths::{Entry, GuestPath};
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid,
 };
@@ -141,7 +141,7 @@ pub(crate) fn chmod(s: &mut Session, mode: i32, path: GuestPath<'_>) -> Result<(
     let mode = Mode::from_raw_mode(permissions(mode)?);
     let file = s.open(path, OFlags::PATH)?;
     // fchmod takes no O_PATH descriptor; its name in /proc leads to it and nowhere else.
-    rustix::fs::chmod(crate::paths::proc_path(std::os::fd::AsFd::as_fd(&file)), mode).on(path)
+    rustix::fs::chmod(guest_fs::paths::proc_path(std::os::fd::AsFd::as_fd(&file)), mode).on(path)
 }
 
 /// Sets owner and group of what a path leads to; -1 leaves them.
@@ -178,8 +178,7 @@ pub(crate) fn mknod(
     devminor: i32,
     path: GuestPath<'_>,
 ) -> Result<()> {
-    let raw = u32::try_from(mode)
-        .map_err(|_| Error::argument("mode", mode.to_string(), "must not be negative"))?;
+    let raw: u32 = not_negative("mode", mode)?;
     let kind = match raw & libc::S_IFMT {
         0 => FileType::RegularFile,
         kind => FileType::from_raw_mode(kind),
@@ -222,10 +221,8 @@ fn make_node(
     minor: i32,
     path: GuestPath<'_>,
 ) -> Result<()> {
-    let number = |name: &str, n: i32| {
-        u32::try_from(n).map_err(|_| Error::argument(name, n.to_string(), "must not be negative"))
-    };
-    let device = rustix::fs::makedev(number("devmajor", major)?, number("devminor", minor)?);
+    let (major, minor) = (not_negative("devmajor", major)?, not_negative("devminor", minor)?);
+    let device = rustix::fs::makedev(major, minor);
     let mode = Mode::from_raw_mode(permissions(mode)?);
     let entry = s.entry(path)?;
     rustix::fs::mknodat(&entry.dir, &*entry.name, kind, mode, device).on(path)
@@ -321,7 +318,7 @@ pub(crate) fn truncate(s: &mut Session, path: GuestPath<'_>) -> Result<()> {
 
 /// Makes a file this long.
 pub(crate) fn truncate_size(s: &mut Session, path: GuestPath<'_>, size: i64) -> Result<()> {
-    let size = super::transfer::not_negative("size", size)?;
+    let size = not_negative("size", size)?;
     let file = s.open(path, OFlags::WRONLY).calling("open")?;
     rustix::fs::ftruncate(&file, size).on(path).calling("ftruncate")
 }
@@ -333,7 +330,7 @@ pub(crate) fn fallocate(s: &mut Session, path: GuestPath<'_>, len: i32) -> Resul
 
 /// Makes a file of this many bytes that have their place on the disk.
 pub(crate) fn fallocate64(s: &mut Session, path: GuestPath<'_>, len: i64) -> Result<()> {
-    let len = super::transfer::not_negative("len", len)?;
+    let len = not_negative("len", len)?;
     let file = s.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
         // The filesystem cannot: then it is written.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Filling files and directories, and names that nobody has yet.
 
-use super::transfer::not_negative;
-use crate::error::{Calling, Context, Error, Result};
-use crate::paths::GuestPath;
+use super::numbers::not_negative;
 use crate::session::Session;
 use crate::transfer::Progress;
+use guest_error::{Calling, Context, Error, Result};
+use guest_fs::paths::GuestPath;
 use guestfs_api::options;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno as Raw;
@@ -51,7 +51,7 @@ fn repeat(
     path: GuestPath<'_>,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
-    let len = not_negative("len", len.into())?;
+    let len: u64 = not_negative("len", len)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
     let mut file = s.open(path, flags).calling("open")?;
     let piece = pattern.repeat(PIECE.div_ceil(pattern.len()));
@@ -67,7 +67,7 @@ fn repeat(
 
 /// Makes so many empty files, named by their numbers from 00000000 on.
 pub(crate) fn fill_dir(s: &mut Session, dir: GuestPath<'_>, nr: i32) -> Result<()> {
-    let nr = not_negative("nr", nr.into())?;
+    let nr: u64 = not_negative("nr", nr)?;
     let open = s.open(dir, OFlags::PATH | OFlags::DIRECTORY)?;
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -2,12 +2,12 @@
 //! Lines that match, and what sort of file it is: by the programs grep, zgrep and file, which get descriptors.
 
 use super::contents::{Lines, too_long};
-use crate::error::{Context, Error, Result};
 use crate::mountable::DevOrPath;
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::{Output, Tool};
-use guestfs_api::{Errno, options};
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
+use guestfs_api::options;
 use rustix::fs::{FileType, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;

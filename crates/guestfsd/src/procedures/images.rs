@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Filesystems that are images: ISO 9660 and squashfs; and f2fs, which has a single procedure.
 
-use super::ext::change;
+use super::change::change;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
-use crate::iso9660;
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::FileOut;
-use guestfs_api::{Errno, options, structs};
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
+use guestfs_api::{options, structs};
+use probe::iso9660;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -36,7 +36,27 @@ fn volume(file: &File, name: &OsStr) -> Result<structs::Isoinfo> {
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => None,
         Err(e) => return Err(e).on(name),
     };
-    volume.ok_or_else(|| Error::new(Errno::EINVAL, "not an ISO file or CD-ROM").within(name))
+    let volume = volume
+        .ok_or_else(|| Error::new(Errno::EINVAL, "not an ISO file or CD-ROM").within(name))?;
+    Ok(structs::Isoinfo {
+        iso_system_id: volume.system_id,
+        iso_volume_id: volume.volume_id,
+        iso_volume_space_size: volume.volume_space_size,
+        iso_volume_set_size: volume.volume_set_size,
+        iso_volume_sequence_number: volume.volume_sequence_number,
+        iso_logical_block_size: volume.logical_block_size,
+        iso_volume_set_id: volume.volume_set_id,
+        iso_publisher_id: volume.publisher_id,
+        iso_data_preparer_id: volume.data_preparer_id,
+        iso_application_id: volume.application_id,
+        iso_copyright_file_id: volume.copyright_file_id,
+        iso_abstract_file_id: volume.abstract_file_id,
+        iso_bibliographic_file_id: volume.bibliographic_file_id,
+        iso_volume_creation_t: volume.volume_creation_t,
+        iso_volume_modification_t: volume.volume_modification_t,
+        iso_volume_expiration_t: volume.volume_expiration_t,
+        iso_volume_effective_t: volume.volume_effective_t,
+    })
 }
 
 /// Sends a squashfs filesystem with what is at a path: the contents of a directory, or one file.

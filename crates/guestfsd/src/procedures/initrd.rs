@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Initramfs images of the guest: what is in them.
 
-use crate::cpio::image;
-use crate::cpio::read::{Member, Sink};
-use crate::error::{Error, Result};
-use crate::paths::GuestPath;
+use crate::initramfs;
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Errno, Error, Result};
+use guest_fs::cpio::read::{Member, Sink};
+use guest_fs::paths::GuestPath;
 use guestfs_api::frame::MAX_MESSAGE;
 use rustix::fs::{FileType, OFlags};
 use std::ffi::OsStr;
@@ -118,5 +117,5 @@ impl Sink for Wanted<'_> {
 fn read(s: &Session, path: GuestPath<'_>, sink: &mut dyn Sink) -> Result<()> {
     // Without NONBLOCK, opening a FIFO would wait for its other end.
     let mut file = s.open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-    image::read(&mut file, sink).map_err(|e| e.within(path))
+    initramfs::read(&mut file, sink).map_err(|e| e.within(path))
 }

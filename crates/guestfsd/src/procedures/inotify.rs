@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Watching files of the guest: one inotify instance a session.
 
-use crate::error::{Context, Error, Result};
-use crate::paths::{GuestPath, proc_path};
+use super::numbers::not_negative;
 use crate::session::Session;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
 use guestfs_api::structs::InotifyEvent;
 use rustix::fs::OFlags;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -41,8 +41,7 @@ impl Watching {
 
 /// Begins to watch, with room for this many events; 0 leaves that as it is. What was watched before is forgotten.
 pub(crate) fn inotify_init(s: &mut Session, maxevents: i32) -> Result<()> {
-    let wanted = u32::try_from(maxevents)
-        .map_err(|_| Error::argument("maxevents", maxevents.to_string(), "must not be negative"))?;
+    let wanted: u32 = not_negative("maxevents", maxevents)?;
     let state = s.state::<Watching>();
     let maxevents = if wanted == 0 { state.maxevents } else { Some(wanted) };
     let instance = match maxevents {

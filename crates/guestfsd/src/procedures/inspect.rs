@@ -1,31 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Questions about operating systems: inspecting, and asking what was found.
 
-use crate::error::{Error, Result};
-use crate::inspect::{self, Os};
-use crate::mountable::{Mountable, MountableName};
+use crate::mountable::Mountable;
 use crate::rpm;
 use crate::session::Session;
 use crate::tool::Tool;
-use guestfs_api::{Errno, structs};
+use guest_error::{Errno, Error, Result};
+use guestfs_api::structs;
+use inspect::{Os, Root};
+use probe::mountable::MountableName;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What is returned where something could not be found out.
 const UNKNOWN: &str = "unknown";
 
+/// What the last inspection has found.
+#[derive(Debug, Default)]
+struct Found(Vec<Root>);
+
 /// Inspects all disks; returns the root filesystems that were found.
 pub(crate) fn inspect_os(s: &mut Session) -> Result<Vec<MountableName>> {
-    inspect::inspect(s)
+    if s.config().serves_machine() {
+        return Err(Error::not_supported("not where the machine itself is served (-r)"));
+    }
+    s.state::<Found>().0.clear();
+    let roots = inspect::inspect(s)?;
+    s.state::<Found>().0 = roots;
+    inspect_get_roots(s)
 }
 
 /// The root filesystems that were found.
 pub(crate) fn inspect_get_roots(s: &mut Session) -> Result<Vec<MountableName>> {
-    Ok(inspect::roots(s))
+    Ok(s.state::<Found>().0.iter().map(|r| r.name.clone()).collect())
+}
+
+/// The operating system with this root.
+fn root<'s>(s: &'s mut Session, root: &Mountable) -> Result<&'s Root> {
+    let name = MountableName::from(root);
+    let roots = &s.state::<Found>().0;
+    if roots.is_empty() {
+        return Err(Error::new(Errno::EINVAL, "no inspection data: call inspect-os first"));
+    }
+    roots.iter().find(|r| r.name == name).ok_or_else(|| {
+        let why = "root device not found: only one that inspect-os returned";
+        Error::argument("root", root, why)
+    })
 }
 
 fn os<'s>(s: &'s mut Session, root: &Mountable) -> Result<&'s Os> {
-    Ok(&inspect::root(s, root)?.os)
+    Ok(&self::root(s, root)?.os)
 }
 
 fn or_unknown(text: Option<&OsString>) -> OsString {
@@ -164,7 +188,7 @@ pub(crate) fn inspect_get_mountpoints(
     s: &mut Session,
     root: Mountable,
 ) -> Result<Vec<(OsString, MountableName)>> {
-    Ok(inspect::root(s, &root)?.mountpoints.clone())
+    Ok(self::root(s, &root)?.mountpoints.clone())
 }
 
 /// Filesystems and swap space that belong to the system.
@@ -172,7 +196,7 @@ pub(crate) fn inspect_get_filesystems(
     s: &mut Session,
     root: Mountable,
 ) -> Result<Vec<MountableName>> {
-    Ok(inspect::root(s, &root)?.filesystems.clone())
+    Ok(self::root(s, &root)?.filesystems.clone())
 }
 
 /// Windows' letters and the partitions that they lead to.
@@ -180,7 +204,7 @@ pub(crate) fn inspect_get_drive_mappings(
     s: &mut Session,
     root: Mountable,
 ) -> Result<Vec<(String, PathBuf)>> {
-    Ok(inspect::root(s, &root)?.drives.clone())
+    Ok(self::root(s, &root)?.drives.clone())
 }
 
 /// Packages in the RPM database of the guest that is mounted.
@@ -189,7 +213,7 @@ pub(crate) fn internal_list_rpm_applications(
 ) -> Result<Vec<structs::Application2>> {
     s.need_root()?;
     let mut tool = Tool::new("/proc/self/exe").arg("--helper=rpm");
-    if s.serves_machine() {
+    if s.config().serves_machine() {
         tool = tool.arg("-r");
     }
     let output = tool.run()?;

@@ -2,10 +2,10 @@
 //! Listings of directories as ls writes them, for people. Owners are numbers: names would be those of the machine
 //! that runs the daemon, not of the guest.
 
-use crate::error::{Context, Result};
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::Tool;
+use guest_error::{Context, Result};
+use guest_fs::paths::{GuestPath, proc_path};
 use rustix::fs::{FileType, OFlags};
 use std::os::fd::AsFd;
 

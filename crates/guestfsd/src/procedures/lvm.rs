@@ -3,16 +3,15 @@
 //!
 //! What the kernel's tables or a superblock say is answered from there; `lvm` is asked for the rest.
 
-use super::devices::arrays;
+use crate::contents;
 use crate::devices::Device;
-use crate::dm;
-use crate::error::{Error, Result};
+use crate::listing;
 use crate::mountable::Mountable;
-use crate::probe;
 use crate::session::Session;
 use crate::tool::Tool;
-use guestfs_api::Errno;
-use rustix::fs::{FileType, Mode, OFlags, stat};
+use guest_error::{Errno, Error, Result};
+use probe::device_mapper;
+use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -39,7 +38,8 @@ pub(crate) fn lvs(s: &mut Session) -> Result<Vec<PathBuf>> {
 /// Whether there are physical volumes, or volumes that were made of some.
 fn is_in_use() -> bool {
     let devices = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
-    !dm::volumes().is_empty() || devices.into_iter().any(|d| is_physical_volume(&d.path()))
+    !device_mapper::volumes().is_empty()
+        || devices.into_iter().any(|d| is_physical_volume(&d.path()))
 }
 
 /// Whether the device with this directory in sysfs has LVM's label, in one of its first four sectors (`man pvcreate`).
@@ -79,7 +79,7 @@ fn rename(s: &mut Session, tool: Tool, what: &OsStr) -> Result<()> {
 
 /// UUID of a physical volume.
 pub(crate) fn pvuuid(_: &mut Session, device: Device) -> Result<String> {
-    let found = probe::device(&device)?.filter(|c| c.fstype() == "LVM2_member");
+    let found = contents::of_device(&device)?.filter(|c| c.fstype() == "LVM2_member");
     let uuid = found.and_then(|c| c.uuid().map(|u| u.to_string_lossy().into_owned()));
     uuid.ok_or_else(|| Error::new(Errno::EINVAL, "not a physical volume").within(&device))
 }
@@ -116,7 +116,7 @@ fn words(output: &[u8]) -> Vec<String> {
 
 /// UUID of a logical volume.
 pub(crate) fn lvuuid(_: &mut Session, device: Device) -> Result<String> {
-    let map = dm::of_device(device.path()).filter(|map| map.volume().is_some());
+    let map = device_mapper::of_device(device.path()).filter(|map| map.volume().is_some());
     map.and_then(|map| map.volume_uuid()).ok_or_else(|| not_a_volume("device", device.name()))
 }
 
@@ -126,34 +126,28 @@ fn not_a_volume(argument: &str, name: &OsStr) -> Error {
 
 /// Whether a mountable is a logical volume.
 pub(crate) fn is_lv(_: &mut Session, mountable: Mountable) -> Result<bool> {
-    let map = dm::of_device(mountable.device.path());
+    let map = device_mapper::of_device(mountable.device.path());
     Ok(mountable.volume.is_none() && map.is_some_and(|map| map.volume().is_some()))
 }
 
 /// The name `/dev/VG/LV` of a logical volume that has another.
 pub(crate) fn lvm_canonical_lv_name(s: &mut Session, lvname: &OsStr) -> Result<PathBuf> {
     let device = s.device("lvname", lvname)?;
-    let volume = dm::of_device(device.path()).and_then(|map| map.volume());
+    let volume = device_mapper::of_device(device.path()).and_then(|map| map.volume());
     volume.map(|v| v.path()).ok_or_else(|| not_a_volume("lvname", lvname))
 }
 
 /// Devices of the device mapper that are no logical volumes.
 pub(crate) fn list_dm_devices(s: &mut Session) -> Result<Vec<PathBuf>> {
     s.settled_devices();
-    let others = dm::all().into_iter().filter(|map| !map.uuid.starts_with("LVM-"));
+    let others = device_mapper::all().into_iter().filter(|map| !map.uuid.starts_with("LVM-"));
     Ok(others.map(|map| map.path()).collect())
 }
 
 /// Arrays of software RAID.
 pub(crate) fn list_md_devices(s: &mut Session) -> Result<Vec<PathBuf>> {
     s.settled_devices();
-    let mut found = arrays()?;
-    // An array that has been stopped may still be in the kernel's table.
-    let there = |array: &PathBuf| {
-        stat(array).is_ok_and(|s| FileType::from_raw_mode(s.st_mode).is_block_device())
-    };
-    found.retain(there);
-    Ok(found)
+    listing::running_arrays()
 }
 
 /// Looks for physical volumes again.
@@ -184,15 +178,4 @@ pub(crate) fn lvm_clear_filter(s: &mut Session) -> Result<()> {
 
 fn dm_is_there() -> bool {
     std::path::Path::new("/sys/class/misc/device-mapper").exists()
-}
-
-/// All volumes that people see, active or not.
-pub(super) fn volumes() -> Result<Vec<PathBuf>> {
-    let select = "lv_role=public && lv_skip_activation!=yes";
-    let tool = lvm("lvs").args(["--noheadings", "--separator", "/", "-o", "vg_name,lv_name", "-S"]);
-    let output = tool.arg(select).output().map_err(|e| e.within("lvs"))?;
-    let mut found: Vec<PathBuf> =
-        words(&output).iter().map(|name| PathBuf::from("/dev").join(name)).collect();
-    found.sort();
-    Ok(found)
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine that the daemon runs on: its kernel, its messages, its caches and modules.
 
-use crate::error::{Context, Error, Result};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::FileIn;
-use guestfs_api::Errno;
+use guest_error::{Context, Errno, Error, Result};
 use guestfs_api::structs::Utsname;
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -58,7 +57,7 @@ pub(crate) fn internal_rhbz914931(
     use std::io::Read;
     let mut piece = vec![0; guestfs_api::frame::MAX_CHUNK];
     for _ in 0..count {
-        if filename.read(&mut piece).map_err(|e| crate::transfer::from_io(e, "filename"))? == 0 {
+        if filename.read(&mut piece).map_err(|e| guest_error::from_io(e, "filename"))? == 0 {
             break;
         }
     }

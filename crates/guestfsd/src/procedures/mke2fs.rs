@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making ext2, ext3 and ext4 filesystems and their external journals, with all that mke2fs can be told.
 
-use super::ext::{TYPES, change, check_label, natural};
+use super::change::change;
 use super::mkfs::{type_name, wipe};
+use super::numbers::not_negative;
 use crate::devices::Device;
-use crate::error::{Error, Result};
+use crate::drivers::ext::{TYPES, check_label};
 use crate::session::Session;
 use crate::tool::Tool;
+use guest_error::{Error, Result};
 use guestfs_api::options;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +28,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
     ];
     for (name, argument, value) in numbers {
         if let Some(value) = value {
-            option(name, OsStr::new(&natural(argument, value)?.to_string()));
+            option(name, OsStr::new(&not_negative::<u64, _>(argument, value)?.to_string()));
         }
     }
     if let Some(size) = o.fragsize.filter(|size| o.blocksize != Some(*size)) {
@@ -34,7 +36,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
         return Err(Error::not_supported(format!("fragsize: {size}: {why}")));
     }
     if let Some(label) = o.label {
-        check_label("label", label)?;
+        check_label(label)?;
     }
     let texts = [
         ("-L", o.label),
@@ -51,7 +53,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
     }
     let mut journal: Vec<OsString> = Vec::new();
     if let Some(size) = o.journalsize {
-        journal.push(format!("size={}", natural("journalsize", size)?).into());
+        journal.push(format!("size={}", not_negative::<u64, _>("journalsize", size)?).into());
     }
     if let Some(name) = o.journaldevice {
         journal.push(journal_device(s, name)?);
@@ -74,7 +76,7 @@ pub(crate) fn mke2fs(s: &mut Session, device: Device, o: &options::Mke2fs<'_>) -
             args.push(flag.into());
         }
     }
-    let blocks = o.blockscount.map(|n| natural("blockscount", n)).transpose()?;
+    let blocks = o.blockscount.map(|n| not_negative::<u64, _>("blockscount", n)).transpose()?;
     if !superblocks_only {
         wipe(&device)?;
     }
@@ -93,7 +95,7 @@ fn extended_options(o: &options::Mke2fs<'_>) -> Result<Vec<OsString>> {
     ];
     for (name, argument, value) in numbers {
         if let Some(value) = value {
-            list.push(format!("{name}={}", natural(argument, value)?).into());
+            list.push(format!("{name}={}", not_negative::<u64, _>(argument, value)?).into());
         }
     }
     let switches =
@@ -149,7 +151,7 @@ fn journal(
     id: Option<(&str, &OsStr)>,
     device: &Device,
 ) -> Result<()> {
-    let blocksize = natural("blocksize", blocksize)?;
+    let blocksize: u64 = not_negative("blocksize", blocksize)?;
     wipe(device)?;
     let mut tool = Tool::new("mke2fs").args(["-F", "-O", "journal_dev", "-b"]);
     tool = tool.arg(blocksize.to_string());
@@ -171,7 +173,7 @@ pub(crate) fn mke2journal_l(
     label: &OsStr,
     device: Device,
 ) -> Result<()> {
-    check_label("label", label)?;
+    check_label(label)?;
     journal(s, blocksize, Some(("-L", label)), &device)
 }
 
@@ -195,7 +197,7 @@ fn with_journal(
     if !TYPES.contains(&type_name(fstype)?) {
         return Err(Error::argument("fstype", fstype, "not an ext2, ext3 or ext4 filesystem"));
     }
-    let blocksize = natural("blocksize", blocksize)?;
+    let blocksize: u64 = not_negative("blocksize", blocksize)?;
     wipe(device)?;
     let mut option = OsString::from("device=");
     option.push(journal);
@@ -222,7 +224,7 @@ pub(crate) fn mke2fs_j_l(
     device: Device,
     label: &OsStr,
 ) -> Result<()> {
-    check_label("label", label)?;
+    check_label(label)?;
     with_journal(s, fstype, blocksize, &device, tagged("LABEL=", label))
 }
 

@@ -1,68 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making filesystems of any type: `mkfs.TYPE` with what the type calls its options.
 
-use super::ext;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
+use crate::drivers::{self, Block, Maker};
 use crate::session::Session;
 use crate::tool::{self, Tool};
+use guest_error::{Context, Error, Result};
 use guestfs_api::options;
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-
-/// What a type calls the size of its blocks.
-enum Block {
-    /// An option, and the size in bytes.
-    Bytes(&'static str),
-    /// `-b size=`, and the size in bytes.
-    Named,
-    /// `-s`, and the number of sectors that a cluster has.
-    Sectors,
-    /// Nothing: why, and what to do.
-    No(&'static str),
-}
-
-/// How filesystems of some types are made.
-struct Maker {
-    types: &'static [&'static str],
-    /// Always given: do it, whatever is there, without asking.
-    always: &'static [&'static str],
-    label: Option<&'static str>,
-    block: Block,
-}
-
-const MAKERS: &[Maker] = &[
-    Maker {
-        types: &["vfat", "msdos", "fat"],
-        always: &["-I"],
-        label: Some("-n"),
-        block: Block::Sectors,
-    },
-    Maker { types: &["ntfs"], always: &["-Q", "-F"], label: Some("-L"), block: Block::Bytes("-c") },
-    Maker { types: &["xfs"], always: &["-f"], label: Some("-L"), block: Block::Named },
-    Maker {
-        types: &["btrfs"],
-        always: &["-f"],
-        label: Some("-L"),
-        block: Block::No("cannot be set on btrfs filesystems, use 'mkfs-btrfs'"),
-    },
-    Maker { types: &["f2fs"], always: &[], label: Some("-l"), block: Block::Bytes("-b") },
-    Maker { types: &["exfat"], always: &[], label: Some("-L"), block: Block::Bytes("-c") },
-    Maker { types: &["jfs"], always: &["-f"], label: Some("-L"), block: Block::Bytes("-b") },
-    Maker { types: &["reiserfs"], always: &["-f"], label: Some("-l"), block: Block::Bytes("-b") },
-    Maker { types: &["nilfs2"], always: &["-f"], label: Some("-L"), block: Block::Bytes("-b") },
-    Maker { types: &["hfsplus"], always: &[], label: Some("-v"), block: Block::Bytes("-b") },
-    Maker {
-        types: &["gfs", "gfs2"],
-        always: &["-p", "lock_nolock", "-j", "1", "-O"],
-        label: None,
-        block: Block::Bytes("-b"),
-    },
-];
-
-/// For types that are not in the table.
-const OTHER: Maker = Maker { types: &[], always: &[], label: None, block: Block::Bytes("-b") };
 
 /// Makes a filesystem.
 pub(crate) fn mkfs(
@@ -89,13 +36,12 @@ pub(crate) fn mkfs_b(
 
 fn make(fstype: &OsStr, device: &Device, options: &options::Mkfs<'_>) -> Result<()> {
     let name = type_name(fstype)?;
-    let is_ext = ext::TYPES.contains(&name);
-    let maker = MAKERS.iter().find(|m| m.types.contains(&name)).unwrap_or(&OTHER);
-    let (program, mut args) = if is_ext {
-        ("mke2fs".to_owned(), vec!["-t".to_owned(), name.to_owned(), "-F".to_owned()])
-    } else {
-        (format!("mkfs.{name}"), maker.always.iter().map(|&a| a.to_owned()).collect())
+    let maker = drivers::of(name).map_or(&Maker::USUAL, |driver| &driver.maker);
+    let (program, mut args) = match maker.program {
+        Some(program) => (program.to_owned(), vec!["-t".to_owned(), name.to_owned()]),
+        None => (format!("mkfs.{name}"), Vec::new()),
     };
+    args.extend(maker.always.iter().map(|&a| a.to_owned()));
     if let Some(size) = options.blocksize {
         let size = u32::try_from(size).ok().filter(|size| size.is_power_of_two());
         let size =
@@ -115,46 +61,37 @@ fn make(fstype: &OsStr, device: &Device, options: &options::Mkfs<'_>) -> Result<
         }
     }
     if let Some(size) = options.inode {
-        if !is_ext {
-            return Err(wrong("inode", options.inode, "can only be set on ext2/3/4 filesystems"));
-        }
-        let size = positive("inode", size)?;
-        args.extend(["-I".to_owned(), size]);
+        let option = maker.inode.ok_or_else(|| {
+            wrong("inode", options.inode, "can only be set on ext2/3/4 filesystems")
+        })?;
+        args.extend([option.to_owned(), positive("inode", size)?]);
     }
     if let Some(size) = options.sectorsize {
-        if name != "ufs" {
-            return Err(wrong(
-                "sectorsize",
-                options.sectorsize,
-                "can only be set on ufs filesystems",
-            ));
-        }
-        let size = positive("sectorsize", size)?;
-        args.extend(["-S".to_owned(), size]);
+        let option = maker.sector.ok_or_else(|| {
+            wrong("sectorsize", options.sectorsize, "can only be set on ufs filesystems")
+        })?;
+        args.extend([option.to_owned(), positive("sectorsize", size)?]);
     }
     let mut tool = Tool::new(&program).args(args).explains_on_stdout();
     if let Some(features) = options.features {
-        if matches!(name, "gfs" | "gfs2") {
+        if !maker.features {
             let why = "features cannot be set on gfs filesystems";
             return Err(Error::argument("features", features, why));
         }
         tool = tool.arg("-O").arg(features);
     }
     if let Some(label) = options.label {
-        let option = if is_ext { Some("-L") } else { maker.label };
-        let option = option.ok_or_else(|| {
+        let option = maker.label.ok_or_else(|| {
             Error::argument("label", label, &format!("not when {name} filesystems are made"))
         })?;
-        if is_ext {
-            ext::check_label("label", label)?;
-        }
+        (maker.check_label)(label)?;
         tool = tool.arg(option).arg(label);
     }
     if tool::find(&program).is_none() {
         let why = format!("fstype: {name}: there is no program {program}");
         return Err(Error::not_supported(why));
     }
-    if maker.types.contains(&"vfat") && has_fake_mbr(&program) {
+    if maker.fake_mbr && has_fake_mbr(&program) {
         tool = tool.arg("--mbr=n");
     }
     wipe(device)?;
@@ -214,14 +151,5 @@ mod tests {
         for bad in ["", "-t", "../x", "a/b", ".x", "a b", "ä"] {
             assert!(type_name(OsStr::new(bad)).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn each_type_is_made_in_one_way() {
-        let all: Vec<_> = MAKERS.iter().flat_map(|m| m.types).collect();
-        let mut unique = all.clone();
-        unique.sort();
-        unique.dedup();
-        assert_eq!(all.len(), unique.len());
     }
 }

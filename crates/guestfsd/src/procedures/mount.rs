@@ -2,29 +2,31 @@
 //! Mounting, unmounting, and what is mounted.
 
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
 use crate::loops::Attached;
-use crate::mountable::{DevOrPath, Mountable, MountableName};
-use crate::mounts::{self, Mount, Twin};
-use crate::paths::{GuestPath, proc_path};
+use crate::mountable::{DevOrPath, Mountable};
+use crate::mounting;
+use crate::mounts::{self, Mount};
 use crate::session::Session;
 use crate::tool::Tool;
-use guestfs_api::{Errno, options};
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
+use guestfs_api::options;
+use probe::mountable::MountableName;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Mounts with default options.
 pub(crate) fn mount(s: &mut Session, mountable: Mountable, mountpoint: &OsStr) -> Result<()> {
-    mount_with(s, None, None, &mountable, mountpoint)
+    mounting::mount(s, None, None, &mountable, mountpoint)
 }
 
 /// Mounts to be read only.
 pub(crate) fn mount_ro(s: &mut Session, mountable: Mountable, mountpoint: &OsStr) -> Result<()> {
-    mount_with(s, Some(OsStr::new("ro")), None, &mountable, mountpoint)
+    mounting::mount(s, Some(OsStr::new("ro")), None, &mountable, mountpoint)
 }
 
 /// Mounts with these options.
@@ -34,7 +36,7 @@ pub(crate) fn mount_options(
     mountable: Mountable,
     mountpoint: &OsStr,
 ) -> Result<()> {
-    mount_with(s, Some(options), None, &mountable, mountpoint)
+    mounting::mount(s, Some(options), None, &mountable, mountpoint)
 }
 
 /// Mounts with these options, as this type of filesystem.
@@ -45,8 +47,8 @@ pub(crate) fn mount_vfs(
     mountable: Mountable,
     mountpoint: &OsStr,
 ) -> Result<()> {
-    crate::reach::check_filesystem(s, vfstype)?;
-    mount_with(s, Some(options), Some(vfstype), &mountable, mountpoint)
+    crate::reach::check_filesystem(s.config(), vfstype)?;
+    mounting::mount(s, Some(options), Some(vfstype), &mountable, mountpoint)
 }
 
 /// Mounts a file of the guest as a filesystem.
@@ -60,100 +62,16 @@ pub(crate) fn mount_loop(
             Err(e) if e.errno() == Errno::EROFS => (s.open(file, OFlags::RDONLY)?, true),
             opened => (opened?, false),
         };
-        let at = mount_target(s, mountpoint.as_os_str())?;
+        let at = mounting::target(s, mountpoint.as_os_str())?;
         let attached = Attached::new(&broker, &image, read_only).map_err(|e| e.within(file))?;
         // Should it be unmounted, it is gone before the next call that names devices.
         s.udev().changed();
-        return run_mount(s, None, None, attached.device(), &at).map_err(|e| e.within(file));
+        return mounting::run(s, None, None, attached.device(), &at).map_err(|e| e.within(file));
     }
     let image = s.open(file, OFlags::PATH)?;
-    let at = mount_target(s, mountpoint.as_os_str())?;
-    run_mount(s, Some(OsStr::new("loop")), None, &proc_path(image.as_fd()), &at)
+    let at = mounting::target(s, mountpoint.as_os_str())?;
+    mounting::run(s, Some(OsStr::new("loop")), None, &proc_path(image.as_fd()), &at)
         .map_err(|e| e.within(file))
-}
-
-fn mount_with(
-    s: &mut Session,
-    options: Option<&OsStr>,
-    fstype: Option<&OsStr>,
-    what: &Mountable,
-    mountpoint: &OsStr,
-) -> Result<()> {
-    let at = mount_target(s, mountpoint)?;
-    let mut all = options.filter(|o| !o.is_empty()).map(OsStr::to_owned);
-    if let Some(volume) = &what.volume {
-        let mut with = all.map_or_else(OsString::new, |mut o| {
-            o.push(",");
-            o
-        });
-        with.push("subvol=");
-        with.push(volume);
-        all = Some(with);
-    }
-    run_mount(s, all.as_deref(), fstype, what.device.path(), &at).map_err(|e| e.within(what))
-}
-
-/// The directory to mount on. The first one may be the sysroot only.
-fn mount_target(s: &Session, mountpoint: &OsStr) -> Result<OwnedFd> {
-    let root = s.root()?;
-    let path = GuestPath::new("mountpoint", mountpoint)?;
-    let is_root = path.bytes().iter().all(|&b| b == b'/');
-    if !s.serves_machine() && !is_root && !root.is_mount()? && !is_made_mountpoint(s, path)? {
-        let why = "you must mount something on / first";
-        return Err(Error::argument("mountpoint", mountpoint, why));
-    }
-    let at = root.open(mountpoint, OFlags::PATH, Mode::empty()).on(mountpoint)?;
-    let stat = rustix::fs::fstat(&at).on(mountpoint)?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
-        return Ok(at);
-    }
-    Err(Error::new(Errno::ENOTDIR, "mount point is not a directory").within(mountpoint))
-}
-
-/// Whether `mkmountpoint` made this directory, or another client of the sysroot did.
-fn is_made_mountpoint(s: &Session, path: GuestPath<'_>) -> Result<bool> {
-    Ok(s.root()?.open(path.as_os_str(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).is_ok())
-}
-
-fn run_mount(
-    s: &mut Session,
-    options: Option<&OsStr>,
-    fstype: Option<&OsStr>,
-    source: &Path,
-    at: &OwnedFd,
-) -> Result<()> {
-    let mount = |more: &[&str]| {
-        // The program, not the system call: it finds out the type and knows helpers such as ntfs-3g.
-        let mut tool = Tool::new("mount").args(more);
-        if let Some(options) = options.filter(|o| !o.is_empty()) {
-            tool = tool.arg("-o").arg(options);
-        }
-        if let Some(fstype) = fstype.filter(|t| !t.is_empty()) {
-            tool = tool.arg("-t").arg(fstype);
-        }
-        // The descriptor says where, whatever the guest's directories become meanwhile.
-        let target = proc_path(at.as_fd());
-        tool.args(mounts::enforced()).arg("--").arg(source).arg(target).run()
-    };
-    let mounted = mount(&[]);
-    s.release_root();
-    let failed = match mounted?.success() {
-        Ok(_) => return Ok(()),
-        Err(e) => e,
-    };
-    let contents = crate::probe::contents(source, source.as_os_str()).ok().flatten();
-    let contents = contents.unwrap_or_default();
-    match Twin::of(contents.fstype()) {
-        Some(Twin::MountedWith(option)) if mount(&["-o", option])?.code == 0 => {
-            tracing::info!(?source, option, "mounted beside a filesystem of the same UUID");
-            Ok(())
-        }
-        // The one error of the kernel's that has this reason, in the words of mount(8).
-        Some(Twin::Refused) if failed.message().contains(&Errno::EEXIST.describe()) => {
-            Err(mounts::duplicate_uuid(contents.uuid()).within("mount"))
-        }
-        _ => Err(failed),
-    }
 }
 
 /// Unmounts a filesystem, named by its device or by where it is mounted.
@@ -166,7 +84,7 @@ pub(crate) fn umount(
         DevOrPath::Device(device) => mounted_at(s, device)?,
         DevOrPath::Path(path) => {
             let fd = s.open(*path, OFlags::PATH)?;
-            crate::paths::path_of(&fd).on(path)?
+            guest_fs::paths::path_of(&fd).on(path)?
         }
     };
     s.release_root();
@@ -201,7 +119,7 @@ fn is_source(mount: &Mount, device: &Path) -> bool {
 
 /// Unmounts everything.
 pub(crate) fn umount_all(s: &mut Session) -> Result<()> {
-    if s.serves_machine() {
+    if s.config().serves_machine() {
         return Err(Error::not_supported("not where the machine itself is served (-r)"));
     }
     s.unmount_all()
@@ -216,7 +134,7 @@ pub(crate) fn remount(
     let Some(rw) = options.rw else { return Ok(()) };
     let at = s.open(mountpoint, OFlags::PATH)?;
     let how = if rw { "remount,rw" } else { "remount,ro" };
-    let path = crate::paths::path_of(&at).on(mountpoint)?;
+    let path = guest_fs::paths::path_of(&at).on(mountpoint)?;
     drop(at);
     let tool = Tool::new("mount").args(["-o", how]).args(mounts::enforced()).arg("--").arg(path);
     tool.ok().map_err(|e| e.within(mountpoint))
@@ -239,7 +157,7 @@ fn mounted(s: &Session) -> Result<Vec<(MountableName, OsString)>> {
         mounts::below(sysroot)?.into_iter().filter(|m| m.source.as_bytes().starts_with(b"/"));
     Ok(devices
         .map(|m| {
-            let at = mounts::client_path(sysroot, &m.at);
+            let at = sysroot.client_path(&m.at);
             // A mount of a subvolume names it in the table.
             let volume = (m.fstype == "btrfs" && m.root != "/")
                 .then(|| OsStr::from_bytes(&m.root.as_bytes()[1..]).to_owned());

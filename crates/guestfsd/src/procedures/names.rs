@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Paths: what they really are, and which ones match.
 
-use crate::casefold;
-use crate::error::{Calling, Context, Error, Result};
-use crate::glob::Pattern;
-use crate::mounts::client_path;
-use crate::paths::{GuestPath, path_of};
 use crate::session::Session;
+use guest_error::{Calling, Context, Errno, Error, Result};
+use guest_fs::casefold;
+use guest_fs::glob::Pattern;
+use guest_fs::paths::{GuestPath, path_of};
 use guestfs_api::frame::MAX_MESSAGE;
-use guestfs_api::{Errno, options};
+use guestfs_api::options;
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// A path without links, `.` and `..` in it.
 pub(crate) fn realpath(s: &mut Session, path: GuestPath<'_>) -> Result<OsString> {
     let file = s.open(path, OFlags::PATH).calling("realpath")?;
-    Ok(client_path(s.sysroot(), &path_of(&file).on(path)?))
+    Ok(s.sysroot().client_path(&path_of(&file).on(path)?))
 }
 
 /// A path with the capitals that its names have on the disk. What is not there is only its last name.

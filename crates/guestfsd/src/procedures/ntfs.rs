@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! NTFS: checking, resizing and cloning it.
 
-use super::ext::{change, unreadable};
+use super::change::change;
+use super::numbers::not_negative;
 use crate::devices::Device;
-use crate::error::{Error, Result};
 use crate::mountable::Mountable;
 use crate::session::Session;
 use crate::tool::Tool;
-use crate::transfer::{FileIn, FileOut, from_io};
+use crate::transfer::{FileIn, FileOut};
+use guest_error::{Error, Result, from_io};
 use guestfs_api::options;
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -92,9 +93,7 @@ pub(crate) fn ntfscat_i(
     inode: i64,
     filename: &mut FileOut<'_>,
 ) -> Result<()> {
-    if inode < 0 {
-        return Err(Error::argument("inode", inode.to_string(), "must not be negative"));
-    }
+    let inode: u64 = not_negative("inode", inode)?;
     let tool = Tool::new("ntfscat").arg("-i").arg(inode.to_string());
     send(tool.arg(device.device.path()), &device.device, filename)
 }
@@ -122,44 +121,4 @@ pub(crate) fn ntfs_chmod(
     let all = (options.recursive == Some(true)).then_some("-r");
     let tool = Tool::new("ntfssecaudit").args(all).arg(device.path()).arg(format!("{mode:04o}"));
     tool.arg(path).ok().map_err(|e| e.within(&device))
-}
-
-/// The size in bytes that a filesystem can be made smaller to.
-pub(super) fn minimum_size(device: &Device) -> Result<i64> {
-    // Forced twice: the filesystem may be marked to be checked, and nothing is changed here.
-    let output = Tool::new("ntfsresize").args(["--info", "-ff"]).arg(device.path()).run()?;
-    let text = output.text();
-    if let Some(size) = number_after(&text, "You might resize at ") {
-        return Ok(size);
-    }
-    // One that is full is as small as it can be.
-    let full = text.contains("Volume is full") || output.stderr.contains("Volume is full");
-    match number_after(&text, "Current volume size:").filter(|_| full) {
-        Some(size) => Ok(size),
-        None => Err(match output.code {
-            0 => unreadable("ntfsresize --info", device),
-            _ => output.failure().within(device),
-        }),
-    }
-}
-
-fn number_after(text: &str, mark: &str) -> Option<i64> {
-    let rest = text[text.find(mark)? + mark.len()..].trim_start();
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_found_in_what_ntfsresize_says() {
-        let text = "Current volume size: 67105280 bytes (68 MB)\n\
-            You might resize at 2564096 bytes or 3 MB (freeing 64 MB).\n";
-        assert_eq!(number_after(text, "You might resize at "), Some(2_564_096));
-        assert_eq!(number_after(text, "Current volume size:"), Some(67_105_280));
-        assert_eq!(number_after(text, "Nothing"), None);
-        assert_eq!(number_after("Nothing", "Nothing"), None);
-    }
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Partition tables.
 //!
-//! Questions are answered from the table's own bytes ([`partitions`]); of kinds of tables that we
+//! Questions are answered from the table's own bytes ([`probe::partition_table`]); of kinds of tables that we
 //! do not read, and of any that is not beyond doubt, by parted. Partitions are made, moved and deleted by parted;
 //! fields of a GPT are changed in place.
 
 mod guid_table;
 mod parted;
 mod sfdisk;
+mod table;
 
 pub(crate) use guid_table::{
     part_expand_gpt, part_get_disk_guid, part_get_gpt_attributes, part_get_gpt_guid,
@@ -20,17 +21,16 @@ pub(crate) use sfdisk::{
 
 use crate::block;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
-use crate::probe::partition;
 use crate::session::Session;
 use crate::tool::Tool;
-use guestfs_api::{Errno, structs};
+use guest_error::{Context, Errno, Error, Result};
+use guestfs_api::structs;
 use parted::{Listed, Listing};
-use partitions::{Geometry, Table, gpt, mbr};
+use probe::partition_table::{Table, gpt, mbr};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use table::{check_number, listing, no_partition, not_mbr, open};
 
 /// What clients call kinds of tables, and parted's name.
 const LABELS: &[(&str, &str)] = &[
@@ -68,65 +68,6 @@ fn label(parttype: &OsStr) -> Result<&'static str> {
         let why = "unknown partition type: common choices are \"gpt\" and \"msdos\"";
         Error::argument("parttype", parttype, why)
     })
-}
-
-fn check_number(partnum: i32) -> Result<u32> {
-    u32::try_from(partnum).ok().filter(|n| *n > 0).ok_or_else(|| {
-        Error::argument("partnum", partnum.to_string(), "partitions are numbered from 1")
-    })
-}
-
-fn no_partition(device: &Device, number: u32) -> Error {
-    Error::argument("partnum", number.to_string(), "no such partition").within(device)
-}
-
-fn not_mbr(device: &Device) -> Error {
-    Error::argument("device", device, "does not have an MBR partition table")
-}
-
-/// A disk that is open, and its table.
-struct Disk {
-    file: File,
-    geometry: Geometry,
-    table: Option<Table>,
-}
-
-fn open(device: &Device, flags: OFlags) -> Result<Disk> {
-    let mut file = device.open(flags)?;
-    let geometry = partition::geometry(&file).on(device)?;
-    let table = partitions::read_beyond_doubt(&mut file, geometry).on(device)?;
-    Ok(Disk { file, geometry, table })
-}
-
-/// The kind of table and all partitions.
-fn listing(device: &Device) -> Result<Listing> {
-    let disk = open(device, OFlags::RDONLY)?;
-    let sector = disk.geometry.sector;
-    let bytes = |first: u64, last: u64| (first * sector, (last + 1) * sector - 1);
-    let flags = |boot: bool| String::from(if boot { "boot" } else { "" });
-    let (label, partitions) = match disk.table {
-        // parted does not know it either: the device has no partitions.
-        None => {
-            return parted::list(device).map_err(|e| Error::new(Errno::EINVAL, e.message()));
-        }
-        Some(Table::Mbr(table)) => {
-            let listed = table.partitions.iter().map(|p| {
-                let (start, end) = bytes(p.start, p.last());
-                let name = String::new();
-                Listed { number: p.number, start, end, name, flags: flags(p.active) }
-            });
-            ("msdos", listed.collect())
-        }
-        Some(Table::Gpt(table)) => {
-            let listed = table.partitions().into_iter().map(|p| {
-                let (start, end) = bytes(p.first, p.last);
-                let flags = flags(p.is_bootable());
-                Listed { number: p.number, start, end, name: p.name, flags }
-            });
-            ("gpt", listed.collect())
-        }
-    };
-    Ok(Listing { label: label.to_owned(), partitions })
 }
 
 fn listed(device: &Device, partnum: i32) -> Result<(String, Listed)> {

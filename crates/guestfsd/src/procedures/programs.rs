@@ -4,11 +4,10 @@
 //! What they write to standard output is the result. A program that fails is an error whose text is what it
 //! wrote to standard error.
 
-use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::tool::{Output, Tool};
-use crate::transfer::{FileOut, from_io};
-use guestfs_api::Errno;
+use crate::transfer::FileOut;
+use guest_error::{Errno, Error, Result, from_io};
 use std::ffi::OsStr;
 use std::io::Write;
 
@@ -62,7 +61,7 @@ fn tool(s: &Session, arguments: &[&OsStr]) -> Result<Tool> {
         return Err(Error::new(Errno::EINVAL, "arguments: the list must hold a program's name"));
     };
     s.need_root()?;
-    Ok(Tool::in_guest(s, program)?.args(rest))
+    Ok(Tool::in_guest(s.config(), program)?.args(rest))
 }
 
 /// As `Output::success`, but with nothing before the program's own words: callers show them as they are.

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Space: how much filesystems have, how much files take, and clearing what is free.
 
-use crate::error::{Context, Error, Result};
 use crate::mounts;
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::Progress;
-use crate::tree::{Step, Walk};
 use crate::trim;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
+use guest_fs::tree::{Step, Walk};
+use guestfs_api::options;
 use guestfs_api::structs::Statvfs;
-use guestfs_api::{Errno, options};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;
 use std::collections::HashSet;
@@ -153,7 +153,7 @@ impl Usage<'_, '_> {
                 Err(e) => Err(e),
             };
             done.on(OsStr::from_bytes(walk.path())).map_err(|e| e.within(shown))?;
-            if crate::signals::ending() {
+            if guest_fs::interrupt::requested() {
                 return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
             }
             self.progress.pulse();
@@ -214,7 +214,7 @@ pub(crate) fn zero_free_space(
 ) -> Result<()> {
     let dir = s.open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?;
     // What was removed a moment ago is free once that is on the disk.
-    s.syncfs(&dir, directory)?;
+    s.flushes().syncfs(&dir, directory)?;
     let space = rustix::fs::fstatvfs(&dir).on(directory)?;
     let total = space.f_bavail.saturating_mul(space.f_frsize).max(1);
     // Files without names: they are gone however this ends. All of them stay open, and full, until the end.
@@ -222,7 +222,7 @@ pub(crate) fn zero_free_space(
     let zeroes = vec![0; PIECE];
     let (mut done, mut len) = (0u64, PIECE);
     while let Some(file) = files.last() {
-        if crate::signals::ending() {
+        if guest_fs::interrupt::requested() {
             return Err(Error::new(Errno::EINTR, "the daemon was told to end"));
         }
         match rustix::io::write(file, &zeroes[..len]) {
@@ -290,7 +290,7 @@ pub(crate) fn fstrim(
     let minlen = at_least("minimumfreeextent", options.minimumfreeextent, 1, 0)?;
     let dir = s.open(mountpoint, OFlags::RDONLY | OFlags::DIRECTORY)?;
     // What was freed a moment ago counts as free once it is on the disk.
-    s.syncfs(&dir, mountpoint)?;
+    s.flushes().syncfs(&dir, mountpoint)?;
     match trim::free_extents(&dir, start, len, minlen) {
         Err(Raw::OPNOTSUPP | Raw::NOTTY) => Err(Error::not_supported(
             "this filesystem, or the disk below it, does not support trimming",

@@ -2,9 +2,9 @@
 //! What files are: the stat family. The number of the device that a file is on is the client's, as its name is.
 
 use crate::devices::Devices;
-use crate::error::{Context, Result};
-use crate::paths::{GuestPath, Root};
 use crate::session::Session;
+use guest_error::{Context, Result};
+use guest_fs::paths::{GuestPath, Root};
 use guestfs_api::{options, structs};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno as Raw;

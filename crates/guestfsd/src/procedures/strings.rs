@@ -2,9 +2,9 @@
 //! Printable strings in files.
 
 use super::contents::{Lines, each_piece, too_long};
-use crate::error::{Error, Result};
-use crate::paths::GuestPath;
 use crate::session::Session;
+use guest_error::{Error, Result};
+use guest_fs::paths::GuestPath;
 use guestfs_api::frame::MAX_MESSAGE;
 use std::ffi::OsStr;
 

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Swap space: made, switched on and off. What is on when the session ends is switched off.
 
-use super::filesystems::find_filesystem;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
-use crate::paths::{GuestPath, proc_path};
-use crate::probe::Contents;
+use crate::filesystems;
 use crate::session::Session;
 use crate::swap::Swaps;
 use crate::tool::Tool;
+use guest_error::{Context, Error, Result};
+use guest_fs::paths::{GuestPath, proc_path};
 use guestfs_api::options;
-use partitions::guid::Guid;
+use probe::contents::Contents;
+use probe::partition_table::guid::Guid;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -133,7 +133,8 @@ fn find(
     value: &OsStr,
     is: impl Fn(&Contents) -> bool,
 ) -> Result<File> {
-    let path = find_filesystem(s, argument, value, |c| c.fstype() == "swap" && is(c))?;
+    let path =
+        filesystems::find(s.settled_devices(), argument, value, |c| c.fstype() == "swap" && is(c))?;
     let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     file.map(File::from).on(value)
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Files and devices to and from the client, whole or in part.
 
+use super::numbers::not_negative;
 use crate::devices::Device;
-use crate::error::{Calling, Context, Error, Result};
 use crate::mountable::DevOrPath;
-use crate::paths::GuestPath;
 use crate::session::Session;
 use crate::transfer::{FileIn, FileOut};
-use guestfs_api::Errno;
+use guest_error::{Calling, Context, Errno, Error, Result};
+use guest_fs::paths::GuestPath;
 use guestfs_api::frame::MAX_MESSAGE;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::ffi::OsStr;
@@ -50,7 +50,7 @@ fn receive(
     file.copy_to(&target, offset, to)?;
     if let DevOrPath::Device(_) = to {
         s.udev().changed();
-        s.fsync(&target, to)?;
+        s.flushes().fsync(&target, to)?;
     }
     Ok(())
 }
@@ -93,7 +93,7 @@ fn send_rest(source: &File, from: u64, out: &mut FileOut<'_>, name: &DevOrPath<'
     if is_seekable(source) {
         return out.copy_from(source, from, u64::MAX - from, name).map(drop);
     }
-    std::io::copy(&mut &*source, out).map(drop).map_err(|e| crate::transfer::from_io(e, name))
+    std::io::copy(&mut &*source, out).map(drop).map_err(|e| guest_error::from_io(e, name))
 }
 
 /// Up to `count` bytes of a file.
@@ -119,8 +119,7 @@ pub(crate) fn pread_device(
 }
 
 fn pread_from(file: &File, count: i32, offset: i64, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
-    let count = usize::try_from(count)
-        .map_err(|_| Error::argument("count", count.to_string(), "must not be negative"))?;
+    let count: usize = not_negative("count", count)?;
     let offset = not_negative("offset", offset)?;
     if count >= MAX_PREAD {
         let why = "is more than fits into a reply: read in smaller pieces";
@@ -221,10 +220,4 @@ pub(super) fn size_of(file: &File) -> std::io::Result<u64> {
 
 fn is_seekable(file: &File) -> bool {
     rustix::fs::tell(file).is_ok()
-}
-
-/// A size or offset from the client.
-pub(super) fn not_negative(name: &str, value: i64) -> Result<u64> {
-    u64::try_from(value)
-        .map_err(|_| Error::argument(name, value.to_string(), "must not be negative"))
 }

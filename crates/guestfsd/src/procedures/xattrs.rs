@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Extended attributes, and what is stored in them: access control lists and capabilities.
 
-use crate::acl;
-use crate::capabilities::{self, Capabilities};
-use crate::error::{Context, Error, Result};
-use crate::paths::GuestPath;
 use crate::session::Session;
-use crate::xattr;
+use guest_error::{Context, Errno, Error, Result};
+use guest_fs::acl;
+use guest_fs::capabilities::{self, Capabilities};
+use guest_fs::paths::GuestPath;
+use guest_fs::xattr;
 use guestfs_api::frame::MAX_MESSAGE;
-use guestfs_api::{Errno, structs};
+use guestfs_api::structs;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno as Raw;
 use std::ffi::OsStr;

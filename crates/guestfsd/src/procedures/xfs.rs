@@ -4,33 +4,20 @@
 //! `xfs_admin` and `xfs_info` are scripts, the former of which gives what it is told to a shell: what they
 //! start is started here directly.
 
-mod geometry;
-
-pub(crate) use geometry::{xfs_info, xfs_info2};
-
-use super::ext::{change, natural, unreadable};
-use super::labels::check_length;
+use super::change::change;
+use super::numbers::not_negative;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
+use crate::drivers::xfs::{done, expert, label_command, uuid_command};
+use crate::drivers::xfs_geometry::geometry;
 use crate::mountable::DevOrPath;
-use crate::paths::{GuestPath, proc_path};
 use crate::session::Session;
-use crate::tool::{Output, Tool};
-use guestfs_api::{Errno, options};
+use crate::tool::Tool;
+use guest_error::{Context, Result};
+use guest_fs::paths::{GuestPath, proc_path};
+use guestfs_api::{options, structs};
 use rustix::fs::OFlags;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-/// Bytes that a label may have.
-const MAX_LABEL: usize = 12;
-
-/// Where the sysroot has this device mounted.
-fn mounted_at(s: &Session, device: &Device) -> Result<Option<std::path::PathBuf>> {
-    let all = crate::mounts::below(s.sysroot())?;
-    Ok(all.into_iter().rfind(|m| Path::new(&m.source) == device.path()).map(|m| m.at))
-}
 
 /// Makes a mounted filesystem larger.
 pub(crate) fn xfs_growfs(
@@ -53,12 +40,12 @@ pub(crate) fn xfs_growfs(
     ];
     for (option, name, value) in numbers {
         if let Some(value) = value {
-            tool = tool.arg(option).arg(natural(name, value)?.to_string());
+            tool = tool.arg(option).arg(not_negative::<u64, _>(name, value)?.to_string());
         }
     }
     let at = s.open(path, OFlags::PATH | OFlags::DIRECTORY)?;
     // It looks for the path among those of what is mounted.
-    let mountpoint = crate::paths::path_of(&at).on(path)?;
+    let mountpoint = guest_fs::paths::path_of(&at).on(path)?;
     tool.arg(mountpoint).ok().map_err(|e| e.within(path))
 }
 
@@ -99,59 +86,6 @@ pub(crate) fn xfs_admin(s: &mut Session, device: Device, o: &options::XfsAdmin<'
     Ok(())
 }
 
-/// `xfs_db`, as `xfs_admin` starts it.
-fn expert() -> Tool {
-    Tool::new("xfs_db").args(["-x", "-p", "xfs_admin"])
-}
-
-fn done(output: Output, expected: &[&str]) -> Result<()> {
-    let output = output.success()?;
-    let text = output.text();
-    if expected.iter().all(|e| text.contains(e)) {
-        return Ok(());
-    }
-    let said = format!("{}{}", text, output.stderr);
-    Err(Error::new(Errno::EINVAL, said.trim()))
-}
-
-/// `xfs_db` has no way to quote.
-fn label_command(label: &OsStr) -> Result<OsString> {
-    check_length("label", label, MAX_LABEL, "xfs")?;
-    if label.is_empty() {
-        return Ok("label --".into());
-    }
-    let fits = |b: &u8| (b.is_ascii_graphic() || *b >= 0x80) && !b"\"'\\;".contains(b);
-    if !label.as_bytes().iter().all(fits) {
-        let why = "spaces, quotes and backslashes cannot be set in xfs labels";
-        return Err(Error::argument("label", label, why));
-    }
-    let mut command = OsString::from("label ");
-    command.push(label);
-    Ok(command)
-}
-
-/// A UUID, or what xfs_admin(8) has instead: `generate`, `nil`, `restore`, `rewrite`.
-fn uuid_command(uuid: &OsStr) -> Result<OsString> {
-    if ["generate", "nil", "restore", "rewrite"].iter().all(|word| uuid != *word) {
-        super::labels::check_uuid(uuid)?;
-    }
-    let mut command = OsString::from("uuid ");
-    command.push(uuid);
-    Ok(command)
-}
-
-/// Sets the label.
-pub(super) fn change_label(device: &Device, label: &OsStr) -> Result<()> {
-    let output = expert().arg("-c").arg(label_command(label)?).arg(device.path()).run()?;
-    done(output, &["new label ="]).map_err(|e| e.within(device))
-}
-
-/// Sets the UUID.
-pub(super) fn change_uuid(device: &Device, uuid: &OsStr) -> Result<()> {
-    let output = expert().arg("-c").arg(uuid_command(uuid)?).arg(device.path()).run()?;
-    done(output, &["UUID"]).map_err(|e| e.within(device))
-}
-
 /// Repairs a filesystem: the exit status is 1 if it was corrupt.
 pub(crate) fn xfs_repair(
     s: &mut Session,
@@ -169,7 +103,7 @@ pub(crate) fn xfs_repair(
         tool = tool.args(["-o", "force_geometry"]);
     }
     if let Some(megabytes) = o.maxmem {
-        tool = tool.arg("-m").arg(natural("maxmem", megabytes)?.to_string());
+        tool = tool.arg("-m").arg(not_negative::<u64, _>("maxmem", megabytes)?.to_string());
     }
     let numbers = [
         ("ihash", "ihashsize", o.ihashsize),
@@ -178,7 +112,7 @@ pub(crate) fn xfs_repair(
     ];
     for (option, name, value) in numbers {
         if let Some(value) = value {
-            tool = tool.arg("-o").arg(format!("{option}={}", natural(name, value)?));
+            tool = tool.arg("-o").arg(format!("{option}={}", not_negative::<u64, _>(name, value)?));
         }
     }
     for (option, name, value) in [("-l", "logdev", o.logdev), ("-r", "rtdev", o.rtdev)] {
@@ -200,27 +134,48 @@ pub(crate) fn xfs_repair(
     }
 }
 
-/// The size in bytes that a filesystem can be made smaller to: XFS cannot be made smaller.
-pub(super) fn minimum_size(s: &mut Session, device: &Device) -> Result<i64> {
-    let all = geometry::geometry(s, &DevOrPath::Device(device.clone()))?;
-    all.number::<i64>("data.bsize")
-        .zip(all.number("data.blocks"))
-        .and_then(|(size, blocks)| size.checked_mul(blocks))
-        .ok_or_else(|| unreadable("xfs_info", device))
+/// Geometry of a filesystem.
+pub(crate) fn xfs_info(s: &mut Session, pathordevice: DevOrPath<'_>) -> Result<structs::Xfsinfo> {
+    let all = geometry(s, &pathordevice)?;
+    // As documented: what is missing is -1, or an empty text.
+    let text = |name: &str| all.get(name).unwrap_or_default();
+    let number = |name: &str| all.number(name).unwrap_or(u32::MAX);
+    let large = |name: &str| all.number(name).unwrap_or(u64::MAX);
+    let naming = all.get("naming").and_then(|value| value.strip_prefix("version "));
+    Ok(structs::Xfsinfo {
+        xfs_mntpoint: text("meta-data").into(),
+        xfs_inodesize: number("meta-data.isize"),
+        xfs_agcount: number("meta-data.agcount"),
+        xfs_agsize: number("meta-data.agsize"),
+        xfs_sectsize: number("meta-data.sectsz"),
+        xfs_attr: number("meta-data.attr"),
+        xfs_blocksize: number("data.bsize"),
+        xfs_datablocks: large("data.blocks"),
+        xfs_imaxpct: number("data.imaxpct"),
+        xfs_sunit: number("data.sunit"),
+        xfs_swidth: number("data.swidth"),
+        xfs_dirversion: naming.and_then(|version| version.parse().ok()).unwrap_or(u32::MAX),
+        xfs_dirblocksize: number("naming.bsize"),
+        xfs_cimode: number("naming.ascii-ci"),
+        // "internal log", or a device.
+        xfs_logname: text("log").trim_end_matches(" log").into(),
+        xfs_logblocksize: number("log.bsize"),
+        xfs_logblocks: number("log.blocks"),
+        xfs_logversion: number("log.version"),
+        xfs_logsectsize: number("log.sectsz"),
+        xfs_logsunit: number("log.sunit"),
+        xfs_lazycount: number("log.lazy-count"),
+        xfs_rtname: text("realtime").into(),
+        xfs_rtextsize: number("realtime.extsz"),
+        xfs_rtblocks: large("realtime.blocks"),
+        xfs_rtextents: large("realtime.rtextents"),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_could_be_another_command_is_no_label() {
-        assert_eq!(label_command(OsStr::new("root")).unwrap(), "label root");
-        assert_eq!(label_command(OsStr::new("")).unwrap(), "label --");
-        for bad in ["a b", "a\"b", "a'b", "a;b", "a\nb", "1234567890123"] {
-            assert!(label_command(OsStr::new(bad)).is_err(), "{bad}");
-        }
-        assert!(uuid_command(OsStr::new("generate")).is_ok());
-        assert!(uuid_command(OsStr::new("xx")).is_err());
-    }
+/// The same, with all that this version of xfs_info shows.
+pub(crate) fn xfs_info2(
+    s: &mut Session,
+    pathordevice: DevOrPath<'_>,
+) -> Result<Vec<(String, String)>> {
+    Ok(geometry(s, &pathordevice)?.0)
 }

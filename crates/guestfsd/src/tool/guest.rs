@@ -6,9 +6,8 @@
 //! sees of this machine, and it gets no rights with which it could reach more: see [`confine`].
 
 use super::confine;
-use crate::error::{Error, Result};
-use crate::session::Session;
-use guestfs_api::Errno;
+use crate::config::Config;
+use guest_error::{Errno, Error, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno as Raw;
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_bind_recursive, mount_change};
@@ -31,14 +30,14 @@ const RESOLVER: &CStr = c"/etc/resolv.conf";
 
 /// Has the program run chrooted into the sysroot, in a mount namespace of its own, so that nothing
 /// that is mounted for it (or by it) outlives it. Where `/` itself is served, it just runs.
-pub(super) fn enter(command: &mut Command, session: &Session) -> Result<()> {
-    if session.serves_machine() {
+pub(super) fn enter(command: &mut Command, config: &Config) -> Result<()> {
+    if config.serves_machine() {
         command.current_dir("/");
         return Ok(());
     }
-    let sysroot = CString::new(session.sysroot().path().as_os_str().as_bytes())
+    let sysroot = CString::new(config.sysroot.as_os_str().as_bytes())
         .map_err(|_| Error::new(Errno::EINVAL, "sysroot: a path with a NUL byte"))?;
-    let network = session.config().network;
+    let network = config.network;
     let confined = std::env::var_os(CONFINE);
     let machine = confined.as_deref().map_or("/".as_ref(), Path::new);
     let confined = confined.is_some();

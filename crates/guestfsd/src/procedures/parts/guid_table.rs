@@ -2,15 +2,14 @@
 //! GUID partition tables: what only they have. Fields are changed in place.
 
 use super::parted::{self, Listing};
-use super::{Disk, check_number, no_partition, open};
+use super::table::{Disk, check_number, no_partition, open};
 use crate::block;
 use crate::devices::Device;
-use crate::error::{Context, Error, Result};
 use crate::session::Session;
 use crate::tool::Tool;
-use guestfs_api::Errno;
-use partitions::guid::Guid;
-use partitions::{Table, gpt};
+use guest_error::{Context, Errno, Error, Result};
+use probe::partition_table::guid::Guid;
+use probe::partition_table::{Table, gpt};
 use rustix::fs::OFlags;
 use std::ffi::OsStr;
 

@@ -2,9 +2,8 @@
 //! The program parted: it knows tables that we do not, and changes all of them.
 
 use crate::devices::Device;
-use crate::error::{Error, Result};
 use crate::tool::Tool;
-use guestfs_api::Errno;
+use guest_error::{Errno, Error, Result};
 use std::ffi::OsStr;
 use std::path::Path;
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program sfdisk, as such: calls that are kept for old callers.
 
-use super::parted::{named, with_client_names};
-use super::{Listing, check_number, listing};
+use super::parted::{Listing, named, with_client_names};
+use super::table::{check_number, listing, no_partition, not_mbr};
 use crate::devices::Device;
-use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::tool::Tool;
+use guest_error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -124,12 +124,12 @@ fn show(s: &mut Session, option: &str, device: &Device) -> Result<String> {
 pub(super) fn part_type(device: &Device, number: u32) -> Result<u8> {
     let listing: Listing = listing(device)?;
     if listing.label != "msdos" {
-        return Err(super::not_mbr(device));
+        return Err(not_mbr(device));
     }
     let tool = Tool::new("sfdisk").args(["--part-type", "--"]).arg(device.path());
     let output = tool.arg(number.to_string()).output().map_err(|e| named(e, device))?;
     let text = String::from_utf8_lossy(&output);
-    u8::from_str_radix(text.trim(), 16).map_err(|_| super::no_partition(device, number))
+    u8::from_str_radix(text.trim(), 16).map_err(|_| no_partition(device, number))
 }
 
 #[cfg(test)]

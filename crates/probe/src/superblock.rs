@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Superblocks, read in microseconds from a device's first and last blocks.
+//!
+//! Where two signatures are found, or none on a device that is not blank, or one whose meaning is not certain, that
+//! is [`Found::Unsure`], and the program `blkid` is to be asked: both answer the same, with the same names.
+
+mod checksum;
+mod fields;
+mod found;
+mod linux;
+mod medium;
+mod members;
+mod microsoft;
+mod signatures;
+
+use crate::contents::Contents;
+pub use found::Found;
+use medium::Medium;
+use std::fs::File;
+use std::io;
+
+/// What is on a device that is open.
+pub fn read(file: &File) -> io::Result<Found> {
+    Medium::of_file(file).map(|medium| recognize(&medium))
+}
+
+/// What these bytes are, which are all of a device.
+pub fn of_bytes(bytes: &[u8]) -> Found {
+    recognize(&Medium::of_bytes(bytes))
+}
+
+/// What is on a device, open, where that is recognized here, and no partition table could be there as well:
+/// all that there is to know.
+pub fn alone(file: &File) -> io::Result<Option<Contents>> {
+    let medium = Medium::of_file(file)?;
+    let Found::Known(contents) = recognize(&medium) else { return Ok(None) };
+    // FAT's own boot sector ends as an MBR does.
+    let fat = contents.fstype() == "vfat";
+    Ok(Some(contents).filter(|_| fat || !signatures::partition_table(&medium)))
+}
+
+/// A recognizer: none where its signature is not, unsure where it is there but not all is as expected.
+type Recognizer = fn(&Medium<'_>) -> Option<Found>;
+
+const RECOGNIZERS: &[Recognizer] = &[
+    members::linux_raid,
+    members::lvm2,
+    members::luks,
+    microsoft::ntfs,
+    microsoft::fat,
+    linux::swap,
+    linux::xfs,
+    linux::ext,
+    linux::squashfs,
+    linux::btrfs,
+    linux::f2fs,
+];
+
+fn recognize(medium: &Medium<'_>) -> Found {
+    if signatures::others(medium) {
+        return Found::Unsure;
+    }
+    let mut found = None;
+    for recognize in RECOGNIZERS {
+        if let Some(this) = recognize(medium) {
+            if found.is_some() || this == Found::Unsure {
+                return Found::Unsure;
+            }
+            found = Some(this);
+        }
+    }
+    match found {
+        Some(found) => found,
+        None if medium.is_blank() => Found::Blank,
+        None => Found::Unsure,
+    }
+}
+
+#[cfg(test)]
+mod tests;
