@@ -70,9 +70,10 @@ impl ErrorKind {
         }
     }
 
-    /// Something is wrong with the structure of the image, which a check may repair.
+    /// Something is wrong with the structure of the image, which a check may repair. That of QEMU 7.2
+    /// deletes the snapshots of an image that has bitmaps.
     pub(crate) fn damaged(what: impl Display) -> Self {
-        ErrorKind::Invalid(format!("{what}; run `qemu-img check -r all PATH`"))
+        ErrorKind::Invalid(format!("{what}; keep a copy and run `qemu-img check -r all PATH`"))
     }
 
     /// Something is wrong with the structure of the image, and no check repairs that.

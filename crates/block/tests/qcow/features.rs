@@ -49,7 +49,8 @@ fn images_that_may_not_be_opened_are_refused_with_what_to_run() {
         (
             1,
             format!(
-                "marked as corrupt (incompatible feature bit 1); run `qemu-img check -r all {image}`"
+                "marked as corrupt (incompatible feature bit 1); keep a copy and run `qemu-img check \
+                 -r all {image}`"
             ),
         ),
         (2, "in an external data file, which it does not name".into()),

@@ -26,7 +26,7 @@ enum Remedy {
 
 /// Each with the words that are in an error of it, and in no other.
 const REMEDIES: [(Remedy, &str); 6] = [
-    (Remedy::Check, "; run `qemu-img check -r all PATH`"),
+    (Remedy::Check, "; keep a copy and run `qemu-img check -r all PATH`"),
     (
         Remedy::Salvage,
         "; if there is no other copy, run `qemu-img convert --salvage -O qcow2 PATH NEW`",
