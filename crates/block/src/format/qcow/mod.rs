@@ -66,6 +66,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
         if header.crypt != Crypt::None && secret.is_none() {
             return Err(encrypted(&site));
         }
+        #[allow(clippy::needless_update, reason = "qcow2's feature `planted` adds a field")]
         let options = Options {
             read_only: site.read_only(),
             cache_bytes: image.cache_size,
