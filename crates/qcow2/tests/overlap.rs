@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Operations on the same bytes, side by side, in an order that is chosen by hand.
-#![allow(clippy::unwrap_used, reason = "tests' helpers")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests' helpers")]
+#![allow(clippy::cast_possible_truncation, reason = "of small numbers")]
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
