@@ -48,7 +48,8 @@ impl<S: Storage + 'static> Core<S> {
         // What is past the end of the image is nobody's, so that its last cluster is a whole one.
         let last = if end == self.size.get() { self.end_of_clusters() } else { end };
         let last = last & !(granule - 1);
-        if first >= last {
+        // The first granule may begin past the end, too.
+        if first >= last.min(end) {
             return self.write_zeroes(offset, end, how).await;
         }
         self.write_zeroes(offset, first, how).await?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Operations on the same bytes, side by side, in an order that is chosen by hand.
+//! Operations on ranges that are chosen by hand: on the same bytes, side by side, in a chosen order;
+//! and at the end of an image.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests' helpers")]
 #![allow(clippy::cast_possible_truncation, reason = "of small numbers")]
 use std::cell::{Cell, RefCell};
@@ -92,12 +93,16 @@ fn end<T>(future: impl Future<Output = T>) -> T {
     goes_on(&mut pin!(future)).expect("it waits")
 }
 
+fn new_image(memory: &Memory, options: &CreateOptions) -> Image<Memory> {
+    end(create(memory, None, options)).unwrap();
+    let parts = Parts { storage: memory.clone(), data_file: None, backing: None };
+    end(Image::open(parts, &Options::default())).unwrap()
+}
+
 #[test]
 fn zeroes_where_a_write_is_on_its_way_do_not_bring_back_what_was_there_before_them() {
     let memory = Memory::default();
-    end(create(&memory, None, &CreateOptions::new(1 << 20))).unwrap();
-    let parts = Parts { storage: memory.clone(), data_file: None, backing: None };
-    let image = end(Image::open(parts, &Options::default())).unwrap();
+    let image = new_image(&memory, &CreateOptions::new(1 << 20));
     let write = async |value: u8, len: usize| {
         let mut bytes = vec![value; len];
         image.write(&Sgl::from_slice(&mut bytes), 0).await
@@ -127,4 +132,25 @@ fn zeroes_where_a_write_is_on_its_way_do_not_bring_back_what_was_there_before_th
     let mut found = vec![0; 512];
     end(image.read(&Sgl::from_slice(&mut found), 0)).unwrap();
     assert_ne!(found[0], 2, "what the zeroes have overwritten is there again");
+}
+
+#[test]
+fn zeroes_reach_the_end_of_an_image_that_ends_anywhere_in_a_cluster_or_subcluster() {
+    for extended_l2 in [false, true] {
+        for size in (65536..=2 * 65536).step_by(512 * 7) {
+            let memory = Memory::default();
+            let options = CreateOptions { extended_l2, ..CreateOptions::new(size) };
+            let image = new_image(&memory, &options);
+            let mut ones = vec![1; size as usize];
+            end(image.write(&Sgl::from_slice(&mut ones), 0)).unwrap();
+            for (len, may_unmap) in [(0, true), (0, false), (512, true), (1024, false)] {
+                end(image.write_zeroes(size - len, len, may_unmap)).unwrap();
+                end(image.discard(size - len, len)).unwrap();
+            }
+            let mut found = vec![7; size as usize];
+            end(image.read(&Sgl::from_slice(&mut found), 0)).unwrap();
+            assert!(found[..found.len() - 1024].iter().all(|byte| *byte == 1), "{size}");
+            assert!(found[found.len() - 1024..].iter().all(|byte| *byte == 0), "{size}");
+        }
+    }
 }
