@@ -57,8 +57,12 @@ mod tests {
         for _ in 0..10 {
             let (coarse_before, exact) = (coarse(), now());
             assert!(coarse_before <= exact);
-            std::thread::sleep(std::time::Duration::from_nanos(2 * tick));
-            assert!(coarse() >= exact);
+            // On a busy machine ticks come late.
+            let follows = (0..1000).any(|_| {
+                std::thread::sleep(std::time::Duration::from_nanos(tick));
+                coarse() >= exact
+            });
+            assert!(follows);
         }
     }
 

@@ -271,9 +271,9 @@ impl<'a, S: Storage> References<'a, S> {
             self.storage.read(&Sgl::from_slice(head.as_mut_bytes()), at).await?;
             at = match head.end(at, index) {
                 Ok(end) => end,
-                Err(wrong) => {
-                    // No tool of QEMU's gets past it.
-                    self.faults.refuse(1, wrong, ErrorKind::unreadable);
+                Err((wrong, refusal)) => {
+                    // What the rest of the snapshots has is not known.
+                    self.faults.refuse(1, wrong, refusal);
                     return Ok(());
                 }
             };

@@ -49,8 +49,7 @@ const MAGIC: &[Magic] = &[
     magic("vdi", 64, b"\x7f\x10\xda\xbe"),
 ];
 
-/// The same for files that are compressed as a whole. A skippable frame of zstd may be anything, and
-/// does not count.
+/// The same for files that are compressed as a whole.
 const COMPRESSED: &[Magic] = &[
     magic("xz", 0, compressed::XZ_MAGIC),
     magic("zst", 0, &compressed::ZST_MAGIC),
@@ -77,7 +76,10 @@ pub fn head(file: &File) -> io::Result<Vec<u8>> {
 
 /// The format of an image by its first [`PROBED`] bytes, or as many as it has; `raw` if it is none.
 pub fn probe(head: &[u8]) -> &'static str {
-    find(MAGIC.iter().chain(COMPRESSED), head)
+    match find(MAGIC.iter().chain(COMPRESSED), head) {
+        "raw" if compressed::zst_begins_after_skippable(head) => "zst",
+        format => format,
+    }
 }
 
 /// The same for a backing file, of which QEMU decides what it is.
@@ -132,6 +134,25 @@ mod tests {
         for head in [&b""[..], b"QFI", b"\0\0\0\0", &[0; PROBED]] {
             assert_eq!(probe(head), "raw");
         }
+    }
+
+    #[test]
+    fn a_zstd_file_may_begin_with_skippable_frames_that_are_followed_by_another() {
+        // As `pzstd` makes them.
+        let mut head = vec![0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 0x80, 0, 0, 0];
+        assert_eq!(probe(&head), "raw");
+        let again = head.clone();
+        head.extend(again);
+        head.extend(compressed::ZST_MAGIC);
+        assert_eq!((probe(&head), probe_backing(&head)), ("zst", "raw"));
+        head.pop();
+        assert_eq!(probe(&head), "raw");
+        head.splice(4..8, [0xff; 4]);
+        assert_eq!(probe(&head), "raw");
+        let mut disk = [0; PROBED];
+        disk[12..16].copy_from_slice(&compressed::ZST_MAGIC);
+        let mut frame = [0x5f, 0x2a, 0x4d, 0x18, 4, 0, 0, 0];
+        assert_eq!(disguise(&mut disk, &Sgl::from_slice(&mut frame), 0), Some("zst"));
     }
 
     #[test]

@@ -165,12 +165,12 @@ fn a_relative_data_file_lies_beside_its_image_whoever_opens_it() {
     assert!(text.contains("Could not open 'data'"), "{text}");
 }
 
-/// An image of 1 MiB that is encrypted with LUKS and the passphrase `geheim`.
-fn luks(dir: &Dir) -> PathBuf {
-    let image = dir.path("luks");
-    let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+/// An image of 1 MiB that is encrypted with the passphrase `geheim`.
+fn encrypted(dir: &Dir, options: &str) -> PathBuf {
+    let image = dir.path("encrypted");
+    let options = format!("encrypt.key-secret=s,encrypt.format={options}");
     let path = image.to_str().unwrap();
-    let create = ["create", "-q", "--object", SECRET, "-f", "qcow2", "-o", options, path, "1M"];
+    let create = ["create", "-q", "--object", SECRET, "-f", "qcow2", "-o", &options, path, "1M"];
     // On a busy machine qemu-img may fail to measure how fast it derives keys.
     let created = (0..20).any(|_| {
         let output = Command::new("qemu-img").args(create).output().unwrap();
@@ -181,12 +181,24 @@ fn luks(dir: &Dir) -> PathBuf {
     image
 }
 
+const LUKS: &str = "luks,encrypt.iter-time=10";
 const SECRET: &str = "secret,id=s,data=geheim";
+
+/// A command of qemu-io's on such an image.
+fn qemu_io_encrypted(image: &Path, format: &str, command: &str) {
+    let file = image.display();
+    let opened =
+        format!("driver=qcow2,file.filename={file},encrypt.format={format},encrypt.key-secret=s");
+    let args = ["--object", SECRET, "--image-opts", &opened, "-c", command];
+    let output = Command::new("qemu-io").args(args).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !text.contains("failed"), "{text}");
+}
 
 #[test]
 fn an_encrypted_image_is_refused_without_its_passphrase() {
     let dir = Dir::new();
-    let got = refusal(&luks(&dir));
+    let got = refusal(&encrypted(&dir, LUKS));
     assert!(got.contains("it is encrypted, and no passphrase was given"), "{got}");
     assert!(got.contains("secret-file=FILE") && got.contains("qemu-img convert"), "{got}");
 }
@@ -194,15 +206,8 @@ fn an_encrypted_image_is_refused_without_its_passphrase() {
 #[test]
 fn an_encrypted_image_is_served_with_the_passphrase_that_a_file_has() {
     let dir = Dir::new();
-    let (image, file) = (luks(&dir), dir.path("passphrase"));
-    let qemu_io = |command: &str| {
-        let opened = format!("driver=qcow2,file.filename={},encrypt.key-secret=s", image.display());
-        let args = ["--object", SECRET, "--image-opts", &opened, "-c", command];
-        let output = Command::new("qemu-io").args(args).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && !text.contains("failed"), "{text}");
-    };
-    qemu_io("write -P 7 0 64k");
+    let (image, file) = (encrypted(&dir, LUKS), dir.path("passphrase"));
+    qemu_io_encrypted(&image, "luks", "write -P 7 0 64k");
     let config = format!("{};secret-file={}", config(&image), file.display());
     let refused = |passphrase: &[u8], mode: u32| {
         std::fs::write(&file, passphrase).unwrap();
@@ -226,7 +231,24 @@ fn an_encrypted_image_is_served_with_the_passphrase_that_a_file_has() {
         write(&store, 128 << 10, &[9; 4096]).await.unwrap();
         store.close().await.unwrap();
     });
-    qemu_io("read -P 9 128k 4k");
+    qemu_io_encrypted(&image, "luks", "read -P 9 128k 4k");
+}
+
+#[test]
+fn an_image_with_the_older_encryption_is_served_read_only() {
+    let dir = Dir::new();
+    let (image, file) = (encrypted(&dir, "aes"), dir.path("passphrase"));
+    qemu_io_encrypted(&image, "aes", "write -P 7 0 64k");
+    std::fs::write(&file, "geheim").unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let config = format!("{};secret-file={}", config(&image), file.display());
+    check(&config).unwrap();
+    on_engine(async {
+        let store = open(&config, &OpenOptions::default()).await.unwrap();
+        assert!(store.facts().read_only);
+        assert!(read(&store, 0, 64 << 10).await.unwrap() == [7; 64 << 10]);
+        write(&store, 0, &[9; 4096]).await.unwrap_err();
+    });
 }
 
 #[test]

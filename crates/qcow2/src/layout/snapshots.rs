@@ -4,6 +4,9 @@
 use zerocopy::byteorder::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::ErrorKind;
+use crate::error::Refusal;
+
 /// The most bytes of extra data (QEMU's limit).
 const MAX_EXTRA: u32 = 1024;
 
@@ -35,11 +38,18 @@ impl Head {
     /// Where the next record begins, if this one, the `index`-th, is at `at`.
     ///
     /// # Errors
-    /// What is wrong with the lengths.
-    pub(crate) fn end(&self, at: u64, index: u32) -> Result<u64, String> {
+    /// What is wrong with the lengths, and what error that is.
+    pub(crate) fn end(&self, at: u64, index: u32) -> Result<u64, (String, Refusal)> {
         if self.extra_len.get() > MAX_EXTRA {
             let extra = self.extra_len;
-            return Err(format!("the snapshot {index} has {extra} bytes of extra data"));
+            let what = format!("the snapshot {index} has {extra} bytes of extra data");
+            return Err((what, ErrorKind::unreadable));
+        }
+        if self.id_len.get() == 0 {
+            // The number of records or a length in an earlier one is wrong: these bytes are no record.
+            let what =
+                format!("the snapshot {index}, whose record is at {at:#x}, has no identifier");
+            return Err((what, ErrorKind::to_convert));
         }
         let rest = self.rest().iter().map(|len| *len as u64).sum::<u64>();
         let end = at.saturating_add(size_of::<Self>() as u64 + rest);

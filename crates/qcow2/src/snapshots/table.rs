@@ -40,7 +40,7 @@ impl Record {
     async fn read(storage: &impl Storage, at: u64, index: u32, size: u64) -> Result<Self> {
         let mut head = Head::new_zeroed();
         storage.read(&Sgl::from_slice(head.as_mut_bytes()), at).await?;
-        head.end(at, index).map_err(ErrorKind::unreadable)?;
+        head.end(at, index).map_err(|(what, refusal)| refusal(what))?;
         let [extra, id, name] = head.rest();
         let mut rest = vec![0; extra + id + name];
         if !rest.is_empty() {

@@ -122,6 +122,7 @@ const TABLES: &[Row] = &[
         |i| put32(i, word(i, 64) + 36, 0xff_ffff),
         Remedy::AnotherCopy,
     ),
+    ("the snapshot 1, whose record is at", |i| put32(i, 60, 2), Remedy::Convert),
     ("the snapshot 0's L1 table", |i| change(i, word(i, 64), |at| at + 512), Remedy::Salvage),
 ];
 

@@ -25,7 +25,10 @@ use sgl::Sgl;
 use super::reader::{Cache, Source, damaged, read_vec};
 pub(crate) use gz::{Gz, MAGIC as GZ_MAGIC, open as open_gz};
 pub(crate) use xz::{MAGIC as XZ_MAGIC, Xz, open as open_xz};
-pub(crate) use zst::{MAGIC as ZST_MAGIC, Zst, begins as begins_zst, open as open_zst};
+pub(crate) use zst::{
+    MAGIC as ZST_MAGIC, Zst, begins as begins_zst,
+    begins_after_skippable as zst_begins_after_skippable, open as open_zst,
+};
 
 /// Bytes that are decompressed, and kept, together.
 const PIECE: usize = 128 << 10;

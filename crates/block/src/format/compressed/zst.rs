@@ -40,6 +40,21 @@ pub(crate) fn begins(bytes: &[u8]) -> bool {
     bytes.first_chunk().is_some_and(|magic| *magic == MAGIC || skippable(magic))
 }
 
+/// Whether a file begins with skippable frames, and then one with data. A skippable frame alone may
+/// be anything: other formats have it too.
+pub(crate) fn begins_after_skippable(head: &[u8]) -> bool {
+    let mut rest = head;
+    while let Some((magic, after)) = rest.split_first_chunk::<4>() {
+        if u32::from_le_bytes(*magic) & !15 != SKIPPABLE {
+            return *magic == MAGIC && rest.len() < head.len();
+        }
+        let Some((len, after)) = after.split_first_chunk::<4>() else { return false };
+        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+        rest = after.get(len..).unwrap_or_default();
+    }
+    false
+}
+
 /// Opens an image.
 pub(crate) async fn open<S: Source>(source: S) -> Result<Compressed<S, Zst>, ErrorKind> {
     if !begins(&read_vec(&source, 0, 4).await?) {

@@ -68,7 +68,8 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
         }
         #[allow(clippy::needless_update, reason = "qcow2's feature `planted` adds a field")]
         let options = Options {
-            read_only: site.read_only(),
+            // That encryption is only read.
+            read_only: site.read_only() || header.crypt == Crypt::Aes,
             cache_bytes: image.cache_size,
             secret,
             discard: true,
