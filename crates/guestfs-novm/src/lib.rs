@@ -16,7 +16,7 @@
 //! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
 //!
 //! Input is the client's command line and the images that it names, which may be hostile. This program reads
-//! their first bytes and partition tables ([`probe`]); the rest is read by `block`.
+//! their first bytes and partition tables (`probe`); the rest is read by `block`.
 
 pub mod cli;
 mod client;
