@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! By the wall clock, on two CPUs. One run tells nothing: figures of the same daemon in two boots
-//! differ by a third. So all runs are in one boot, the daemons take turns, and what counts is the
-//! median of the rounds' ratios, beside the least and the greatest.
+//! By the wall clock, on two CPUs. One run tells little: the same daemon has other figures in another
+//! boot, as the host does other things. So all runs are in one boot, the daemons take turns, and what
+//! counts is the median of the rounds' ratios, beside the least and the greatest.
 
 use std::fmt::Write;
 use std::path::Path;
