@@ -40,3 +40,9 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         What::GuestfsClient(options) => guestfs::client::main(options),
     }
 }
+
+/// The one in the middle; of an even number the upper of two.
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}

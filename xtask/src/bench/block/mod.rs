@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use super::sections;
+use super::{median, sections};
 use crate::run;
 
 /// Options of `cargo xtask bench block`.
@@ -198,11 +198,6 @@ fn qemu(way: &[&str], row: &Row, path: &Path) -> Result<Option<Took>> {
     let seconds = text.split("completed in ").nth(1).and_then(|rest| rest.split(' ').next());
     let seconds = seconds.with_context(|| format!("qemu-img bench printed {text}"))?;
     Ok(Some(Took { time: seconds.parse()?, cpu: children_cpu() - before }))
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Measures and writes the section.

@@ -101,10 +101,13 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         .collect();
     // What does not measure all of it is printed only.
     let whole = !options.quick && options.only.is_none() && options.daemon.is_none();
-    let (section, text) = match options.wall {
+    let (section, mut text) = match options.wall {
         true => ("tcmu-wall", wall::measure(&ours, &c, &kinds, options.rounds.max(1))?),
         false => ("tcmu", counted(&ours, &c, &kinds, options.quick)?),
     };
+    if let Some(why) = &c.no_file {
+        text += &format!("\nThe C daemon's `file` handler could not be built: {why}\n");
+    }
     println!("\n{text}");
     if whole {
         sections::replace(section, &text)?;

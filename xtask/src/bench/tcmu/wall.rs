@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::c_daemon::CDaemon;
 use super::parse::{self, About, JOBS, Job};
 use super::{about, boot, report, vm_of};
-use crate::bench::sections;
+use crate::bench::{median, sections};
 
 const WORDS: &str = "What a person sees in this VM. IOPS and CPU are medians of the rounds, of \
     which each has a run of each daemon with each backstore, in an order that turns; \"times\" is the \
@@ -60,17 +60,10 @@ fn runs(share: &Path, kind: &str, who: &str, rounds: usize) -> Result<Vec<Vec<Jo
     (0..rounds).map(|round| parse::jobs(&share.join(format!("{round}-{kind}-{who}")))).collect()
 }
 
-/// The middle one; of an even number the lower.
-fn median(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
-}
-
 fn median_job(rounds: &[Vec<Job>], job: usize) -> Job {
     Job {
-        iops: median(rounds.iter().map(|jobs| jobs[job].iops)),
-        cpu_us: median(rounds.iter().map(|jobs| jobs[job].cpu_us)),
+        iops: median(rounds.iter().map(|jobs| jobs[job].iops).collect()),
+        cpu_us: median(rounds.iter().map(|jobs| jobs[job].cpu_us).collect()),
     }
 }
 
@@ -88,7 +81,7 @@ fn table(ours: &[Vec<Job>], theirs: Option<&[Vec<Job>]>) -> String {
                 let ratios: Vec<f64> = pairs.map(|(a, b)| a[i].iops / b[i].iops).collect();
                 let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
                 let greatest = ratios.iter().copied().fold(0.0, f64::max);
-                let times = median(ratios.into_iter());
+                let times = median(ratios);
                 format!(
                     "{:.0} | {:.0} | {times:.2} | {least:.2} to {greatest:.2} | {:.1} | {:.1}",
                     c.iops, our.iops, c.cpu_us, our.cpu_us
