@@ -22,7 +22,8 @@ pub(crate) struct Options {
     /// Leave out what needs a VM
     #[arg(long)]
     quick: bool,
-    /// Only the steps and suites whose names contain NAME; may be repeated
+    /// Only the steps and suites whose names contain NAME; may be repeated. guestfs:NAME means the
+    /// scripts of tests/guestfs whose names contain NAME, such as guestfs:transfer@btrfs
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// More of each: 256 devices, 40 kills, all filesystems beside the distribution's guestfsd
@@ -43,19 +44,38 @@ pub(crate) struct Options {
     list: bool,
 }
 
-/// How many checks passed, and which failed, by their names.
+/// How many checks passed, and which failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checks {
     pub(crate) passed: usize,
+    /// By their names; further lines are what is known of the failure.
     pub(crate) failed: Vec<String>,
 }
 
+/// How many lines of a failure are repeated at the end of a run.
+const DETAILS: usize = 15;
+
 impl Checks {
+    /// One check, and what it printed if it has failed.
+    pub(crate) fn explained(name: impl Into<String>, complaints: &str) -> Checks {
+        let mut checks = Checks::of(name, complaints.is_empty());
+        checks.explain(complaints.lines());
+        checks
+    }
+
     /// One check.
     pub(crate) fn of(name: impl Into<String>, good: bool) -> Checks {
         match good {
             true => Checks { passed: 1, failed: Vec::new() },
             false => Checks { passed: 0, failed: vec![name.into()] },
+        }
+    }
+
+    /// Adds what a check printed that has failed, the last of them.
+    fn explain<'a>(&mut self, lines: impl Iterator<Item = &'a str>) {
+        if let Some(failed) = self.failed.last_mut() {
+            let room = (DETAILS + 1).saturating_sub(failed.lines().count());
+            lines.take(room).for_each(|line| *failed += &format!("\n{line}"));
         }
     }
 
@@ -65,11 +85,11 @@ impl Checks {
         self.failed.extend(other.failed);
     }
 
-    /// Prints the last lines of a run: what failed, since its own lines are far up by then, and how
-    /// many there were.
+    /// Prints the last lines of a run: what failed, and why, since its own lines are far up by then,
+    /// and how many there were.
     pub(crate) fn conclude(&self) -> ExitCode {
         for name in &self.failed {
-            println!("failed: {name}");
+            println!("failed: {}", name.replace('\n', "\n    "));
         }
         println!("{} passed, {} failed", self.passed, self.failed.len());
         let good = self.failed.is_empty() && self.passed > 0;
@@ -91,7 +111,10 @@ const STEPS: [Step; 9] = [
         one("doc", doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("unit", |_| cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
-    ("guestfs", |options| differential::main(options.full)),
+    ("guestfs", |options| {
+        let scripts = options.only.iter().filter_map(|only| only.strip_prefix(SCRIPTS));
+        differential::main(&scripts.collect::<Vec<_>>(), options.full)
+    }),
     ("loom", |_| check::loom()),
     // The same seeds each time, about two minutes of them; new ones are for `cargo xtask sim`.
     ("sim", |_| {
@@ -109,6 +132,9 @@ const STEPS: [Step; 9] = [
 ];
 
 const SIM_SEEDS: &str = "600";
+
+/// What stands before the name of a script after --only.
+const SCRIPTS: &str = "guestfs:";
 
 /// A script of `tests/vm` with its arguments after the daemon.
 struct Suite {
@@ -162,7 +188,11 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         return in_vm(options);
     }
     let wanted = |name: &str| {
-        options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
+        let is_meant = |only: &String| match only.strip_prefix(SCRIPTS) {
+            Some(_) => name == "guestfs",
+            None => name.contains(only.as_str()),
+        };
+        options.only.is_empty() || options.only.iter().any(is_meant)
     };
     let steps: Vec<Step> = STEPS.into_iter().filter(|(name, _)| wanted(name)).collect();
     let suites: Vec<&Suite> =
@@ -245,6 +275,13 @@ fn of_cargo_test(text: &str) -> Checks {
     for line in text.lines() {
         if let Some(test) = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED")) {
             total.failed.push(test.to_owned());
+            let head = format!("---- {test} stdout ----");
+            let printed = text.lines().skip_while(|line| *line != head).skip(1);
+            let printed =
+                printed.take_while(|line| !line.starts_with("---- ") && *line != "failures:");
+            let printed: Vec<&str> = printed.filter(|line| !line.is_empty()).collect();
+            // What made it fail comes last.
+            total.explain(printed[printed.len().saturating_sub(DETAILS)..].iter().copied());
         }
     }
     let mut failed = 0;
@@ -352,6 +389,8 @@ impl Tally {
             self.checks.passed += 1;
         } else if let Some(what) = line.strip_prefix("FAIL ") {
             self.fail(what);
+        } else if line.starts_with("     |") {
+            self.checks.explain([line].into_iter());
         } else if let Some(plan) = line.strip_prefix("1..") {
             self.planned = plan.parse().ok();
         }

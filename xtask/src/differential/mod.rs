@@ -37,30 +37,37 @@ struct Script {
     text: String,
     /// Sizes of its disks.
     disks: Vec<String>,
-    /// In User-Mode Linux, because this machine's kernel lacks the filesystem.
+    /// In User-Mode Linux, because this machine's kernel lacks the filesystem or a module.
     uml: bool,
+    /// Only with --full, because it takes long there and others do the same.
+    full_only: bool,
 }
 
 /// Scripts that also run in a VM by default: filesystems of all kinds, partitions, inspection; each costs
 /// two boots.
 const IN_VM: [&str; 6] = ["ext", "filesystems", "inspect", "parts", "vfat", "xfs"];
 
-/// Runs in User-Mode Linux that are made without --full, too: they take long.
+/// Runs on a filesystem that are made in User-Mode Linux without --full, too.
 const UML_BY_DEFAULT: &[&str] = &["archives@vfat", "directories@vfat"];
 
-/// Runs the scripts with no VM; with `full` all of them in User-Mode Linux, too.
-pub(crate) fn main(full: bool) -> Result<Checks> {
+/// Runs the scripts with no VM: those whose names contain one of `only`, or if there is none all of
+/// them, but for runs in User-Mode Linux that take long, which need `full`.
+pub(crate) fn main(only: &[&str], full: bool) -> Result<Checks> {
     let stock = stock()?;
     run::run(&mut run::cargo(["build", "-p", "guestfsd", "-p", "guestfs-novm"]))?;
     let built = run::target_dir()?.join("debug");
     let mut scripts = scripts(&run::root().join("tests/guestfs"))?;
     let mut checks = Checks::default();
     let missing = coverage::missing(scripts.iter().map(|script| script.text.as_str()));
-    for line in &missing {
-        println!("guestfs: {line}");
+    let complaints = missing.join("\n");
+    checks.add(Checks::explained("guestfs: every procedure is called by a script", &complaints));
+    scripts.retain(|script| match only {
+        [] => full || !script.full_only,
+        _ => only.iter().any(|part| script.name.contains(part)),
+    });
+    if scripts.is_empty() {
+        bail!("no script of tests/guestfs is called so");
     }
-    checks.add(Checks::of("guestfs: every procedure is called by a script", missing.is_empty()));
-    scripts.retain(|s| full || !s.uml || UML_BY_DEFAULT.contains(&s.name.as_str()));
     let ours = Daemon::NoVm(built.clone(), built.join("guestfsd"));
     checks.add(compare_all(scripts, &Daemon::NoVm(built, stock), &ours)?);
     Ok(checks)
@@ -116,7 +123,7 @@ fn compare_all(scripts: Vec<Script>, stock: &Daemon, ours: &Daemon) -> Result<Ch
                     let name = &script.name;
                     println!("{}guestfs: {word} {name} ({seconds} s)", lines.collect::<String>());
                     if let Ok(mut results) = results.lock() {
-                        results.add(Checks::of(format!("guestfs: {name}"), good));
+                        results.add(Checks::explained(format!("guestfs: {name}"), &complaints));
                     }
                 }
             });
@@ -152,17 +159,31 @@ fn runs(file: &Path) -> Result<Vec<Script>> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let disks = words("# disks: ")
         .with_context(|| format!("{} has no line `# disks: SIZE...`", file.display()))?;
+    let modules = words("# modules: ").unwrap_or_default();
+    let uml = !modules.iter().all(|name| Path::new("/sys/module").join(name).exists());
     let Some(types) = words("# filesystems: ") else {
         let text = lenient(&text);
-        return Ok(vec![Script { file: file.to_owned(), name, text, disks, uml: false }]);
+        return Ok(vec![Script {
+            file: file.to_owned(),
+            name,
+            text,
+            disks,
+            uml,
+            full_only: false,
+        }]);
     };
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let runs = types.iter().map(|fstype| Script {
-        file: file.to_owned(),
-        name: format!("{name}@{fstype}"),
-        text: lenient(&text).replace("FSTYPE", fstype),
-        disks: disks.clone(),
-        uml: !known.split_whitespace().any(|word| word == fstype),
+    let runs = types.iter().map(|fstype| {
+        let name = format!("{name}@{fstype}");
+        let is_known = known.split_whitespace().any(|word| word == fstype);
+        Script {
+            file: file.to_owned(),
+            text: lenient(&text).replace("FSTYPE", fstype),
+            disks: disks.clone(),
+            uml: uml || !is_known,
+            full_only: !is_known && !UML_BY_DEFAULT.contains(&name.as_str()),
+            name,
+        }
     });
     Ok(runs.collect())
 }
