@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 ///
 /// It is one pointer, because results pass through many layers, and most are `Ok(())`.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {operation}: {kind}", path = self.path.display(), operation = self.operation, kind = self.kind)]
+#[error("{path}: {operation}: {kind}{role}", path = self.path.display(), operation = self.operation, kind = self.kind, role = self.role)]
 pub struct Error(Box<Details>);
 
 /// What an [`Error`] consists of.
@@ -21,6 +21,9 @@ pub struct Details {
     pub operation: String,
     /// The file concerned.
     pub path: PathBuf,
+    /// What the file is to the image that names it, and what to do if it should name another; empty
+    /// for a file that no image names.
+    pub role: String,
 }
 
 /// What went wrong.
@@ -190,12 +193,18 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> Self {
         let (operation, path) = (operation.into(), path.into());
-        Error(Box::new(Details { kind: kind.into(), operation, path }))
+        Error(Box::new(Details { kind: kind.into(), operation, path, role: String::new() }))
     }
 
     /// What is wrong with an image, or with a configuration string, which then stands for the path.
     pub fn invalid(text: impl Into<String>, operation: &str, path: impl AsRef<Path>) -> Self {
         Error::new(ErrorKind::Invalid(text.into()), operation, path.as_ref())
+    }
+
+    /// The same, of a file of which is known what it is to the image that names it.
+    pub(crate) fn with_role(mut self, role: String) -> Self {
+        self.0.role = role;
+        self
     }
 
     /// Its class.

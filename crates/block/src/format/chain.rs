@@ -21,13 +21,15 @@ use rustix::io::Errno;
 
 use super::{FORMATS, name, probe};
 use crate::protocol::file::{Held, Image, Medium, Place, open_image};
-use crate::{AnyStore, Error, ImageOptions, Locking, Lower, OpenOptions, image_format};
+use crate::{AnyStore, Error, ErrorClass, ImageOptions, Locking, Lower, OpenOptions, image_format};
 
 /// How many images a chain may have.
 const MAX_DEPTH: usize = 64;
 /// How many files all of its images may have together: a VMDK can consist of many.
 const MAX_FILES: usize = 1100;
 const OPERATION: &str = "open";
+/// What the image below is to the one that names it, in messages.
+const BACKING: &str = "backing file";
 
 /// A format of images.
 #[derive(Debug)]
@@ -203,7 +205,8 @@ impl Site<'_> {
             );
             return Err(Error::invalid(text, OPERATION, &self.path));
         }
-        self.files.open(&place, self.read_only, self.locked).await
+        let opened = self.files.open(&place, self.read_only, self.locked).await;
+        opened.map_err(|e| self.of_named(e, what, name))
     }
 
     /// Opens the image below; it is probed if `format` is not known. It is never written.
@@ -212,21 +215,27 @@ impl Site<'_> {
             let text = format!("its chain of backing files is longer than {MAX_DEPTH}");
             return Err(Error::invalid(text, OPERATION, &self.path));
         }
-        let (place, named) = self.find("backing file", name)?;
+        let (place, named) = self.find(BACKING, name)?;
+        let opened = self.backing_at(&place, format.or(named.as_deref())).await;
+        opened.map_err(|e| self.of_named(e, BACKING, name))
+    }
+
+    /// Opens the image below, which is at `place`.
+    async fn backing_at(&self, place: &Place, format: Option<&str>) -> Result<Lower, Error> {
         let locked = self.files.options.locking == Locking::All;
         // As in QEMU, the format that the image tells is above that of the options.
-        let format = match format.or(named.as_deref()) {
+        let format = match format {
             Some(format) if is_raw(format) => "raw",
             Some(format) => format,
-            None => probe::probe_backing(&look_at(&place)?),
+            None => probe::probe_backing(&look_at(place)?),
         };
         if format == "raw" {
-            return self.files.open(&place, true, locked).await;
+            return self.files.open(place, true, locked).await;
         }
         let Some(format) = image_format(format) else {
             return Err(unknown(format, place.path()));
         };
-        let below = self.files.open_image(&place, format, self.depth + 1, true, locked).await?;
+        let below = self.files.open_image(place, format, self.depth + 1, true, locked).await?;
         Ok(Lower::store(below))
     }
 
@@ -237,8 +246,27 @@ impl Site<'_> {
             Error::invalid(text, OPERATION, &self.path)
         })?;
         let allowed = self.files.options.allowed_backing_dirs.as_deref();
-        let place = resolve(&self.path, what, &parsed.path, allowed)?;
-        Ok((place, parsed.format))
+        let place = resolve(&self.path, what, &parsed.path, allowed);
+        Ok((place.map_err(|e| self.of_named(e, what, name))?, parsed.format))
+    }
+
+    /// The error of a file that the image names; one of a file further down says already which
+    /// image names that.
+    fn of_named(&self, error: Error, what: &str, name: &str) -> Error {
+        if error.path == self.path || !error.role.is_empty() {
+            return error;
+        }
+        let image = self.path.display();
+        let mut role = format!("; it is the {what} \"{}\" of {image}", name.escape_debug());
+        role.push_str(&match what {
+            _ if error.class() == ErrorClass::InUse => String::new(),
+            BACKING => format!(
+                ": if that should be another file, or has another format, `qemu-img rebase -u -b \
+                 FILE -F FORMAT {image}` says so"
+            ),
+            _ => ": put it back there".to_owned(),
+        });
+        error.with_role(role)
     }
 }
 

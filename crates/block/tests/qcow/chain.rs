@@ -228,6 +228,51 @@ fn backing_files_that_are_no_files_are_refused() {
 }
 
 #[test]
+fn an_error_about_a_file_below_says_which_image_names_it_and_what_to_run() {
+    let dir = Dir::new();
+    let middle = dir.path("middle");
+    let top = dir.path("top");
+    let named = |path: &Path, options: &[&str]| {
+        qemu_img(
+            &[&["create", "-q", "-u", "-f", "qcow2"], options, &[path.to_str().unwrap(), "1M"]]
+                .concat(),
+        );
+    };
+    named(&top, &["-F", "qcow2", "-b", "middle"]);
+    let rebase =
+        |image: &Path| format!("`qemu-img rebase -u -b FILE -F FORMAT {}`", image.display());
+    // What stands below, what is said of it, which image names it.
+    std::fs::write(dir.path("text"), "no image").unwrap();
+    for (below, format, said) in [
+        ("missing", "raw", "No such file"),
+        ("text", "qcow2", "qcow2"),
+        ("/dev/zero", "raw", "neither a regular file nor a block device"),
+        (".", "raw", "neither a regular file nor a block device"),
+        ("top", "qcow2", "comes back to it"),
+    ] {
+        let _ = std::fs::remove_file(&middle);
+        named(&middle, &["-F", format, "-b", below]);
+        let text = refusal(&top, &OpenOptions::default());
+        for part in
+            [said, &format!("backing file \"{below}\" of {}", middle.display()), &rebase(&middle)]
+        {
+            assert!(text.contains(part), "{below}: {text}");
+        }
+        assert_eq!(text.matches("rebase").count(), 1, "{text}");
+    }
+    std::fs::remove_file(&middle).unwrap();
+    let text = refusal(&top, &OpenOptions::default());
+    assert!(text.contains(&format!("backing file \"middle\" of {}", top.display())), "{text}");
+    assert!(text.contains(&rebase(&top)), "{text}");
+
+    let data = dir.create("data", &format!("data_file={}", dir.path("its-data").display()), MIB);
+    std::fs::remove_file(dir.path("its-data")).unwrap();
+    let text = refusal(&data, &OpenOptions::default());
+    assert!(text.contains("No such file") && text.contains("external data file"), "{text}");
+    assert!(text.contains(&format!("of {}: put it back there", data.display())), "{text}");
+}
+
+#[test]
 fn an_image_in_use_is_refused_and_its_backing_file_too() {
     let dir = Dir::new();
     let below = dir.create("below", "", MIB);

@@ -100,6 +100,10 @@ pub(crate) async fn open<S: Source>(source: S) -> Result<Compressed<S, Xz>, Erro
     if i64::try_from(size).is_err() {
         return Err(invalid("xz", "size", size, "it is more than 2^63 bytes"));
     }
+    // All blocks of what one program made have the same filters: what cannot be read is no image.
+    if let Some(first) = blocks.first() {
+        read_block_header(&source, first.packed).await?;
+    }
     let xz = Xz { blocks, size };
     let longest = (0..xz.blocks.len()).map(|i| xz.end(i) - xz.blocks.get(i).map_or(0, |b| b.start));
     if let Some(longest) = longest.max().filter(|longest| *longest > LONG_BLOCK) {
@@ -244,11 +248,7 @@ impl Format for Xz {
         let i = self.index(offset);
         let block = *self.blocks.get(i).ok_or_else(|| damaged("it has no blocks"))?;
         let at = block.packed;
-        let len = read_vec(source, at, 1).await?.first().map_or(0, |n| (usize::from(*n) + 1) * 4);
-        let header = read_vec(source, at, len).await?;
-        let dictionary = parse_block_header(&header).map_err(|e| {
-            io::Error::new(e.kind(), format!("the header of the block at {at}: {e}"))
-        })?;
+        let (dictionary, len) = read_block_header(source, at).await?;
         let plain = self.end(i) - block.start;
         let check = Check::new(block.check);
         let packed = block
@@ -269,6 +269,16 @@ impl Format for Xz {
         let (memory, at_end) = (dictionary as usize, false);
         Ok((XzDecoder { stream, plain, packed, padding, check, memory, at_end }, at + len as u64))
     }
+}
+
+/// The size of the dictionary and the length of the header of the block at `at`, in bytes.
+async fn read_block_header<S: Source>(source: &S, at: u64) -> io::Result<(u64, usize)> {
+    let len = read_vec(source, at, 1).await?.first().map_or(0, |n| (usize::from(*n) + 1) * 4);
+    let header = read_vec(source, at, len).await?;
+    let dictionary = parse_block_header(&header);
+    let dictionary = dictionary
+        .map_err(|e| io::Error::new(e.kind(), format!("the header of the block at {at}: {e}")))?;
+    Ok((dictionary, len))
 }
 
 /// The size of the dictionary, in bytes.
