@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# disks: 400M 64M
+# disks: 400M 64M 65M
 # filesystems: ext4 xfs btrfs vfat
 # Copies between files and devices, base64, compression, attributes. Runs in an empty directory of its own.
 run
@@ -17,7 +17,8 @@ dd /src /dd
 cat /dd
 dd /src /dev/sdb
 pread-device /dev/sdb 20 0
--dd /dev/sda /dev/sdb
+# A copy of the mounted disk would be a second btrfs of the same UUID, which the kernel can confuse.
+-dd /dev/sdc /dev/sdb
 zero /dev/sdb
 dd /big /big2
 equal /big /big2
@@ -106,7 +107,7 @@ copy-device-to-device /dev/sdb /dev/sdb srcoffset:1000000 destoffset:2000000 siz
 pread-device /dev/sdb 8 2000000
 -copy-device-to-device /dev/sdb /dev/sdb append:true
 -copy-device-to-device /dev/sdb /dev/sdb append:false size:4
--copy-device-to-device /dev/sdc /dev/sdb
+-copy-device-to-device /dev/sdd /dev/sdb
 -copy-device-to-device /src /dev/sdb
 -copy-file-to-device /src /dst
 
@@ -165,7 +166,7 @@ compress-device-out gzip /dev/sdb out.gz
 !gzip -dc < out.gz | md5sum
 compress-device-out xz /dev/sdb out.xz level:1
 !xz -dc < out.xz | md5sum
--compress-device-out gzip /dev/sdc out.gz
+-compress-device-out gzip /dev/sdd out.gz
 -compress-device-out gzip /src out.gz
 
 # attributes
