@@ -72,6 +72,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let before = cpu_time(None)?;
     let begin = Instant::now();
     g.add_drive(&inputs.image)?;
+    g.add_drive(&inputs.spare)?;
     g.status0(g.f.launch)?;
     g.status0(g.f.ping_daemon)?;
     let wall = begin.elapsed();

@@ -18,9 +18,13 @@ use crate::run;
 
 /// The client's disk.
 pub(crate) const DISK: &CStr = c"/dev/sda";
-/// Its ext4 filesystem.
+/// A second disk, on which there is nothing.
+pub(crate) const SPARE: &CStr = c"/dev/sdb";
+/// The first one's ext4 filesystem.
 pub(crate) const EXT: &CStr = c"/dev/sda1";
-/// That filesystem's label.
+/// A btrfs without subvolumes.
+pub(crate) const BTRFS: &CStr = c"/dev/sda5";
+/// The ext4's label.
 pub(crate) const LABEL: &CStr = c"bench";
 /// Its UUID.
 pub(crate) const UUID: &CStr = c"d7a2c0de-50e1-4c5f-9d3b-1f2a6b7c8d9e";
@@ -37,12 +41,14 @@ pub(crate) const MANY: &CStr = c"/many";
 
 /// Bytes of the disk, which is sparse.
 const SIZE: u64 = 8 << 30;
+const SPARE_SIZE: u64 = 64 << 20;
 /// Partitions in MiB, and what is made on them.
 const PARTITIONS: &[(i64, i64, Option<&CStr>)] = &[
     (1, 6144, Some(c"ext4")),
     (6144, 6208, Some(c"vfat")),
     (6208, 6720, Some(c"xfs")),
     (6720, 6784, None),
+    (6784, 7296, Some(c"btrfs")),
 ];
 /// Bytes of the large file, of which `--quick` takes an eighth.
 const BIG_LEN: u64 = 256 << 20;
@@ -59,11 +65,14 @@ const ROOM: u64 = 6 << 30;
 pub(crate) struct Inputs {
     /// The disk's image.
     pub(crate) image: CString,
+    /// The second disk's.
+    pub(crate) spare: CString,
     /// A large file.
     pub(crate) big: CString,
     /// An archive of a tree.
     pub(crate) tree: CString,
-    many: CString,
+    /// An archive of many small files.
+    pub(crate) many: CString,
 }
 
 impl Inputs {
@@ -72,6 +81,7 @@ impl Inputs {
         let file = |name| CString::new(dir.join(name).into_os_string().into_vec());
         Ok(Self {
             image: file("disk")?,
+            spare: file("spare")?,
             big: file("big")?,
             tree: file("tree.tar")?,
             many: file("many.tar")?,
@@ -107,6 +117,7 @@ pub(crate) fn make_files(dir: &Path, quick: bool) -> Result<()> {
     let part = if quick { 8 } else { 1 };
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
     File::create(dir.join("disk"))?.set_len(SIZE)?;
+    File::create(dir.join("spare"))?.set_len(SPARE_SIZE)?;
     noise.write(&dir.join("big"), BIG_LEN / part)?;
     let tree = dir.join("tree");
     for i in 0..TREE_FILES / part {
@@ -127,7 +138,7 @@ pub(crate) fn make_files(dir: &Path, quick: bool) -> Result<()> {
 }
 
 /// Replaces a tree by its archive.
-fn archive(tree: &Path) -> Result<()> {
+pub(super) fn archive(tree: &Path) -> Result<()> {
     let tar = PathBuf::from(format!("{}.tar", tree.display()));
     run::run(Command::new("tar").arg("-cf").arg(tar).arg("-C").arg(tree).arg("."))?;
     Ok(fs::remove_dir_all(tree)?)

@@ -8,6 +8,7 @@ mod disk;
 mod library;
 mod report;
 mod rows;
+mod tools;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -29,6 +30,9 @@ pub(crate) struct Options {
     /// Only the launch and rows whose names contain this; prints the table and writes no file
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Only the programs that people run; prints the table and writes no file
+    #[arg(long, conflicts_with = "only")]
+    tools: bool,
 }
 
 /// How often each daemon is measured.
@@ -48,9 +52,14 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let built = run::Build::start("release", &["guestfsd", "guestfs-novm"])?.finish()?;
     let ours = built.join("guestfsd");
     let dir = disk::directory()?;
+    let rounds = if options.quick { 1 } else { ROUNDS };
+    let lab = Lab { novm: &built.join("guestfs-novm"), dir: dir.path() };
+    if options.tools {
+        println!("{}", tools::measure(&lab, &stock, &ours, rounds)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     eprintln!("making the disk in {}", dir.path().display());
     disk::make_files(dir.path(), options.quick)?;
-    let lab = Lab { novm: &built.join("guestfs-novm"), dir: dir.path() };
     lab.session(&stock, &["--fill"])?;
 
     let mut how = Vec::new();
@@ -61,7 +70,6 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         how.extend(["--only", only]);
     }
     let (mut theirs, mut mine) = (Sessions::default(), Sessions::default());
-    let rounds = if options.quick { 1 } else { ROUNDS };
     for round in 1..=rounds {
         let mut daemons = [("stock", &stock, &mut theirs), ("ours", &ours, &mut mine)];
         // Whoever comes first may find the machine's caches as the other left them.
@@ -78,7 +86,10 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
             sessions.add(&lab.session(daemon, &how)?, true)?;
         }
     }
-    let text = report::text(&theirs, &mine, dir.path())?;
+    let mut text = report::text(&theirs, &mine, dir.path())?;
+    if options.only.is_none() {
+        text += &tools::measure(&lab, &stock, &ours, rounds)?;
+    }
     println!("\n{text}");
     if options.quick || options.only.is_some() {
         println!("(BENCHMARKS.md is as it was: this was not the whole measurement)");
@@ -99,11 +110,17 @@ impl Lab<'_> {
     /// Runs a session with this daemon; yields what the client prints.
     fn session(&self, daemon: &Path, how: &[&str]) -> Result<String> {
         run::check_interrupt()?;
+        let mut command = self.command(daemon);
+        command.arg(std::env::current_exe()?).args(["bench", "guestfs-client"]);
+        run::output(command.args(how).arg(self.dir))
+    }
+
+    /// What runs a client with this daemon; the client's words are still to come.
+    fn command(&self, daemon: &Path) -> Command {
         let mut command = Command::new("timeout");
         command.arg(TIMEOUT).arg(self.novm).arg("--instant").arg("--guestfsd").arg(daemon);
-        command.arg("--").arg(std::env::current_exe()?).args(["bench", "guestfs-client"]);
-        command.args(how).arg(self.dir).env("TMPDIR", self.dir);
-        run::output(&mut command)
+        command.arg("--").env("TMPDIR", self.dir);
+        command
     }
 }
 

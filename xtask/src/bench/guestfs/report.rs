@@ -129,7 +129,7 @@ fn or_unknown(bound: &str) -> &str {
     if bound.is_empty() { "not known: it reached its target when it was looked at" } else { bound }
 }
 
-fn verdict(reached: Option<bool>) -> &'static str {
+pub(super) fn verdict(reached: Option<bool>) -> &'static str {
     match reached {
         Some(true) => "reached",
         Some(false) => "**short**",
@@ -174,7 +174,7 @@ fn has_sha256() -> bool {
     text.split_whitespace().any(|flag| matches!(flag, "sha_ni" | "sha2"))
 }
 
-fn seconds(s: f64) -> String {
+pub(super) fn seconds(s: f64) -> String {
     match s {
         s if s < 1e-3 => format!("{:.1} us", s * 1e6),
         s if s < 1.0 => format!("{:.2} ms", s * 1e3),

@@ -120,6 +120,15 @@ pub(crate) const ROWS: &[Row] = &[
     question("blockdev_getsize64", |g, _| g.number1(g.f.blockdev_getsize64, EXT)),
     question("blockdev_getss", |g, _| g.status1(g.f.blockdev_getss, EXT).map(drop)),
     question("blockdev_getro", |g, _| g.status1(g.f.blockdev_getro, EXT).map(drop)),
+    question("lvs", |g, _| none(g.list0(g.f.lvs)?)),
+    question("vgs", |g, _| none(g.list0(g.f.vgs)?)),
+    question("pvs", |g, _| none(g.list0(g.f.pvs)?)),
+    question("list_md_devices", |g, _| none(g.list0(g.f.list_md_devices)?)),
+    question("btrfs_filesystem_show", |g, _| some(g.list1(g.f.btrfs_filesystem_show, disk::BTRFS)?)),
+    question("btrfs_subvolume_list", |g, _| {
+        g.struct1(g.f.btrfs_subvolume_list, g.f.free_btrfssubvolume_list, disk::BTRFS)
+    }),
+    row("part_disk", 10, Target::Times(1.0), |g, _| g.status2(g.f.part_disk, disk::SPARE, c"gpt")),
     Row {
         undo: Some(|g| g.status1(g.f.rm, UPLOADED).map(drop)),
         ..moving("upload", Target::ClientsAtHalf(1.15), Inputs::big_len, |g, inputs| {
@@ -138,6 +147,16 @@ pub(crate) const ROWS: &[Row] = &[
         }),
         ..moving("tar_in", Target::TimesAtHalf(1.5), Inputs::tree_len, |g, inputs| {
             g.status2(g.f.tar_in, &inputs.tree, UNPACKED)
+        })
+        .bound_by(TAR_IN_BOUND)
+    },
+    Row {
+        undo: Some(|g| {
+            g.status1(g.f.rm_rf, UNPACKED)?;
+            g.status1(g.f.mkdir, UNPACKED).map(drop)
+        }),
+        ..row("tar_in of 50,000 files", 2, Target::Times(1.5), |g, inputs| {
+            g.status2(g.f.tar_in, &inputs.many, UNPACKED)
         })
         .bound_by(TAR_IN_BOUND)
     },
@@ -177,6 +196,11 @@ pub(crate) const UNPACKED: &CStr = c"/unpacked";
 
 fn checksum(g: &Guestfs, kind: &CStr) -> Result<()> {
     g.text2(g.f.checksum, kind, disk::BIG)
+}
+
+fn none(n: usize) -> Result<()> {
+    ensure!(n == 0, "there are {n}");
+    Ok(())
 }
 
 fn some(n: usize) -> Result<()> {
