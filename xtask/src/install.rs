@@ -41,6 +41,9 @@ enum Sign {
 /// One of the files of Augeas's lenses.
 const LENSES: &str = "/usr/share/augeas/lenses/dist/hosts.aug";
 
+/// What makes journals of what is exported.
+const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
+
 /// What is needed, for what, and its package.
 #[rustfmt::skip]
 const NEEDS: &[(Sign, For, &str)] = &[
@@ -84,6 +87,11 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("setfattr"),           For::Test,  "attr"),
     (Sign::Program("setfacl"),            For::Test,  "acl"),
     (Sign::File(LENSES),                  For::Test,  "augeas-lenses"),
+    (Sign::Program("hivexregedit"),       For::Test,  "libwin-hivex-perl"),
+    (Sign::Program("hivexml"),            For::Test,  "libhivex-bin"),
+    (Sign::File(JOURNAL_REMOTE),          For::Test,  "systemd-journal-remote"),
+    (Sign::Program("icat"),               For::Test,  "sleuthkit"),
+    (Sign::Program("yarac"),              For::Test,  "yara"),
     (Sign::Program("tcmu-runner"),        For::Bench, "tcmu-runner"),
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),

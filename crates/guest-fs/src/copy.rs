@@ -2,7 +2,7 @@
 //! Copies of files and trees of the guest, made by descriptor: as cp(1) makes them, but no link of the guest leads
 //! out of it, wherever it lies in source or target.
 
-mod attributes;
+pub(crate) mod attributes;
 mod contents;
 mod fault;
 

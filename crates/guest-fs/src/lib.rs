@@ -2,8 +2,9 @@
 //! Files of a guest: what is done to them below a directory of this machine, the sysroot, and never outside of it.
 //!
 //! Paths as the guest has them come in and are resolved by descriptor ([`paths`]); on that stand walks through
-//! directories ([`tree`]), copies, removal, archives ([`tar`], [`cpio`]), and what files have beside their content
-//! ([`xattr`], [`acl`], [`capabilities`], [`inode`]). Nothing here runs programs or mounts anything.
+//! directories ([`tree`]), copies, removal, new content ([`replace`]), archives ([`tar`], [`cpio`]), and what files have
+//! beside their content ([`xattr`], [`acl`], [`capabilities`], [`inode`]). Parsers read bytes of files through
+//! [`source`]. Nothing here runs programs or mounts anything.
 
 pub mod acl;
 pub mod capabilities;
@@ -18,6 +19,8 @@ pub mod interrupt;
 pub mod mntent;
 pub mod paths;
 pub mod remove;
+pub mod replace;
+pub mod source;
 pub mod tar;
 pub mod tree;
 pub mod xattr;

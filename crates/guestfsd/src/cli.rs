@@ -119,6 +119,12 @@ enum Helper {
     Augeas,
     /// The guest's RPM database.
     Rpm,
+    /// Files of a filesystem that were deleted.
+    Tsk,
+    /// Rules for scans, to be compiled.
+    YaraCompile,
+    /// A scan of a file of the guest.
+    YaraScan,
 }
 
 /// What the kernel's command line says.
@@ -168,6 +174,9 @@ fn run(options: Options) -> Result<()> {
     match options.helper {
         Some(Helper::Augeas) => return crate::augeas::helper(),
         Some(Helper::Rpm) => return crate::rpm::helper(sysroot.as_ref()),
+        Some(Helper::Tsk) => return crate::tsk::helper(),
+        Some(Helper::YaraCompile) => return crate::yara::compile(),
+        Some(Helper::YaraScan) => return crate::yara::scan(),
         None => {}
     }
     if options.procedures {

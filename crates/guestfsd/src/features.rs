@@ -21,6 +21,8 @@ enum Need {
     Kernel(&'static str, &'static str),
     /// A file of the kernel.
     File(&'static str),
+    /// A library.
+    Library(&'static CStr),
     /// A filesystem of the kernel, and these programs.
     Filesystem(&'static str, &'static [&'static str]),
 }
@@ -41,6 +43,8 @@ const NEEDS: &[(&str, &[Need])] = &[
         "luks",
         &[Need::Programs(&["cryptsetup"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")],
     ),
+    ("libtsk", &[Need::Library(crate::tsk::LIBRARY)]),
+    ("libyara", &[Need::Library(crate::yara::LIBRARY)]),
     ("lvm2", &[Need::Programs(&["lvm"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")]),
     ("mdadm", &[Need::Programs(&["mdadm"]), Need::Kernel("/proc/mdstat", "md-mod")]),
     ("ntfs3g", &[Need::Programs(&["ntfs-3g.probe"])]),
@@ -48,6 +52,7 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("rsync", &[Need::Programs(&["rsync"])]),
     ("scrub", &[Need::Programs(&["scrub"])]),
     ("selinuxrelabel", &[Need::Programs(&["setfiles"])]),
+    ("sleuthkit", &[Need::Programs(&["icat", "blkls"])]),
     ("squashfs", &[Need::Programs(&["mksquashfs"])]),
     ("syslinux", &[Need::Programs(&["syslinux"])]),
     ("wipefs", &[Need::Programs(&["wipefs"])]),
@@ -136,6 +141,7 @@ impl Need {
         let programs = |list: &[&str]| list.iter().all(|p| tool::find(p).is_some());
         match self {
             Self::Programs(list) => programs(list),
+            Self::Library(name) => Library::open(name).is_ok(),
             Self::File(file) => std::path::Path::new(file).exists(),
             Self::Kernel(file, module) => kernel::has(file, module),
             Self::Filesystem(name, list) => programs(list) && kernel::filesystem(name),

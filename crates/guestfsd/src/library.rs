@@ -6,6 +6,24 @@ use guest_error::{Error, Result};
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 
+/// Calls a function of a library by its symbol.
+macro_rules! call {
+    ($library:expr, $symbol:literal, fn($($arg:ty),*) $(-> $ret:ty)?, $($value:expr),*) => {{
+        let address = $library.symbol($symbol)?.as_ptr();
+        // SAFETY: whoever calls says that the function has this type in the versions of the library that are loaded;
+        // handles are those that the library gave, strings are C strings or null where it allows that, and what
+        // callbacks get lives through the call.
+        unsafe {
+            let function = std::mem::transmute::<
+                *mut std::ffi::c_void,
+                unsafe extern "C" fn($($arg),*) $(-> $ret)?,
+            >(address);
+            function($($value),*)
+        }
+    }};
+}
+pub(crate) use call;
+
 /// A library, loaded until the process ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Library {

@@ -6,11 +6,12 @@
 //! good and writes the packages to its standard output as XDR. If it crashes, or asks for memory without end, one
 //! call fails. Signatures are not looked at: this is a list, not a check.
 
-use crate::library::Library;
+use crate::confined;
+use crate::library::{Library, call};
 use guest_error::{Context, Errno, Error, Result};
 use guestfs_api::structs;
 use guestfs_api::xdr::{Decoder, Encoder};
-use rustix::process::{Resource, Rlimit, Signal, chdir, chroot, setrlimit};
+use rustix::process::{chdir, chroot};
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int, c_uint, c_void};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -46,25 +47,9 @@ const CHECK_NOTHING: c_uint = 0xf_0f00 | 1;
 type Handle = *mut c_void;
 type Text = *const c_char;
 
-/// Calls a function of a library by its symbol.
-macro_rules! call {
-    ($library:expr, $symbol:literal, fn($($arg:ty),*) $(-> $ret:ty)?, $($value:expr),*) => {{
-        let address = $library.symbol($symbol)?.as_ptr();
-        // SAFETY: the function has this type in the versions of the library that are loaded; handles are
-        // those that the library gave, strings are C strings or null where it allows that.
-        unsafe {
-            let function = std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($arg),*) $(-> $ret)?>(address);
-            function($($value),*)
-        }
-    }};
-}
-
 /// Writes the sysroot's packages to standard output.
 pub(crate) fn helper(sysroot: &Path) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("rpm")?;
-    let limit = |n| Rlimit { current: Some(n), maximum: Some(n) };
-    setrlimit(Resource::As, limit(MEMORY)).on("rpm")?;
-    setrlimit(Resource::Core, limit(0)).on("rpm")?;
+    confined::limit("rpm", MEMORY)?;
     let loaded = LIBRARIES
         .iter()
         .find_map(|(rpm, rpmio)| Some((Library::open(rpm).ok()?, Library::open(rpmio).ok()?)));

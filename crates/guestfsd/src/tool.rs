@@ -72,6 +72,12 @@ impl Tool {
         tool
     }
 
+    /// This program, which does some work in a process apart (`cli::Helper`).
+    pub(crate) fn helper(work: &str) -> Self {
+        let tool = Self::new("/proc/self/exe").arg(format!("--helper={work}"));
+        Self { name: "guestfsd".into(), ..tool }
+    }
+
     /// The program of a compression, which need not be there.
     pub(crate) fn compressor(compression: &str, program: &str) -> Result<Self> {
         if find(program).is_none() {

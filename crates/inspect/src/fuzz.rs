@@ -2,7 +2,7 @@
 //! What `fuzz/` feeds with bytes: each parser of what guests hold. What must hold of what comes out is asserted here;
 //! the tests below are a short run of the same.
 
-use crate::{architecture, distros, fstab, registry, release};
+use crate::{architecture, distros, fstab, release};
 use guest_fs::cpio::read::Reader;
 
 /// Texts of the guest; the first byte says which.
@@ -31,24 +31,6 @@ pub fn texts(input: &[u8]) {
     }
 }
 
-/// A hive of Windows' registry.
-pub fn hive(bytes: &[u8]) {
-    let Some(hive) = registry::Hive::open(bytes.to_vec()) else { return };
-    let paths: [&[&str]; 4] = [
-        &[],
-        &["Select"],
-        &["Microsoft", "Windows NT", "CurrentVersion"],
-        &["ControlSet001", "Services", "Tcpip", "Parameters"],
-    ];
-    for key in paths.into_iter().filter_map(|path| hive.find(path)) {
-        hive.has_children(key);
-        for value in hive.values(key).take(64) {
-            value.text();
-            value.number();
-        }
-    }
-}
-
 /// An initramfs image that comes in pieces, whose length the first two bytes say.
 pub fn first_program(input: &[u8]) {
     let Some((length, archive)) = input.split_first_chunk() else { return };
@@ -64,7 +46,6 @@ mod tests {
 
     /// What parsers look for.
     const KNOWN: &[&[u8]] = &[
-        b"regf",
         b"070701",
         b"UUID=\"a b\" /x\\040y ext4 subvol=,ro 0 0\n",
         b"ID=debian\nVERSION_ID='12.'\n",
@@ -85,11 +66,6 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(choice in any::<u8>(), text in input()) {
             super::texts(&[&[choice], &text[..]].concat());
-        }
-
-        #[test]
-        fn any_bytes_are_a_hive_or_none(bytes in input()) {
-            super::hive(&[b"regf", &bytes[..]].concat());
         }
 
         #[test]

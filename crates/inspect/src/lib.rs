@@ -3,7 +3,7 @@
 //!
 //! A [`Machine`] comes in, the roots of operating systems go out ([`inspect()`]). Every filesystem is mounted in turn, to
 //! be read only, and looked at: what its files say is read by parsers that know nothing of files (`release`, `fstab`,
-//! `registry`, [`architecture`]). Nothing stays mounted, even after an error.
+//! [`hive`], [`architecture`]). Nothing stays mounted, even after an error.
 
 pub mod architecture;
 mod distros;
@@ -13,7 +13,6 @@ pub mod fuzz;
 mod guest;
 mod machine;
 mod os;
-mod registry;
 mod release;
 mod sources;
 #[cfg(test)]

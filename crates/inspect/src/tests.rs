@@ -3,9 +3,9 @@
 
 use super::guest::Guest;
 use super::os::Os;
-use super::registry::tests::{Maker, wide};
 use super::{unix, windows};
 use guest_fs::paths::Sysroot;
+use hive::made::{self, wide};
 use std::path::Path;
 
 /// A directory with these files; those that end in `/` are directories.
@@ -363,37 +363,25 @@ fn files_behind_links_that_lead_out_are_not_read() {
 
 /// A SOFTWARE hive, and a SYSTEM hive.
 fn hives() -> (Vec<u8>, Vec<u8>) {
-    let mut m = Maker::default();
-    let dword = |n: u32| n.to_le_bytes().to_vec();
-    let current = m.key(
-        "CurrentVersion",
-        &[],
-        &[
-            ("ProductName", 1, wide("Windows Server 2019 Standard")),
-            ("InstallationType", 1, wide("Server")),
-            ("CurrentVersion", 1, wide("6.3")),
-            ("CurrentMajorVersionNumber", 4, dword(10)),
-            ("CurrentMinorVersionNumber", 4, dword(0)),
-            ("CurrentBuildNumber", 1, wide("17763")),
-        ],
-    );
-    let nt = m.key("Windows NT", &[current], &[]);
-    let guid = m.key("{35378EAC-683F-11D2-A89A-00C04FBBCFA2}", &[], &[]);
-    let history = m.key("History", &[guid], &[]);
-    let policy = m.key("Group Policy", &[history], &[]);
-    let current = m.key("CurrentVersion", &[policy], &[]);
-    let windows = m.key("Windows", &[current], &[]);
-    let microsoft = m.key("Microsoft", &[windows, nt], &[]);
-    let root = m.key("ROOT", &[microsoft], &[]);
-    let software = m.hive(root);
-    let mut m = Maker::default();
-    let select = m.key("Select", &[], &[("Current", 4, dword(1))]);
-    let parameters = m.key("Parameters", &[], &[("Hostname", 1, wide("WIN-HOST"))]);
-    let tcpip = m.key("Tcpip", &[parameters], &[]);
-    let services = m.key("Services", &[tcpip], &[]);
-    let set = m.key("ControlSet001", &[services], &[]);
-    let root = m.key("ROOT", &[set, select], &[]);
-    (software, m.hive(root))
+    let dword = |n: u32| n.to_le_bytes();
+    let current: &[&str] = &["Microsoft", "Windows NT", "CurrentVersion"];
+    let guid = "{35378EAC-683F-11D2-A89A-00C04FBBCFA2}";
+    let policy = ["Microsoft", "Windows", "CurrentVersion", "Group Policy", "History", guid];
+    let software = made::with(&[
+        (current, "ProductName", 1, &wide("Windows Server 2019 Standard")),
+        (current, "InstallationType", 1, &wide("Server")),
+        (current, "CurrentVersion", 1, &wide("6.3")),
+        (current, "CurrentMajorVersionNumber", 4, &dword(10)),
+        (current, "CurrentMinorVersionNumber", 4, &dword(0)),
+        (current, "CurrentBuildNumber", 1, &wide("17763")),
+        (&policy, "", 1, &wide("")),
+    ]);
+    let parameters = ["ControlSet001", "Services", "Tcpip", "Parameters"];
+    let system = made::with(&[
+        (&["Select"], "Current", 4, &dword(1)),
+        (&parameters, "Hostname", 1, &wide("WIN-HOST")),
+    ]);
+    (software.unwrap(), system.unwrap())
 }
 
 #[test]

@@ -4,12 +4,12 @@
 use super::guest::Guest;
 use super::machine::Machine;
 use super::os::{Os, Target, Windows};
-use super::registry::{Hive, Key};
 use super::release;
+use guest_fs::source::Cached;
+use hive::{Hive, Node, Value};
 use probe::partition;
 use probe::partition_table::guid::Guid;
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Directories that the system may be in, if boot.ini does not say.
@@ -33,7 +33,7 @@ pub(crate) fn look(guest: &Guest<'_>) -> Option<Os> {
         system_hive: hive("system"),
         ..Windows::default()
     };
-    let open = |path: &Option<OsString>| Hive::open(guest.open(path.as_ref()?)?);
+    let open = |path: &Option<OsString>| Hive::open(Cached::new(guest.open(path.as_ref()?)?)).ok();
     if let Some(software) = open(&windows.software_hive) {
         read_software(&software, &mut os, &mut windows);
     }
@@ -70,11 +70,16 @@ fn boot_ini_systemroot(text: &[u8]) -> Option<String> {
     })
 }
 
-fn read_software(hive: &Hive<File>, os: &mut Os, windows: &mut Windows) {
-    if let Some(key) = hive.find(&["Microsoft", "Windows NT", "CurrentVersion"]) {
-        let text = |name| hive.value(key, name).and_then(|v| v.text()).filter(|t| !t.is_empty());
+/// The value of this name, if it can be read.
+fn value(hive: &Hive<Cached>, key: Node, name: &str) -> Option<Value> {
+    hive.read_value(hive.value(key, name).ok()??).ok()
+}
+
+fn read_software(hive: &Hive<Cached>, os: &mut Os, windows: &mut Windows) {
+    if let Ok(Some(key)) = hive.find(&["Microsoft", "Windows NT", "CurrentVersion"]) {
+        let text = |name| value(hive, key, name)?.text().filter(|t| !t.is_empty());
         let line = |text: String| release::line(text.as_bytes());
-        let number = |name| i32::try_from(hive.value(key, name)?.number()?).ok();
+        let number = |name| i32::try_from(value(hive, key, name)?.number()?).ok();
         os.product_name = text("ProductName").map(line);
         os.product_variant = text("InstallationType").map(line);
         os.build_id = text("CurrentBuildNumber").or_else(|| text("CurrentBuild")).map(line);
@@ -84,24 +89,28 @@ fn read_software(hive: &Hive<File>, os: &mut Os, windows: &mut Windows) {
             exact.or_else(|| text("CurrentVersion").and_then(|t| release::version(t.as_bytes())));
     }
     let history = ["Microsoft", "Windows", "CurrentVersion", "Group Policy", "History"];
-    windows.group_policy = hive.find(&history).is_some_and(|key| hive.has_children(key));
+    let history = hive.find(&history).ok().flatten();
+    windows.group_policy =
+        history.is_some_and(|key| hive.children(key).is_ok_and(|keys| !keys.is_empty()));
 }
 
-fn read_system(hive: &Hive<File>, os: &mut Os, windows: &mut Windows) {
-    let current = hive.find(&["Select"]).and_then(|key| hive.value(key, "Current")?.number());
+fn read_system(hive: &Hive<Cached>, os: &mut Os, windows: &mut Windows) {
+    let find = |path: &[&str]| hive.find(path).ok().flatten();
+    let current = find(&["Select"]).and_then(|key| value(hive, key, "Current")?.number());
     let current = current.map(|n| format!("ControlSet{n:03}"));
-    if let Some(set) = current.as_deref().and_then(|name| hive.find(&[name])) {
-        let parameters = ["Services", "Tcpip", "Parameters"];
-        let key = parameters.iter().try_fold(set, |key, name| hive.child(key, name));
-        let text = |key: Key, name| hive.value(key, name)?.text().filter(|t| !t.is_empty());
+    if let Some(set) = current.as_deref() {
+        let key = find(&[set, "Services", "Tcpip", "Parameters"]);
+        let text = |key: Node, name| value(hive, key, name)?.text().filter(|t| !t.is_empty());
         os.hostname = key
             .and_then(|key| text(key, "Hostname").or_else(|| text(key, "NV Hostname")))
             .map(|name| release::line(name.as_bytes()));
     }
     windows.current_control_set = current;
-    if let Some(key) = hive.find(&["MountedDevices"]) {
+    if let Some(key) = find(&["MountedDevices"]) {
+        let values = hive.values(key).unwrap_or_default().into_iter();
+        let values = values.filter_map(|entry| hive.read_value(entry).ok());
         let mut letters: Vec<_> =
-            hive.values(key).filter_map(|v| Some((letter(&v.name)?, target(&v.data)?))).collect();
+            values.filter_map(|v| Some((letter(&v.name)?, target(&v.data)?))).collect();
         letters.sort_by(|(a, _), (b, _)| a.cmp(b));
         windows.letters = letters;
     }

@@ -7,9 +7,12 @@ use guestfs_api::{PROCEDURES, Procedure};
 const LATER: &str = include_str!("../../../crates/guestfsd/not-yet-done.txt");
 
 /// Procedures that guestfish has no command for, and by which command its library calls them.
-const BY_ANOTHER: [(&str, &str); 10] = [
+const BY_ANOTHER: [(&str, &str); 14] = [
     ("internal_autosync", "run"),
     ("internal_feature_available", "feature_available"),
+    ("internal_filesystem_walk", "filesystem_walk"),
+    ("internal_find_inode", "find_inode"),
+    ("internal_journal_get", "journal_get"),
     ("internal_list_rpm_applications", "inspect_list_applications2"),
     ("internal_lstatnslist", "lstatnslist"),
     ("internal_lxattrlist", "lxattrlist"),
@@ -18,6 +21,7 @@ const BY_ANOTHER: [(&str, &str); 10] = [
     ("internal_readlinklist", "readlinklist"),
     ("internal_write", "write"),
     ("internal_write_append", "write_append"),
+    ("internal_yara_scan", "yara_scan"),
 ];
 
 /// Procedures that no script calls, and why.

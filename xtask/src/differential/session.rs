@@ -122,9 +122,9 @@ const USED: &str = " bytes used, 1 devices";
 /// much btrfs has written until it is looked at.
 fn without_times(line: &str) -> String {
     let volatile = |name: &str| {
-        let name = name.trim_start_matches("st_");
+        let name = ["st_", "tsk_"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);
         ["dev", "ino"].contains(&name)
-            || ["atime", "mtime", "ctime"].iter().any(|time| name.starts_with(time))
+            || ["atime", "mtime", "ctime", "crtime"].iter().any(|time| name.starts_with(time))
     };
     let mut kept = String::new();
     let mut after_volatile = false;
@@ -184,6 +184,10 @@ mod tests {
         );
         assert_eq!(without_times("  st_mtime_sec: 1795349541"), "  st_mtime_sec: N");
         assert_eq!(without_times("size: 3"), "size: 3");
+        assert_eq!(
+            without_times("tsk_crtime_sec: 7, tsk_inode: 7, "),
+            "tsk_crtime_sec: N, tsk_inode: 7, "
+        );
         assert_eq!(without_times("x, serial number 0x17, y"), "x, serial number N, y");
         assert_eq!(
             without_times("UUID=1 7/419 bytes used, 1 devices"),

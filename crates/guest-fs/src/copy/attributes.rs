@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// Gives a copy its owner, extended attributes and mode; what goes wrong does not keep the rest from it.
-pub(super) fn copy(source: BorrowedFd<'_>, copy: BorrowedFd<'_>, stat: &Stat) -> Copied<()> {
+pub(crate) fn copy(source: BorrowedFd<'_>, copy: BorrowedFd<'_>, stat: &Stat) -> Copied<()> {
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     let owned = rustix::fs::chownat(copy, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
     // Capabilities go when the owner changes, so they are set after that.

@@ -16,7 +16,7 @@ pub struct Names {
 
 /// On which side something went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Source,
     Target,
     /// The kernel does not say, or it takes two.
@@ -25,12 +25,12 @@ pub(super) enum Side {
 
 /// What went wrong with one file, whose name is not in the text yet.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(crate) struct Fault {
     pub(super) side: Side,
-    pub(super) error: Error,
+    pub(crate) error: Error,
 }
 
-pub(super) type Copied<T> = std::result::Result<T, Fault>;
+pub(crate) type Copied<T> = std::result::Result<T, Fault>;
 
 impl Fault {
     pub(super) fn new(side: Side, errno: Errno, text: &str) -> Self {

@@ -10,7 +10,7 @@ use super::library::{Functions, NO_STDINC, Tree};
 use super::messages::{Answer, Operation, Request, receive};
 use guest_error::{Context, Errno, Error, Result};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit, Signal, chroot, fchdir, setrlimit};
+use rustix::process::{chroot, fchdir};
 use std::ffi::{CString, OsStr};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -25,10 +25,7 @@ const LENSES: [&str; 2] = ["/usr/share/augeas/lenses", "/usr/local/share/augeas/
 
 /// Serves the session that holds the other end of standard input.
 pub(crate) fn main() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).on("augeas")?;
-    let limit = |n| Rlimit { current: Some(n), maximum: Some(n) };
-    setrlimit(Resource::As, limit(MEMORY)).on("augeas")?;
-    setrlimit(Resource::Core, limit(0)).on("augeas")?;
+    crate::confined::limit("augeas", MEMORY)?;
     let mut stream = UnixStream::from(crate::listen::take_stdin()?);
     let functions = Functions::load();
     let mut server = None;
