@@ -41,6 +41,9 @@ enum Sign {
 /// One of the files of Augeas's lenses.
 const LENSES: &str = "/usr/share/augeas/lenses/dist/hosts.aug";
 
+/// One of GRUB's files for PCs.
+const GRUB_PC: &str = "/usr/lib/grub/i386-pc/boot.img";
+
 /// What is needed, for what, and its package.
 #[rustfmt::skip]
 const NEEDS: &[(Sign, For, &str)] = &[
@@ -84,6 +87,13 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("setfattr"),           For::Test,  "attr"),
     (Sign::Program("setfacl"),            For::Test,  "acl"),
     (Sign::File(LENSES),                  For::Test,  "augeas-lenses"),
+    (Sign::Program("rsync"),              For::Test,  "rsync"),
+    (Sign::Program("setfiles"),           For::Test,  "policycoreutils"),
+    (Sign::Program("syslinux"),           For::Test,  "syslinux"),
+    (Sign::Program("mcopy"),              For::Test,  "mtools"),
+    (Sign::Program("extlinux"),           For::Test,  "extlinux"),
+    (Sign::Program("grub-install"),       For::Test,  "grub2-common"),
+    (Sign::File(GRUB_PC),                 For::Test,  "grub-pc-bin"),
     (Sign::Program("tcmu-runner"),        For::Bench, "tcmu-runner"),
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),
