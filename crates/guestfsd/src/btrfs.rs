@@ -12,4 +12,4 @@ pub(crate) mod qgroups;
 pub(crate) mod scrubs;
 pub(crate) mod subvolumes;
 
-pub(crate) use ioctl::{balance, quotas, subvolumes as subvolume, sync};
+pub(crate) use ioctl::{balance, filesystem_uuid, quotas, subvolumes as subvolume, sync};

@@ -194,6 +194,11 @@ impl Scrubs {
         }
     }
 
+    /// Cancels all: what is being scrubbed cannot be unmounted.
+    pub(crate) fn cancel_all(&mut self) {
+        self.known.values_mut().for_each(Scrub::cancel);
+    }
+
     /// Waits for the end of one; what could not be corrected is an error.
     pub(crate) fn finish(&mut self, filesystem: &File, name: &OsStr) -> Result<()> {
         let uuid = filesystem_uuid(filesystem).on(name)?;

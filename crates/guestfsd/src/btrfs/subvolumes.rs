@@ -113,15 +113,16 @@ pub(crate) fn default(filesystem: impl AsFd) -> Result<u64> {
     Ok(found)
 }
 
-/// The number in a `struct btrfs_dir_item`, if its name is `default`.
-fn default_entry(data: &[u8]) -> Option<u64> {
-    let (data_len, name_len) = (usize::from(le16(data, 25)?), usize::from(le16(data, 27)?));
-    let name = data.get(30..)?.get(..name_len)?;
-    if name == b"default" {
-        return le64(data, 0);
+/// The number in the `struct btrfs_dir_item` whose name is `default`: names of the same hash are in one item.
+fn default_entry(mut data: &[u8]) -> Option<u64> {
+    loop {
+        let (data_len, name_len) = (usize::from(le16(data, 25)?), usize::from(le16(data, 27)?));
+        let rest = data.get(30..)?;
+        if rest.get(..name_len)? == b"default" {
+            return le64(data, 0);
+        }
+        data = rest.get(name_len + data_len..)?;
     }
-    // Names whose hashes are the same are in one item.
-    default_entry(data.get(30 + name_len + data_len..)?)
 }
 
 /// Numbers of the snapshots of the subvolume with this UUID.
@@ -144,6 +145,7 @@ pub(crate) fn snapshots(filesystem: impl AsFd, uuid: &[u8; 16]) -> Result<Vec<u6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn places(all: &[(u64, u64, &str)]) -> BTreeMap<u64, Place> {
         let place = |parent, path: &str| Place { parent, path: path.as_bytes().to_vec() };
@@ -172,6 +174,14 @@ mod tests {
         let all: Vec<_> =
             (256..400).map(|id| (id, if id == 256 { 5 } else { id - 1 }, long.as_str())).collect();
         assert_eq!(full_path(&places(&all), 399, TOP), Err(Errno::FBIG));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            backref(&data);
+            default_entry(&data);
+        }
     }
 
     #[test]

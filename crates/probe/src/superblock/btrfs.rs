@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 /// Where a superblock is.
 const OFFSET: u64 = 0x10000;
 /// Bytes of it.
-const SIZE: usize = 4096;
+pub(crate) const SIZE: usize = 4096;
 
 /// A device of a btrfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub fn member(device: &File) -> io::Result<Option<Member>> {
     }
 }
 
-fn of_superblock(sb: &[u8; SIZE]) -> Option<Member> {
+/// What this superblock says.
+pub(crate) fn of_superblock(sb: &[u8; SIZE]) -> Option<Member> {
     // Kinds of checksums other than CRC-32C are the kernel's to verify.
     let sound = &sb[0x40..0x48] == b"_BHRfS_M"
         && le64(sb, 0x30) == OFFSET

@@ -132,6 +132,7 @@ fn after((objectid, kind, offset): (u64, u32, u64)) -> Option<(u64, u32, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn structures_have_the_sizes_that_the_kernel_expects() {
@@ -152,6 +153,17 @@ mod tests {
         assert_eq!(rest, b"rest");
         for cut in 0..HEADER + 3 {
             assert!(first(&found[..cut]).is_none(), "{cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_apart_or_refused(found in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut rest = &found[..];
+            while let Some((_, next)) = first(rest) {
+                assert!(next.len() < rest.len());
+                rest = next;
+            }
         }
     }
 

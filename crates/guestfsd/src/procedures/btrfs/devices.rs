@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Devices that a filesystem is on.
 
-use super::{argument, btrfs, open};
+use super::target::{argument, btrfs, open};
 use crate::btrfs::members;
 use crate::devices::Device;
 use crate::session::Session;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is done to a filesystem that is not mounted: made, tuned, checked, rescued, copied.
 
-use super::btrfs;
+use super::target::btrfs;
 use crate::devices::Device;
 use crate::procedures::change::change;
 use crate::procedures::mkfs::wipe;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Quotas of subvolumes, and groups of them (qgroups).
 
-use super::{filesystem, open};
+use super::target::{filesystem, open};
 use crate::btrfs::members::Access;
 use crate::btrfs::qgroups::{self, QgroupId};
 use crate::btrfs::quotas;

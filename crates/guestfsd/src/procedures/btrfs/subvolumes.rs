@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Subvolumes: made, copied, deleted, listed.
 
-use super::{filesystem, open};
+use super::target::{filesystem, open};
 use crate::btrfs::members::Access;
 use crate::btrfs::qgroups::QgroupId;
 use crate::btrfs::{subvolume, subvolumes};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What keeps a filesystem in order while it is mounted: flushing, scrubbing, balancing, defragmenting, resizing.
 
-use super::{argument, btrfs, open};
+use super::target::{argument, btrfs, open};
 use crate::btrfs::balance::{self, Control};
 use crate::btrfs::scrubs::Scrubs;
 use crate::btrfs::sync;
