@@ -156,8 +156,6 @@ set-trace true
 -btrfs-scrub-resume /
 -btrfs-fsck /dev/sda
 -btrfs-fsck /dev/sda repair:true
--mkfs-btrfs "/dev/sdb /dev/sda"
--btrfs-set-seeding /dev/sda true
 umount-all
 
 # Not mounted
@@ -235,6 +233,12 @@ btrfs-device-add /dev/sdc /
 btrfs-filesystem-show /dev/sda
 fill 1 10000000 /file
 btrfs-filesystem-balance /
+btrfs-filesystem-sync /
+btrfs-scrub-start /
+sleep 1
+set-trace false
+btrfs-scrub-status / | grep -v -e tree_ -e last_physical -e no_csum
+set-trace true
 btrfs-device-delete "" /
 btrfs-device-delete /dev/sdb /
 -btrfs-device-delete /dev/sdb /
@@ -251,3 +255,22 @@ checksum md5 /file
 umount-all
 zero /dev/sdb
 -btrfs-filesystem-show /dev/sda
+
+# Begun from another
+mkfs-btrfs /dev/sda
+btrfs-set-seeding /dev/sda true
+mount /dev/sda /
+btrfs-device-add /dev/sdb /
+btrfs-filesystem-show /dev/sda
+btrfs-filesystem-show /dev/sdb
+umount-all
+btrfs-filesystem-show /dev/sdb
+mount /dev/sdb /
+touch /file
+umount-all
+
+# Last: the distribution's daemon changes what is mounted.
+mkfs-btrfs /dev/sda
+mount /dev/sda /
+-btrfs-set-seeding /dev/sda true
+-mkfs-btrfs "/dev/sdb /dev/sda"

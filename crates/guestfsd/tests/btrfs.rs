@@ -120,7 +120,11 @@ fn a_balance_is_paused_and_goes_on() {
     d.client.btrfs_filesystem_sync("/").unwrap();
     let start = "btrfs balance start --full-balance --bg /sysroot";
     d.client.debug("sh", &[start]).unwrap();
-    d.client.btrfs_balance_pause("/").unwrap();
+    // It begins some time after the program has ended.
+    let deadline = Instant::now() + Duration::from_secs(100);
+    while d.client.btrfs_balance_pause("/").is_err() {
+        assert!(Instant::now() < deadline, "no balance was seen");
+    }
     let status = d.client.btrfs_balance_status("/").unwrap();
     assert_eq!(status.btrfsbalance_status, "paused");
     assert!(status.btrfsbalance_total > 0 && status.btrfsbalance_left > 0, "{status:?}");
@@ -149,6 +153,29 @@ fn a_filesystem_on_several_devices_is_found_by_the_kernel_though_nobody_has_show
     d.client.zero(names[0]).unwrap();
     let e = d.client.btrfs_filesystem_show(names[1]).unwrap_err();
     assert_eq!(e.errno(), Some(Errno::ENODEV), "{e}");
+}
+
+#[test]
+fn a_filesystem_that_was_begun_from_another_has_its_devices_too() {
+    let (seed, new) = (made(200), made(200));
+    let mut d = Daemon::isolated();
+    d.client.mount(seed.name(), "/").unwrap();
+    d.client.internal_write("/file", b"of the seed").unwrap();
+    d.client.umount_all().unwrap();
+    d.client.btrfs_set_seeding(seed.name(), true).unwrap();
+    d.client.mount(seed.name(), "/").unwrap();
+    d.client.btrfs_device_add(&[new.name()], "/").unwrap();
+    d.client.umount_all().unwrap();
+    for name in [seed.name(), new.name()] {
+        let forget = ["device", "scan", "--forget", name];
+        assert!(Command::new("btrfs").args(forget).status().unwrap().success());
+    }
+    let both = [seed.name(), new.name()];
+    assert_eq!(d.client.btrfs_filesystem_show(new.name()).unwrap(), both);
+    assert_eq!(d.client.btrfs_filesystem_show(seed.name()).unwrap(), both[..1]);
+    d.client.mount(new.name(), "/").unwrap();
+    assert_eq!(d.client.pread("/file", 100, 0).unwrap(), b"of the seed");
+    assert_eq!(d.client.btrfs_filesystem_show(new.name()).unwrap(), both);
 }
 
 #[test]

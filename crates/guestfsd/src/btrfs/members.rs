@@ -5,6 +5,7 @@
 //! has it do so; in an appliance, or with no VM, nobody does.
 
 use super::ioctl;
+use super::ioctl::search::items;
 use crate::devices::{Device, Devices};
 use crate::listing;
 use crate::mounts::Detached;
@@ -15,6 +16,7 @@ use rustix::mount::MountFlags;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -26,10 +28,14 @@ fn open(path: &Path) -> rustix::io::Result<File> {
     rustix::fs::open(path, flags, Mode::empty()).map(File::from)
 }
 
-/// What a device says of its filesystem, if it is one of a btrfs.
-fn of(path: &Path) -> Option<Member> {
+/// All devices of btrfs that there are.
+fn known(devices: &mut Devices) -> Vec<(PathBuf, Member)> {
     // What cannot be read is none.
-    open(path).ok().and_then(|file| member(&file).ok().flatten())
+    let member_of = |path: PathBuf| {
+        let found = open(&path).ok().and_then(|file| member(&file).ok().flatten())?;
+        Some((path, found))
+    };
+    listing::loops().into_iter().chain(listing::all(devices)).filter_map(member_of).collect()
 }
 
 /// All devices of the filesystem that is on one of them, by their numbers in it; an error (ENODEV) if some are missing.
@@ -37,7 +43,18 @@ pub(crate) fn all(devices: &mut Devices, device: &Device) -> Result<Vec<PathBuf>
     let file = open(device.path()).on(device)?;
     let this = member(&file).on(device)?;
     let this = this.ok_or_else(|| Error::invalid("not a btrfs filesystem").within(device))?;
-    let found = same(devices, device.path(), &this);
+    drop(file);
+    let mut found = BTreeMap::new();
+    if this.devices > 1 {
+        let known = known(devices);
+        // Of an array and its parts, which may look the same, the former comes last.
+        let same = known.iter().filter(|(_, other)| other.filesystem == this.filesystem);
+        found.extend(same.map(|(path, other)| (other.number, path.clone())));
+        if (found.len() as u64) < this.devices {
+            found.extend(seeds(devices, device.path(), &known));
+        }
+    }
+    found.insert(this.number, device.path().to_owned());
     if (found.len() as u64) < this.devices {
         let why = format!("{} of {} devices are there", found.len(), this.devices);
         return Err(Error::new(Errno::ENODEV, why).within(device));
@@ -45,27 +62,51 @@ pub(crate) fn all(devices: &mut Devices, device: &Device) -> Result<Vec<PathBuf>
     Ok(found.into_values().collect())
 }
 
-/// Devices of the same filesystem, by number.
-fn same(devices: &mut Devices, path: &Path, this: &Member) -> BTreeMap<u64, PathBuf> {
-    let mut found = BTreeMap::from([(this.number, path.to_owned())]);
-    if this.devices > 1 {
-        for other in listing::loops().into_iter().chain(listing::all(devices)) {
-            if let Some(member) = of(&other).filter(|m| m.filesystem == this.filesystem) {
-                // Of an array and its parts, which may look the same, the former comes last.
-                if member.number != this.number {
-                    found.insert(member.number, other);
-                }
-            }
+/// Of these, the devices of the filesystems that this one was begun from: it has them in its own list. None if it cannot
+/// be mounted, as where one of them is missing.
+fn seeds(devices: &mut Devices, path: &Path, known: &[(PathBuf, Member)]) -> Vec<(u64, PathBuf)> {
+    let Ok(mounted) = mount(devices, path, None, Access::Reading) else { return Vec::new() };
+    let listed = match numbers(mounted.into_root()) {
+        Ok(listed) => listed,
+        Err(e) => {
+            tracing::warn!(?path, error = %e, "its devices are not listed");
+            return Vec::new();
         }
-    }
-    found
+    };
+    let of = |(number, uuid): (u64, [u8; 16])| {
+        let (path, _) = known.iter().find(|(_, other)| other.seeding && other.uuid == uuid)?;
+        Some((number, path.clone()))
+    };
+    listed.into_iter().filter_map(of).collect()
+}
+
+/// The tree that has an item for each device.
+const CHUNKS: u64 = 3;
+const DEVICES: u64 = 1;
+const DEV_ITEM: u32 = 216;
+
+/// Numbers and UUIDs of the devices of a filesystem that is mounted.
+pub(super) fn numbers(filesystem: impl AsFd) -> rustix::io::Result<Vec<(u64, [u8; 16])>> {
+    /// Where the UUID is in a `struct btrfs_dev_item`.
+    const UUID: usize = 66;
+    let mut found = Vec::new();
+    items(filesystem, CHUNKS, DEVICES..=DEVICES, DEV_ITEM..=DEV_ITEM, |item| {
+        let uuid = item.data.get(UUID..).and_then(|rest| rest.first_chunk());
+        found.push((item.offset, uuid.copied().unwrap_or_default()));
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Has the kernel look at all devices of the filesystem that is on one of them, before it is mounted.
 pub(crate) fn register(devices: &mut Devices, path: &Path) {
-    let Some(this) = of(path).filter(|member| member.devices > 1) else { return };
+    let this = open(path).ok().and_then(|file| member(&file).ok().flatten());
+    let Some(this) = this.filter(|this| this.devices > 1) else { return };
     let Ok(control) = open(Path::new(CONTROL)) else { return };
-    for path in same(devices, path, &this).into_values() {
+    for (path, other) in known(devices) {
+        if other.filesystem != this.filesystem && !other.seeding {
+            continue;
+        }
         // That one is missing, or mounted elsewhere, mounting says better.
         if let Err(e) = ioctl::register(&control, &path) {
             tracing::debug!(?path, error = %e, "not registered");

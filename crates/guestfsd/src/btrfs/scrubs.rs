@@ -5,8 +5,8 @@
 //! What came of one is kept for as long as the session lasts, so that it can be asked for, and one that was cancelled
 //! can go on from where it was. When the session ends, those that run are cancelled.
 
-use super::ioctl::search::items;
 use super::ioctl::{filesystem_uuid, scrub};
+use super::members;
 use guest_error::{Context, Errno, Error, Result};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -17,10 +17,6 @@ use std::time::Duration;
 
 pub(crate) use super::ioctl::scrub::Progress;
 
-/// The tree that has an item for each device.
-const CHUNKS: u64 = 3;
-const DEVICES: u64 = 1;
-const DEV_ITEM: u32 = 216;
 /// Time between looking whether something is so far.
 const PERIOD: Duration = Duration::from_millis(1);
 
@@ -145,16 +141,11 @@ impl Scrubs {
         if self.known.get(&uuid).is_some_and(Scrub::is_running) {
             return Err(Error::new(Errno::EINPROGRESS, "is being scrubbed already").within(name));
         }
-        let mut numbers = Vec::new();
-        items(&filesystem, CHUNKS, DEVICES..=DEVICES, DEV_ITEM..=DEV_ITEM, |item| {
-            numbers.push(item.offset);
-            Ok(())
-        })
-        .on(name)?;
+        let numbers = members::numbers(&filesystem).on(name)?;
         let filesystem = Arc::new(filesystem);
         let mut scrub =
             Scrub { devices: Vec::new(), filesystem: Arc::downgrade(&filesystem), read_only };
-        for number in numbers {
+        for (number, _) in numbers {
             let before = Progress::default();
             scrub.devices.push(OfDevice::start(&filesystem, number, before, read_only)?);
         }

@@ -13,6 +13,9 @@ const OFFSET: u64 = 0x10000;
 /// Bytes of it.
 pub(crate) const SIZE: usize = 4096;
 
+/// The flag of what others can be begun from.
+const SEEDING: u64 = 1 << 32;
+
 /// A device of a btrfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -22,6 +25,10 @@ pub struct Member {
     pub number: u64,
     /// Devices that the filesystem has.
     pub devices: u64,
+    /// The device's own UUID.
+    pub uuid: [u8; 16],
+    /// Whether other filesystems can be begun from this one, whose devices then are theirs as well.
+    pub seeding: bool,
 }
 
 /// What a device, open, says if it is one of a btrfs.
@@ -40,10 +47,16 @@ pub(crate) fn of_superblock(sb: &[u8; SIZE]) -> Option<Member> {
         && le64(sb, 0x30) == OFFSET
         && (le16(sb, 0xc4) != 0 || !crc32c(&sb[0x20..]) == le32(sb, 0));
     sound.then(|| Member {
-        filesystem: sb[0x20..0x30].first_chunk().copied().unwrap_or_default(),
+        filesystem: uuid(sb, 0x20),
         number: le64(sb, 0xc9),
         devices: le64(sb, 0x88),
+        uuid: uuid(sb, 0x10b),
+        seeding: le64(sb, 0x38) & SEEDING != 0,
     })
+}
+
+fn uuid(sb: &[u8; SIZE], at: usize) -> [u8; 16] {
+    sb[at..].first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -57,6 +70,8 @@ mod tests {
         sb[0x40..0x48].copy_from_slice(b"_BHRfS_M");
         sb[0x88] = 3;
         sb[0xc9] = 2;
+        sb[0x3c] = 1;
+        sb[0x10b] = 7;
         let sum = !crc32c(&sb[0x20..]);
         sb[..4].copy_from_slice(&sum.to_le_bytes());
         sb
@@ -64,7 +79,10 @@ mod tests {
 
     #[test]
     fn a_device_says_which_one_it_is_of_how_many() {
-        let wanted = Member { filesystem: *b"0123456789abcdef", number: 2, devices: 3 };
+        let mut uuid = [0; 16];
+        uuid[0] = 7;
+        let filesystem = *b"0123456789abcdef";
+        let wanted = Member { filesystem, number: 2, devices: 3, uuid, seeding: true };
         assert_eq!(of_superblock(&superblock()), Some(wanted));
     }
 
