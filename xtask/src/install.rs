@@ -43,6 +43,8 @@ const LENSES: &str = "/usr/share/augeas/lenses/dist/hosts.aug";
 
 /// What makes journals of what is exported.
 const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
+/// One of GRUB's files for PCs.
+const GRUB_PC: &str = "/usr/lib/grub/i386-pc/boot.img";
 
 /// What is needed, for what, and its package.
 #[rustfmt::skip]
@@ -92,6 +94,13 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::File(JOURNAL_REMOTE),          For::Test,  "systemd-journal-remote"),
     (Sign::Program("icat"),               For::Test,  "sleuthkit"),
     (Sign::Program("yarac"),              For::Test,  "yara"),
+    (Sign::Program("rsync"),              For::Test,  "rsync"),
+    (Sign::Program("setfiles"),           For::Test,  "policycoreutils"),
+    (Sign::Program("syslinux"),           For::Test,  "syslinux"),
+    (Sign::Program("mcopy"),              For::Test,  "mtools"),
+    (Sign::Program("extlinux"),           For::Test,  "extlinux"),
+    (Sign::Program("grub-install"),       For::Test,  "grub2-common"),
+    (Sign::File(GRUB_PC),                 For::Test,  "grub-pc-bin"),
     (Sign::Program("tcmu-runner"),        For::Bench, "tcmu-runner"),
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),

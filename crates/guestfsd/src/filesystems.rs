@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which filesystems there are, and where the one is that is looked for.
 
+use crate::btrfs::members::{self, Access};
+use crate::btrfs::subvolumes;
 use crate::contents;
 use crate::devices::Devices;
 use crate::listing::{arrays, partitions, partitions_of};
-use crate::mounts::Detached;
 use crate::tool::Tool;
-use guest_error::{Errno, Error, Result};
+use guest_error::{Context, Errno, Error, Result};
 use probe::contents::Contents;
 use probe::mountable::MountableName;
 use probe::partition_table::Entry;
 use probe::{device_mapper, partition};
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The device with the filesystem of this UUID.
@@ -93,19 +93,19 @@ pub(crate) fn all(devices: &mut Devices) -> Result<Vec<(MountableName, String)>>
     let disks = devices.list();
     let mut found = Found::default();
     for disk in disks.iter().filter(|d| partitions_of(d).is_empty()) {
-        add(&mut found, disk.clone(), disk);
+        add(devices, &mut found, disk.clone(), disk);
     }
     for path in partitions(devices)? {
         if may_hold_filesystem(&path) {
-            add(&mut found, path.clone(), &path);
+            add(devices, &mut found, path.clone(), &path);
         }
     }
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
-        add(&mut found, array.clone(), array);
+        add(devices, &mut found, array.clone(), array);
     }
     let volumes = device_mapper::volumes();
     for (volume, path) in &volumes {
-        add(&mut found, volume.path(), path);
+        add(devices, &mut found, volume.path(), path);
     }
     // Where none is active, the kernel does not know of any.
     if volumes.is_empty() && found.physical_volumes {
@@ -132,7 +132,7 @@ fn may_hold_filesystem(partition: &Path) -> bool {
 }
 
 /// Adds what is on a device, unless it is part of something larger or has to be unlocked first.
-fn add(found: &mut Found, name: PathBuf, path: &Path) {
+fn add(devices: &mut Devices, found: &mut Found, name: PathBuf, path: &Path) {
     // A device that cannot be read holds nothing that is known.
     let contents = contents::of_path(path, name.as_os_str()).ok().flatten().unwrap_or_default();
     found.physical_volumes |= contents.fstype() == "LVM2_member";
@@ -145,7 +145,7 @@ fn add(found: &mut Found, name: PathBuf, path: &Path) {
     };
     found.all.push((name.clone().into(), fstype.to_owned()));
     if fstype == "btrfs" {
-        match subvolumes(path) {
+        match subvolumes_of(devices, path) {
             Ok(volumes) => found.all.extend(volumes.into_iter().map(|volume| {
                 let volume = MountableName { device: name.clone(), volume: Some(volume) };
                 (volume, fstype.to_owned())
@@ -156,27 +156,11 @@ fn add(found: &mut Found, name: PathBuf, path: &Path) {
 }
 
 /// The subvolumes of a btrfs filesystem, without the one that is mounted by default.
-fn subvolumes(device: &Path) -> Result<Vec<OsString>> {
-    let mount = Detached::new(device, "btrfs")?;
-    let ask = |what: &str| Tool::new("btrfs").args(["subvolume", what]).arg(mount.path()).output();
-    let default = id(&ask("get-default")?);
-    let list = ask("list")?;
-    let lines = list.split(|&b| b == b'\n');
-    Ok(lines.filter(|line| id(line) != default).filter_map(path).collect())
-}
-
-/// The number in `ID 256 gen 7 top level 5 path root`.
-fn id(line: &[u8]) -> Option<u64> {
-    let text = line.strip_prefix(b"ID ")?;
-    let end = text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
-    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
-}
-
-/// The path in it.
-fn path(line: &[u8]) -> Option<OsString> {
-    const MARK: &[u8] = b" path ";
-    let at = line.windows(MARK.len()).position(|w| w == MARK)?;
-    Some(OsStr::from_bytes(&line[at + MARK.len()..]).to_owned())
+fn subvolumes_of(devices: &mut Devices, device: &Path) -> Result<Vec<OsString>> {
+    let mount = members::mount(devices, device, None, Access::Reading)?.into_root();
+    let default = subvolumes::default(&mount).on(device)?;
+    let found = subvolumes::list(&mount, subvolumes::TOP).on(device)?;
+    Ok(found.into_iter().filter(|s| s.id != default).map(|s| s.path).collect())
 }
 
 /// All volumes that people see, active or not.
@@ -191,17 +175,4 @@ fn volumes_of_lvm() -> Result<Vec<PathBuf>> {
         .collect();
     found.sort();
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subvolume_is_read_from_its_line() {
-        let line = b"ID 257 gen 7 top level 5 path dir/a path b";
-        assert_eq!((id(line), path(line)), (Some(257), Some("dir/a path b".into())));
-        assert_eq!(id(b"ID 5 (FS_TREE)\n"), Some(5));
-        assert_eq!((id(b"x"), path(b"ID 1 path")), (None, None));
-    }
 }

@@ -36,6 +36,13 @@ pub(crate) fn all(devices: &mut Devices) -> Vec<PathBuf> {
     found
 }
 
+/// Loop devices that are attached to something.
+pub(crate) fn loops() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let attached = entries.filter(|entry| entry.path().join("loop/backing_file").exists());
+    attached.map(|entry| Path::new("/dev").join(entry.file_name())).collect()
+}
+
 /// Arrays of software RAID.
 pub(crate) fn arrays() -> Result<Vec<PathBuf>> {
     let mut arrays: Vec<PathBuf> = std::fs::read_dir("/sys/block")

@@ -94,6 +94,15 @@ pub(crate) enum MountableOrPath<'a> {
     Path(GuestPath<'a>),
 }
 
+impl AsRef<OsStr> for MountableOrPath<'_> {
+    fn as_ref(&self) -> &OsStr {
+        match self {
+            Self::Mountable(m) => m.as_ref(),
+            Self::Path(p) => p.as_ref(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Mounting in the sysroot.
 
+use crate::btrfs;
 use crate::contents;
 use crate::mountable::Mountable;
 use crate::mounts::{self, Twin};
@@ -82,6 +83,7 @@ pub(crate) fn run(
         let target = proc_path(at.as_fd());
         tool.args(mounts::enforced()).arg("--").arg(source).arg(target).run()
     };
+    btrfs::members::register(s.settled_devices(), source);
     let mounted = attempt(&[]);
     s.release_root();
     let failed = match mounted?.success() {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is mounted: the kernel's own table, and unmounting.
 
+use crate::scratch::Scratch;
 use guest_error::{Context, Errno, Error, Result, shown};
 use guest_fs::mntent::unescape;
 use guest_fs::paths::Sysroot;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One line of /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,28 +115,32 @@ pub(crate) struct Detached {
 }
 
 impl Detached {
-    /// Mounts a device, to be read only if that is possible.
-    pub(crate) fn new(device: &Path, fstype: &str) -> Result<Self> {
-        let dir = make_directory()?;
+    /// Mounts a device with these flags and the filesystem's own options.
+    pub(crate) fn mount(
+        device: &Path,
+        fstype: &str,
+        flags: MountFlags,
+        options: Option<&CStr>,
+    ) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let dir = scratch.path();
         // Its programs and device nodes are not needed.
         let never = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-        let mount = |flags| rustix::mount::mount(device, &dir, fstype, never | flags, None);
+        let mount = |flags| rustix::mount::mount(device, dir, fstype, never | flags, options);
         // Where it is mounted for writing already, some filesystems cannot be mounted otherwise.
-        let mounted = match mount(MountFlags::RDONLY) {
-            Err(rustix::io::Errno::BUSY) => mount(MountFlags::empty()),
+        let mounted = match mount(flags) {
+            Err(rustix::io::Errno::BUSY) => mount(flags - MountFlags::RDONLY),
             done => done,
         };
         if mounted == Err(rustix::io::Errno::EXIST) && Twin::of(fstype) == Some(Twin::Refused) {
-            std::fs::remove_dir(&dir).ok();
             return Err(duplicate_uuid(None).within(device));
         }
         let root = mounted.and_then(|()| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::open(&dir, flags, Mode::empty());
+            let root = rustix::fs::open(dir, flags, Mode::empty());
             // From now on the descriptor holds it, and nothing else.
-            unmount(&dir, UnmountFlags::DETACH).and(root)
+            unmount(dir, UnmountFlags::DETACH).and(root)
         });
-        std::fs::remove_dir(&dir).ok();
         Ok(Self { root: root.on(device)? })
     }
 
@@ -144,19 +148,10 @@ impl Detached {
     pub(crate) fn path(&self) -> PathBuf {
         guest_fs::paths::proc_path(self.root.as_fd())
     }
-}
 
-/// A new directory that only we use.
-fn make_directory() -> Result<PathBuf> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = PathBuf::from(format!("/tmp/guestfsd-{}-{number}", std::process::id()));
-        match rustix::fs::mkdir(&dir, Mode::RWXU) {
-            Ok(()) => return Ok(dir),
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(e) => return Err(e).on(&dir),
-        }
+    /// Its root, which goes on holding it.
+    pub(crate) fn into_root(self) -> OwnedFd {
+        self.root
     }
 }
 
@@ -219,7 +214,7 @@ mod tests {
         let losetup =
             run(Command::new("/usr/sbin/losetup").args(["-f", "--show"]).arg(image.path()));
         let device = Loop(losetup.trim().into());
-        let mount = Detached::new(&device.0, "ext4").unwrap();
+        let mount = Detached::mount(&device.0, "ext4", MountFlags::RDONLY, None).unwrap();
         let (node, program) = (mount.path().join("node"), mount.path().join("program"));
         assert!(std::fs::metadata(&node).unwrap().file_type().is_char_device());
         let denied = Some(std::io::ErrorKind::PermissionDenied);

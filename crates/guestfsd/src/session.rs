@@ -7,6 +7,7 @@
 //! killed and everything below the sysroot is unmounted.
 
 use crate::augeas;
+use crate::btrfs::scrubs::Scrubs;
 use crate::config::Config;
 use crate::devices::{Device, Devices};
 use crate::features::Features;
@@ -217,9 +218,11 @@ impl Session {
         self.devices.to_client(device)
     }
 
-    /// Flushes and unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed.
+    /// Flushes and unmounts everything below the sysroot; the tree of augeas, which is of files there, is closed, and
+    /// nothing is scrubbed any more.
     pub(crate) fn unmount_all(&mut self) -> Result<()> {
         self.state::<augeas::State>().close();
+        self.state::<Scrubs>().cancel_all();
         self.release_root();
         let flushed = self.flush_mounts(Path::new("/"));
         crate::mounts::unmount_all(&self.sysroot).and(flushed)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs: of this machine ([`Tool::new`]) and of the guest ([`Tool::in_guest`]).
+//! Programs: of this machine ([`Tool::new`], [`Tool::on_guest`]) and of the guest ([`Tool::in_guest`]).
 //!
 //! A program gets a fixed environment, no shell, and nothing to read unless it is given something.
 //! What it says is captured up to a limit; beyond that it is killed. It is also killed when the session is
@@ -9,6 +9,7 @@
 mod confine;
 mod guest;
 mod reason;
+mod shield;
 
 use crate::config::Config;
 use crate::transfer::Progress;
@@ -96,6 +97,14 @@ impl Tool {
         let mut tool = Self::command(program.as_ref(), program.as_ref());
         tool.command.env("PATH", PATH).env("HOME", "/root").env("LC_ALL", "C").env("TERM", "linux");
         guest::enter(&mut tool.command, config)?;
+        Ok(tool)
+    }
+
+    /// A program of this machine that works on files of the guest: nothing but these can be written by it, wherever
+    /// the guest's symbolic links lead.
+    pub(crate) fn on_guest(config: &Config, program: impl AsRef<OsStr>) -> Result<Self> {
+        let mut tool = Self::new(program);
+        shield::enter(&mut tool.command, config)?;
         Ok(tool)
     }
 

@@ -39,6 +39,9 @@ pub fn partitions(input: &[u8]) {
 /// The beginning of a device: superblocks, and an ISO's volume descriptor.
 pub fn superblocks(bytes: &[u8]) {
     superblock::of_bytes(bytes);
+    if let Some(superblock) = bytes.first_chunk() {
+        superblock::btrfs::of_superblock(superblock);
+    }
     if let Some(descriptor) = bytes.first_chunk() {
         iso9660::primary_volume(descriptor);
     }

@@ -4,6 +4,7 @@
 //! Where two signatures are found, or none on a device that is not blank, or one whose meaning is not certain, that
 //! is [`Found::Unsure`], and the program `blkid` is to be asked: both answer the same, with the same names.
 
+pub mod btrfs;
 mod checksum;
 mod fields;
 mod found;

@@ -2,8 +2,8 @@
 //! btrfs.
 
 use super::driver::{Block, Driver, Maker, NewUuid, check_length, check_uuid, unreadable};
+use crate::btrfs::members::{self, Access};
 use crate::devices::Device;
-use crate::mounts::Detached;
 use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::Result;
@@ -41,8 +41,9 @@ fn set_uuid(device: &Device, uuid: NewUuid<'_>) -> Result<()> {
     tool.arg(device.path()).ok().map_err(|e| e.within(device))
 }
 
-fn minimum_size(_: &mut Session, device: &Device) -> Result<i64> {
-    let mount = Detached::new(device.path(), "btrfs").map_err(|e| e.within(device))?;
+fn minimum_size(s: &mut Session, device: &Device) -> Result<i64> {
+    let mount = members::mount(s.settled_devices(), device.path(), None, Access::Reading);
+    let mount = mount.map_err(|e| e.within(device))?;
     let tool = Tool::new("btrfs").args(["inspect-internal", "min-dev-size", "--"]);
     let output = tool.arg(mount.path()).output().map_err(|e| e.within(device))?;
     let text = String::from_utf8_lossy(&output);
