@@ -44,7 +44,12 @@ impl Map {
     /// Where its node is.
     pub fn path(&self) -> PathBuf {
         let mapper = Path::new("/dev/mapper").join(&self.name);
-        if mapper.exists() { mapper } else { Path::new("/dev").join(&self.kernel) }
+        if mapper.exists() { mapper } else { self.node() }
+    }
+
+    /// The node that the kernel itself names.
+    pub fn node(&self) -> PathBuf {
+        Path::new("/dev").join(&self.kernel)
     }
 
     /// The names of the logical volume that it is, if it is one that people see.
