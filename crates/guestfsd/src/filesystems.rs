@@ -4,13 +4,16 @@
 use crate::contents;
 use crate::devices::Devices;
 use crate::listing::{arrays, partitions, partitions_of};
+use crate::lvm;
 use crate::mounts::Detached;
+use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::{Errno, Error, Result};
 use probe::contents::Contents;
 use probe::mountable::MountableName;
 use probe::partition_table::Entry;
 use probe::{device_mapper, partition};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -89,7 +92,8 @@ fn not_found(argument: &str, value: &OsStr, why: &str) -> Error {
 }
 
 /// Everything that holds a filesystem, or could, and its type: `unknown` where that is not known.
-pub(crate) fn all(devices: &mut Devices) -> Result<Vec<(MountableName, String)>> {
+pub(crate) fn all(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
+    let devices = s.settled_devices();
     let disks = devices.list();
     let mut found = Found::default();
     for disk in disks.iter().filter(|d| partitions_of(d).is_empty()) {
@@ -103,14 +107,17 @@ pub(crate) fn all(devices: &mut Devices) -> Result<Vec<(MountableName, String)>>
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
         add(&mut found, array.clone(), array);
     }
-    let volumes = device_mapper::volumes();
-    for (volume, path) in &volumes {
-        add(&mut found, volume.path(), path);
-    }
-    // Where none is active, the kernel does not know of any.
-    if volumes.is_empty() && found.physical_volumes {
-        let inactive = volumes_of_lvm().unwrap_or_default();
-        found.all.extend(inactive.into_iter().map(|v| (v.into(), UNKNOWN.to_owned())));
+    let active: HashMap<PathBuf, PathBuf> =
+        device_mapper::volumes().into_iter().map(|(volume, path)| (volume.path(), path)).collect();
+    // The kernel does not know of those that are not active.
+    let all = if found.physical_volumes { lvm::volumes(s).ok() } else { None };
+    let mut names = all.unwrap_or_else(|| active.keys().cloned().collect());
+    names.sort();
+    for name in names {
+        match active.get(&name) {
+            Some(path) => add(&mut found, name, path),
+            None => found.all.push((name.into(), UNKNOWN.to_owned())),
+        }
     }
     Ok(found.all)
 }
@@ -177,20 +184,6 @@ fn path(line: &[u8]) -> Option<OsString> {
     const MARK: &[u8] = b" path ";
     let at = line.windows(MARK.len()).position(|w| w == MARK)?;
     Some(OsStr::from_bytes(&line[at + MARK.len()..]).to_owned())
-}
-
-/// All volumes that people see, active or not.
-fn volumes_of_lvm() -> Result<Vec<PathBuf>> {
-    let select = "lv_role=public && lv_skip_activation!=yes";
-    let columns = ["--noheadings", "--separator", "/", "-o", "vg_name,lv_name", "-S"];
-    let tool = Tool::new("lvm").arg("lvs").args(columns);
-    let output = tool.arg(select).output().map_err(|e| e.within("lvs"))?;
-    let mut found: Vec<PathBuf> = String::from_utf8_lossy(&output)
-        .split_whitespace()
-        .map(|name| PathBuf::from("/dev").join(name))
-        .collect();
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

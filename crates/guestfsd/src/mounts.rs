@@ -147,7 +147,7 @@ impl Detached {
 }
 
 /// A new directory that only we use.
-fn make_directory() -> Result<PathBuf> {
+pub(crate) fn make_directory() -> Result<PathBuf> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

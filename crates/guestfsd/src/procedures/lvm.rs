@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//! LVM: physical volumes, groups, logical volumes, and which devices it sees.
+//!
+//! What the kernel's tables or a superblock say is answered from there; the program `lvm` ([`crate::lvm`]) is asked for
+//! the rest, and makes all changes.
+
+mod full;
+mod groups;
+mod metadata;
+mod physical;
+mod questions;
+mod scan;
+mod volumes;
+
+pub(crate) use full::*;
+pub(crate) use groups::*;
+pub(crate) use metadata::*;
+pub(crate) use physical::*;
+pub(crate) use questions::*;
+pub(crate) use scan::*;
+pub(crate) use volumes::*;
+
+use crate::session::Session;
+use crate::tool::Tool;
+use guest_error::{Error, Result};
+use std::ffi::OsStr;
+
+/// Runs a command that changes something; errors say what it was about.
+fn change(s: &mut Session, command: Tool, what: impl AsRef<OsStr>) -> Result<()> {
+    let done = command.ok().map_err(|e| e.within(what));
+    // Also where it failed: it may have come half-way.
+    s.udev().changed();
+    done
+}
+
+/// A share of what is free, as `lvm` takes it.
+fn percent_free(percent: i32) -> Result<String> {
+    match percent {
+        0..=100 => Ok(format!("{percent}%FREE")),
+        _ => Err(Error::argument("percent", percent.to_string(), "must be from 0 to 100")),
+    }
+}
