@@ -15,6 +15,7 @@ use probe::partition_table::Entry;
 use probe::{device_mapper, partition};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -95,7 +96,7 @@ fn not_found(argument: &str, value: &OsStr, why: &str) -> Error {
 pub(crate) fn all(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
     let devices = s.settled_devices();
     let disks = devices.list();
-    let mut found = Found::default();
+    let mut found = Vec::new();
     for disk in disks.iter().filter(|d| partitions_of(d).is_empty()) {
         add(&mut found, disk.clone(), disk);
     }
@@ -107,42 +108,39 @@ pub(crate) fn all(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
         add(&mut found, array.clone(), array);
     }
+    for map in device_mapper::all().iter().filter(|map| !map.is_of_lvm() && !map.is_part()) {
+        add(&mut found, map.path(), &map.path());
+    }
     let active: HashMap<PathBuf, PathBuf> =
         device_mapper::volumes().into_iter().map(|(volume, path)| (volume.path(), path)).collect();
     // The kernel does not know of those that are not active.
-    let all = if found.physical_volumes { lvm::volumes(s).ok() } else { None };
+    let all = if lvm::is_in_use(s) { lvm::volumes(s).ok() } else { None };
     let mut names = all.unwrap_or_else(|| active.keys().cloned().collect());
     names.sort();
     for name in names {
         match active.get(&name) {
             Some(path) => add(&mut found, name, path),
-            None => found.all.push((name.into(), UNKNOWN.to_owned())),
+            None => found.push((name.into(), UNKNOWN.to_owned())),
         }
     }
-    Ok(found.all)
+    Ok(found)
 }
 
 const UNKNOWN: &str = "unknown";
 
-/// What has been found so far.
-#[derive(Default)]
-struct Found {
-    all: Vec<(MountableName, String)>,
-    /// Whether there are some of LVM among what was passed over.
-    physical_volumes: bool,
-}
-
 fn may_hold_filesystem(partition: &Path) -> bool {
-    let entry = partition::of_device(partition)
-        .and_then(|(disk, number)| partition::entry(&disk, number).ok().flatten());
-    entry.is_none_or(|e| e.may_hold_filesystem())
+    let Some((disk, number)) = partition::of_device(partition) else { return true };
+    match partition::entry(&disk, number) {
+        Ok(Some(entry)) => entry.may_hold_filesystem(),
+        // The kernel shows parts of volumes of dynamic disks, which no table has.
+        _ => !File::open(&disk).is_ok_and(|disk| partition::is_dynamic_disk(&disk)),
+    }
 }
 
 /// Adds what is on a device, unless it is part of something larger or has to be unlocked first.
-fn add(found: &mut Found, name: PathBuf, path: &Path) {
+fn add(found: &mut Vec<(MountableName, String)>, name: PathBuf, path: &Path) {
     // A device that cannot be read holds nothing that is known.
     let contents = contents::of_path(path, name.as_os_str()).ok().flatten().unwrap_or_default();
-    found.physical_volumes |= contents.fstype() == "LVM2_member";
     if matches!(contents.usage(), "raid" | "crypto") {
         return;
     }
@@ -150,10 +148,10 @@ fn add(found: &mut Found, name: PathBuf, path: &Path) {
         "" => UNKNOWN,
         known => known,
     };
-    found.all.push((name.clone().into(), fstype.to_owned()));
+    found.push((name.clone().into(), fstype.to_owned()));
     if fstype == "btrfs" {
         match subvolumes(path) {
-            Ok(volumes) => found.all.extend(volumes.into_iter().map(|volume| {
+            Ok(volumes) => found.extend(volumes.into_iter().map(|volume| {
                 let volume = MountableName { device: name.clone(), volume: Some(volume) };
                 (volume, fstype.to_owned())
             })),

@@ -101,7 +101,7 @@ pub(crate) fn lvm_canonical_lv_name(s: &mut Session, lvname: &OsStr) -> Result<P
 /// Devices of the device mapper that are no logical volumes.
 pub(crate) fn list_dm_devices(s: &mut Session) -> Result<Vec<PathBuf>> {
     s.settled_devices();
-    let others = device_mapper::all().into_iter().filter(|map| !map.uuid.starts_with("LVM-"));
+    let others = device_mapper::all().into_iter().filter(|map| !map.is_of_lvm());
     Ok(others.map(|map| map.path()).collect())
 }
 
