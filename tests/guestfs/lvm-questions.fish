@@ -3,6 +3,21 @@
 # Questions about LVM, the device mapper and RAID. What makes volumes and arrays needs the kernel's device mapper
 # and md: without, what is asked about them fails.
 run
+pvs
+vgs
+lvs
+pvs-full
+vgs-full
+lvs-full
+lvm-remove-all
+lvm-set-filter "/dev/sda /dev/sdb"
+lvm-clear-filter
+vg-activate-all true
+vg-activate-all false
+pvchange-uuid-all
+vgchange-uuid-all
+list-ldm-volumes
+list-ldm-partitions
 list-dm-devices
 list-md-devices
 is-lv /dev/sda
@@ -24,6 +39,15 @@ lvm-scan false
 -pvcreate /dev/sda
 -pvcreate /dev/sdb
 -vgcreate vg-1 "/dev/sda /dev/sdb"
+pvs
+vgs
+lvs
+pvs-full
+vgs-full
+lvs-full
+pvresize /dev/sda
+pvchange-uuid /dev/sdb
+vgchange-uuid vg-1
 -lvcreate lv-1 vg-1 16
 -lvcreate lv2 vg-1 16
 -is-lv /dev/vg-1/lv-1
@@ -38,6 +62,16 @@ list-filesystems
 -findfs-label onlv
 -vfs-type /dev/vg2/lv-1
 -lvm-clear-filter
+lvm-set-filter /dev/sdc
+pvs
+lvm-clear-filter
+pvs
+-vgremove vg2
+-vgremove vg-1
+-pvremove /dev/sda
+lvm-remove-all
+pvs
+vgs
 -md-create md0 "/dev/sdc /dev/sdd" level:raid1
 list-md-devices
 list-filesystems

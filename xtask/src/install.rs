@@ -78,6 +78,8 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("mksquashfs"),         For::Test,  "squashfs-tools"),
     (Sign::Program("zerofree"),           For::Test,  "zerofree"),
     (Sign::Program("lvm"),                For::Test,  "lvm2"),
+    (Sign::Program("ldmtool"),            For::Test,  "ldmtool"),
+    (Sign::Program("thin_check"),         For::Test,  "thin-provisioning-tools"),
     (Sign::Program("cpio"),               For::Test,  "cpio"),
     (Sign::Program("lzop"),               For::Test,  "lzop"),
     (Sign::Program("zstd"),               For::Test,  "zstd"),

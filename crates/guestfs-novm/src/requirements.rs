@@ -70,6 +70,7 @@ const NEEDS: &[Need] = &[
     useful(Sign::Program("mkfs.vfat"),     None,    "FAT: package dosfstools"),
     useful(Sign::Program("ntfs-3g"),       None,    "NTFS: package ntfs-3g"),
     useful(Sign::Program("lvm"),           None,    "LVM: package lvm2"),
+    useful(Sign::Program("ldmtool"),       None,    "dynamic disks of Windows: package ldmtool"),
     useful(Sign::Program("cryptsetup"),    None,    "LUKS: package cryptsetup-bin"),
     useful(Sign::Program("mdadm"),         None,    "Linux RAID: package mdadm"),
     useful(Sign::Program("qemu-img"),      None,    "libguestfs itself makes overlays with it: package qemu-utils"),

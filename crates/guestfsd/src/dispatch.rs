@@ -329,23 +329,7 @@ fn accept(call: &mut Call<'_>, procedure: Option<&'static Procedure>) -> Result<
         });
     }
     crate::reach::check(call.session.config(), procedure)?;
-    let Some(handler) = handler(procedure.number) else {
-        return Err(Error::not_supported(match procedure.group {
-            Some(group) => unavailable(group),
-            None => format!("{} is not available in this daemon yet", procedure.name),
-        }));
-    };
-    match procedure.group {
-        Some(group) if !call.session.features().allows(procedure) => {
-            Err(Error::not_supported(unavailable(group)))
-        }
-        _ => Ok(handler),
-    }
-}
-
-fn unavailable(group: &str) -> String {
-    format!(
-        "feature '{group}' is not available in this\nbuild of libguestfs.  Read 'AVAILABILITY' in \
-         the guestfs(3) man page for\nhow to check for the availability of features."
-    )
+    call.session.features().check(procedure)?;
+    // What has been checked is done, and so has a handler.
+    handler(procedure.number).ok_or_else(|| Error::not_supported(procedure.name))
 }

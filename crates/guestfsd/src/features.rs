@@ -1,72 +1,93 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Optional groups: which of them this machine can serve, decided at run time.
+//! Optional groups and their procedures: which of them this machine can serve, decided at run time.
 //!
-//! A group is there when all its procedures are done and what they need is there: programs, features
-//! of the kernel, libraries. What was found out is kept.
+//! A procedure is there when it is done and what it needs is there: programs, features of the kernel. Most procedures
+//! need what stands beside their group ([`NEEDS`]); those that need something else have a row of their own ([`OWN`]),
+//! so that a program that is missing takes its own procedures away and no others. A group is there when what it needs
+//! is, and one of the procedures that need it can be called. What was found out is kept.
 
 use crate::kernel;
 use crate::library::Library;
 use crate::reach;
 use crate::tool;
+use guest_error::{Error, Result};
 use guestfs_api::{PROCEDURES, Procedure};
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
+use std::path::Path;
 
-/// What a group needs.
+/// Something that procedures need.
 #[derive(Debug)]
 enum Need {
-    /// All of these programs.
-    Programs(&'static [&'static str]),
+    /// A program.
+    Program(&'static str),
     /// A file of the kernel, or else a module of this name.
     Kernel(&'static str, &'static str),
     /// A file of the kernel.
     File(&'static str),
     /// A library.
     Library(&'static CStr),
-    /// A filesystem of the kernel, and these programs.
-    Filesystem(&'static str, &'static [&'static str]),
+    /// A filesystem of the kernel.
+    Filesystem(&'static str),
 }
 
-/// What each group needs. A group that is not here needs nothing.
+const DEVICE_MAPPER: Need = Need::Kernel("/sys/class/misc/device-mapper", "dm-mod");
+
+/// What the procedures of each group need. Those of a group that is not here need nothing.
+#[rustfmt::skip]
 const NEEDS: &[(&str, &[Need])] = &[
-    ("btrfs", &[Need::Filesystem("btrfs", &["btrfs", "mkfs.btrfs"])]),
-    ("clevisluks", &[Need::Programs(&["clevis-luks-unlock"])]),
-    ("extlinux", &[Need::Programs(&["extlinux"])]),
-    ("f2fs", &[Need::Programs(&["resize.f2fs"])]),
-    ("gdisk", &[Need::Programs(&["sgdisk"])]),
-    ("grub", &[Need::Programs(&["grub-install"])]),
-    (
-        "ldm",
-        &[Need::Programs(&["ldmtool"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")],
-    ),
-    (
-        "luks",
-        &[Need::Programs(&["cryptsetup"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")],
-    ),
+    ("btrfs", &[Need::Filesystem("btrfs"), Need::Program("btrfs")]),
+    ("clevisluks", &[Need::Program("clevis-luks-unlock")]),
+    ("extlinux", &[Need::Program("extlinux")]),
+    ("f2fs", &[Need::Program("resize.f2fs")]),
+    ("gdisk", &[Need::Program("sgdisk")]),
+    ("grub", &[Need::Program("grub-install")]),
+    ("ldm", &[Need::Program("ldmtool"), DEVICE_MAPPER]),
+    ("luks", &[Need::Program("cryptsetup"), DEVICE_MAPPER]),
     ("libtsk", &[Need::Library(crate::tsk::LIBRARY)]),
     ("libyara", &[Need::Library(crate::yara::LIBRARY)]),
-    ("lvm2", &[Need::Programs(&["lvm"]), Need::Kernel("/sys/class/misc/device-mapper", "dm-mod")]),
-    ("mdadm", &[Need::Programs(&["mdadm"]), Need::Kernel("/proc/mdstat", "md-mod")]),
-    ("ntfs3g", &[Need::Programs(&["ntfs-3g.probe"])]),
-    ("ntfsprogs", &[Need::Programs(&["ntfsresize"])]),
-    ("rsync", &[Need::Programs(&["rsync"])]),
-    ("scrub", &[Need::Programs(&["scrub"])]),
-    ("selinuxrelabel", &[Need::Programs(&["setfiles"])]),
-    ("sleuthkit", &[Need::Programs(&["icat", "blkls"])]),
-    ("squashfs", &[Need::Programs(&["mksquashfs"])]),
-    ("syslinux", &[Need::Programs(&["syslinux"])]),
-    ("wipefs", &[Need::Programs(&["wipefs"])]),
-    ("xfs", &[Need::Filesystem("xfs", &["mkfs.xfs"])]),
-    ("xz", &[Need::Programs(&["xz"])]),
-    ("zerofree", &[Need::Programs(&["zerofree"])]),
-    ("linuxmodules", &[Need::Programs(&["modprobe"]), Need::File("/proc/modules")]),
+    ("lvm2", &[Need::Program("lvm"), DEVICE_MAPPER]),
+    ("mdadm", &[Need::Program("mdadm"), Need::Kernel("/proc/mdstat", "md-mod")]),
+    ("ntfs3g", &[Need::Program("ntfs-3g.probe")]),
+    ("ntfsprogs", &[Need::Program("ntfsresize")]),
+    ("rsync", &[Need::Program("rsync")]),
+    ("scrub", &[Need::Program("scrub")]),
+    ("selinuxrelabel", &[Need::Program("setfiles")]),
+    ("sleuthkit", &[Need::Program("icat")]),
+    ("squashfs", &[Need::Program("mksquashfs")]),
+    ("syslinux", &[Need::Program("syslinux")]),
+    ("wipefs", &[Need::Program("wipefs")]),
+    ("xfs", &[Need::Filesystem("xfs"), Need::Program("mkfs.xfs")]),
+    ("xz", &[Need::Program("xz")]),
+    ("zerofree", &[Need::Program("zerofree")]),
+    ("linuxmodules", &[Need::Program("modprobe"), Need::File("/proc/modules")]),
+];
+
+/// Procedures that need something else than their group does. Questions need nothing: where there is no LVM, there are
+/// no volumes, and that is the answer.
+#[rustfmt::skip]
+const OWN: &[(&[&str], &[Need])] = &[
+    (&["pvs", "vgs", "lvs", "pvs_full", "vgs_full", "lvs_full"], &[]),
+    (&["lvm_remove_all", "lvm_set_filter", "pvchange_uuid_all", "vgchange_uuid_all", "vg_activate_all"], &[]),
+    // They change what is on devices, without the kernel's help.
+    (&["pvcreate", "pvremove", "pvresize", "pvresize_size", "pvchange_uuid"], &[Need::Program("lvm")]),
+    (&["vgcreate", "vgremove", "vgchange_uuid", "vgmeta"], &[Need::Program("lvm")]),
+    (&["list_ldm_volumes", "list_ldm_partitions"], &[]),
+    (&["ldmtool_scan", "ldmtool_scan_devices"], &[Need::Program("ldmtool")]),
+    (&["ldmtool_diskgroup_name", "ldmtool_diskgroup_volumes", "ldmtool_diskgroup_disks"], &[Need::Program("ldmtool")]),
+    (&["ldmtool_volume_type", "ldmtool_volume_hint", "ldmtool_volume_partitions"], &[Need::Program("ldmtool")]),
+    (&["download_blocks"], &[Need::Program("blkls")]),
+    (&["mkfs_btrfs"], &[Need::Program("mkfs.btrfs")]),
+    (&["ntfsclone_in", "ntfsclone_out"], &[Need::Program("ntfsclone")]),
+    (&["ntfsfix"], &[Need::Program("ntfsfix")]),
+    (&["ntfs_chmod"], &[Need::Program("ntfssecaudit")]),
+    (&["xfs_admin"], &[Need::Program("xfs_db")]),
+    (&["xfs_growfs"], &[Need::Filesystem("xfs"), Need::Program("xfs_growfs")]),
+    (&["xfs_repair"], &[Need::Program("xfs_repair")]),
 ];
 
 /// Groups that the table has no more, but older clients ask for, and the library that each needs.
 const FORMER: &[(&str, Option<&CStr>)] = &[("augeas", Some(c"libaugeas.so.0")), ("realpath", None)];
-
-/// Procedures that answer what is so even where their group is not there: that there are none.
-const ALWAYS: &[&str] = &["lvs"];
 
 include!(concat!(env!("OUT_DIR"), "/done.rs"));
 
@@ -91,7 +112,9 @@ pub(crate) enum Availability {
 pub(crate) struct Features {
     /// The client may do what reaches outside of the guest.
     host_access: bool,
-    known: HashMap<&'static str, bool>,
+    groups: HashMap<&'static str, bool>,
+    /// Procedures that have all that they need, by their number.
+    procedures: HashMap<u32, bool>,
 }
 
 /// Names of all groups, in alphabetical order.
@@ -103,7 +126,7 @@ pub(crate) fn groups() -> BTreeSet<&'static str> {
 impl Features {
     /// Nothing has been found out yet.
     pub(crate) fn new(host_access: bool) -> Self {
-        Self { host_access, known: HashMap::new() }
+        Self { host_access, ..Self::default() }
     }
 
     /// Whether the group of this name is there.
@@ -121,30 +144,73 @@ impl Features {
         }
     }
 
-    /// Whether this procedure's group, if it has one, is there.
-    pub(crate) fn allows(&mut self, procedure: &Procedure) -> bool {
-        ALWAYS.contains(&procedure.name) || procedure.group.is_none_or(|group| self.has(group))
+    /// An error if this procedure, or what it needs, is not there.
+    pub(crate) fn check(&mut self, procedure: &Procedure) -> Result<()> {
+        if !is_done(procedure.number) {
+            return Err(self.refused(procedure, "is not available in this daemon yet"));
+        }
+        let Some(group) = procedure.group else { return Ok(()) };
+        let needs = own_needs(procedure).unwrap_or_else(|| group_needs(group));
+        let all = || needs.iter().all(Need::is_met);
+        if *self.procedures.entry(procedure.number).or_insert_with(all) {
+            return Ok(());
+        }
+        let missing = needs.iter().find(|need| !need.is_met()).map(Need::what).unwrap_or_default();
+        Err(self.refused(procedure, &format!("needs {missing}, which is not on this machine")))
+    }
+
+    /// Clients know the text that says that a whole group is missing.
+    fn refused(&mut self, procedure: &Procedure, why: &str) -> Error {
+        Error::not_supported(match procedure.group {
+            Some(group) if !self.has(group) => format!(
+                "feature '{group}' is not available in this\nbuild of libguestfs.  Read \
+                 'AVAILABILITY' in the guestfs(3) man page for\nhow to check for the availability \
+                 of features."
+            ),
+            _ => format!("{} {why}", procedure.name),
+        })
     }
 
     fn has(&mut self, group: &'static str) -> bool {
-        *self.known.entry(group).or_insert_with(|| {
+        let host_access = self.host_access;
+        *self.groups.entry(group).or_insert_with(|| {
             let mut members = PROCEDURES.iter().filter(|p| p.group == Some(group));
-            let needs = NEEDS.iter().find(|(name, _)| *name == group).map_or(&[][..], |(_, n)| n);
-            let refused = !self.host_access && members.clone().all(|p| reach::outside(p).is_some());
-            !refused && members.all(|p| is_done(p.number)) && needs.iter().all(Need::is_met)
+            let is_callable = |p: &Procedure| {
+                let refused = !host_access && reach::outside(p).is_some();
+                is_done(p.number) && !refused && own_needs(p).is_none()
+            };
+            members.any(is_callable) && group_needs(group).iter().all(Need::is_met)
         })
     }
 }
 
+fn group_needs(group: &str) -> &'static [Need] {
+    NEEDS.iter().find(|(name, _)| *name == group).map_or(&[], |(_, needs)| needs)
+}
+
+fn own_needs(procedure: &Procedure) -> Option<&'static [Need]> {
+    OWN.iter().find(|(names, _)| names.contains(&procedure.name)).map(|(_, needs)| *needs)
+}
+
 impl Need {
     fn is_met(&self) -> bool {
-        let programs = |list: &[&str]| list.iter().all(|p| tool::find(p).is_some());
         match self {
-            Self::Programs(list) => programs(list),
             Self::Library(name) => Library::open(name).is_ok(),
-            Self::File(file) => std::path::Path::new(file).exists(),
+            Self::Program(program) => tool::find(program).is_some(),
+            Self::File(file) => Path::new(file).exists(),
             Self::Kernel(file, module) => kernel::has(file, module),
-            Self::Filesystem(name, list) => programs(list) && kernel::filesystem(name),
+            Self::Filesystem(name) => kernel::filesystem(name),
+        }
+    }
+
+    /// What it is, for errors.
+    fn what(&self) -> String {
+        match self {
+            Self::Program(name) => format!("the program {name}"),
+            Self::Library(name) => format!("the library {}", name.to_string_lossy()),
+            Self::File(name) => (*name).to_owned(),
+            Self::Kernel(_, name) => format!("the kernel's {name}"),
+            Self::Filesystem(name) => format!("the kernel's filesystem {name}"),
         }
     }
 }
@@ -153,12 +219,53 @@ impl Need {
 mod tests {
     use super::*;
 
+    fn procedure(name: &str) -> &'static Procedure {
+        PROCEDURES.iter().find(|p| p.name == name).unwrap()
+    }
+
     #[test]
-    fn every_need_is_that_of_a_group_in_the_table() {
+    fn every_need_is_that_of_a_group_or_procedure_in_the_table() {
         let groups = groups();
         for (name, _) in NEEDS {
             assert!(groups.contains(name), "{name}");
         }
+        let mut names: Vec<&str> = OWN.iter().flat_map(|(names, _)| *names).copied().collect();
+        for name in &names {
+            assert!(procedure(name).group.is_some(), "{name}");
+        }
+        let rows = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), rows, "a procedure has two rows");
+    }
+
+    #[test]
+    fn every_group_with_needs_has_procedures_that_need_them() {
+        for (group, _) in NEEDS {
+            let mut members = PROCEDURES.iter().filter(|p| p.group == Some(*group));
+            assert!(members.any(|p| own_needs(p).is_none()), "{group}");
+        }
+    }
+
+    #[test]
+    fn a_question_about_volumes_is_answered_on_every_machine() {
+        for name in ["pvs", "vgs", "lvs", "vgs_full", "lvm_remove_all", "list_ldm_volumes"] {
+            Features::default().check(procedure(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_missing_takes_its_own_procedures_away_and_no_others() {
+        let mut features = Features::default();
+        let scrub = procedure("scrub_file");
+        features.procedures.insert(scrub.number, false);
+        features.groups.insert("scrub", true);
+        let e = features.check(scrub).unwrap_err();
+        assert!(e.message().starts_with("scrub_file needs "), "{e}");
+        assert_eq!(features.group("scrub"), Availability::Available);
+        features.groups.insert("scrub", false);
+        let e = features.check(scrub).unwrap_err();
+        assert!(e.message().starts_with("feature 'scrub' is not available"), "{e}");
     }
 
     #[test]

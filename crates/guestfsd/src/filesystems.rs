@@ -6,13 +6,16 @@ use crate::btrfs::subvolumes;
 use crate::contents;
 use crate::devices::Devices;
 use crate::listing::{arrays, partitions, partitions_of};
-use crate::tool::Tool;
+use crate::lvm;
+use crate::session::Session;
 use guest_error::{Context, Errno, Error, Result};
 use probe::contents::Contents;
 use probe::mountable::MountableName;
 use probe::partition_table::Entry;
 use probe::{device_mapper, partition};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The device with the filesystem of this UUID.
@@ -89,53 +92,58 @@ fn not_found(argument: &str, value: &OsStr, why: &str) -> Error {
 }
 
 /// Everything that holds a filesystem, or could, and its type: `unknown` where that is not known.
-pub(crate) fn all(devices: &mut Devices) -> Result<Vec<(MountableName, String)>> {
-    let disks = devices.list();
-    let mut found = Found::default();
+pub(crate) fn all(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
+    let disks = s.settled_devices().list();
+    let mut found = Vec::new();
     for disk in disks.iter().filter(|d| partitions_of(d).is_empty()) {
-        add(devices, &mut found, disk.clone(), disk);
+        add(s.devices(), &mut found, disk.clone(), disk);
     }
-    for path in partitions(devices)? {
+    for path in partitions(s.devices())? {
         if may_hold_filesystem(&path) {
-            add(devices, &mut found, path.clone(), &path);
+            add(s.devices(), &mut found, path.clone(), &path);
         }
     }
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
-        add(devices, &mut found, array.clone(), array);
+        add(s.devices(), &mut found, array.clone(), array);
     }
-    let volumes = device_mapper::volumes();
-    for (volume, path) in &volumes {
-        add(devices, &mut found, volume.path(), path);
+    for map in device_mapper::all().iter().filter(|map| !map.is_of_lvm() && !map.is_part()) {
+        add(s.devices(), &mut found, map.path(), &map.path());
     }
-    // Where none is active, the kernel does not know of any.
-    if volumes.is_empty() && found.physical_volumes {
-        let inactive = volumes_of_lvm().unwrap_or_default();
-        found.all.extend(inactive.into_iter().map(|v| (v.into(), UNKNOWN.to_owned())));
+    let active: HashMap<PathBuf, PathBuf> =
+        device_mapper::volumes().into_iter().map(|(volume, path)| (volume.path(), path)).collect();
+    // The kernel does not know of those that are not active.
+    let all = if lvm::is_in_use(s) { lvm::volumes(s).ok() } else { None };
+    let mut names = all.unwrap_or_else(|| active.keys().cloned().collect());
+    names.sort();
+    for name in names {
+        match active.get(&name) {
+            Some(path) => add(s.devices(), &mut found, name, path),
+            None => found.push((name.into(), UNKNOWN.to_owned())),
+        }
     }
-    Ok(found.all)
+    Ok(found)
 }
 
 const UNKNOWN: &str = "unknown";
 
-/// What has been found so far.
-#[derive(Default)]
-struct Found {
-    all: Vec<(MountableName, String)>,
-    /// Whether there are some of LVM among what was passed over.
-    physical_volumes: bool,
-}
-
 fn may_hold_filesystem(partition: &Path) -> bool {
-    let entry = partition::of_device(partition)
-        .and_then(|(disk, number)| partition::entry(&disk, number).ok().flatten());
-    entry.is_none_or(|e| e.may_hold_filesystem())
+    let Some((disk, number)) = partition::of_device(partition) else { return true };
+    match partition::entry(&disk, number) {
+        Ok(Some(entry)) => entry.may_hold_filesystem(),
+        // The kernel shows parts of volumes of dynamic disks, which no table has.
+        _ => !File::open(&disk).is_ok_and(|disk| partition::is_dynamic_disk(&disk)),
+    }
 }
 
 /// Adds what is on a device, unless it is part of something larger or has to be unlocked first.
-fn add(devices: &mut Devices, found: &mut Found, name: PathBuf, path: &Path) {
+fn add(
+    devices: &mut Devices,
+    found: &mut Vec<(MountableName, String)>,
+    name: PathBuf,
+    path: &Path,
+) {
     // A device that cannot be read holds nothing that is known.
     let contents = contents::of_path(path, name.as_os_str()).ok().flatten().unwrap_or_default();
-    found.physical_volumes |= contents.fstype() == "LVM2_member";
     if matches!(contents.usage(), "raid" | "crypto") {
         return;
     }
@@ -143,10 +151,10 @@ fn add(devices: &mut Devices, found: &mut Found, name: PathBuf, path: &Path) {
         "" => UNKNOWN,
         known => known,
     };
-    found.all.push((name.clone().into(), fstype.to_owned()));
+    found.push((name.clone().into(), fstype.to_owned()));
     if fstype == "btrfs" {
         match subvolumes_of(devices, path) {
-            Ok(volumes) => found.all.extend(volumes.into_iter().map(|volume| {
+            Ok(volumes) => found.extend(volumes.into_iter().map(|volume| {
                 let volume = MountableName { device: name.clone(), volume: Some(volume) };
                 (volume, fstype.to_owned())
             })),
@@ -161,18 +169,4 @@ fn subvolumes_of(devices: &mut Devices, device: &Path) -> Result<Vec<OsString>> 
     let default = subvolumes::default(&mount).on(device)?;
     let found = subvolumes::list(&mount, subvolumes::TOP).on(device)?;
     Ok(found.into_iter().filter(|s| s.id != default).map(|s| s.path).collect())
-}
-
-/// All volumes that people see, active or not.
-fn volumes_of_lvm() -> Result<Vec<PathBuf>> {
-    let select = "lv_role=public && lv_skip_activation!=yes";
-    let columns = ["--noheadings", "--separator", "/", "-o", "vg_name,lv_name", "-S"];
-    let tool = Tool::new("lvm").arg("lvs").args(columns);
-    let output = tool.arg(select).output().map_err(|e| e.within("lvs"))?;
-    let mut found: Vec<PathBuf> = String::from_utf8_lossy(&output)
-        .split_whitespace()
-        .map(|name| PathBuf::from("/dev").join(name))
-        .collect();
-    found.sort();
-    Ok(found)
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 impl Machine for Session {
     fn filesystems(&mut self) -> Result<Vec<(MountableName, String)>> {
-        filesystems::all(self.settled_devices())
+        filesystems::all(self)
     }
 
     fn mount(&mut self, filesystem: &MountableName, fstype: &str) -> Result<()> {

@@ -60,7 +60,8 @@
 //!    end of the session.
 //! 8. Errors name what they are about: `.on(path)` ([`guest_error::Context`]), [`guest_error::Error::argument`],
 //!    [`guest_error::Error::within`]. The client puts the procedure's name before it.
-//! 9. A group of its own that needs programs or the kernel: a line in `NEEDS` in [`features`].
+//! 9. A group of its own that needs programs or the kernel: a line in `NEEDS` in [`features`]; a procedure that
+//!    needs something else than its group: a line in `OWN` there.
 //! 10. What procedures for any filesystem do in another way for one type: a column of its row in [`drivers`].
 //! 11. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
 //! 12. Compare with the reference daemon: the same calls by `guestfish`, field by field.
@@ -98,6 +99,7 @@ mod listen;
 mod listing;
 mod localtime;
 mod loops;
+mod lvm;
 mod mountable;
 mod mounting;
 mod mounts;

@@ -7,12 +7,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A new directory that only we use. It goes with this value, and with it the links that were made in it; should
-/// anything else be there, or be mounted there, it stays.
+/// A new directory that only we use. It goes with this value, and with it the links and directories that were made in
+/// it; should anything else be there, or be mounted there, it stays.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     links: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
 }
 
 impl Scratch {
@@ -23,7 +24,9 @@ impl Scratch {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = PathBuf::from(format!("/tmp/guestfsd-{}-{number}", std::process::id()));
             match rustix::fs::mkdir(&path, Mode::RWXU) {
-                Ok(()) => return Ok(Self { path, links: Vec::new() }),
+                Ok(()) => {
+                    return Ok(Self { path, links: Vec::new(), directories: Vec::new() });
+                }
                 Err(rustix::io::Errno::EXIST) => {}
                 Err(e) => return Err(e).on(&path),
             }
@@ -42,12 +45,23 @@ impl Scratch {
         self.links.push(path.clone());
         Ok(path)
     }
+
+    /// Makes a directory in it, for programs that leave files; all that is in it goes. Nothing may be mounted there.
+    pub(crate) fn directory(&mut self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        rustix::fs::mkdir(&path, Mode::RWXU).on(&path)?;
+        self.directories.push(path.clone());
+        Ok(path)
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         for link in &self.links {
             std::fs::remove_file(link).ok();
+        }
+        for directory in &self.directories {
+            std::fs::remove_dir_all(directory).ok();
         }
         std::fs::remove_dir(&self.path).ok();
     }
@@ -58,13 +72,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_goes_with_its_links_and_stays_with_anything_else() {
+    fn a_directory_goes_with_what_was_made_in_it_and_stays_with_anything_else() {
         let mut scratch = Scratch::new().unwrap();
         let link = scratch.link("name", Path::new("/etc/passwd")).unwrap();
         assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("/etc/passwd"));
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists() && Path::new("/etc/passwd").exists());
+        let mut scratch = Scratch::new().unwrap();
+        let (path, directory) = (scratch.path().to_owned(), scratch.directory("d").unwrap());
+        std::fs::write(directory.join("file"), "").unwrap();
+        drop(scratch);
+        assert!(!path.exists());
         let scratch = Scratch::new().unwrap();
         let (path, file) = (scratch.path().to_owned(), scratch.path().join("file"));
         std::fs::write(&file, "").unwrap();

@@ -44,7 +44,23 @@ impl Map {
     /// Where its node is.
     pub fn path(&self) -> PathBuf {
         let mapper = Path::new("/dev/mapper").join(&self.name);
-        if mapper.exists() { mapper } else { Path::new("/dev").join(&self.kernel) }
+        if mapper.exists() { mapper } else { self.node() }
+    }
+
+    /// The node that the kernel itself names.
+    pub fn node(&self) -> PathBuf {
+        Path::new("/dev").join(&self.kernel)
+    }
+
+    /// Whether LVM made it: a volume, or a part of one that it keeps for itself.
+    pub fn is_of_lvm(&self) -> bool {
+        self.uuid.starts_with("LVM-")
+    }
+
+    /// Whether another device is made of it.
+    pub fn is_part(&self) -> bool {
+        let holders = Path::new("/sys/block").join(&self.kernel).join("holders");
+        std::fs::read_dir(holders).is_ok_and(|mut holders| holders.next().is_some())
     }
 
     /// The names of the logical volume that it is, if it is one that people see.

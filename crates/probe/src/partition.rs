@@ -27,6 +27,12 @@ pub fn entry(disk: &Path, number: u32) -> io::Result<Option<Entry>> {
     Ok(table.and_then(|table| table.entry(number)))
 }
 
+/// Whether a disk, open, is a dynamic one of Windows, whose volumes are described in a database and not in its table.
+pub fn is_dynamic_disk(mut disk: &File) -> bool {
+    let table = geometry(disk).and_then(|geometry| partition_table::read(&mut disk, geometry));
+    table.is_ok_and(|t| t.is_some_and(|t| t.entries().iter().any(Entry::is_of_dynamic_disk)))
+}
+
 /// A disk's measures.
 pub fn geometry(disk: &File) -> io::Result<Geometry> {
     let sector = u64::from(rustix::fs::ioctl_blksszget(disk)?);

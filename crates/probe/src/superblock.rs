@@ -17,6 +17,7 @@ mod signatures;
 use crate::contents::Contents;
 pub use found::Found;
 use medium::Medium;
+pub use members::is_physical_volume;
 use std::fs::File;
 use std::io;
 

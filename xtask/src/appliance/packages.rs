@@ -37,6 +37,7 @@ const WANTED: &[&str] = &[
     "grep",
     "gzip",
     "kmod",
+    "ldmtool",
     "libaugeas0",
     "libc-bin",
     "libcap2-bin",

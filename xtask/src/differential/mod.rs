@@ -4,10 +4,11 @@
 //! what is right to differ is noted with the reason ([`notes`]). Every procedure that a script can call
 //! is called by one ([`coverage`]).
 //!
-//! The first lines of a script say what it needs: `# disks: SIZE...`, and `# filesystems: TYPE...` if it is
+//! The first lines of a script say what it needs: `# disks: SIZE...` (or `ldm:N`, a disk of Windows), and `# filesystems: TYPE...` if it is
 //! to run once for each type, in the place of the word FSTYPE. In the notes, `NAME@TYPE` is such a run.
 
 mod coverage;
+mod dynamic_disk;
 mod notes;
 mod session;
 

@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use super::Script;
+use super::{Script, dynamic_disk};
 use crate::run;
 
 /// A daemon, and what runs it.
@@ -62,7 +62,13 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
     let mut arguments = vec!["-x".to_owned()];
     for (i, size) in script.disks.iter().enumerate() {
         let disk = dir.path().join(format!("disk{i}"));
-        run::run(Command::new("truncate").args(["-s", size]).arg(&disk))?;
+        match size.strip_prefix("ldm:") {
+            Some(number) => {
+                let image = number.parse().ok().and_then(dynamic_disk::image);
+                std::fs::write(&disk, image.with_context(|| format!("no disk {size}"))?)?;
+            }
+            None => run::run(Command::new("truncate").args(["-s", size]).arg(&disk))?,
+        }
         arguments.extend(["--format=raw".into(), "-a".into(), disk.to_string_lossy().into_owned()]);
     }
     let commands = dir.path().join("commands");
@@ -97,7 +103,8 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
         if matches!(daemon, Daemon::Vm(..)) {
             line = without_device_name(line);
         }
-        kept += &without_loops(&without_times(&without_temporary_names(&line)));
+        let line = without_loops(&without_times(&without_temporary_names(&line)));
+        kept += &without_volume_ids(&line);
         kept.push('\n');
     }
     Ok(kept)
@@ -159,6 +166,19 @@ fn without_temporary_names(line: &str) -> String {
     kept
 }
 
+/// Replaces UUIDs of LVM, which are random: in structures without their dashes.
+fn without_volume_ids(line: &str) -> String {
+    let dashes = |word: &str| word.split('-').map(str::len).eq([6, 4, 4, 4, 4, 4, 6]);
+    let mut kept = String::new();
+    for piece in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+        let word = piece.trim_end_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let in_structure = word.len() == 32 && kept.ends_with("_uuid: ");
+        kept +=
+            &if dashes(word) || in_structure { piece.replace(word, "ID") } else { piece.into() };
+    }
+    kept
+}
+
 /// Replaces numbers of loop devices, which are the machine's and not the guest's.
 fn without_loops(line: &str) -> String {
     let mut pieces = line.split("/dev/loop");
@@ -172,7 +192,26 @@ fn without_loops(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{without_device_name, without_loops, without_temporary_names, without_times};
+    use super::{
+        without_device_name, without_loops, without_temporary_names, without_times,
+        without_volume_ids,
+    };
+
+    #[test]
+    fn uuids_of_lvm_do_not_count_and_other_names_do() {
+        assert_eq!(
+            without_volume_ids("pvuuid = \"1bcdef-Ghij-klmn-opqr-stuv-wxyz-ABCDEF\""),
+            "pvuuid = \"ID\""
+        );
+        assert_eq!(
+            without_volume_ids("{pv_uuid: 1bcdefGhijklmnopqrstuvwxyzABCDEF, pv_fmt: lvm2, }"),
+            "{pv_uuid: ID, pv_fmt: lvm2, }"
+        );
+        for line in ["a-b: 1bcdefGhijklmnopqrstuvwxyzABCDEF", "/dev/my-vg/a-b-c-d-e-f-g", "uuid: x"]
+        {
+            assert_eq!(without_volume_ids(line), line);
+        }
+    }
 
     #[test]
     fn inodes_and_times_do_not_count_and_other_numbers_do() {

@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is made of several devices, set up before the daemon starts as the appliance of libguestfs does:
-//! RAID arrays and volume groups. Only in a kernel of our own: in the host's they would outlive the session.
+//! RAID arrays, volume groups, and volumes of dynamic disks of Windows. Only in a kernel of our own: in the host's they would outlive the session.
 
+use probe::{partition, superblock};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// In one of the first four sectors of a physical volume.
-const LVM_LABEL: &[u8] = b"LABELONE";
 /// The beginning of a superblock of md.
 const MD_MAGIC: [u8; 4] = 0xA92B_4EFCu32.to_le_bytes();
 const ASSEMBLE: (&str, &[&str]) = ("mdadm", &["--assemble", "--scan", "--auto=yes", "--run"]);
 const ACTIVATE: (&str, &[&str]) = ("lvm", &["vgchange", "--activate", "ay"]);
+const CREATE: (&str, &[&str]) = ("ldmtool", &["create", "all"]);
 
-/// Sets up arrays and volume groups if there are any on these devices. Whether there were.
+/// Sets up arrays, volume groups and volumes if there are any on these devices. Whether there were.
 pub(super) fn assemble(devices: &[PathBuf], environment: &[(&str, &str)]) -> bool {
     let arrays = devices.iter().any(|d| is(d, is_member));
     let mut any = arrays && run(ASSEMBLE, environment);
     // Physical volumes may be on arrays.
     if arrays || devices.iter().any(|d| is(d, is_physical_volume)) {
         any |= run(ACTIVATE, environment);
+    }
+    if devices.iter().any(|d| is(d, is_dynamic_disk)) {
+        any |= run(CREATE, environment);
     }
     any
 }
@@ -33,9 +36,11 @@ fn is(device: &Path, what: fn(&File, u64) -> Option<bool>) -> bool {
 }
 
 fn is_physical_volume(device: &File, _: u64) -> Option<bool> {
-    let mut head = [0; 2048];
-    device.read_exact_at(&mut head, 0).ok()?;
-    Some(head.chunks(512).any(|sector| sector.starts_with(LVM_LABEL)))
+    Some(superblock::is_physical_volume(device))
+}
+
+fn is_dynamic_disk(device: &File, _: u64) -> Option<bool> {
+    Some(partition::is_dynamic_disk(device))
 }
 
 /// Of every version: at the beginning, 4 KiB from there, or near the end.

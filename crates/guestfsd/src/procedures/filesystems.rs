@@ -49,5 +49,5 @@ pub(crate) fn findfs_partlabel(s: &mut Session, label: &OsStr) -> Result<PathBuf
 
 /// Everything that holds a filesystem, or could, and its type: `unknown` where that is not known.
 pub(crate) fn list_filesystems(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
-    filesystems::all(s.settled_devices())
+    filesystems::all(s)
 }

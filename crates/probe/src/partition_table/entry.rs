@@ -18,14 +18,13 @@ pub enum Entry {
     Gpt(gpt::Partition),
 }
 
-/// Types in a GPT of partitions that no filesystem is in.
-const NO_FILESYSTEM: [&str; 3] = [
-    "E3C9E316-0B5C-4DB8-817D-F92DF00215AE", // Microsoft reserved
-    "5808C8AA-7E8F-42E0-85D2-E1E90434CFB3", // Metadata of dynamic disks of Windows
-    "AF9B60A0-1431-4F62-BC68-3311714A69AD", // Their data
-];
+/// Type in a GPT of a partition that Microsoft reserved: no filesystem is in it.
+const RESERVED: &str = "E3C9E316-0B5C-4DB8-817D-F92DF00215AE";
+/// Types in a GPT of the metadata and the data of dynamic disks of Windows.
+const DYNAMIC_GPT: [&str; 2] =
+    ["5808C8AA-7E8F-42E0-85D2-E1E90434CFB3", "AF9B60A0-1431-4F62-BC68-3311714A69AD"];
 /// Type in an MBR of a dynamic disk of Windows.
-const DYNAMIC_DISK: u8 = 0x42;
+const DYNAMIC_MBR: u8 = 0x42;
 
 impl Entry {
     /// Its number, from 1.
@@ -55,8 +54,17 @@ impl Entry {
     /// keep their data.
     pub fn may_hold_filesystem(&self) -> bool {
         match self {
-            Self::Mbr { partition: p, .. } => p.kind != mbr::Kind::Extended && p.id != DYNAMIC_DISK,
-            Self::Gpt(p) => !NO_FILESYSTEM.contains(&p.type_guid.to_string().as_str()),
+            Self::Mbr { partition: p, .. } if p.kind == mbr::Kind::Extended => false,
+            Self::Gpt(p) if p.type_guid.to_string() == RESERVED => false,
+            _ => !self.is_of_dynamic_disk(),
+        }
+    }
+
+    /// Whether its disk is a dynamic one of Windows.
+    pub fn is_of_dynamic_disk(&self) -> bool {
+        match self {
+            Self::Mbr { partition, .. } => partition.id == DYNAMIC_MBR,
+            Self::Gpt(p) => DYNAMIC_GPT.contains(&p.type_guid.to_string().as_str()),
         }
     }
 

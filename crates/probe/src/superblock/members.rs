@@ -6,7 +6,11 @@ use super::fields::{be16, le32, le64, text, uuid};
 use super::found::Found;
 use super::medium::Medium;
 use crate::contents::Contents;
+use std::os::fd::AsFd;
 
+/// What LVM's label begins with, and the sectors in which it may be (`man pvcreate`).
+const LVM_LABEL: &[u8] = b"LABELONE";
+const LVM_SECTORS: usize = 4;
 /// What the checksum of an LVM label begins with.
 const LVM_SEED: u32 = 0xf597_a6cf;
 
@@ -26,9 +30,17 @@ pub(super) fn luks(m: &Medium<'_>) -> Option<Found> {
     })
 }
 
+/// Whether LVM takes a device for a physical volume: it has a label, whatever that says.
+pub fn is_physical_volume(device: impl AsFd) -> bool {
+    let mut sectors = [0; LVM_SECTORS * 512];
+    // What cannot be read LVM cannot read either.
+    rustix::io::pread(device, &mut sectors, 0)
+        .is_ok_and(|n| sectors[..n].chunks(512).any(|sector| sector.starts_with(LVM_LABEL)))
+}
+
 pub(super) fn lvm2(m: &Medium<'_>) -> Option<Found> {
-    let labels = (0..4u64).filter_map(|n| Some((n, m.array::<512>(n * 512)?)));
-    let (number, label) = labels.into_iter().find(|(_, s)| s.starts_with(b"LABELONE"))?;
+    let labels = (0..LVM_SECTORS as u64).filter_map(|n| Some((n, m.array::<512>(n * 512)?)));
+    let (number, label) = labels.into_iter().find(|(_, s)| s.starts_with(LVM_LABEL))?;
     let begin = usize::try_from(le32(&label, 20)).unwrap_or(usize::MAX);
     let sound = number < 2
         && &label[24..32] == b"LVM2 001"

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//! LVM in a session: the program `lvm`, what it is to see ([`config`]), and what it reports ([`report`]).
+//!
+//! LVM looks at all devices of a machine unless it is told otherwise, and a machine may have more than the session's:
+//! those of the host, or of other sessions. So it gets a filter with the session's disks, their partitions and what is
+//! made of them; a client may narrow it ([`narrow`]).
+
+mod config;
+pub(crate) mod report;
+
+use crate::devices::Device;
+use crate::listing;
+use crate::session::Session;
+use crate::tool::Tool;
+use crate::{kernel, tool};
+use config::Config;
+use guest_error::{Error, Result};
+use probe::{device_mapper, superblock};
+use report::{Report, Row};
+use rustix::fs::{Mode, OFlags};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// The volumes that people see.
+const PUBLIC: &str = "lv_role=public && lv_skip_activation!=yes";
+
+/// What a session keeps of LVM.
+#[derive(Debug, Default)]
+struct State {
+    /// The devices that the client has LVM see; none: all of the session's.
+    chosen: Option<Vec<PathBuf>>,
+    config: Option<Config>,
+}
+
+/// Has LVM see these devices only, and their partitions; or all of the session's again.
+pub(crate) fn narrow(s: &mut Session, to: Option<Vec<PathBuf>>) {
+    s.state::<State>().chosen = to;
+}
+
+/// A command of `lvm`, which sees what it is to see.
+pub(crate) fn command(s: &mut Session, command: &str) -> Result<Tool> {
+    let tool = Tool::new("lvm").arg(command);
+    let Some(mut devices) = visible(s) else { return Ok(tool) };
+    // LVM may know those of the device mapper by the kernel's names only.
+    let maps = device_mapper::all().into_iter().filter(|map| devices.contains(&map.path()));
+    let nodes: Vec<PathBuf> = maps.map(|map| map.node()).collect();
+    devices.extend(nodes);
+    let state = s.state::<State>();
+    if state.config.is_none() {
+        state.config = Some(Config::new()?);
+    }
+    match &mut state.config {
+        Some(config) => Ok(tool.env(config::VARIABLE, config.directory(&devices)?)),
+        None => Ok(tool),
+    }
+}
+
+/// Whether the kernel has the device mapper: without it volumes can be told of, but not used.
+pub(crate) fn can_activate() -> bool {
+    kernel::has("/sys/class/misc/device-mapper", "dm-mod")
+}
+
+/// Whether there is anything for LVM to see: a physical volume, or a volume that was made of some. Most machines have
+/// none, and to say so the program need not be run.
+pub(crate) fn is_in_use(s: &mut Session) -> bool {
+    !device_mapper::volumes().is_empty() || labelled(s).next().is_some()
+}
+
+/// Devices that are physical volumes, whatever LVM thinks of them.
+pub(crate) fn labelled(s: &mut Session) -> impl Iterator<Item = PathBuf> + use<> {
+    visible(s).unwrap_or_else(everything).into_iter().filter(|d| is_physical_volume(d))
+}
+
+/// The volumes that people see, active or not, in LVM's order.
+pub(crate) fn volumes(s: &mut Session) -> Result<Vec<PathBuf>> {
+    let lvs = command(s, "lvs")?.args(["--select", PUBLIC]);
+    let path =
+        |row: Row<'_>| Ok(Path::new("/dev").join(row.text("vg_name")?).join(row.text("lv_name")?));
+    Report::run(lvs, &["vg_name", "lv_name"], &[])?.rows().map(path).collect()
+}
+
+/// An error where there is something for LVM to tell of, but no program that could.
+pub(crate) fn need_program() -> Result<()> {
+    match tool::find("lvm") {
+        Some(_) => Ok(()),
+        None => Err(Error::not_supported(
+            "there are physical volumes, but the program lvm is not on this machine",
+        )),
+    }
+}
+
+/// The devices that LVM is to see; none: all of the machine's, which is itself served.
+fn visible(s: &mut Session) -> Option<Vec<PathBuf>> {
+    if let Some(chosen) = s.state::<State>().chosen.clone() {
+        let parts = chosen.iter().flat_map(|d| listing::partitions_of(d)).collect::<Vec<_>>();
+        return Some([chosen, parts].concat());
+    }
+    if s.config().serves_machine() {
+        return None;
+    }
+    Some(listing::all(s.settled_devices()))
+}
+
+/// All devices of the machine. A floppy drive takes seconds to answer, and LVM does not look there either.
+fn everything() -> Vec<PathBuf> {
+    std::fs::read_dir("/sys/class/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with("fd"))
+        .map(|name| Path::new("/dev").join(name.replace('!', "/")))
+        .collect()
+}
+
+fn is_physical_volume(device: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(device, flags, Mode::empty()).is_ok_and(superblock::is_physical_volume)
+}
+
+/// What `lvm` calls a volume: by whichever of its names the client does, LVM does not know all of them.
+pub(crate) fn volume_argument(device: &Device) -> OsString {
+    let volume = device_mapper::of_device(device.path()).and_then(|map| map.volume());
+    volume.map_or_else(|| device.path().into(), |v| format!("{}/{}", v.group, v.volume).into())
+}
+
+/// An error for a name that `lvm` would take for all groups: an empty one.
+pub(crate) fn check_group(argument: &str, name: &OsStr) -> Result<()> {
+    match name.is_empty() {
+        true => Err(Error::argument(argument, name, "not the name of a volume group")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Volume groups: made, renamed, activated, removed.
+
+use super::change;
+use crate::devices::Device;
+use crate::lvm;
+use crate::session::Session;
+use guest_error::{Error, Result};
+use std::ffi::OsStr;
+
+/// Makes a group of physical volumes, which become such if they are not yet.
+pub(crate) fn vgcreate(s: &mut Session, volgroup: &OsStr, physvols: &[Device]) -> Result<()> {
+    if physvols.is_empty() {
+        return Err(Error::argument("physvols", "", "a group needs physical volumes"));
+    }
+    let tool = lvm::command(s, "vgcreate")?.arg("--").arg(volgroup);
+    change(s, tool.args(physvols.iter().map(Device::path)), volgroup)
+}
+
+/// Renames a group.
+pub(crate) fn vgrename(s: &mut Session, volgroup: &OsStr, newvolgroup: &OsStr) -> Result<()> {
+    let tool = lvm::command(s, "vgrename")?.arg("--").arg(volgroup).arg(newvolgroup);
+    change(s, tool, volgroup)
+}
+
+/// Removes a group with all its volumes.
+pub(crate) fn vgremove(s: &mut Session, vgname: &OsStr) -> Result<()> {
+    lvm::check_group("vgname", vgname)?;
+    let tool = lvm::command(s, "vgremove")?.args(["--force", "--"]).arg(vgname);
+    change(s, tool, vgname)
+}
+
+/// Gives a group another UUID, at random.
+pub(crate) fn vgchange_uuid(s: &mut Session, vg: &OsStr) -> Result<()> {
+    lvm::check_group("vg", vg)?;
+    let tool = lvm::command(s, "vgchange")?.args(["--uuid", "--"]).arg(vg);
+    change(s, tool, vg)
+}
+
+/// The same for all groups.
+pub(crate) fn vgchange_uuid_all(s: &mut Session) -> Result<()> {
+    if !lvm::is_in_use(s) {
+        return Ok(());
+    }
+    lvm::need_program()?;
+    let tool = lvm::command(s, "vgchange")?.arg("--uuid");
+    change(s, tool, "all volume groups")
+}
+
+/// Makes the volumes of all groups usable, or not.
+pub(crate) fn vg_activate_all(s: &mut Session, activate: bool) -> Result<()> {
+    vg_activate(s, activate, &[])
+}
+
+/// Makes the volumes of these groups usable, or not; of all groups if none is named. Where a physical volume is missing,
+/// those of its group that do without it become usable, and the rest is an error.
+pub(crate) fn vg_activate(s: &mut Session, activate: bool, volgroups: &[&OsStr]) -> Result<()> {
+    for name in volgroups {
+        lvm::check_group("volgroups", name)?;
+    }
+    if volgroups.is_empty() && !lvm::is_in_use(s) {
+        return Ok(());
+    }
+    lvm::need_program()?;
+    let how = if activate { "y" } else { "n" };
+    let tool = lvm::command(s, "vgchange")?.args(["--activate", how, "--"]).args(volgroups);
+    let names = volgroups.join(OsStr::new(" "));
+    change(s, tool, if names.is_empty() { OsStr::new("all volume groups") } else { &names })
+}
+
+/// Removes all volumes, groups and physical volumes.
+pub(crate) fn lvm_remove_all(s: &mut Session) -> Result<()> {
+    if !lvm::is_in_use(s) {
+        return Ok(());
+    }
+    lvm::need_program()?;
+    if lvm::can_activate() {
+        // What is in use is not removed, and then nothing is.
+        vg_activate_all(s, false)?;
+    }
+    // A group goes with its physical volumes, whatever state it is in.
+    let labelled = lvm::labelled(s);
+    let tool = lvm::command(s, "pvremove")?.args(["--force", "--force", "--yes", "--"]);
+    change(s, tool.args(labelled), "all physical volumes")
+}
