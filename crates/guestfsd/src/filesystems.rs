@@ -103,6 +103,10 @@ pub(crate) fn all(devices: &mut Devices) -> Result<Vec<(MountableName, String)>>
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
         add(&mut found, array.clone(), array);
     }
+    // What is in encrypted devices that are open, and the like.
+    for map in device_mapper::all().iter().filter(|map| !map.uuid.starts_with("LVM-")) {
+        add(&mut found, map.path(), &map.path());
+    }
     let volumes = device_mapper::volumes();
     for (volume, path) in &volumes {
         add(&mut found, volume.path(), path);
