@@ -174,13 +174,14 @@ fn run(options: Options) -> Result<()> {
         return show_procedures(&mut std::io::stdout().lock()).on("standard output");
     }
     let kernel = KernelFlags::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    // A channel is an appliance's own.
+    let own_machine = options.session.is_none() && options.listen.is_none();
     let config = Config {
         sysroot: sysroot.into(),
         verbose: options.verbose || kernel.verbose,
         network: options.network || kernel.network,
-        // A channel is an appliance's own.
-        host_access: options.allow_host_access
-            || (options.session.is_none() && options.listen.is_none()),
+        host_access: options.allow_host_access || own_machine,
+        own_machine,
     };
     let admission = Admission {
         tls_dir: options.tls_dir,

@@ -63,7 +63,8 @@
 //! 9. A group of its own that needs programs or the kernel: a line in `NEEDS` in [`features`].
 //! 10. What procedures for any filesystem do in another way for one type: a column of its row in [`drivers`].
 //! 11. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
-//! 12. Compare with the reference daemon: the same calls by `guestfish`, field by field.
+//! 12. What makes devices of the session's disks goes through [`teardown::noting`].
+//! 13. Compare with the reference daemon: the same calls by `guestfish`, field by field.
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
@@ -91,6 +92,7 @@ pub mod fuzz;
 mod initramfs;
 mod inspection;
 mod kernel;
+mod keys;
 mod library;
 mod listen;
 mod listing;
@@ -105,6 +107,7 @@ mod serial;
 mod session;
 mod signals;
 mod swap;
+mod teardown;
 mod tool;
 mod transfer;
 mod trim;
