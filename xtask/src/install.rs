@@ -73,6 +73,8 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("mksquashfs"),         For::Test,  "squashfs-tools"),
     (Sign::Program("zerofree"),           For::Test,  "zerofree"),
     (Sign::Program("lvm"),                For::Test,  "lvm2"),
+    (Sign::Program("mdadm"),              For::Test,  "mdadm"),
+    (Sign::Program("pgrep"),              For::Test,  "procps"),
     (Sign::Program("cpio"),               For::Test,  "cpio"),
     (Sign::Program("lzop"),               For::Test,  "lzop"),
     (Sign::Program("zstd"),               For::Test,  "zstd"),
