@@ -1,72 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Generates the dispatch and the list of what is done: one handler for each procedure of the table, which decodes the arguments,
-//! gives them their meaning, calls `crate::procedures::NAME` and encodes the result.
-//!
-//! `not-yet-done.txt` lists the procedures that have no function yet.
+//! Generates the dispatch: one handler for each procedure of the table, which decodes the arguments, gives them their
+//! meaning, calls `crate::procedures::NAME` and encodes the result.
 
 // A build script talks to cargo on standard output.
 #![allow(clippy::print_stdout)]
 
 use guestfs_api::spec::{self, Argument, Kind, Procedure, ResultKind, Spec, ident};
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=not-yet-done.txt");
     let spec = spec::parse(spec::TEXT)?;
-    let missing = not_yet_done(&spec, &std::fs::read_to_string("not-yet-done.txt")?)?;
     let mut out = String::new();
-    for p in spec.procedures.iter().filter(|p| !missing.contains(&p.number)) {
+    for p in &spec.procedures {
         handler(&mut out, &spec, p)?;
     }
     let last = spec.procedures.last().map_or(0, |p| p.number);
-    writeln!(out, "/// Handlers by number; none where the table has none or it is not done yet.")?;
+    writeln!(out, "/// Handlers by number; none where the table has none.")?;
     writeln!(out, "pub(super) static HANDLERS: [Option<Handler>; {}] = [", last + 1)?;
     let mut procedures = spec.procedures.iter().peekable();
     for number in 0..=last {
         match procedures.next_if(|p| p.number == number) {
-            Some(p) if !missing.contains(&number) => {
-                writeln!(out, "    Some(handle_{}),", p.rust_name())?;
-            }
-            _ => writeln!(out, "    None,")?,
+            Some(p) => writeln!(out, "    Some(handle_{}),", p.rust_name())?,
+            None => writeln!(out, "    None,")?,
         }
     }
     writeln!(out, "];")?;
     let dir = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(dir.join("handlers.rs"), out)?;
-    Ok(std::fs::write(dir.join("done.rs"), done(&spec, &missing))?)
-}
-
-/// The numbers of the procedures that have their functions.
-fn done(spec: &Spec, missing: &BTreeSet<u32>) -> String {
-    let numbers: BTreeSet<u32> = spec.procedures.iter().map(|p| p.number).collect();
-    let numbers: Vec<&u32> = numbers.difference(missing).collect();
-    format!(
-        "/// Procedures that have their functions, by number.\nstatic DONE: &[u32] = &{numbers:?};\n"
-    )
-}
-
-/// Numbers of the procedures named in the list.
-fn not_yet_done(spec: &Spec, text: &str) -> Result<BTreeSet<u32>, Error> {
-    let mut missing = BTreeSet::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.split('#').next().unwrap_or_default();
-        for name in line.split_whitespace() {
-            let found = spec.procedures.iter().find(|p| p.name == name);
-            let number = found
-                .ok_or(format!("not-yet-done.txt:{}: no procedure `{name}'", index + 1))?
-                .number;
-            if !missing.insert(number) {
-                return Err(
-                    format!("not-yet-done.txt:{}: `{name}' is there twice", index + 1).into()
-                );
-            }
-        }
-    }
-    Ok(missing)
+    Ok(std::fs::write(dir.join("handlers.rs"), out)?)
 }
 
 fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {

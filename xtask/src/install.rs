@@ -80,6 +80,8 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("lvm"),                For::Test,  "lvm2"),
     (Sign::Program("ldmtool"),            For::Test,  "ldmtool"),
     (Sign::Program("thin_check"),         For::Test,  "thin-provisioning-tools"),
+    (Sign::Program("mdadm"),              For::Test,  "mdadm"),
+    (Sign::Program("pgrep"),              For::Test,  "procps"),
     (Sign::Program("cpio"),               For::Test,  "cpio"),
     (Sign::Program("lzop"),               For::Test,  "lzop"),
     (Sign::Program("zstd"),               For::Test,  "zstd"),

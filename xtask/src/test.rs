@@ -434,7 +434,7 @@ mod tests {
         );
         assert_eq!(
             tally("ok a\nFAIL b (exit 1): x\n     | ok\n1..2", Some(1)),
-            Checks { passed: 1, failed: vec!["a: b (exit 1): x".into()] }
+            Checks { passed: 1, failed: vec!["a: b (exit 1): x\n     | ok".into()] }
         );
     }
 

@@ -4,12 +4,13 @@
 //! Options of QEMU have one dash, ours two.
 
 use crate::error::{Context, Error, Result};
+use crate::machine::{mdadm, settle};
 use crate::mode::Mode;
 use crate::probe::Probe;
 use crate::qemu::{self, Machine};
 use crate::report::{self, report};
 use crate::sys::ENDING;
-use crate::{client, daemon, instant, machine::settle, refusal, requirements, uml};
+use crate::{client, daemon, instant, refusal, requirements, uml};
 use clap::Parser;
 use io_engine::Signals;
 use std::ffi::OsString;
@@ -102,8 +103,10 @@ pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
-    if std::path::Path::new(&name).file_name().is_some_and(|n| n == "udevadm") {
-        return finish(settle::wait().on(settle::SOCKET).map(|()| 0));
+    match std::path::Path::new(&name).file_name().and_then(|n| n.to_str()) {
+        Some("udevadm") => return finish(settle::wait().on(settle::SOCKET).map(|()| 0)),
+        Some("mdadm") => return finish(mdadm::run(&args)),
+        _ => {}
     }
     if args.first().is_some_and(|a| a == uml::guest::OPTION) {
         return finish(Ok(uml::guest::main(&args[1..])));

@@ -3,9 +3,10 @@
 //!
 //! This process attaches the disks and waits; its child is process 1 of the namespaces and starts the
 //! daemon. The disks are attached while the child makes the root, and told to it when they are
-//! there. However it ends, everything goes: the child dies with this process and all others with the
+//! there. However it ends, everything goes: the child ends with this process and all others with the
 //! child, mounts go with their namespace, loop devices with their last user, what is exported through
-//! FUSE with its last user.
+//! FUSE with its last user. What is made of the disks (LUKS, LVM, md ...) is the kernel's and would stay: the
+//! daemon takes it down, or else the child, or else this process.
 
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
@@ -31,9 +32,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use teardown::watched;
 
-/// How long the daemon may go on with what it does when the client is gone.
+/// How long the daemon may go on with what it does when the client is gone, and the child to take down what is left.
 const GRACE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(1);
 /// Most bytes of the message that tells the child of its disks.
 const MAX_MESSAGE: u64 = 1 << 20;
 
@@ -123,7 +126,7 @@ fn child(
         let disks = message.strip_suffix("\n\n");
         Ok(disks.map(|d| d.lines().filter(|l| !l.is_empty()).map(disk_from_line).collect()))
     };
-    init::run(root, disks, options, uevents)
+    init::run(root, disks, options, uevents, Some(parent))
 }
 
 fn disk_to_line(name: &str, drive: &Drive) -> String {
@@ -199,13 +202,13 @@ impl Session {
             }
             if ready == 0 && deadline.is_some() {
                 tracing::warn!("the client is gone, and the daemon has not ended: it is killed");
-                self.kill();
+                self.stop();
                 return Ok(1);
             }
             while let Some(signal) = signals.next() {
                 if ENDING.contains(&signal) {
                     // The client has had all synced before it sends this.
-                    self.kill();
+                    self.stop();
                     return Ok(0);
                 }
             }
@@ -217,11 +220,29 @@ impl Session {
         }
     }
 
+    /// Has process 1 kill the daemon and take down what it leaves; kills it if that takes long.
+    fn stop(&mut self) {
+        let Some(child) = self.child else { return };
+        kill_process(child, Signal::TERM).ok();
+        let deadline = Instant::now() + GRACE;
+        while Instant::now() < deadline {
+            match waitpid(Some(child), WaitOptions::NOHANG) {
+                Ok(None) => std::thread::sleep(TICK),
+                _ => {
+                    self.child = None;
+                    return;
+                }
+            }
+        }
+        self.kill();
+    }
+
     /// Kills process 1, and with it all that is in its namespace.
     fn kill(&mut self) {
         if let Some(child) = self.child.take() {
             kill_process(child, Signal::KILL).ok();
-            waitpid(Some(child), WaitOptions::empty()).ok();
+            let what = "waiting for the session's processes, which were killed";
+            watched(what, || waitpid(Some(child), WaitOptions::empty())).ok();
         }
     }
 }
@@ -237,6 +258,11 @@ impl Session {
                            space, if it was full then";
                 report(&Error::image(path, why));
             }
+        }
+        let block = Path::new("/sys/block");
+        let disks: Vec<PathBuf> = self.loops.iter().map(|l| block.join(l.name())).collect();
+        for device in teardown::take_down(&disks, |_| true) {
+            report(&Error::Active(device.to_string()));
         }
         let left = Loop::detach(std::mem::take(&mut self.loops));
         for device in &left {

@@ -49,12 +49,35 @@ impl Parent {
     /// Also when the parent has ended already, of which no signal tells.
     pub fn take_along(&self) -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        match poll(&mut fds, Some(&Timespec::default()))? {
-            0 => Ok(()),
-            _ => Err(io::Error::other("the process that started this one has ended")),
+        match self.has_ended()? {
+            false => Ok(()),
+            true => Err(io::Error::other("the process that started this one has ended")),
         }
     }
+
+    /// In the child: from now on it looks itself whether its parent has ended.
+    pub fn let_go(&self) -> io::Result<()> {
+        Ok(set_parent_process_death_signal(None)?)
+    }
+
+    /// Whether it has.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        Ok(poll(&mut [self.poll_fd()], Some(&Timespec::default()))? != 0)
+    }
+
+    /// What to wait at for its end.
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(&self.0, PollFlags::IN)
+    }
+}
+
+/// Kills all processes but this one, which has to be process 1.
+pub fn kill_all_others() -> io::Result<()> {
+    if std::process::id() != 1 {
+        return Err(io::Error::other("not process 1: others are not its own"));
+    }
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::kill(-1, libc::SIGKILL) }).map(drop)
 }
 
 /// Closes all descriptors but these.

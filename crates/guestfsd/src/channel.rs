@@ -14,6 +14,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
+use zeroize::Zeroize;
 
 /// Bytes that are read at once; holds some thirty chunks.
 const BUFFER: usize = 256 << 10;
@@ -98,6 +99,8 @@ impl Channel {
         if len > frame::MAX_MESSAGE {
             return Err(Closed::Garbage(format!("a message of {len} bytes")));
         }
+        // At once, as far as that is safe: a key in it must not stay behind where it is moved from.
+        message.reserve(len.min(KEPT));
         while message.len() < len {
             if self.start == self.end && self.fill_some()? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
@@ -107,6 +110,12 @@ impl Channel {
             self.start += n;
         }
         Ok(())
+    }
+
+    /// Wipes what has been read: it had a key in it.
+    pub(crate) fn wipe(&mut self) {
+        self.buffer[..self.start].zeroize();
+        self.buffer[self.end..].zeroize();
     }
 
     /// Sends these bytes.

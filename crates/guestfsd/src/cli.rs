@@ -4,7 +4,6 @@
 use crate::channel::{Channel, Closed};
 use crate::config::Config;
 use crate::dispatch;
-use crate::features;
 use crate::listen::{self, Address, Admission, Stage};
 use crate::reach;
 use crate::session::Session;
@@ -183,13 +182,14 @@ fn run(options: Options) -> Result<()> {
         return show_procedures(&mut std::io::stdout().lock()).on("standard output");
     }
     let kernel = KernelFlags::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    // A channel is an appliance's own.
+    let own_machine = options.session.is_none() && options.listen.is_none();
     let config = Config {
         sysroot: sysroot.into(),
         verbose: options.verbose || kernel.verbose,
         network: options.network || kernel.network,
-        // A channel is an appliance's own.
-        host_access: options.allow_host_access
-            || (options.session.is_none() && options.listen.is_none()),
+        host_access: options.allow_host_access || own_machine,
+        own_machine,
     };
     let admission = Admission {
         tls_dir: options.tls_dir,
@@ -286,16 +286,11 @@ fn log_to_stderr(verbose: bool) {
 
 fn show_procedures(out: &mut impl Write) -> std::io::Result<()> {
     for p in &PROCEDURES {
-        let note = match (features::is_done(p.number), reach::outside(p)) {
-            (false, _) => "not yet done",
-            (true, Some(_)) => "only with host access",
-            (true, None) => "",
-        };
+        let note = reach::outside(p).map_or("", |_| "only with host access");
         let line = format!("{:4} {:36} {:16} {note}", p.number, p.name, p.group.unwrap_or(""));
         writeln!(out, "{}", line.trim_end())?;
     }
-    let done = PROCEDURES.iter().filter(|p| features::is_done(p.number)).count();
-    writeln!(out, "{done} of {} procedures are done", PROCEDURES.len())
+    writeln!(out, "{} procedures", PROCEDURES.len())
 }
 
 /// What names a channel in errors.

@@ -14,11 +14,20 @@ pub(crate) struct Config {
     pub network: bool,
     /// The client may do what reaches outside of the guest ([`crate::reach`]).
     pub host_access: bool,
+    /// The machine is the client's own: an appliance, or what stands in for one. On any other one there may be other
+    /// sessions.
+    pub own_machine: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sysroot: "/sysroot".into(), verbose: false, network: false, host_access: false }
+        Self {
+            sysroot: "/sysroot".into(),
+            verbose: false,
+            network: false,
+            host_access: false,
+            own_machine: false,
+        }
     }
 }
 

@@ -32,6 +32,12 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    /// One that need not be there.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str) -> Self {
+        Self { path: name.into(), name: name.into() }
+    }
+
     /// Its path on this machine: for programs and system calls.
     pub(crate) fn path(&self) -> &Path {
         &self.path

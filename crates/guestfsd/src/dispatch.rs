@@ -14,6 +14,7 @@ use guestfs_api::frame::{self, ErrorBody, Header};
 use guestfs_api::xdr::{Decoder, Encoder, Text};
 use guestfs_api::{Kind, Procedure, Wire, args};
 use std::time::Instant;
+use zeroize::Zeroize;
 
 /// A call that is being served.
 pub(crate) struct Call<'m> {
@@ -220,7 +221,7 @@ pub(crate) fn serve(
             Err(Closed::End) => return Ok(()),
             read => read?,
         }
-        match answer(session, channel, &message, &mut reply) {
+        match answer(session, channel, &mut message, &mut reply) {
             Err(Closed::End) => return Ok(()),
             answered => answered?,
         }
@@ -234,7 +235,7 @@ pub(crate) fn serve(
 fn answer(
     session: &mut Session,
     channel: &mut Channel,
-    message: &[u8],
+    message: &mut Vec<u8>,
     reply: &mut Reply,
 ) -> std::result::Result<(), Closed> {
     let mut d = Decoder::new(message);
@@ -264,6 +265,10 @@ fn answer(
                 _ => Ok(()),
             }
         });
+    if procedure.is_some_and(|p| p.args.iter().any(|a| a.kind == Kind::Key)) {
+        message.zeroize();
+        channel.wipe();
+    }
     if session.quitting() {
         return Err(Closed::End);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Optional groups and their procedures: which of them this machine can serve, decided at run time.
 //!
-//! A procedure is there when it is done and what it needs is there: programs, features of the kernel. Most procedures
+//! A procedure is there when what it needs is: programs, features of the kernel. Most procedures
 //! need what stands beside their group ([`NEEDS`]); those that need something else have a row of their own ([`OWN`]),
 //! so that a program that is missing takes its own procedures away and no others. A group is there when what it needs
 //! is, and one of the procedures that need it can be called. What was found out is kept.
@@ -89,19 +89,12 @@ const OWN: &[(&[&str], &[Need])] = &[
 /// Groups that the table has no more, but older clients ask for, and the library that each needs.
 const FORMER: &[(&str, Option<&CStr>)] = &[("augeas", Some(c"libaugeas.so.0")), ("realpath", None)];
 
-include!(concat!(env!("OUT_DIR"), "/done.rs"));
-
-/// Whether a procedure has its function.
-pub(crate) fn is_done(number: u32) -> bool {
-    DONE.binary_search(&number).is_ok()
-}
-
 /// Whether a group is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
     /// It is.
     Available,
-    /// Not on this machine, or not yet done.
+    /// Not on this machine.
     Unavailable,
     /// There is no such group.
     Unknown,
@@ -146,9 +139,6 @@ impl Features {
 
     /// An error if this procedure, or what it needs, is not there.
     pub(crate) fn check(&mut self, procedure: &Procedure) -> Result<()> {
-        if !is_done(procedure.number) {
-            return Err(self.refused(procedure, "is not available in this daemon yet"));
-        }
         let Some(group) = procedure.group else { return Ok(()) };
         let needs = own_needs(procedure).unwrap_or_else(|| group_needs(group));
         let all = || needs.iter().all(Need::is_met);
@@ -177,7 +167,7 @@ impl Features {
             let mut members = PROCEDURES.iter().filter(|p| p.group == Some(group));
             let is_callable = |p: &Procedure| {
                 let refused = !host_access && reach::outside(p).is_some();
-                is_done(p.number) && !refused && own_needs(p).is_none()
+                !refused && own_needs(p).is_none()
             };
             members.any(is_callable) && group_needs(group).iter().all(Need::is_met)
         })

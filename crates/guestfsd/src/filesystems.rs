@@ -106,6 +106,7 @@ pub(crate) fn all(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
     for array in arrays()?.iter().filter(|a| partitions_of(a).is_empty()) {
         add(s.devices(), &mut found, array.clone(), array);
     }
+    // What is in encrypted devices that are open, and the like.
     for map in device_mapper::all().iter().filter(|map| !map.is_of_lvm() && !map.is_part()) {
         add(s.devices(), &mut found, map.path(), &map.path());
     }

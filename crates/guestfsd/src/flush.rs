@@ -5,6 +5,7 @@
 //! the data is lost. All flushing is therefore done here: a filesystem or device that has failed once keeps
 //! failing for the rest of the session.
 
+use crate::block;
 use crate::devices::Devices;
 use crate::listing;
 use crate::mounts::{self, Mount};
@@ -92,6 +93,10 @@ impl Flushes {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let Ok(device) = rustix::fs::open(path, flags, Mode::empty()) else { return Ok(()) };
         let device = File::from(device);
+        // An array that does not run has no size, and fails whatever is asked of it.
+        if block::size(&device).is_ok_and(|size| size == 0) {
+            return Ok(());
+        }
         let number = number_of(&device).on(&name)?;
         let flushed = match fsync(&device) {
             Err(e) if is_nothing(e) => Ok(()),

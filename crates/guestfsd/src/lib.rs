@@ -11,8 +11,8 @@
 //!
 //! # How to add a procedure
 //!
-//! 1. Take its name out of `not-yet-done.txt` (in this crate's directory). Now the build says which function is
-//!    missing: `cannot find function `NAME` in module `procedures``.
+//! 1. Add it to the table of `guestfs-api`. Now the build says which function is missing: `cannot find function `NAME`
+//!    in module `procedures``.
 //! 2. Write the function in the module of its area, `src/procedures/AREA.rs`, as
 //!    `pub(crate) fn NAME(s: &mut Session, ARGUMENTS) -> Result<RESULT>`. A new area is a new file, and two
 //!    lines in `src/procedures/mod.rs`. The name is the table's in lower case (`sfdisk_N` is `sfdisk_n`,
@@ -64,7 +64,8 @@
 //!    needs something else than its group: a line in `OWN` there.
 //! 10. What procedures for any filesystem do in another way for one type: a column of its row in [`drivers`].
 //! 11. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
-//! 12. Compare with the reference daemon: the same calls by `guestfish`, field by field.
+//! 12. What makes devices of the session's disks goes through [`teardown::noting`].
+//! 13. Compare with the reference daemon: the same calls by `guestfish`, field by field.
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.
 
@@ -94,6 +95,7 @@ pub mod fuzz;
 mod initramfs;
 mod inspection;
 mod kernel;
+mod keys;
 mod library;
 mod listen;
 mod listing;
@@ -111,6 +113,7 @@ mod serial;
 mod session;
 mod signals;
 mod swap;
+mod teardown;
 mod tool;
 mod transfer;
 mod trim;

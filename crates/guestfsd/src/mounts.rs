@@ -10,6 +10,7 @@ use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use teardown::watched;
 
 /// One line of /proc/self/mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +67,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
 pub(crate) fn unmount_all(sysroot: &Sysroot) -> Result<()> {
     let mut first_error = Ok(());
     for mount in below(sysroot)?.iter().rev() {
-        let mut done = unmount(&mount.at, UnmountFlags::NOFOLLOW);
+        let what = format!("unmounting {} ({})", mount.at.display(), shown(&mount.source));
+        let mut done = watched(&what, || unmount(&mount.at, UnmountFlags::NOFOLLOW));
         if done == Err(rustix::io::Errno::BUSY) {
             tracing::warn!(path = ?mount.at, "busy: detached");
             done = unmount(&mount.at, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);

@@ -4,7 +4,7 @@
 //! A session serves a sysroot, on which the client mounts filesystems, or with `-r` the machine it runs on. It
 //! keeps what calls share: names of devices, optional groups, and one value per area of whatever type the area
 //! needs ([`Session::state`]). When it ends, however it ends, programs that are still running are
-//! killed and everything below the sysroot is unmounted.
+//! killed, everything below the sysroot is unmounted, and what was made of the disks is taken down ([`teardown`]).
 
 use crate::augeas;
 use crate::btrfs::scrubs::Scrubs;
@@ -13,6 +13,7 @@ use crate::devices::{Device, Devices};
 use crate::features::Features;
 use crate::flush::Flushes;
 use crate::mountable::Mountable;
+use crate::teardown::{self, Made};
 use crate::udev::Udev;
 use guest_error::{Context, Errno, Error, Result};
 use guest_fs::paths::{Entry, GuestPath, Root, Sysroot};
@@ -37,6 +38,7 @@ pub(crate) struct Session {
     udev: Udev,
     features: Features,
     flushes: Flushes,
+    made: Made,
     state: HashMap<TypeId, Box<dyn Any>>,
     quitting: bool,
     ended: bool,
@@ -53,6 +55,7 @@ impl Session {
             udev: Udev::default(),
             features: Features::new(config.host_access),
             flushes: Flushes::default(),
+            made: Made::default(),
             state: HashMap::new(),
             quitting: false,
             ended: false,
@@ -88,6 +91,11 @@ impl Session {
     /// Flushing, and what came of it before.
     pub(crate) fn flushes(&mut self) -> &mut Flushes {
         &mut self.flushes
+    }
+
+    /// Devices that were made of others in the session.
+    pub(crate) fn made(&mut self) -> &mut Made {
+        &mut self.made
     }
 
     /// Flushes what is mounted in the sysroot there, and in directories below.
@@ -238,7 +246,8 @@ impl Session {
         self.quitting
     }
 
-    /// Ends the session: kills what runs, unmounts what is mounted. Yields the first error.
+    /// Ends the session: kills what runs, unmounts what is mounted, takes down what was made of the disks. Yields the
+    /// first error.
     pub(crate) fn end(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
@@ -250,7 +259,9 @@ impl Session {
         }
         crate::children::kill_all();
         let flushed = self.flush_mounts(Path::new("/"));
-        crate::mounts::unmount_all(&self.sysroot).and(flushed)
+        let unmounted = crate::mounts::unmount_all(&self.sysroot);
+        let taken_down = teardown::take_down(self);
+        unmounted.and(flushed).and(taken_down)
     }
 }
 

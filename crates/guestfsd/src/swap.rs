@@ -2,13 +2,14 @@
 #![allow(unsafe_code)] // The two system calls have no safe wrapper.
 //! What is swapped on in a session: switched on and off by descriptor, and off when the session ends.
 
-use guest_error::{Context, Errno, Error, Result};
+use guest_error::{Context, Errno, Error, Result, shown};
 use guest_fs::paths::proc_path;
 use rustix::fs::FileType;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use teardown::watched;
 
 /// Devices and files that the session has switched on.
 #[derive(Debug, Default)]
@@ -75,7 +76,8 @@ impl Swaps {
     /// Has the kernel stop swapping to all of them, the last one first.
     pub(crate) fn switch_all_off(&mut self) {
         while let Some(swap) = self.on.pop() {
-            match off(&swap.file) {
+            let what = format!("swapping off {}", shown(&swap.name));
+            match watched(&what, || off(&swap.file)) {
                 Ok(Ok(())) => {}
                 Ok(Err(e)) => tracing::error!(name = ?swap.name, error = %e, "swapping off"),
                 Err(e) => tracing::error!(name = ?swap.name, error = %e, "swapping off"),

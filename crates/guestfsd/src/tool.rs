@@ -22,6 +22,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
+use zeroize::Zeroizing;
 
 /// Where programs are looked for.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -280,7 +281,8 @@ fn pump(
     }
     let mut messages = Vec::new();
     let mut buffer = vec![0; PIECE];
-    let mut pending: Vec<u8> = Vec::new();
+    // It may be a key.
+    let mut pending = Zeroizing::new(Vec::new());
     let mut sent = 0;
     while stdout.is_some() || stderr.is_some() {
         if sent == pending.len() && stdin.is_some() {

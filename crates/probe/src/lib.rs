@@ -4,7 +4,7 @@
 //! Bytes come in: superblocks become [`contents::Contents`] ([`superblock`], or what the program `blkid` says of one,
 //! [`blkid`]), tables of partitions an MBR or a GPT ([`partition_table`]), which can be changed and written as well.
 //! The kernel's tables in sysfs tell which partition of which disk a device is ([`partition`]), and which volume
-//! ([`device_mapper`]). What is on a device is a guest's, and hostile: all that is read is bounded.
+//! ([`device_mapper`]), what arrays of md consist of ([`mdstat`]). What is on a device is a guest's, and hostile: all that is read is bounded.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,8 @@ pub mod device_mapper;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod iso9660;
+pub mod luks;
+pub mod mdstat;
 pub mod mountable;
 pub mod partition;
 pub mod partition_table;

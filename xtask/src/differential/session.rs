@@ -59,7 +59,8 @@ impl fmt::Display for Daemon {
 /// What guestfish prints: each call, its result, and its output.
 pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
     let dir = tempfile::tempdir()?;
-    let mut arguments = vec!["-x".to_owned()];
+    // A key stands in the line after its call.
+    let mut arguments = vec!["-x".to_owned(), "--keys-from-stdin".to_owned()];
     for (i, size) in script.disks.iter().enumerate() {
         let disk = dir.path().join(format!("disk{i}"));
         match size.strip_prefix("ldm:") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Process 1: enters the root, starts the daemon, reaps what is orphaned, and keeps the view of devices
-//! up to date until the daemon ends.
+//! up to date until the daemon ends, or is to end. What the daemon has left then, for whatever reason, is taken down
+//! here: swap space, mounts, and what was made of the disks.
 
 use super::assemble::assemble;
 use super::loops::{self, Loops};
@@ -11,12 +12,15 @@ use super::view::{Disk, View};
 use super::{Kernel, confine};
 use crate::error::{Context, Result};
 use crate::loopdev::Control;
+use crate::sys::{self, Parent};
 use io_engine::{Signals, unblock_all};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// Beginnings of names of variables that the daemon gets from its starter.
 const PASSED: &[&str] = &["GUESTFSD_", "RUST_"];
@@ -33,6 +37,12 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("GUESTFSD_NODEV", "1"),
 ];
 
+/// Where the daemon mounts what clients ask for.
+const SYSROOT: &str = "/sysroot";
+/// How long processes may take to end that were killed.
+const PATIENCE: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(1);
+
 /// What the daemon is started with.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -47,12 +57,13 @@ pub(crate) struct Daemon {
 }
 
 /// Runs a daemon to its end, with these disks; yields its exit status. Without them, where whoever
-/// attaches them has given up, there is nothing to run.
+/// attaches them has given up, there is nothing to run. The daemon is killed on SIGTERM, and when the `parent` ends.
 pub(crate) fn run(
     root: Root,
     disks: impl FnOnce() -> Result<Option<Vec<Disk>>>,
     daemon: Daemon,
     uevents: &Uevents,
+    parent: Option<&Parent>,
 ) -> Result<i32> {
     let control = Control::open();
     root.enter()?;
@@ -69,23 +80,30 @@ pub(crate) fn run(
         view.sync()?;
     }
     let pid = start(daemon)?;
-    let signals = Signals::block(&[libc::SIGCHLD]).on("signals")?;
-    loop {
+    let signals = Signals::block(&[libc::SIGCHLD, libc::SIGTERM]).on("signals")?;
+    if let Some(parent) = parent {
+        parent.let_go().on("process 1")?;
+    }
+    let ended = loop {
         // Before waiting: what has ended until now was not told.
         if let Some(status) = reap(pid) {
-            return Ok(status);
+            break Ok(status);
         }
         let mut fds = vec![
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(uevents, PollFlags::IN),
             PollFd::new(&settle, PollFlags::IN),
         ];
+        fds.extend(parent.map(Parent::poll_fd));
         fds.extend(loops.poll_fds());
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e).on("poll"),
+            Err(e) => break Err(e).on("poll"),
         }
-        while signals.next().is_some() {}
+        let told = std::iter::from_fn(|| signals.next()).any(|signal| signal == libc::SIGTERM);
+        if told || parent.is_some_and(|p| p.has_ended().unwrap_or(true)) {
+            break Ok(exit_status_of_signal(libc::SIGTERM));
+        }
         let asking = settle.asking();
         let changed = uevents.any_block() || !asking.is_empty();
         if changed && let Err(e) = view.sync() {
@@ -94,6 +112,30 @@ pub(crate) fn run(
         if let Err(e) = loops.serve() {
             tracing::error!("loop devices: {e}");
         }
+    };
+    // Files of the guest that are attached hold its filesystems.
+    drop(loops);
+    clean_up(&view.disks());
+    ended
+}
+
+/// Takes down what is left of the session, which no process of it uses then.
+fn clean_up(disks: &[PathBuf]) {
+    // Where there are none but this one, that is an error.
+    sys::kill_all_others().ok();
+    let deadline = Instant::now() + PATIENCE;
+    while let Ok(ended) = wait(WaitOptions::NOHANG)
+        && Instant::now() < deadline
+    {
+        if ended.is_none() {
+            std::thread::sleep(TICK);
+        }
+    }
+    let sysroot = Path::new(SYSROOT);
+    teardown::switch_off(disks, sysroot);
+    teardown::detach_below(sysroot);
+    for device in teardown::take_down(disks, |_| true) {
+        tracing::error!("{device}");
     }
 }
 
@@ -158,5 +200,10 @@ fn reap(daemon: Pid) -> Option<i32> {
 
 /// As a shell says it: 128 and the signal's number, where a signal ended it.
 pub(crate) fn exit_status(status: WaitStatus) -> i32 {
-    status.exit_status().or_else(|| Some(128 + status.terminating_signal()?)).unwrap_or(1)
+    let signal = || status.terminating_signal().map(exit_status_of_signal);
+    status.exit_status().or_else(signal).unwrap_or(1)
+}
+
+fn exit_status_of_signal(signal: i32) -> i32 {
+    128 + signal
 }

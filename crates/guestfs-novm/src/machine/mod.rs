@@ -11,6 +11,7 @@ mod confine;
 pub(crate) mod dev;
 pub(crate) mod init;
 mod loops;
+pub(crate) mod mdadm;
 pub(crate) mod root;
 pub(crate) mod settle;
 pub(crate) mod uevents;

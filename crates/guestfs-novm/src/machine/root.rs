@@ -47,8 +47,13 @@ const WRITABLE: &[&str] = &["proc/sys/vm/drop_caches"];
 const PLACES: &[&str] = &["/tmp", "/run", "/mnt", "/var/tmp"];
 /// Where the daemon is in the new root.
 pub(crate) const DAEMON: &str = "/guestfsd";
+/// Where the real mdadm is in the new root.
+pub(super) const MDADM: &str = "/mdadm";
+/// Where mdadm may be; there, it is this program ([`super::mdadm`]).
+const MDADM_PLACES: &[&str] = &["usr/sbin/mdadm", "sbin/mdadm", "usr/local/sbin/mdadm"];
 /// Where udevadm may be; there, it is this program.
-const UDEVADM: &[&str] = &["usr/bin/udevadm", "bin/udevadm", "usr/sbin/udevadm", "sbin/udevadm"];
+const UDEVADM_PLACES: &[&str] =
+    &["usr/bin/udevadm", "bin/udevadm", "usr/sbin/udevadm", "sbin/udevadm"];
 /// LVM looks at devices itself, for there is no udev.
 const LVM_CONF: &str = "devices {\n\tuse_devicesfile = 0\n\tobtain_device_list_from_udev = 0\n\
                         \texternal_device_info_source = \"none\"\n}\n\
@@ -68,7 +73,8 @@ impl Root {
             .on("a private mount namespace")?;
         // Both may be below the directory that is about to be covered.
         let own = std::env::current_exe().on("this program")?;
-        let (daemon, own) = (tree(daemon, false)?, tree(&own, false)?);
+        let daemon = tree(daemon, false)?;
+        let (as_mdadm, as_udevadm) = (tree(&own, false)?, tree(&own, false)?);
         let at = PLACES.iter().map(Path::new).find(|p| p.is_dir()).unwrap_or("/".as_ref());
         let root = Self { at: at.to_owned() };
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -84,12 +90,12 @@ impl Root {
             root.take(name)?;
         }
         root.file(DAEMON, &daemon)?;
-        for name in UDEVADM {
-            let target = root.path(name);
-            if target.exists() {
-                place(&own, &target)?;
-                break;
-            }
+        if let Some(target) = root.find(MDADM_PLACES) {
+            root.file(MDADM, &tree(&target, false)?)?;
+            place(&as_mdadm, &target)?;
+        }
+        if let Some(target) = root.find(UDEVADM_PLACES) {
+            place(&as_udevadm, &target)?;
         }
         std::fs::write(root.path("tmp/lvm/lvm.conf"), LVM_CONF).on("lvm.conf")?;
         root.kernel_files()?;
@@ -106,6 +112,11 @@ impl Root {
 
     fn path(&self, name: &str) -> PathBuf {
         self.at.join(name.trim_start_matches('/'))
+    }
+
+    /// The first of these that is there.
+    fn find(&self, names: &[&str]) -> Option<PathBuf> {
+        names.iter().map(|name| self.path(name)).find(|path| path.exists())
     }
 
     /// Shows a directory of the host, or the symbolic link that is in its place.

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// Directories of /sys that name block devices.
 const SYS: &[&str] = &["/sys/block", "/sys/class/block", "/sys/dev/block"];
 /// Where the kernel has what is made of disks.
-const VIRTUAL: &str = "/sys/devices/virtual/block";
+pub(super) const VIRTUAL: &str = "/sys/devices/virtual/block";
 /// Directories of /dev with the disks in the client's order, and by label.
 const BY_PATH: &str = "disk/by-path";
 const BY_LABEL: &str = "disk/guestfs";
@@ -114,6 +114,11 @@ impl View {
         self.shown.keys().map(|name| Path::new("/dev").join(name)).collect()
     }
 
+    /// Where sysfs has the client's disks.
+    pub(crate) fn disks(&self) -> Vec<PathBuf> {
+        self.disks.iter().map(|(_, real)| real.clone()).collect()
+    }
+
     /// Shows what the kernel has now.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.show(self.scan())?;
@@ -199,6 +204,16 @@ impl View {
                 more |= ours.insert(name.clone());
                 if let Some(device) = Device::read(&real, None, None) {
                     found.insert(name.to_string_lossy().into_owned(), device);
+                }
+                for entry in entries(&real) {
+                    let dir = real.join(&entry);
+                    let number = read_number(&dir.join("partition"));
+                    if number.is_some()
+                        && let Some(device) = Device::read(&dir, None, number)
+                    {
+                        found.insert(entry.to_string_lossy().into_owned(), device);
+                        ours.insert(entry);
+                    }
                 }
             }
         }
@@ -291,6 +306,10 @@ impl Device {
     /// Its directory in /sys/block.
     fn directory(&self, name: &str) -> PathBuf {
         let disk = match self.partition {
+            // `md127p1`: its disk's directory is the kernel's.
+            Some(number) if self.disk.is_none() => {
+                name.strip_suffix(&format!("p{number}")).unwrap_or(name)
+            }
             Some(_) => name.trim_end_matches(|c: char| c.is_ascii_digit()),
             None => name,
         };
@@ -320,7 +339,9 @@ impl Device {
         let dir = self.directory(name);
         if self.disk.is_some() {
             self.describe(name, &dir)?;
-        } else {
+        } else if self.partition.is_none() {
+            // The link of an array may be there already ([`super::mdadm`]).
+            fs::remove_file(&dir).ok();
             symlink(&self.real, &dir).on(dir.display())?;
         }
         for link in self.links(name) {
@@ -367,7 +388,7 @@ impl Device {
         let dir = self.directory(name);
         if self.disk.is_some() {
             fs::remove_dir_all(dir).ok();
-        } else {
+        } else if self.partition.is_none() {
             fs::remove_file(dir).ok();
         }
     }
@@ -414,5 +435,6 @@ mod tests {
         assert_eq!(at(device(Some(0), None), "sda"), "/sys/block/sda");
         assert_eq!(at(device(Some(1), Some(12)), "sdb12"), "/sys/block/sdb/sdb12");
         assert_eq!(at(device(None, None), "dm-0"), "/sys/block/dm-0");
+        assert_eq!(at(device(None, Some(2)), "md127p2"), "/sys/block/md127/md127p2");
     }
 }

@@ -69,7 +69,7 @@ fn run(args: &[OsString]) -> Result<i32> {
     root.show_at(&modules, "usr/lib/modules")?;
     let verbose = verbosity == "verbose";
     let daemon = Daemon { channel, verbose, network: false, kernel: Kernel::Own };
-    init::run(root, disks, daemon, &uevents)
+    init::run(root, disks, daemon, &uevents, None)
 }
 
 /// Opens the channel's port, once it is there.

@@ -6,6 +6,7 @@ use crate::features::{self, Availability};
 use crate::kernel;
 use crate::session::Session;
 use crate::swap::Swaps;
+use crate::teardown;
 use guest_error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
@@ -50,13 +51,15 @@ pub(crate) fn filesystem_available(_: &mut Session, filesystem: &OsStr) -> Resul
     Ok(kernel::filesystem(&name))
 }
 
-/// The last call of a client with autosync: nothing is mounted or swapped to any more, and everything that was
-/// written is on the disks.
+/// The last call of a client with autosync: nothing is mounted or swapped to any more, everything that was
+/// written is on the disks, and nothing is made of them any more.
 pub(crate) fn internal_autosync(s: &mut Session) -> Result<()> {
     // A file that is swapped to keeps its filesystem mounted.
     s.state::<Swaps>().switch_all_off();
     let unmounted = if s.config().serves_machine() { Ok(()) } else { s.unmount_all() };
     let flushed = s.flush_all();
+    // The client kills the machine next. What is still in use was named in the log, and its data is safe.
+    teardown::take_down(s).ok();
     unmounted.and(flushed)
 }
 
