@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Programs of this machine that work on the guest's files: labels, boot loaders, copies. Needs root, loop devices,
-//! policycoreutils, extlinux and rsync.
+//! policycoreutils, extlinux, rsync and btrfs-progs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Tests.
 
@@ -92,6 +92,27 @@ fn rsync_does_not_write_through_links_that_lead_out_of_the_guest() {
     assert_eq!(e.errno(), Some(Errno::EINVAL), "{e}");
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     assert_eq!(d.client.filesize("/dest/sub/file").unwrap(), 0);
+}
+
+#[test]
+fn what_is_mounted_to_be_read_only_is_not_written() {
+    let image = LoopDevice::with_filesystem(&["mkfs.btrfs", "-q"], 200);
+    let mut d = Daemon::isolated();
+    d.client.mount(image.name(), "/").unwrap();
+    for dir in ["/src", "/dest", "/below"] {
+        d.client.mkdir(dir).unwrap();
+    }
+    d.client.touch("/src/file").unwrap();
+    // The same filesystem, which can be written elsewhere: it is this mount that is read-only.
+    d.client.mount_ro(image.name(), "/below").unwrap();
+    let archive = options::Rsync { archive: Some(true), deletedest: None };
+    let e = d.client.rsync("/src/", "/below/dest", &archive).unwrap_err();
+    assert!(e.to_string().contains("Read-only file system"), "{e}");
+    d.client.extlinux("/below/dest").unwrap_err();
+    assert!(!d.client.exists("/dest/file").unwrap());
+    assert!(!d.client.exists("/dest/ldlinux.c32").unwrap());
+    d.client.extlinux("/dest").unwrap();
+    assert!(d.client.exists("/dest/ldlinux.c32").unwrap());
 }
 
 #[test]

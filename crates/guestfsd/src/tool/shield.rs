@@ -6,8 +6,11 @@
 
 use crate::config::Config;
 use guest_error::{Errno, Error, Result};
+use rustix::fs::CWD;
 use rustix::io::Errno as Raw;
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -27,29 +30,35 @@ pub(super) fn enter(command: &mut Command, config: &Config) -> Result<()> {
         // Not private: a filesystem that the session unmounts is to go here as well.
         let down = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change(c"/", down)?;
-        match set_read_only(c"/", true) {
-            Ok(()) => {}
+        // What is read-only in the sysroot stays so, and nothing else there becomes so: a copy of it comes to lie on it.
+        let tree = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE;
+        let guest = match open_tree(CWD, &*sysroot, tree) {
+            // Before Linux 5.2.
+            Err(Raw::NOSYS) => return Ok(()),
+            opened => opened?,
+        };
+        match make_read_only(c"/") {
             // Before Linux 5.12.
             Err(Raw::NOSYS) => return Ok(()),
-            Err(e) => return Err(e.into()),
+            done => done?,
         }
-        match set_read_only(&sysroot, false) {
-            // Nothing is mounted there.
-            Err(Raw::INVAL) => Ok(()),
-            done => Ok(done?),
-        }
+        Ok(move_mount(&guest, c"", CWD, &*sysroot, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
     };
     // SAFETY: `before_exec` makes system calls on what was prepared here and does not allocate.
     unsafe { command.pre_exec(before_exec) };
     Ok(())
 }
 
-/// Makes a mount and all below it read-only for those who use it by this namespace, or ends that.
-fn set_read_only(at: &CStr, read_only: bool) -> rustix::io::Result<()> {
-    let (set, clear) =
-        if read_only { (libc::MOUNT_ATTR_RDONLY, 0) } else { (0, libc::MOUNT_ATTR_RDONLY) };
-    let attributes =
-        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+/// Makes a mount and all below it read-only for those who use it by this namespace.
+fn make_read_only(at: &CStr) -> rustix::io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     // SAFETY: the path ends in NUL, and the kernel reads the structure, whose size it is told.
     let done = unsafe {
         libc::syscall(
