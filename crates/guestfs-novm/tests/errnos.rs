@@ -70,7 +70,7 @@ const NOTES: &[(&[&str], &str, &str, &str)] = &[
     (&["xfs_repair"], "ok", "error ENOENT", "/dev/null is no device, and no file of the guest"),
     (&["remount"], "error ", "ok", "nothing is changed where rw is not given"),
     (&["equal", "strings", "hexdump"], "ok", "error EISDIR", "a directory has no contents"),
-    (&["ntfsclone_out", "ntfscat_i"], "broken off", "error EIO", "said before the reply goes out"),
+    (&["ntfsclone_out", "ntfscat_i", "download_inode"], "broken off", "error EIO", "said before the reply goes out"),
     (&["part_set_gpt_guid", "part_set_disk_guid", "part_set_gpt_attributes"], "ok", "", "there is no GPT, and no GUID"),
     (&["setxattr", "lsetxattr"], "error E2BIG", "error EINVAL", "a negative length is a bad argument"),
     (&["debug_upload", "internal_upload", "fill_dir"], "ok", "error EINVAL", "a negative number is a bad argument"),

@@ -389,7 +389,8 @@ fn refused(d: &mut Daemon) -> Vec<&'static str> {
         if p.args.iter().any(|a| a.kind == guestfs_api::Kind::FileIn) {
             d.send(&common::frame(b"\0\0\0\0\0\0\0\0"));
         }
-        let e = d.client.reply(p.number).unwrap_err();
+        // What has no argument but a file gets an empty one, and may do with it.
+        let Err(e) = d.client.reply(p.number) else { continue };
         if e.to_string().contains("--allow-host-access") {
             assert_eq!(e.errno(), Some(Errno::EPERM));
             refused.push(p.name);
