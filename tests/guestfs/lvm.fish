@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # disks: 64M 64M 64M 64M
 # modules: dm_mod
-# LVM: everything from physical volumes to snapshots and thin volumes, on sound disks and on others.
+# LVM: physical volumes, groups and volumes, made, resized, removed.
 run
 # Nothing is there.
 pvs
@@ -76,13 +76,6 @@ lvresize /dev/mapper/VG-lv--2 4
 lvresize-free /dev/VG/lv-2 10
 -lvresize-free /dev/VG/lv-2 101
 -lvresize /dev/sda 8
-mount /dev/VG/lv1 /
-write /file content
--vg-activate-all false
--lvm-set-filter /dev/sdc
-vgs
-cat /file
-umount /dev/VG/lv1
 lvrename /dev/VG/lv3 /dev/VG/lv4
 vgrename vg-two vg2
 lvremove /dev/VG/lv4
@@ -97,55 +90,7 @@ lvcreate again VG 8
 vfs-type /dev/VG/again
 lvremove /dev/VG/again
 
-# Activation.
-vg-activate false VG
-lvs-full
-list-dm-devices
-list-filesystems
-vg-activate true "VG vg2"
--vg-activate true none
--vg-activate true -x
-vg-activate-all false
-lvm-scan true
-is-lv /dev/VG/lv1
--vgchange-uuid VG
-vg-activate-all false
-vgchange-uuid VG
-vgchange-uuid-all
-pvchange-uuid-all
-vg-activate-all true
-vfs-label /dev/VG/lv1
-
-# Filters.
-lvm-set-filter /dev/sdc
-pvs
-vgs
-lvs
-lvm-set-filter /dev/sda
-pvs
-lvm-set-filter "/dev/sda1 /dev/sdb"
-vgs
-lvs
--lvm-set-filter /dev/nonesuch
--lvm-set-filter VG
-lvm-clear-filter
-vgs
-
-# Tags, snapshots and thin volumes.
-debug sh "lvm lvchange -q --addtag a+b=c:d --addtag z VG/lv1 >/dev/null 2>&1; lvm vgchange -q --addtag group VG >/dev/null 2>&1"
-debug sh "lvm lvcreate -q -s -n snap -L 8M VG/lv1 >/dev/null 2>&1; lvm lvcreate -q --type thin-pool -L 16M -n pool VG >/dev/null 2>&1; lvm lvcreate -q -V 64M -T VG/pool -n thin >/dev/null 2>&1; udevadm settle"
-lvs-full
-vfs-label /dev/VG/snap
-mkfs ext4 /dev/VG/thin label:thin
-vfs-label /dev/VG/thin
-list-filesystems
-lvremove /dev/VG/snap
-lvremove /dev/VG/thin
-lvs
-
 # Removed one by one.
-vg-activate-all false
--lvremove /dev/VG
 vgremove VG
 vgremove vg2
 -vgremove none

@@ -3,17 +3,18 @@
 //!
 //! Clients name disks /dev/sda, /dev/sdb, ... (or hd, vd) in the order in which they added them. Which
 //! devices of this machine these are, /dev/disk/by-path says: the Nth of its whole disks in version
-//! order is the Nth of the client's. Without by-path it is the order of the kernel's names. The disk
-//! that holds `/` is not shown. Devices that are no such disks (/dev/mapper/x, /dev/md0, /dev/loop0)
+//! order is the Nth of the client's. Without by-path it is the order of the kernel's names. The disks
+//! that `/` is on are not shown. Devices that are no such disks (/dev/mapper/x, /dev/md0, /dev/loop0)
 //! have the same name on both sides.
 
 mod numbers;
+mod root;
 
 use guest_error::{Context, Errno, Error, Result, shown};
 use probe::sysfs;
 use rustix::fs::{FileType, Mode, OFlags};
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -75,6 +76,8 @@ pub(crate) struct Devices {
     translate: bool,
     /// Whole disks in the client's order; none before they were looked for.
     disks: Option<Vec<PathBuf>>,
+    /// Those of the daemon itself.
+    root: BTreeSet<u64>,
     /// The client's numbers of devices, by this machine's.
     numbers: HashMap<u64, u64>,
 }
@@ -83,7 +86,7 @@ pub(crate) struct Devices {
 impl Devices {
     /// Nothing is known yet.
     pub(crate) fn new(translate: bool) -> Self {
-        Self { translate, disks: None, numbers: HashMap::new() }
+        Self { translate, disks: None, root: root::disks(), numbers: HashMap::new() }
     }
 
     /// Forgets what is known, because devices came or went.
@@ -92,13 +95,18 @@ impl Devices {
         self.numbers.clear();
     }
 
-    /// Whole disks of this machine in the client's order, without the one that holds `/`.
+    /// Whole disks of this machine in the client's order, without the daemon's own.
     pub(crate) fn disks(&mut self) -> &[PathBuf] {
+        let own = &self.root;
         self.disks.get_or_insert_with(|| {
-            let hidden = root_disk();
             let disks = by_path().filter(|d| !d.is_empty()).unwrap_or_else(by_name);
-            disks.into_iter().filter(|d| hidden.as_ref() != Some(d)).collect()
+            disks.into_iter().filter(|disk| !is_on(disk, own)).collect()
         })
+    }
+
+    /// Whether a device is on a disk of the daemon's own.
+    pub(crate) fn is_own(&self, device: &Path) -> bool {
+        is_on(device, &self.root)
     }
 
     /// Whole disks and optical drives that can be opened, in the client's order.
@@ -181,7 +189,7 @@ impl Devices {
                 format!("{argument}: {}: expecting a device name", name.to_string_lossy()),
             ));
         }
-        if self.translate && root_device().is_some_and(|root| disk_number(stat.st_rdev) == root) {
+        if self.translate && root::is_on(stat.st_rdev, &self.root) {
             return Err(Error::new(Errno::ENOENT, Errno::ENOENT.describe()).within(name));
         }
         Ok(Device { path, name: name.to_owned() })
@@ -288,30 +296,8 @@ fn block_names(prefix: &str) -> impl Iterator<Item = OsString> {
         .filter(move |name| name.as_bytes().starts_with(prefix.as_bytes()))
 }
 
-/// The device number of the whole disk that holds `/`.
-fn root_device() -> Option<u64> {
-    let root = rustix::fs::stat("/").ok()?.st_dev;
-    // Not a device: an overlay, a tmpfs, btrfs.
-    (rustix::fs::major(root) != 0).then(|| disk_number(root))
-}
-
-/// The device number of the disk that a partition is on; of a disk, its own.
-fn disk_number(device: u64) -> u64 {
-    let here = sysfs::directory(device);
-    if !here.join("partition").exists() {
-        return device;
-    }
-    let disk = std::fs::canonicalize(&here).ok().and_then(|p| {
-        let text = std::fs::read_to_string(p.parent()?.join("dev")).ok()?;
-        let (major, minor) = text.trim().split_once(':')?;
-        Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
-    });
-    disk.unwrap_or(device)
-}
-
-fn root_disk() -> Option<PathBuf> {
-    let here = std::fs::canonicalize(sysfs::directory(root_device()?)).ok()?;
-    Some(Path::new("/dev").join(here.file_name()?))
+fn is_on(device: &Path, own: &BTreeSet<u64>) -> bool {
+    !own.is_empty() && rustix::fs::stat(device).is_ok_and(|stat| root::is_on(stat.st_rdev, own))
 }
 
 /// Compares with numbers in their own order, as `ls -v` does.

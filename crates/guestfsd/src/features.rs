@@ -23,6 +23,8 @@ enum Need {
     Program(&'static str),
     /// A file of the kernel, or else a module of this name.
     Kernel(&'static str, &'static str),
+    /// The kernel's device mapper.
+    DeviceMapper,
     /// A file of the kernel.
     File(&'static str),
     /// A library.
@@ -30,8 +32,6 @@ enum Need {
     /// A filesystem of the kernel.
     Filesystem(&'static str),
 }
-
-const DEVICE_MAPPER: Need = Need::Kernel("/sys/class/misc/device-mapper", "dm-mod");
 
 /// What the procedures of each group need. Those of a group that is not here need nothing.
 #[rustfmt::skip]
@@ -42,11 +42,11 @@ const NEEDS: &[(&str, &[Need])] = &[
     ("f2fs", &[Need::Program("resize.f2fs")]),
     ("gdisk", &[Need::Program("sgdisk")]),
     ("grub", &[Need::Program("grub-install")]),
-    ("ldm", &[Need::Program("ldmtool"), DEVICE_MAPPER]),
-    ("luks", &[Need::Program("cryptsetup"), DEVICE_MAPPER]),
+    ("ldm", &[Need::Program("ldmtool"), Need::DeviceMapper]),
+    ("luks", &[Need::Program("cryptsetup"), Need::DeviceMapper]),
     ("libtsk", &[Need::Library(crate::tsk::LIBRARY)]),
     ("libyara", &[Need::Library(crate::yara::LIBRARY)]),
-    ("lvm2", &[Need::Program("lvm"), DEVICE_MAPPER]),
+    ("lvm2", &[Need::Program("lvm"), Need::DeviceMapper]),
     ("mdadm", &[Need::Program("mdadm"), Need::Kernel("/proc/mdstat", "md-mod")]),
     ("ntfs3g", &[Need::Program("ntfs-3g.probe")]),
     ("ntfsprogs", &[Need::Program("ntfsresize")]),
@@ -68,7 +68,8 @@ const NEEDS: &[(&str, &[Need])] = &[
 #[rustfmt::skip]
 const OWN: &[(&[&str], &[Need])] = &[
     (&["pvs", "vgs", "lvs", "pvs_full", "vgs_full", "lvs_full"], &[]),
-    (&["lvm_remove_all", "lvm_set_filter", "pvchange_uuid_all", "vgchange_uuid_all", "vg_activate_all"], &[]),
+    (&["lvm_remove_all", "lvm_set_filter", "pvchange_uuid_all", "vgchange_uuid_all"], &[]),
+    (&["vg_activate", "vg_activate_all"], &[]),
     // They change what is on devices, without the kernel's help.
     (&["pvcreate", "pvremove", "pvresize", "pvresize_size", "pvchange_uuid"], &[Need::Program("lvm")]),
     (&["vgcreate", "vgremove", "vgchange_uuid", "vgmeta"], &[Need::Program("lvm")]),
@@ -187,6 +188,7 @@ impl Need {
         match self {
             Self::Library(name) => Library::open(name).is_ok(),
             Self::Program(program) => tool::find(program).is_some(),
+            Self::DeviceMapper => kernel::has_device_mapper(),
             Self::File(file) => Path::new(file).exists(),
             Self::Kernel(file, module) => kernel::has(file, module),
             Self::Filesystem(name) => kernel::filesystem(name),
@@ -198,6 +200,7 @@ impl Need {
         match self {
             Self::Program(name) => format!("the program {name}"),
             Self::Library(name) => format!("the library {}", name.to_string_lossy()),
+            Self::DeviceMapper => "the kernel's device mapper".to_owned(),
             Self::File(name) => (*name).to_owned(),
             Self::Kernel(_, name) => format!("the kernel's {name}"),
             Self::Filesystem(name) => format!("the kernel's filesystem {name}"),

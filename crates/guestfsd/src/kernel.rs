@@ -10,6 +10,11 @@ pub(crate) fn has(file: &str, module: &str) -> bool {
     there() || (load(module) && there())
 }
 
+/// Whether the kernel has the device mapper.
+pub(crate) fn has_device_mapper() -> bool {
+    has("/sys/class/misc/device-mapper", "dm-mod")
+}
+
 /// Whether the kernel has a filesystem that is on a device, if necessary after its module was loaded.
 pub(crate) fn filesystem(name: &str) -> bool {
     let there = || {

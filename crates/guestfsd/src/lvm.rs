@@ -3,7 +3,7 @@
 //!
 //! LVM looks at all devices of a machine unless it is told otherwise, and a machine may have more than the session's:
 //! those of the host, or of other sessions. So it gets a filter with the session's disks, their partitions and what is
-//! made of them; a client may narrow it ([`narrow`]).
+//! made of them, but for what the daemon's own `/` is on; a client may narrow it ([`narrow`]).
 
 mod config;
 pub(crate) mod report;
@@ -11,8 +11,7 @@ pub(crate) mod report;
 use crate::devices::Device;
 use crate::listing;
 use crate::session::Session;
-use crate::tool::Tool;
-use crate::{kernel, tool};
+use crate::tool::{self, Tool};
 use config::Config;
 use guest_error::{Error, Result};
 use probe::{device_mapper, superblock};
@@ -55,11 +54,6 @@ pub(crate) fn command(s: &mut Session, command: &str) -> Result<Tool> {
     }
 }
 
-/// Whether the kernel has the device mapper: without it volumes can be told of, but not used.
-pub(crate) fn can_activate() -> bool {
-    kernel::has("/sys/class/misc/device-mapper", "dm-mod")
-}
-
 /// Whether there is anything for LVM to see: a physical volume, or a volume that was made of some. Most machines have
 /// none, and to say so the program need not be run.
 pub(crate) fn is_in_use(s: &mut Session) -> bool {
@@ -98,7 +92,10 @@ fn visible(s: &mut Session) -> Option<Vec<PathBuf>> {
     if s.config().serves_machine() {
         return None;
     }
-    Some(listing::all(s.settled_devices()))
+    let devices = s.settled_devices();
+    let mut all = listing::all(devices);
+    all.retain(|device| !devices.is_own(device));
+    Some(all)
 }
 
 /// All devices of the machine. A floppy drive takes seconds to answer, and LVM does not look there either.

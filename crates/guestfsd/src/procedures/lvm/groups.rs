@@ -3,10 +3,12 @@
 
 use super::change;
 use crate::devices::Device;
+use crate::kernel;
 use crate::lvm;
 use crate::session::Session;
 use guest_error::{Error, Result};
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 /// Makes a group of physical volumes, which become such if they are not yet.
 pub(crate) fn vgcreate(s: &mut Session, volgroup: &OsStr, physvols: &[Device]) -> Result<()> {
@@ -74,12 +76,21 @@ pub(crate) fn lvm_remove_all(s: &mut Session) -> Result<()> {
         return Ok(());
     }
     lvm::need_program()?;
-    if lvm::can_activate() {
-        // What is in use is not removed, and then nothing is.
-        vg_activate_all(s, false)?;
-    }
+    // What is in use is not removed, and then nothing is.
+    activate_if_possible(s, false)?;
     // A group goes with its physical volumes, whatever state it is in.
-    let labelled = lvm::labelled(s);
+    let labelled: Vec<PathBuf> = lvm::labelled(s).collect();
+    if labelled.is_empty() {
+        return Ok(());
+    }
     let tool = lvm::command(s, "pvremove")?.args(["--force", "--force", "--yes", "--"]);
     change(s, tool.args(labelled), "all physical volumes")
+}
+
+/// Makes the volumes of all groups usable, or not, where there are any and the kernel has the device mapper.
+pub(super) fn activate_if_possible(s: &mut Session, activate: bool) -> Result<()> {
+    match lvm::is_in_use(s) && kernel::has_device_mapper() {
+        true => vg_activate_all(s, activate),
+        false => Ok(()),
+    }
 }

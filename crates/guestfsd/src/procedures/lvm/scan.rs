@@ -4,7 +4,8 @@
 //! No LVM of today keeps what it has seen from command to command (with the settings that a session has), so looking
 //! again means to activate what is there.
 
-use super::{change, vg_activate_all};
+use super::change;
+use super::groups::activate_if_possible;
 use crate::devices::Device;
 use crate::lvm;
 use crate::session::Session;
@@ -42,9 +43,8 @@ pub(crate) fn lvm_clear_filter(s: &mut Session) -> Result<()> {
 /// Has LVM see other devices than before: volumes on those that it no longer sees could not be deactivated any more,
 /// so that all are deactivated before, and what is seen is activated then.
 fn see(s: &mut Session, devices: Option<Vec<PathBuf>>) -> Result<()> {
-    let can_activate = lvm::can_activate();
     let before = active();
-    if can_activate && let Err(e) = vg_activate_all(s, false) {
+    if let Err(e) = activate_if_possible(s, false) {
         // Some are in use; the others are to be as they were.
         let still = active();
         let lost: Vec<&String> = before.iter().filter(|name| !still.contains(name)).collect();
@@ -55,7 +55,7 @@ fn see(s: &mut Session, devices: Option<Vec<PathBuf>>) -> Result<()> {
         return Err(e);
     }
     lvm::narrow(s, devices);
-    if can_activate { vg_activate_all(s, true) } else { Ok(()) }
+    activate_if_possible(s, true)
 }
 
 /// The volumes that are active, as `lvm` calls them.
