@@ -7,16 +7,13 @@ mod common;
 
 use common::{Daemon, call, frame, text};
 use guest_error::Errno;
-use guestfs_api::{PROCEDURES, Procedure};
+
 use guestfs_client::{Client, Error};
 use proptest::prelude::*;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Instant;
-
-/// Procedures that guestfsd does not have, one a line.
-const LATER: &str = include_str!("../not-yet-done.txt");
 
 fn error(result: guestfs_client::Result<impl Sized>) -> (Option<Errno>, String) {
     match result.map(drop).unwrap_err() {
@@ -46,19 +43,6 @@ fn an_unknown_procedure_is_an_error_that_clients_know() {
     let text = "unknown procedure number 9999, set LIBGUESTFS_PATH to point to the matching \
                 libguestfs appliance directory";
     assert!(reply.contains(text) && reply.contains("ENOTSUP"), "{reply}");
-}
-
-#[test]
-fn a_procedure_that_is_not_done_is_not_supported() {
-    let mut d = Daemon::on_this_machine();
-    let sends_a_file = |p: &Procedure| p.args.iter().any(|a| a.kind == guestfs_api::Kind::FileIn);
-    let later = PROCEDURES.iter().filter(|p| LATER.lines().any(|name| name == p.name));
-    for p in later.filter(|p| !sends_a_file(p)) {
-        d.send(&call(p.number, 0, b""));
-        let (errno, message) = error(d.client.reply(p.number));
-        assert_eq!(errno, Some(Errno::ENOTSUP), "{}", p.name);
-        assert!(message.contains("is not available"), "{message}");
-    }
 }
 
 #[test]

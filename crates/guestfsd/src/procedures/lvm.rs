@@ -21,13 +21,14 @@ pub(crate) use scan::*;
 pub(crate) use volumes::*;
 
 use crate::session::Session;
+use crate::teardown;
 use crate::tool::Tool;
 use guest_error::{Error, Result};
 use std::ffi::OsStr;
 
 /// Runs a command that changes something; errors say what it was about.
 fn change(s: &mut Session, command: Tool, what: impl AsRef<OsStr>) -> Result<()> {
-    let done = command.ok().map_err(|e| e.within(what));
+    let done = teardown::noting(s, |_| command.ok()).map_err(|e| e.within(what));
     // Also where it failed: it may have come half-way.
     s.udev().changed();
     done
