@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Errors: what was done, to which file, what the system said; and the one table that sorts them
 //! into classes, by which front ends decide what to tell their clients.
+use std::fmt::{self, Write};
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,24 @@ use std::path::{Path, PathBuf};
 ///
 /// It is one pointer, because results pass through many layers, and most are `Ok(())`.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {operation}: {kind}{role}", path = self.path.display(), operation = self.operation, kind = self.kind, role = self.role)]
+#[error("{path}: {operation}: {kind}{role}", path = Shown(&self.path), operation = self.operation, kind = self.kind, role = self.role)]
 pub struct Error(Box<Details>);
+
+/// A path on one line: images name files, and what is in such a name is not to move a terminal's
+/// cursor, or to begin a line of a log.
+pub(crate) struct Shown<'a>(pub(crate) &'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.as_os_str().as_encoded_bytes().utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() { write!(f, "{}", c.escape_debug())? } else { f.write_char(c)? }
+            }
+            chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        Ok(())
+    }
+}
 
 /// What an [`Error`] consists of.
 #[derive(Debug)]
@@ -244,6 +261,15 @@ mod tests {
         for (i, class) in ErrorClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, i);
         }
+    }
+
+    #[test]
+    fn a_path_in_a_message_stays_on_its_line() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"/a\n\x1b[31m\xff\xc3\xa4"));
+        let error = Error::new(io::Error::from_raw_os_error(libc::ENOENT), "open", path);
+        let text = error.to_string();
+        assert!(text.starts_with("/a\\n\\u{1b}[31m\\xff\u{e4}: open: No such file"), "{text}");
     }
 
     #[test]

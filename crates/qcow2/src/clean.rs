@@ -17,7 +17,12 @@
 //! that knows the format clears the bits that it does not know before it writes, QEMU too, and has
 //! that on stable storage before it changes a mapping. So an image with the bit is as we left it,
 //! and one without it is looked through when it is opened (`scan`), which then may get the bit,
-//! whoever made it. Images of version 2 have no such bits: they are looked through each time.
+//! whoever made it. Images of version 2 have no such bits: they are looked through each time. So is
+//! an image whose file ends before what is in use: it was cut off since, by a copy that broke off or
+//! a repair of its file system, and the bit came with it.
+use sgl::Sgl;
+use zerocopy::IntoBytes;
+
 use crate::bitmaps::Wrong;
 use crate::core::{Core, field};
 use crate::error::Result;
@@ -26,9 +31,39 @@ use crate::planted::Bug;
 use crate::refcounts::BLOCK_MASK;
 use crate::storage::Storage;
 
-/// Whether a header says that the image was closed.
-pub(crate) fn is_closed(header: &Header) -> bool {
-    header.version >= 3 && header.autoclear & autoclear::CLEAN != 0
+/// How many refcount blocks without a count are looked at, to find the last cluster in use.
+const MAX_EMPTY: usize = 16;
+
+/// Whether the image was closed, and is still whole.
+pub(crate) async fn is_closed<S: Storage>(storage: &S, header: &Header) -> Result<bool> {
+    let closed = header.version >= 3 && header.autoclear & autoclear::CLEAN != 0;
+    Ok(closed && is_whole(storage, header).await?)
+}
+
+/// Whether the file has all clusters that the refcounts say are in use. Where that takes long to
+/// find out it has not.
+async fn is_whole<S: Storage>(storage: &S, header: &Header) -> Result<bool> {
+    let len = storage.length().await?;
+    let cluster_size = header.cluster_size();
+    let bytes = u64::from(header.reftable_clusters) << header.cluster_bits;
+    let mut table = vec![0u64; usize::try_from(bytes / 8).unwrap_or(0)];
+    storage.read(&Sgl::from_slice(table.as_mut_bytes()), header.reftable_offset).await?;
+    let entries = table.iter().map(|entry| u64::from_be(*entry) & BLOCK_MASK).enumerate().rev();
+    let mut block = vec![0; usize::try_from(cluster_size).unwrap_or(0)];
+    let bits = 1 << header.refcount_order;
+    for (number, offset) in entries.filter(|(_, offset)| *offset != 0).take(MAX_EMPTY) {
+        if offset.checked_add(cluster_size).is_none_or(|end| end > len) {
+            return Ok(false);
+        }
+        storage.read(&Sgl::from_slice(&mut block), offset).await?;
+        if let Some((at, byte)) = block.iter().enumerate().rfind(|(_, byte)| **byte != 0) {
+            // Narrow counts begin in the low bits of a byte.
+            let bit = at as u64 * 8 + if bits < 8 { u64::from(byte.ilog2()) } else { 0 };
+            let last = number as u64 * (cluster_size * 8 / bits) + bit / bits;
+            return Ok((last + 1).checked_mul(cluster_size).is_some_and(|end| end <= len));
+        }
+    }
+    Ok(false)
 }
 
 impl<S: Storage + 'static> Core<S> {

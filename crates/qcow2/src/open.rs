@@ -46,8 +46,9 @@ pub(crate) async fn open<S: Storage + 'static>(
     let encryption = crypt::open(&storage, &header, secret, options.read_only).await?;
     let dirty = header.needs(header::incompatible::DIRTY);
     let stale = !options.read_only && bitmaps::are_stale(&header);
-    let open = dirty || stale || !clean::is_closed(&header);
-    let (header, sound) = if !options.read_only && open {
+    let open =
+        !options.read_only && (dirty || stale || !clean::is_closed(&storage, &header).await?);
+    let (header, sound) = if open {
         if let Some(file) = data_file.as_ref().filter(|_| !options.scratch) {
             file.sync().await?;
         }

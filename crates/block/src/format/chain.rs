@@ -20,6 +20,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open as open_fd, openat2, st
 use rustix::io::Errno;
 
 use super::{FORMATS, name, probe};
+use crate::error::Shown;
 use crate::protocol::file::{Held, Image, Medium, Place, open_image};
 use crate::{AnyStore, Error, ErrorClass, ImageOptions, Locking, Lower, OpenOptions, image_format};
 
@@ -256,7 +257,7 @@ impl Site<'_> {
         if error.path == self.path || !error.role.is_empty() {
             return error;
         }
-        let image = self.path.display();
+        let image = Shown(&self.path);
         let mut role = format!("; it is the {what} \"{}\" of {image}", name.escape_debug());
         role.push_str(&match what {
             _ if error.class() == ErrorClass::InUse => String::new(),

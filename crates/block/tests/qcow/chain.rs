@@ -294,6 +294,38 @@ fn an_image_in_use_is_refused_and_its_backing_file_too() {
     on_engine(async { open_image(&below).await.close().await.unwrap() });
 }
 
+/// Each cluster that the file has is read, and what is missing is an error.
+#[test]
+fn a_version_1_image_that_was_cut_off_is_read_up_to_there() {
+    let dir = Dir::new();
+    let raw = dir.path("raw");
+    std::fs::write(&raw, Random(6).bytes(1 << 20)).unwrap();
+    let image = dir.path("image");
+    let args =
+        ["convert", "-f", "raw", "-O", "qcow", raw.to_str().unwrap(), image.to_str().unwrap()];
+    qemu_img(&args);
+    let len = std::fs::metadata(&image).unwrap().len();
+    std::fs::File::options().write(true).open(&image).unwrap().set_len(len / 2).unwrap();
+    on_engine(async {
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let store = open(&config(&image), &options).await.unwrap();
+        assert_eq!(read(&store, 0, 512).await.unwrap(), std::fs::read(&raw).unwrap()[..512]);
+        let e = read(&store, (1 << 20) - 512, 512).await.unwrap_err().to_string();
+        assert!(e.contains("the file ends at"), "{e}");
+    });
+}
+
+/// An image may name a device to which something is attached later: the disk that it is itself.
+#[test]
+fn a_loop_device_that_is_free_is_no_backing_file() {
+    let dir = Dir::new();
+    let free = std::process::Command::new("losetup").arg("-f").output().unwrap();
+    let free = String::from_utf8(free.stdout).unwrap();
+    let image = on_backing(&dir, "image", free.trim());
+    let text = refusal(&image, &OpenOptions::default());
+    assert!(text.contains("No medium found") && text.contains(free.trim()), "{text}");
+}
+
 /// Version 1 images: written by QEMU, read by us, alone and above other images.
 #[test]
 fn version_1_images_can_be_read() {

@@ -555,6 +555,41 @@ fn an_image_that_ends_inside_its_last_table_is_served_and_stays_without_errors()
     }
 }
 
+/// That it was closed comes with a copy of an image, whole or not.
+#[test]
+fn an_image_that_was_closed_and_cut_off_later_is_refused_and_not_changed() {
+    let dir = Dir::new();
+    for (name, options) in [
+        ("64k", ""),
+        ("512", "cluster_size=512"),
+        ("2M", "cluster_size=2M"),
+        ("narrow", "refcount_bits=1"),
+        ("wide", "refcount_bits=64"),
+        ("subclusters", "extended_l2=on"),
+    ] {
+        let image = dir.create(name, options, 32 * MIB);
+        qemu_io(&image, &["write -P 5 0 20M"]);
+        on_engine(async { open_image(&image).await.close().await.unwrap() });
+        on_engine(async {
+            let store = open_image(&image).await;
+            write(&store, 24 * MIB, &[6; 4096]).await.unwrap();
+            store.close().await.unwrap();
+        });
+        // As it is left, it is opened.
+        on_engine(async { open_image(&image).await.close().await.unwrap() });
+        assert_ne!(peek(&image, 88), 0, "{name}");
+        let len = std::fs::metadata(&image).unwrap().len();
+        for percent in [95, 50] {
+            let file = std::fs::File::options().write(true).open(&image).unwrap();
+            file.set_len(len * percent / 100).unwrap();
+            let before = std::fs::read(&image).unwrap();
+            let text = refusal(&image);
+            assert!(text.contains("qemu-img") && text.contains(name), "{name}: {text}");
+            assert!(before == std::fs::read(&image).unwrap(), "{name}: it was changed");
+        }
+    }
+}
+
 /// What is missing is an error: it is not zero.
 #[test]
 fn an_image_without_its_last_cluster_of_data_is_served_read_only_up_to_there() {

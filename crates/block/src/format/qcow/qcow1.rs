@@ -142,10 +142,12 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             None => None,
         };
         let size = capacity(header.size, &site)?;
+        let len = storage.size().map_err(|e| Error::new(e, "find its length", site.path()))?;
         Ok(AnyStore::Boxed(BoxedStore::new(Qcow1 {
             path: site.path().to_owned(),
             size: Cell::new(size),
             held: site.held(),
+            len,
             storage,
             header,
             backing,
@@ -161,6 +163,8 @@ struct Qcow1 {
     /// Capacity of the disk in bytes, at most that of the image.
     size: Cell<u64>,
     held: Held,
+    /// Length of the file in bytes.
+    len: u64,
     storage: Lower,
     header: Header,
     backing: Option<Lower>,
@@ -196,7 +200,7 @@ impl Qcow1 {
             match (self.cluster(at).await?, &self.backing) {
                 (Cluster::Unallocated, Some(backing)) => backing.read(&part, at).await?,
                 (Cluster::Unallocated, None) => part.fill(0..n, 0),
-                (Cluster::Plain(host), _) => self.storage.read(&part, host + start).await?,
+                (Cluster::Plain(host), _) => self.read(&part, host, start).await?,
                 (Cluster::Compressed(host, len), _) => {
                     let cluster = self.inflate(host, len).await?;
                     let from = usize::try_from(start).map_err(io::Error::other)?;
@@ -206,6 +210,18 @@ impl Qcow1 {
             done += n;
         }
         Ok(())
+    }
+
+    /// Reads from the cluster or table at `host`. The last one may end at any sector; one that would
+    /// begin past the end of the file is missing, since the file was cut off.
+    async fn read(&self, data: &Sgl<'_>, host: u64, start: u64) -> io::Result<()> {
+        if host >= self.len {
+            return Err(damaged(format_args!(
+                "it refers to a cluster at {host:#x}, and the file ends at {:#x}",
+                self.len
+            )));
+        }
+        self.storage.read(data, host + start).await
     }
 
     /// Whether there is data at `offset`, and for how many bytes that holds (inside one cluster).
@@ -247,7 +263,7 @@ impl Qcow1 {
         let known = self.l2.borrow().0 == l2_offset;
         if !known {
             let mut table = vec![0; 8 << header.l2_bits];
-            self.storage.read(&Sgl::from_slice(&mut table), l2_offset).await?;
+            self.read(&Sgl::from_slice(&mut table), l2_offset, 0).await?;
             self.l2.replace((l2_offset, table));
         }
         let l2_index = (offset >> header.cluster_bits) & ((1 << header.l2_bits) - 1);

@@ -39,8 +39,15 @@ struct BlockDevice {
 
 impl Medium {
     /// Finds out what an open image can do.
+    ///
+    /// # Errors
+    /// `ENOMEDIUM` of a block device that nothing is attached to.
     pub(crate) fn new(image: Image, read_only: bool) -> Result<Self, Errno> {
         let stat = fstat(&*image.file)?;
+        // An image may name a loop device that is free, to which somebody attaches what is above it.
+        if image.is_block_device() && image.size == 0 {
+            return Err(Errno::NOMEDIUM);
+        }
         let device = image.is_block_device().then(|| BlockDevice::from_sysfs(stat.st_rdev));
         let best = u32::try_from(stat.st_blksize).unwrap_or(4096).clamp(512, 1 << 20);
         let punch = device.is_some() || !read_only && can_punch(&image.file, image.size);
