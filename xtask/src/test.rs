@@ -131,7 +131,7 @@ const STEPS: [Step; 9] = [
     }),
 ];
 
-const SIM_SEEDS: &str = "600";
+const SIM_SEEDS: &str = "400";
 
 /// What stands before the name of a script after --only.
 const SCRIPTS: &str = "guestfs:";
@@ -164,7 +164,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900 },
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "power",     script: "power.sh",     args: &[],       full_args: &["40"],         env: &[],  timeout: 900 },
+    Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900 },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
 ];
 
