@@ -4,7 +4,7 @@
 //! A procedure is there when what it needs is: programs, features of the kernel. Most procedures
 //! need what stands beside their group ([`NEEDS`]); those that need something else have a row of their own ([`OWN`]),
 //! so that a program that is missing takes its own procedures away and no others. A group is there when what it needs
-//! is, and one of the procedures that need it can be called. What was found out is kept.
+//! is, and one of its procedures can be called. What was found out is kept.
 
 use crate::kernel;
 use crate::library::Library;
@@ -73,7 +73,7 @@ const OWN: &[(&[&str], &[Need])] = &[
     // They change what is on devices, without the kernel's help.
     (&["pvcreate", "pvremove", "pvresize", "pvresize_size", "pvchange_uuid"], &[Need::Program("lvm")]),
     (&["vgcreate", "vgremove", "vgchange_uuid", "vgmeta"], &[Need::Program("lvm")]),
-    (&["list_ldm_volumes", "list_ldm_partitions"], &[]),
+    (&["list_ldm_volumes", "list_ldm_partitions", "ldmtool_create_all", "ldmtool_remove_all"], &[]),
     (&["ldmtool_scan", "ldmtool_scan_devices"], &[Need::Program("ldmtool")]),
     (&["ldmtool_diskgroup_name", "ldmtool_diskgroup_volumes", "ldmtool_diskgroup_disks"], &[Need::Program("ldmtool")]),
     (&["ldmtool_volume_type", "ldmtool_volume_hint", "ldmtool_volume_partitions"], &[Need::Program("ldmtool")]),
@@ -166,10 +166,7 @@ impl Features {
         let host_access = self.host_access;
         *self.groups.entry(group).or_insert_with(|| {
             let mut members = PROCEDURES.iter().filter(|p| p.group == Some(group));
-            let is_callable = |p: &Procedure| {
-                let refused = !host_access && reach::outside(p).is_some();
-                !refused && own_needs(p).is_none()
-            };
+            let is_callable = |p: &Procedure| host_access || reach::outside(p).is_none();
             members.any(is_callable) && group_needs(group).iter().all(Need::is_met)
         })
     }
@@ -230,14 +227,6 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), rows, "a procedure has two rows");
-    }
-
-    #[test]
-    fn every_group_with_needs_has_procedures_that_need_them() {
-        for (group, _) in NEEDS {
-            let mut members = PROCEDURES.iter().filter(|p| p.group == Some(*group));
-            assert!(members.any(|p| own_needs(p).is_none()), "{group}");
-        }
     }
 
     #[test]

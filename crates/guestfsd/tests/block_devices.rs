@@ -268,13 +268,13 @@ fn what_is_swapped_to_ends_with_the_session() {
 fn lvm_is_asked_for_volumes_only_where_a_device_has_its_label() {
     need_root();
     let image = common::LoopDevice::with_filesystem(&["mkfs.ext4", "-q", "-F"], 64);
-    // What the daemon says of its work.
+    // What the daemon says of its work. It serves the machine, all of whose devices LVM sees then.
     let lvs = || {
         let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.write_all(&common::call(11, 0, b"")).unwrap();
         ours.shutdown(std::net::Shutdown::Write).unwrap();
         let out = Command::new(common::GUESTFSD)
-            .args(["--session=outer", "-v"])
+            .args(["-r", "--channel", "fd:0", "-v"])
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .output()
             .unwrap();

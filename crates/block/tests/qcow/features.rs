@@ -579,7 +579,8 @@ fn an_image_that_was_closed_and_cut_off_later_is_refused_and_not_changed() {
         on_engine(async { open_image(&image).await.close().await.unwrap() });
         assert_ne!(peek(&image, 88), 0, "{name}");
         let len = std::fs::metadata(&image).unwrap().len();
-        for percent in [95, 50] {
+        // More than the last cluster, which may be there in part.
+        for percent in [80, 50] {
             let file = std::fs::File::options().write(true).open(&image).unwrap();
             file.set_len(len * percent / 100).unwrap();
             let before = std::fs::read(&image).unwrap();
