@@ -42,7 +42,7 @@ impl Daemon {
     /// In seconds, for one script.
     fn timeout(&self) -> &'static str {
         match self {
-            Daemon::NoVm(..) => "300",
+            Daemon::NoVm(..) => "900",
             Daemon::Vm(..) => "1200",
         }
     }
