@@ -160,7 +160,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
     Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "many",      script: "many.sh",      args: &["64"],   full_args: &["256"],        env: &[],  timeout: 900 },
+    Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900 },
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900 },
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600 },
