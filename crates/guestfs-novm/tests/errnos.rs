@@ -80,6 +80,10 @@ const NOTES: &[(&[&str], &str, &str, &str)] = &[
     (&["zgrep", "zegrep", "zfgrep", "zgrepi", "zegrepi", "zfgrepi"], "error ", "ok", "and neither here"),
     (&["grub_install"], "error ENOENT", "error EINVAL", "nothing is mounted: said before the device is looked for"),
     (&["btrfs_subvolume_list", "btrfs_subvolume_get_default"], "error ENOENT", "error EINVAL", "an empty name is a bad argument"),
+    (&["btrfs_quota_enable", "btrfs_quota_rescan"], "error ENOENT", "error EINVAL", "a path that is not absolute is a bad argument"),
+    (&["btrfs_set_seeding"], "ok", "error EIO", "there is no btrfs"),
+    (&["btrfs_filesystem_defragment"], "ok", "error EINVAL", "and neither here"),
+    (&["rsync_in", "rsync_out"], "ok", "error EINVAL", "a remote is on another machine: no path of this one"),
     (&["part_get_disk_guid", "part_set_disk_guid_random"], "ok", "error EIO", "there is no GPT"),
 ];
 
