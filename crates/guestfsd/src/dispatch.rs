@@ -108,7 +108,6 @@ impl Reply {
 }
 
 /// Arguments with their meaning.
-#[allow(dead_code)] // Not every type has a procedure that is done.
 mod argument {
     use super::*;
     use crate::devices::{self, Device};

@@ -28,10 +28,7 @@ use std::ffi::OsStr;
 
 /// Runs a command that changes something; errors say what it was about.
 fn change(s: &mut Session, command: Tool, what: impl AsRef<OsStr>) -> Result<()> {
-    let done = teardown::noting(s, |_| command.ok()).map_err(|e| e.within(what));
-    // Also where it failed: it may have come half-way.
-    s.udev().changed();
-    done
+    teardown::noting(s, |s| super::change::change(s, what, command))
 }
 
 /// A share of what is free, as `lvm` takes it.

@@ -51,6 +51,7 @@ mod parts;
 mod programs;
 mod rsync;
 mod selinux;
+mod send;
 mod space;
 mod stat;
 mod strings;

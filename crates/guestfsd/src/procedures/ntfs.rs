@@ -3,15 +3,16 @@
 
 use super::change::change;
 use super::numbers::not_negative;
+use super::send::send;
 use crate::devices::Device;
 use crate::mountable::Mountable;
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::{FileIn, FileOut};
-use guest_error::{Error, Result, from_io};
+use guest_error::{Error, Result};
 use guestfs_api::options;
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io;
 
 /// Whether a filesystem can be mounted: 0, or the exit status of `ntfs-3g.probe`.
 pub(crate) fn ntfs_3g_probe(_: &mut Session, rw: bool, device: Device) -> Result<i32> {
@@ -71,7 +72,7 @@ pub(crate) fn ntfsclone_out(
     ];
     let given = switches.iter().filter(|(_, v)| *v == Some(true)).map(|(name, _)| name);
     let tool = Tool::new("ntfsclone").args(["-o", "-", "--save-image"]).args(given);
-    send(tool.arg(device.path()), &device, backupfile)
+    send(tool.arg(device.path()), &mut io::empty(), &device, backupfile)
 }
 
 /// Writes what `ntfsclone_out` sent onto a device.
@@ -95,15 +96,7 @@ pub(crate) fn ntfscat_i(
 ) -> Result<()> {
     let inode: u64 = not_negative("inode", inode)?;
     let tool = Tool::new("ntfscat").arg("-i").arg(inode.to_string());
-    send(tool.arg(device.device.path()), &device.device, filename)
-}
-
-/// Sends what a program writes.
-fn send(tool: Tool, device: &Device, to: &mut FileOut<'_>) -> Result<()> {
-    let output = tool.stream(&mut io::empty(), &mut |piece| {
-        to.write_all(piece).map_err(|e| from_io(e, device))
-    })?;
-    output.success().map_err(|e| e.within(device)).map(drop)
+    send(tool.arg(device.device.path()), &mut io::empty(), &device.device, filename)
 }
 
 /// Changes permissions of a file, or of all in a directory, on a filesystem that is not mounted.

@@ -2,14 +2,13 @@
 //! The Sleuth Kit: files that were deleted, and what is left of them.
 
 use super::numbers::not_negative;
-use crate::devices::Device;
+use super::send::send;
 use crate::mountable::Mountable;
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::FileOut;
-use guest_error::{Error, Result, from_io};
+use guest_error::{Error, Result};
 use guestfs_api::options;
-use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 
 /// Sends all files of a filesystem that is not mounted, deleted ones too.
@@ -69,11 +68,4 @@ pub(crate) fn download_blocks(
     }
     let tool = tool.arg(device.device.path()).arg(format!("{first}-{last}"));
     send(tool, &mut std::io::empty(), &device.device, filename)
-}
-
-/// Sends what a program writes.
-fn send(tool: Tool, input: &mut dyn Read, device: &Device, to: &mut FileOut<'_>) -> Result<()> {
-    let output =
-        tool.stream(input, &mut |piece| to.write_all(piece).map_err(|e| from_io(e, device)))?;
-    output.success().map_err(|e| e.within(device)).map(drop)
 }

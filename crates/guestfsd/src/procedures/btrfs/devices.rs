@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Devices that a filesystem is on.
 
+use super::super::change::change;
 use super::target::{argument, btrfs, open};
 use crate::btrfs::members;
 use crate::devices::Device;
@@ -22,12 +23,7 @@ pub(crate) fn btrfs_device_add(
     devices: &[Device],
     fs: GuestPath<'_>,
 ) -> Result<()> {
-    let file = open(s, fs)?;
-    if devices.is_empty() {
-        return Ok(());
-    }
-    let tool = btrfs(&["device", "add", "--force", "--"]).args(devices.iter().map(Device::path));
-    run(s, tool, &file, fs)
+    device(s, &["device", "add", "--force", "--"], devices, fs)
 }
 
 /// Takes devices away, after what is on them was moved to others.
@@ -36,12 +32,7 @@ pub(crate) fn btrfs_device_delete(
     devices: &[Device],
     fs: GuestPath<'_>,
 ) -> Result<()> {
-    let file = open(s, fs)?;
-    if devices.is_empty() {
-        return Ok(());
-    }
-    let tool = btrfs(&["device", "delete", "--"]).args(devices.iter().map(Device::path));
-    run(s, tool, &file, fs)
+    device(s, &["device", "delete", "--"], devices, fs)
 }
 
 /// Moves what is on one device to another, which takes its place.
@@ -56,8 +47,16 @@ pub(crate) fn btrfs_replace(
     run(s, tool.arg(srcdev.path()).arg(targetdev.path()), &file, mntpoint)
 }
 
+/// Runs a command that takes devices, if there are any.
+fn device(s: &mut Session, command: &[&str], devices: &[Device], fs: GuestPath<'_>) -> Result<()> {
+    let file = open(s, fs)?;
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let tool = btrfs(command).args(devices.iter().map(Device::path));
+    run(s, tool, &file, fs)
+}
+
 fn run(s: &mut Session, tool: Tool, file: &File, name: GuestPath<'_>) -> Result<()> {
-    let done = tool.arg(argument(file)).ok().map_err(|e| e.within(name));
-    s.udev().changed();
-    done
+    change(s, name, tool.arg(argument(file)))
 }
