@@ -80,7 +80,7 @@ pub static OPTIONS: &[ConfigOption] = &[
         doc: "Reports commands that are under way for longer; 0 reports none.",
         subtypes: &[],
         set: |(timeout, _), value| {
-            let seconds = value.parse::<u32>().map_err(|_| "a number of seconds")?;
+            let seconds = value.parse::<u32>().map_err(|_| "a number of seconds below 2^32")?;
             *timeout = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
             Ok(())
         },
@@ -173,6 +173,11 @@ impl<'a> Config<'a> {
             }
         }
         let (command_timeout, image) = settings;
+        if let Some(name) = image.snapshot.as_ref().filter(|_| image.compress) {
+            return Err(invalid(format!(
+                "snapshot={name}: a snapshot is only read, and compress=on is for writing"
+            )));
+        }
         Ok(Config { subtype, rest: kept, command_timeout, image })
     }
 
@@ -319,7 +324,11 @@ mod tests {
             ("qcow//x;secret-file=s", "secret-file=s: it has to be an absolute path"),
             (
                 "file//x;tcmur_cmd_time_out=soon",
-                "tcmur_cmd_time_out=soon: it has to be a number of seconds",
+                "tcmur_cmd_time_out=soon: it has to be a number of seconds below 2^32",
+            ),
+            (
+                "qcow//x;snapshot=a;compress=on",
+                "snapshot=a: a snapshot is only read, and compress=on is for writing",
             ),
         ] {
             assert_eq!(error(config), text, "{config}");

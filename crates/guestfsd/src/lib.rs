@@ -64,7 +64,7 @@
 //!    needs something else than its group: a line in `OWN` there.
 //! 10. What procedures for any filesystem do in another way for one type: a column of its row in [`drivers`].
 //! 11. What reaches outside of the guest is refused to clients of a listener: a line in [`reach`].
-//! 12. What makes devices of the session's disks goes through [`teardown::noting`].
+//! 12. What makes devices of the session's disks goes through [`session::Session::noting`].
 //! 13. Compare with the reference daemon: the same calls by `guestfish`, field by field.
 //!
 //! What only touches files must stay cheap: no program, no walk through /proc, hardly any allocation.

@@ -4,7 +4,8 @@
 //! A session serves a sysroot, on which the client mounts filesystems, or with `-r` the machine it runs on. It
 //! keeps what calls share: names of devices, optional groups, and one value per area of whatever type the area
 //! needs ([`Session::state`]). When it ends, however it ends, programs that are still running are
-//! killed, everything below the sysroot is unmounted, and what was made of the disks is taken down ([`teardown`]).
+//! killed, everything below the sysroot is unmounted, and what was made of the disks is taken down
+//! ([`Made`]).
 
 use crate::augeas;
 use crate::btrfs::scrubs::Scrubs;
@@ -13,7 +14,7 @@ use crate::devices::{Device, Devices};
 use crate::features::Features;
 use crate::flush::Flushes;
 use crate::mountable::Mountable;
-use crate::teardown::{self, Made};
+use crate::teardown::Made;
 use crate::udev::Udev;
 use guest_error::{Context, Errno, Error, Result};
 use guest_fs::paths::{Entry, GuestPath, Root, Sysroot};
@@ -55,7 +56,7 @@ impl Session {
             udev: Udev::default(),
             features: Features::new(config.host_access),
             flushes: Flushes::default(),
-            made: Made::default(),
+            made: Made::new(config.own_machine),
             state: HashMap::new(),
             quitting: false,
             ended: false,
@@ -93,9 +94,14 @@ impl Session {
         &mut self.flushes
     }
 
-    /// Devices that were made of others in the session.
-    pub(crate) fn made(&mut self) -> &mut Made {
-        &mut self.made
+    /// Does what makes devices of the disks (LUKS, LVM, md ...), and takes note of them.
+    pub(crate) fn noting<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.settled_devices();
+        let before = self.made.layers(&mut self.devices);
+        let done = work(self);
+        self.settled_devices();
+        self.made.note(&before, &mut self.devices);
+        done
     }
 
     /// Flushes what is mounted in the sysroot there, and in directories below.
@@ -260,8 +266,20 @@ impl Session {
         crate::children::kill_all();
         let flushed = self.flush_mounts(Path::new("/"));
         let unmounted = crate::mounts::unmount_all(&self.sysroot);
-        let taken_down = teardown::take_down(self);
-        unmounted.and(flushed).and(taken_down)
+        unmounted.and(flushed).and(self.take_down())
+    }
+
+    /// Takes down what was made of the disks. What is still there is logged; the first one is the error.
+    pub(crate) fn take_down(&mut self) -> Result<()> {
+        if self.config.serves_machine() {
+            return Ok(());
+        }
+        self.settled_devices();
+        let taken_down = self.made.take_down(&mut self.devices);
+        if !matches!(taken_down, Ok(false)) {
+            self.udev.changed();
+        }
+        taken_down.map(drop)
     }
 }
 

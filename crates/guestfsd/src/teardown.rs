@@ -2,58 +2,70 @@
 //! What was made of the session's disks (LUKS, LVM, md ...), and is to be there no more when it ends.
 //!
 //! On a machine of the client's own that is all that lies on its disks. On any other one, where other sessions and the
-//! machine itself have devices too, it is what calls of this session have made ([`noting`]).
+//! machine itself have devices too, it is what calls of this session have made
+//! ([`Session::noting`](crate::session::Session::noting)).
 
-use crate::session::Session;
-use ::teardown::{Layer, above};
+use crate::devices::Devices;
+use ::teardown::Layer;
 use guest_error::{Errno, Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What calls of the session have made, where that matters.
-#[derive(Debug, Default)]
-pub(crate) struct Made(Vec<Layer>);
-
-/// Does what makes devices, and takes note of them.
-pub(crate) fn noting<T>(
-    s: &mut Session,
-    work: impl FnOnce(&mut Session) -> Result<T>,
-) -> Result<T> {
-    if s.config().own_machine {
-        return work(s);
-    }
-    let before = above(&disks(s));
-    let done = work(s);
-    let new = above(&disks(s)).into_iter().filter(|layer| !before.contains(layer));
-    s.made().0.extend(new);
-    done
+/// What there is to take down.
+#[derive(Debug)]
+pub(crate) enum Made {
+    /// All that lies on the disks: nobody else uses the machine.
+    Everything,
+    /// What calls of the session have made.
+    Noted(Vec<Layer>),
 }
 
-/// Takes down what the session is to leave nothing of. What is still there is logged; the first one is the error.
-pub(crate) fn take_down(s: &mut Session) -> Result<()> {
-    if s.config().serves_machine() {
-        return Ok(());
+impl Made {
+    /// Nothing yet.
+    pub(crate) fn new(own_machine: bool) -> Self {
+        if own_machine { Self::Everything } else { Self::Noted(Vec::new()) }
     }
-    let (own_machine, disks) = (s.config().own_machine, disks(s));
-    let made = std::mem::take(s.made());
-    if above(&disks).is_empty() {
-        return Ok(());
+
+    /// What lies on the disks, where that has to be known before and after a call that makes devices.
+    pub(crate) fn layers(&self, devices: &mut Devices) -> Vec<Layer> {
+        match self {
+            Self::Everything => Vec::new(),
+            Self::Noted(_) => ::teardown::above(&directories(devices)),
+        }
     }
-    let left = ::teardown::take_down(&disks, |layer| own_machine || made.0.contains(layer));
-    s.udev().changed();
-    for device in &left {
-        tracing::error!("{device}");
+
+    /// Takes note of what lies on the disks that did not before.
+    pub(crate) fn note(&mut self, before: &[Layer], devices: &mut Devices) {
+        let now = self.layers(devices);
+        if let Self::Noted(noted) = self {
+            noted.extend(now.into_iter().filter(|layer| !before.contains(layer)));
+        }
     }
-    match left.first() {
-        None => Ok(()),
-        Some(device) => Err(Error::new(Errno::EBUSY, device.to_string())),
+
+    /// Takes it down; says whether there was anything. What is still there is logged; the first one is the error.
+    pub(crate) fn take_down(&mut self, devices: &mut Devices) -> Result<bool> {
+        let disks = directories(devices);
+        if ::teardown::above(&disks).is_empty() {
+            return Ok(false);
+        }
+        let left = ::teardown::take_down(&disks, |layer| match &*self {
+            Self::Everything => true,
+            Self::Noted(noted) => noted.contains(layer),
+        });
+        for device in &left {
+            tracing::error!("{device}");
+        }
+        match left.first() {
+            None => Ok(true),
+            Some(device) => Err(Error::new(Errno::EBUSY, device.to_string())),
+        }
     }
 }
 
 /// Where sysfs has the client's disks.
-fn disks(s: &mut Session) -> Vec<PathBuf> {
+fn directories(devices: &mut Devices) -> Vec<PathBuf> {
     let directory = |disk: &PathBuf| {
         let name = disk.file_name()?;
         std::fs::canonicalize(Path::new("/sys/class/block").join(name)).ok()
     };
-    s.settled_devices().disks().iter().filter_map(directory).collect()
+    devices.disks().iter().filter_map(directory).collect()
 }

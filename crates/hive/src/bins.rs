@@ -2,7 +2,7 @@
 //! Bins and the cells in them: which are in use, and what is in them.
 
 use crate::error::{Error, Result};
-use crate::format::{BIN, BIN_HEAD, NONE, header, in_file, size, word};
+use crate::format::{BIN, BIN_HEAD, NONE, damaged, header, in_file, size, word};
 use crate::{Hive, format};
 use guest_fs::source::Source;
 
@@ -42,7 +42,7 @@ impl Cells {
         }
         cells.end = bin;
         let is_key = cells.is_used(root) && window.bytes_at::<2>(root + 4)? == *b"nk";
-        if is_key { Ok(cells) } else { Err(Error::damaged(root, "the key at the top is none")) }
+        if is_key { Ok(cells) } else { Err(damaged(root, "the key at the top is none")) }
     }
 
     /// Looks at the cells of one bin; returns its length.
@@ -53,7 +53,7 @@ impl Cells {
         file: u32,
         lenient: bool,
     ) -> Result<u32> {
-        let bad = |at, what| Err(Error::damaged(at, what));
+        let bad = |at, what| Err(damaged(at, what));
         if window.bytes_at::<4>(bin)? != *b"hbin" {
             return bad(bin, "no bin where one should begin");
         }
@@ -123,7 +123,7 @@ impl<S: Source + ?Sized> Hive<S> {
     /// Bytes in a cell in use, without those of its size.
     pub(crate) fn room(&self, cell: u32) -> Result<usize> {
         if self.cells.as_ref().is_some_and(|cells| !cells.is_used(cell)) || cell == NONE {
-            return Err(Error::damaged(cell, "no cell in use where one should be"));
+            return Err(damaged(cell, "no cell in use where one should be"));
         }
         let mut bytes = [0; 4];
         self.read(&mut bytes, in_file(cell))?;
@@ -132,7 +132,7 @@ impl<S: Source + ?Sized> Hive<S> {
             i32::from_le_bytes(bytes).checked_neg().and_then(|room| u32::try_from(room).ok());
         match room {
             Some(room) if room > 4 => Ok(size(room) - 4),
-            _ => Err(Error::damaged(cell, "no cell in use where one should be")),
+            _ => Err(damaged(cell, "no cell in use where one should be")),
         }
     }
 
@@ -140,7 +140,7 @@ impl<S: Source + ?Sized> Hive<S> {
     pub(crate) fn part(&self, cell: u32, from: usize, len: usize) -> Result<Vec<u8>> {
         let room = self.room(cell)?;
         if from.checked_add(len).is_none_or(|end| end > room) {
-            return Err(Error::damaged(cell, "a cell that is too short for what it holds"));
+            return Err(damaged(cell, "a cell that is too short for what it holds"));
         }
         let mut bytes = vec![0; len];
         self.read(&mut bytes, in_file(cell) + 4 + from as u64)?;
@@ -150,7 +150,7 @@ impl<S: Source + ?Sized> Hive<S> {
     /// A number in a cell.
     pub(crate) fn number(&self, cell: u32, at: usize) -> Result<u32> {
         let bytes = self.part(cell, at, 4)?;
-        word(&bytes, 0).ok_or_else(|| Error::damaged(cell, "too short"))
+        word(&bytes, 0).ok_or_else(|| damaged(cell, "too short"))
     }
 
     /// The two letters that say what a cell is, and the count that follows in most.

@@ -38,11 +38,6 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The error of a cell (its offset counts from the end of the header).
-    pub(crate) fn damaged(cell: u32, what: &'static str) -> Self {
-        Self::Damaged { at: crate::format::in_file(cell), what }
-    }
-
     /// A file that ends within its header is no hive.
     pub(crate) fn of_header(e: io::Error) -> Self {
         match e.kind() {

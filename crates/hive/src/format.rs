@@ -77,6 +77,11 @@ pub(crate) fn in_file(cell: u32) -> u64 {
     HEADER as u64 + u64::from(cell)
 }
 
+/// The error of a cell.
+pub(crate) fn damaged(cell: u32, what: &'static str) -> Error {
+    Error::Damaged { at: in_file(cell), what }
+}
+
 pub(crate) fn size(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }

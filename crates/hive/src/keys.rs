@@ -2,7 +2,7 @@
 //! Keys: their names, what is above and below them.
 
 use crate::error::{Error, Result};
-use crate::format::{HEADER, half, nk, word};
+use crate::format::{HEADER, damaged, half, nk, word};
 use crate::{Hive, text};
 use guest_fs::source::Source;
 
@@ -48,7 +48,7 @@ impl<S: Source + ?Sized> Hive<S> {
             return Err(Error::Argument("not the handle of a key"));
         }
         let bytes = self.part(node.0, 0, nk::NAME)?;
-        let short = || Error::damaged(node.0, "too short");
+        let short = || damaged(node.0, "too short");
         let number = |at| word(&bytes, at).ok_or_else(short);
         Ok(Key {
             flags: half(&bytes, nk::FLAGS).ok_or_else(short)?,
@@ -74,11 +74,11 @@ impl<S: Source + ?Sized> Hive<S> {
     pub fn parent(&self, node: Node) -> Result<Node> {
         let parent = self.key(node)?.parent;
         if node == self.root() {
-            return Err(Error::damaged(node.0, "the key at the top is below none"));
+            return Err(damaged(node.0, "the key at the top is below none"));
         }
         match self.head(parent)? {
             (id, _) if id == *b"nk" => Ok(Node(parent)),
-            _ => Err(Error::damaged(parent, "no key where one should be")),
+            _ => Err(damaged(parent, "no key where one should be")),
         }
     }
 
@@ -130,7 +130,7 @@ impl<S: Source + ?Sized> Hive<S> {
     fn is_key(&self, cell: u32) -> Result<bool> {
         match self.head(cell)? {
             (id, _) if id == *b"nk" => Ok(true),
-            _ => Err(Error::damaged(cell, "no key where one should be")),
+            _ => Err(damaged(cell, "no key where one should be")),
         }
     }
 }

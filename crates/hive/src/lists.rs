@@ -4,7 +4,7 @@
 
 use crate::Hive;
 use crate::error::{Error, Result};
-use crate::format::word;
+use crate::format::{damaged, word};
 use guest_fs::source::Source;
 
 /// Most subkeys of a key.
@@ -58,7 +58,7 @@ impl<S: Source + ?Sized> Hive<S> {
     pub(crate) fn list(&self, cell: u32) -> Result<List> {
         let (id, count) = self.head(cell)?;
         let kind = KINDS.iter().find(|(_, letters)| **letters == id);
-        let (kind, _) = *kind.ok_or_else(|| Error::damaged(cell, "no list of subkeys"))?;
+        let (kind, _) = *kind.ok_or_else(|| damaged(cell, "no list of subkeys"))?;
         let entries = self.part(cell, 4, usize::from(count) * kind.step())?;
         Ok(List { kind, entries })
     }
@@ -68,7 +68,7 @@ impl<S: Source + ?Sized> Hive<S> {
         // Only the head of what is not wanted is read.
         match self.head(cell)? {
             (id, _) if id == Kind::Ri.letters() => {
-                Err(Error::damaged(cell, "a list of lists in a list of lists"))
+                Err(damaged(cell, "a list of lists in a list of lists"))
             }
             _ => self.list(cell),
         }

@@ -2,7 +2,7 @@
 //! Values of keys: their names, types and data.
 
 use crate::error::{Error, Result};
-use crate::format::{NONE, SEGMENT, half, size, vk, word};
+use crate::format::{NONE, SEGMENT, damaged, half, size, vk, word};
 use crate::keys::{Node, cell};
 use crate::{Hive, text};
 use guest_fs::source::Source;
@@ -73,7 +73,7 @@ impl<S: Source + ?Sized> Hive<S> {
         let entries = self.value_list(key.values, key.value_list)?;
         let is_value = |entry: &Entry| match self.head(entry.0) {
             Ok((id, _)) if id == *b"vk" => Ok(()),
-            Ok(_) => Err(Error::damaged(entry.0, "no value where one should be")),
+            Ok(_) => Err(damaged(entry.0, "no value where one should be")),
             Err(e) => Err(e),
         };
         if self.lenient {
@@ -117,7 +117,7 @@ impl<S: Source + ?Sized> Hive<S> {
             return Err(Error::Argument("not the handle of a value"));
         }
         let bytes = self.part(entry.0, 0, vk::NAME)?;
-        let short = || Error::damaged(entry.0, "too short");
+        let short = || damaged(entry.0, "too short");
         let number = |at| word(&bytes, at).ok_or_else(short);
         let flags = half(&bytes, vk::FLAGS).ok_or_else(short)?;
         let (len, data) = (number(vk::LEN)?, number(vk::DATA)?);
@@ -148,7 +148,7 @@ impl<S: Source + ?Sized> Hive<S> {
         let head = self.value_head(entry)?;
         if let Some(inline) = head.inline {
             let data = inline.get(..head.len);
-            let data = data.ok_or_else(|| Error::damaged(entry.0, "data longer than its place"))?;
+            let data = data.ok_or_else(|| damaged(entry.0, "data longer than its place"))?;
             return Ok((head.kind, data.to_vec()));
         }
         if head.len > MAX_DATA {
@@ -173,7 +173,7 @@ impl<S: Source + ?Sized> Hive<S> {
                 return Ok(data);
             }
         }
-        Err(Error::damaged(cell, "data that is shorter than its value says"))
+        Err(damaged(cell, "data that is shorter than its value says"))
     }
 
     /// Whether what a value leads to are cells of long data.

@@ -20,6 +20,7 @@ mod busy;
 pub mod check;
 mod clean;
 mod commit;
+mod compare;
 pub mod compress;
 mod core;
 mod counts;

@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use sgl::Sgl;
 use zerocopy::IntoBytes;
 
-use crate::check::{Check, Pass};
+use crate::compare::{Check, Pass};
 use crate::counts::Role;
 use crate::error::Result;
 use crate::geometry::Entry;

@@ -13,7 +13,7 @@
 //!   extension refers to cannot be counted.
 use std::time::{Duration, Instant};
 
-use crate::check::{Check, Pass};
+use crate::compare::{Check, Pass};
 use crate::error::Result;
 use crate::layout::header::Header;
 use crate::{ErrorKind, Storage, repair};

@@ -11,7 +11,7 @@
 //! root directory, and the host's keys (`guestfsd/src/tool/guest.rs`).
 
 use super::dev::{self, Audience};
-use super::root::{place, tree};
+use super::mounts::{place, tree};
 use crate::error::{Context, Result};
 use rustix::mount::{MountFlags, mount_bind_recursive, mount_remount};
 use std::fs;

@@ -2,9 +2,9 @@
 //! The machine as the daemon sees it: a root, devices, and a process 1.
 //!
 //! The same for namespaces on this host and for User-Mode Linux. [`root`] makes a root directory of the
-//! host's programs and nothing else of it, [`dev`] its /dev, [`confine`] what programs of the guest see, [`view`] shows disks under the names
-//! that the client gives them (/dev/sda, in /sys and /proc/partitions too), and [`init`] starts the
-//! daemon and keeps all that up to date.
+//! host's programs and nothing else of it, of copies of [`mounts`], [`dev`] its /dev, [`confine`] what
+//! programs of the guest see, [`view`] shows disks under the names that the client gives them (/dev/sda,
+//! in /sys and /proc/partitions too), and [`init`] starts the daemon and keeps all that up to date.
 
 mod assemble;
 mod confine;
@@ -12,6 +12,7 @@ pub(crate) mod dev;
 pub(crate) mod init;
 mod loops;
 pub(crate) mod mdadm;
+mod mounts;
 pub(crate) mod root;
 pub(crate) mod settle;
 pub(crate) mod uevents;

@@ -5,16 +5,14 @@
 //! they are on. After [`Root::enter`] the host's root is out of reach.
 
 use super::dev::{self, Audience};
+use super::mounts::{place, tree};
 use super::{Kernel, confine};
 use crate::error::{Context, Result};
-use crate::sys;
 use rustix::fd::OwnedFd;
-use rustix::fs::CWD;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-    mount_bind, mount_change, mount_remount, move_mount, open_tree, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
+    mount_remount, unmount,
 };
-use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -211,25 +209,4 @@ impl Root {
         unmount(".", UnmountFlags::DETACH).on("the host's root")?;
         std::env::set_current_dir("/").on("/")
     }
-}
-
-/// A copy of the mount at a path, read-only, that is nowhere yet.
-pub(super) fn tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
-    let copy = open_tree(CWD, path, flags).on(path.display())?;
-    match sys::make_read_only(&copy) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-            Err(io::Error::other("mount_setattr(2) is not there: Linux 5.12 or later is needed"))
-        }
-        done => done,
-    }
-    .on(path.display())?;
-    Ok(copy)
-}
-
-/// Puts a copy of a mount somewhere.
-pub(super) fn place(copy: &OwnedFd, target: &Path) -> Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(copy, "", CWD, target, flags).on(target.display())
 }

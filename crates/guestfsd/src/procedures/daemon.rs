@@ -6,7 +6,6 @@ use crate::features::{self, Availability};
 use crate::kernel;
 use crate::session::Session;
 use crate::swap::Swaps;
-use crate::teardown;
 use guest_error::{Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
@@ -59,7 +58,7 @@ pub(crate) fn internal_autosync(s: &mut Session) -> Result<()> {
     let unmounted = if s.config().serves_machine() { Ok(()) } else { s.unmount_all() };
     let flushed = s.flush_all();
     // The client kills the machine next. What is still in use was named in the log, and its data is safe.
-    teardown::take_down(s).ok();
+    s.take_down().ok();
     unmounted.and(flushed)
 }
 

@@ -7,7 +7,6 @@
 use crate::devices::Device;
 use crate::listing;
 use crate::session::Session;
-use crate::teardown;
 use crate::tool::Tool;
 use guest_error::{Errno, Error, Result};
 use probe::{device_mapper, partition};
@@ -48,7 +47,7 @@ pub(crate) fn ldmtool_remove_all(s: &mut Session) -> Result<()> {
 
 fn change(s: &mut Session, action: &str) -> Result<()> {
     let Some(tool) = tool(s, &[]) else { return Ok(()) };
-    let output = teardown::noting(s, |_| tool.args([action, "all"]).run())?;
+    let output = s.noting(|_| tool.args([action, "all"]).run())?;
     s.udev().changed();
     // It ends well though it could not do it.
     let refusal = format!("Unable to {action} ");

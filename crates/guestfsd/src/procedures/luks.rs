@@ -8,7 +8,6 @@ use crate::contents;
 use crate::devices::Device;
 use crate::keys::KeyPipe;
 use crate::session::Session;
-use crate::teardown;
 use crate::tool::Tool;
 use guest_error::{Context, Errno, Error, Result};
 use guestfs_api::options;
@@ -213,7 +212,7 @@ fn made(
     device: &Device,
     work: impl FnOnce(&mut Session) -> Result<()>,
 ) -> Result<()> {
-    let done = teardown::noting(s, work);
+    let done = s.noting(work);
     s.udev().changed();
     done.map_err(|e| e.within(device))
 }

@@ -21,14 +21,13 @@ pub(crate) use scan::*;
 pub(crate) use volumes::*;
 
 use crate::session::Session;
-use crate::teardown;
 use crate::tool::Tool;
 use guest_error::{Error, Result};
 use std::ffi::OsStr;
 
 /// Runs a command that changes something; errors say what it was about.
 fn change(s: &mut Session, command: Tool, what: impl AsRef<OsStr>) -> Result<()> {
-    teardown::noting(s, |s| super::change::change(s, what, command))
+    s.noting(|s| super::change::change(s, what, command))
 }
 
 /// A share of what is free, as `lvm` takes it.

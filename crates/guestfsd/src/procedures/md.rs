@@ -5,7 +5,6 @@
 use super::numbers::not_negative;
 use crate::devices::Device;
 use crate::session::Session;
-use crate::teardown;
 use crate::tool::Tool;
 use guest_error::{Context, Errno, Error, Result};
 use guestfs_api::{options, structs};
@@ -36,7 +35,7 @@ pub(crate) fn md_create(
     options: &options::MdCreate,
 ) -> Result<()> {
     let plan = Plan::new(name, devices, options)?;
-    let done = teardown::noting(s, |_| plan.tool(name).ok());
+    let done = s.noting(|_| plan.tool(name).ok());
     s.udev().changed();
     done.map_err(|e| e.within(name))
 }

@@ -5,7 +5,7 @@ use super::count;
 use crate::Hive;
 use crate::bins::Cells;
 use crate::error::{Error, Result};
-use crate::format::{BIN, BIN_HEAD, in_file, size, word};
+use crate::format::{BIN, BIN_HEAD, damaged, in_file, size, word};
 
 /// Offsets have 31 bits.
 const MAX_END: u32 = 1 << 31;
@@ -74,7 +74,7 @@ impl Hive<Vec<u8>> {
     pub(super) fn put(&mut self, cell: u32, at: usize, bytes: &[u8]) -> Result<()> {
         let room = self.room(cell)?;
         if at.checked_add(bytes.len()).is_none_or(|end| end > room) {
-            return Err(Error::damaged(cell, "a cell that is too short for what it holds"));
+            return Err(damaged(cell, "a cell that is too short for what it holds"));
         }
         let at = size_in_file(cell) + 4 + at;
         self.source[at..at + bytes.len()].copy_from_slice(bytes);

@@ -3,7 +3,7 @@
 
 use super::{count, now};
 use crate::error::{Error, Result};
-use crate::format::{NONE, nk};
+use crate::format::{NONE, damaged, nk};
 use crate::keys::Node;
 use crate::{Hive, text};
 use std::collections::{HashMap, HashSet};
@@ -80,7 +80,7 @@ impl Hive<Vec<u8>> {
         let above = self.key(parent)?;
         let gone = self.all_of(node)?;
         if [self.root().0, parent.0].iter().any(|kept| gone.nodes.contains(kept)) {
-            return Err(Error::damaged(node.0, "a key that is below itself"));
+            return Err(damaged(node.0, "a key that is below itself"));
         }
         let list = self.remove_from_list(above.subkey_list, node)?;
         self.put_number(parent.0, nk::SUBKEYS, above.subkeys.saturating_sub(1))?;

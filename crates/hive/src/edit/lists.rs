@@ -2,7 +2,7 @@
 //! Lists of subkeys that get an entry, or lose one.
 
 use crate::error::{Error, Result};
-use crate::format::{NONE, header};
+use crate::format::{NONE, damaged, header};
 use crate::keys::Node;
 use crate::lists::{Kind, List};
 use crate::{Hive, text};
@@ -59,13 +59,13 @@ impl Hive<Vec<u8>> {
         let mut index = 0;
         for (i, leaf) in leaves.iter().enumerate().skip(1) {
             let first = self.leaf(*leaf)?.offsets().next();
-            let first = first.ok_or_else(|| Error::damaged(*leaf, "an empty list"))?;
+            let first = first.ok_or_else(|| damaged(*leaf, "an empty list"))?;
             if text::order(&self.name(Node(first))?, name) == Ordering::Greater {
                 break;
             }
             index = i;
         }
-        let leaf = *leaves.get(index).ok_or_else(|| Error::damaged(cell, "an empty list"))?;
+        let leaf = *leaves.get(index).ok_or_else(|| damaged(cell, "an empty list"))?;
         let (first, second) = self.with_entry(self.leaf(leaf)?, node, name)?;
         let first = self.replace_list(leaf, &first)?;
         if let Some(second) = second {
@@ -127,7 +127,7 @@ impl Hive<Vec<u8>> {
                     Ok(NONE)
                 }
                 Some(_) => Ok(cell),
-                None => Err(Error::damaged(cell, "a list without a key that should be in it")),
+                None => Err(damaged(cell, "a list without a key that should be in it")),
             };
         }
         let leaves: Vec<u32> = list.offsets().collect();
@@ -149,7 +149,7 @@ impl Hive<Vec<u8>> {
                 Some(_) => return Ok(cell),
             }
         }
-        Err(Error::damaged(cell, "a list without a key that should be in it"))
+        Err(damaged(cell, "a list without a key that should be in it"))
     }
 
     /// Takes a key out of a list of keys; returns how many are left in it, or none if it was not there.

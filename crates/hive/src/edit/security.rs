@@ -2,14 +2,14 @@
 //! Security descriptors, which keys share: how many keys use one.
 
 use crate::Hive;
-use crate::error::{Error, Result};
-use crate::format::{NONE, sk};
+use crate::error::Result;
+use crate::format::{NONE, damaged, sk};
 
 impl Hive<Vec<u8>> {
     fn check_security(&self, cell: u32) -> Result<u32> {
         match self.head(cell)? {
             (id, _) if id == *b"sk" => self.number(cell, sk::USES),
-            _ => Err(Error::damaged(cell, "no security descriptor where one should be")),
+            _ => Err(damaged(cell, "no security descriptor where one should be")),
         }
     }
 

@@ -3,12 +3,18 @@
 //! within the format's and QEMU's limits, or what is wrong with it; and back.
 //!
 //! Header extensions that are not known here are kept as they are.
-use zerocopy::byteorder::big_endian::{U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+mod bits;
+mod fields;
+mod limits;
 
-use crate::error::{Refusal, cut_off};
+use zerocopy::byteorder::big_endian::U32;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
 use crate::{Error, ErrorKind, Storage};
+use fields::{Additional, ExtensionHead, FULL_LENGTH, V2, V2_LENGTH, V3, V3_LENGTH};
 use sgl::Sgl;
+
+pub use bits::{autoclear, compatible, extension, incompatible};
 
 /// "QFI\xfb": the first four bytes of qcow images of all versions.
 pub const MAGIC: u32 = 0x5146_49fb;
@@ -25,108 +31,6 @@ pub const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 
 /// The error of what does not begin as an image does.
 const OTHER: &str = "it is not a qcow2 image; `qemu-img info PATH` tells what it is";
-
-/// Bits of [`Header::incompatible`].
-pub mod incompatible {
-    /// Refcounts may be wrong.
-    pub const DIRTY: u64 = 1;
-    /// A structure is damaged; it may only be read.
-    pub const CORRUPT: u64 = 1 << 1;
-    /// Data is in another file.
-    pub const DATA_FILE: u64 = 1 << 2;
-    /// There is a compression type other than deflate.
-    pub const COMPRESSION_TYPE: u64 = 1 << 3;
-    /// L2 entries have 16 bytes and tell of 32 subclusters.
-    pub const EXTENDED_L2: u64 = 1 << 4;
-    /// All that this crate knows.
-    pub const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2;
-}
-
-/// Bits of [`Header::compatible`].
-pub mod compatible {
-    /// Refcounts are written late, while the dirty bit is set.
-    pub const LAZY_REFCOUNTS: u64 = 1;
-}
-
-/// Bits of [`Header::autoclear`].
-pub mod autoclear {
-    /// The bitmaps of the extension are consistent with the data.
-    pub const BITMAPS: u64 = 1;
-    /// The external data file can be used without the image: offsets are the guest's.
-    pub const RAW_DATA_FILE: u64 = 1 << 1;
-    /// Of this crate: the image was closed, and nobody has written to it since. The highest bit:
-    /// the format gives them out from the lowest on.
-    pub const CLEAN: u64 = 1 << 63;
-}
-
-/// Types of header extensions.
-pub mod extension {
-    /// Ends the list.
-    pub const END: u32 = 0;
-    /// The format of the backing file.
-    pub const BACKING_FORMAT: u32 = 0xe279_2aca;
-    /// Names of feature bits.
-    pub const FEATURE_NAMES: u32 = 0x6803_f857;
-    /// Persistent bitmaps.
-    pub const BITMAPS: u32 = 0x2385_2875;
-    /// Where the LUKS header is.
-    pub const FULL_DISK_ENCRYPTION: u32 = 0x0537_be77;
-    /// The name of the external data file.
-    pub const DATA_FILE: u32 = 0x4441_5441;
-    /// All that this crate knows.
-    pub const KNOWN: &[u32] =
-        &[BACKING_FORMAT, FEATURE_NAMES, BITMAPS, FULL_DISK_ENCRYPTION, DATA_FILE];
-}
-
-/// The part that versions 2 and 3 share.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct V2 {
-    magic: U32,
-    version: U32,
-    backing_offset: U64,
-    backing_len: U32,
-    cluster_bits: U32,
-    size: U64,
-    crypt_method: U32,
-    l1_entries: U32,
-    l1_offset: U64,
-    reftable_offset: U64,
-    reftable_clusters: U32,
-    snapshots: U32,
-    snapshots_offset: U64,
-}
-
-/// What version 3 adds.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct V3 {
-    incompatible: U64,
-    compatible: U64,
-    autoclear: U64,
-    refcount_order: U32,
-    header_length: U32,
-}
-
-/// What follows if the header is longer than 104 bytes.
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct Additional {
-    compression_type: u8,
-    padding: [u8; 7],
-}
-
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct ExtensionHead {
-    kind: U32,
-    len: U32,
-}
-
-const V2_LENGTH: usize = size_of::<V2>();
-const V3_LENGTH: usize = V2_LENGTH + size_of::<V3>();
-/// Length of the header that is written for version 3.
-const FULL_LENGTH: usize = V3_LENGTH + size_of::<Additional>();
 
 /// Offset of [`Header::reftable_offset`], and of what follows it, in the file.
 pub const REFTABLE_OFFSET_OFFSET: u64 = 48;
@@ -427,142 +331,6 @@ impl Header {
         name.map_err(ErrorKind::no_data_file)
     }
 
-    /// Whether the header lets the image be written.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`].
-    pub fn check_writable(&self) -> Result<(), ErrorKind> {
-        if self.needs(incompatible::CORRUPT) {
-            return Err(ErrorKind::damaged("it is marked as corrupt (incompatible feature bit 1)"));
-        }
-        Ok(())
-    }
-
-    fn check_features(&self, extensions: &[(u32, Vec<u8>)]) -> Result<(), ErrorKind> {
-        let unknown = self.incompatible & !incompatible::KNOWN;
-        if unknown != 0 {
-            let bit = unknown.trailing_zeros();
-            let names = extensions.iter().find(|(kind, _)| *kind == extension::FEATURE_NAMES);
-            let name = names.and_then(|(_, table)| {
-                let entries = table.as_chunks::<48>().0;
-                let entry = entries.iter().find(|e| e[0] == 0 && u32::from(e[1]) == bit)?;
-                let text = entry[2..].split(|&byte| byte == 0).next()?;
-                Some(String::from_utf8_lossy(text).escape_debug().to_string())
-            });
-            let name = name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
-            return Err(ErrorKind::unknown(format_args!(
-                "it needs the feature{name} (incompatible feature bit {bit}), which is not \
-                 supported"
-            )));
-        }
-        let typed = self.needs(incompatible::COMPRESSION_TYPE);
-        if typed != (self.compression != Compression::Deflate) {
-            return Err(ErrorKind::unreadable(format_args!(
-                "its compression type ({:?}) and its feature bit of that name contradict",
-                self.compression
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_limits(&self) -> Result<(), ErrorKind> {
-        if self.refcount_order > 6 {
-            return Err(ErrorKind::unreadable(format_args!(
-                "its refcount order is {}, and has to be at most 6",
-                self.refcount_order
-            )));
-        }
-        if self.needs(incompatible::EXTENDED_L2) && self.cluster_bits < 14 {
-            return Err(ErrorKind::unreadable(format_args!(
-                "it has subclusters, and clusters of {} bytes, which is less than 16 KiB",
-                self.cluster_size()
-            )));
-        }
-        if self.snapshots > MAX_SNAPSHOTS {
-            return Err(ErrorKind::unreadable(format_args!(
-                "it claims to have {} snapshots; {MAX_SNAPSHOTS} is the most",
-                self.snapshots
-            )));
-        }
-        let needed = self.l1_entries_for(self.size);
-        if u64::from(self.l1_entries) * 8 > MAX_L1_BYTES || needed * 8 > MAX_L1_BYTES {
-            return Err(ErrorKind::unreadable(format_args!(
-                "its size of {} bytes, or its L1 table of {} entries, is too large",
-                self.size, self.l1_entries
-            )));
-        }
-        if u64::from(self.l1_entries) < needed {
-            return Err(ErrorKind::unreadable(format_args!(
-                "its L1 table of {} entries is too small for its size of {} bytes",
-                self.l1_entries, self.size
-            )));
-        }
-        let tables = [
-            ("L1 table", self.l1_offset),
-            ("refcount table", self.reftable_offset),
-            ("snapshot table", self.snapshots_offset),
-        ];
-        for (name, offset) in tables {
-            if !offset.is_multiple_of(self.cluster_size()) {
-                return Err(ErrorKind::unreadable(format_args!(
-                    "its {name} at {offset:#x} is not aligned to a cluster"
-                )));
-            }
-        }
-        if self.l1_entries > 0 && self.l1_offset == 0 {
-            return Err(ErrorKind::unreadable("its L1 table is at 0, the place of the header"));
-        }
-        if self.snapshots > 0 && self.snapshots_offset == 0 {
-            return Err(ErrorKind::to_convert(
-                "its snapshot table is at 0, the place of the header",
-            ));
-        }
-        if self.reftable_clusters == 0 || self.reftable_offset == 0 {
-            return Err(ErrorKind::damaged(format_args!(
-                "its refcount table of {} clusters at {:#x} is none",
-                self.reftable_clusters, self.reftable_offset
-            )));
-        }
-        if u64::from(self.reftable_clusters) << self.cluster_bits > MAX_REFTABLE_BYTES {
-            return Err(ErrorKind::unreadable(format_args!(
-                "its refcount table of {} clusters is too large",
-                self.reftable_clusters
-            )));
-        }
-        Ok(())
-    }
-
-    /// Checks that the tables are inside of a file of `len` bytes. It may end inside its last
-    /// table: what is missing is zero, as in QEMU. But no more may be missing than an honest image
-    /// lacks.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`].
-    pub fn check_tables(&self, len: u64) -> Result<(), ErrorKind> {
-        let cluster = self.cluster_size();
-        let needed = self.l1_entries_for(self.size) * 8;
-        // Refcounts can be made anew.
-        let reftable = u64::from(self.reftable_clusters) << self.cluster_bits;
-        let l1 = u64::from(self.l1_entries) * 8;
-        let tables: [(_, _, _, _, Refusal); 2] = [
-            ("L1 table", self.l1_offset, l1, cluster.max(needed), cut_off),
-            ("refcount table", self.reftable_offset, reftable, cluster, ErrorKind::damaged),
-        ];
-        for (name, offset, bytes, missing, wrong) in tables {
-            match offset.checked_add(bytes) {
-                Some(end) if end <= len => {}
-                Some(end) if offset < len && end - len <= missing => {}
-                _ => {
-                    return Err(wrong(format!(
-                        "its {name} of {bytes} bytes at {offset:#x} lies outside of the file, \
-                         which has {len} bytes"
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The bytes of the first cluster.
     ///
     /// # Errors
@@ -668,6 +436,7 @@ fn extensions(cluster: &[u8], start: u64, end: u64) -> Result<Vec<(u32, Vec<u8>)
     Ok(found)
 }
 
+/// The backing file, if the header names one.
 fn backing(
     cluster: &[u8],
     v2: &V2,
