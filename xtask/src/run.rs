@@ -186,9 +186,14 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     Ok(PathBuf::from(dir))
 }
 
-/// Builds the daemon as people run it; returns the program.
-pub(crate) fn build_daemon() -> Result<PathBuf> {
-    Ok(Build::start("release", &["tcmu-runner"])?.finish()?.join("tcmu-runner"))
+/// The profile of `Cargo.toml` that people run.
+pub(crate) const RELEASE: &str = "release";
+/// The profile that builds soon, and programs that are nearly as fast.
+pub(crate) const SOON: &str = "demo";
+
+/// Builds the daemon with a profile; returns the program.
+pub(crate) fn build_daemon(profile: &str) -> Result<PathBuf> {
+    Ok(Build::start(profile, &["tcmu-runner"])?.finish()?.join("tcmu-runner"))
 }
 
 /// A build that runs beside us. It is killed if nobody waits for it.

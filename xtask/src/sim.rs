@@ -107,7 +107,7 @@ type Message = (usize, Option<String>);
 
 /// The subcommand.
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
-    let program = Build::start("release", &["sim"])?.finish()?.join("lunette-sim");
+    let program = Build::start(run::SOON, &["sim"])?.finish()?.join("lunette-sim");
     let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let seeds = options.seeds.or(options.seed.map(|_| 1));
     let jobs = options.jobs.unwrap_or(cpus).max(1).min(seeds.unwrap_or(u64::MAX).max(1));

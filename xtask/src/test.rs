@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// scripts of tests/guestfs whose names contain NAME, such as guestfs:transfer@btrfs
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// More of each: 256 devices, 40 kills, all filesystems beside the distribution's guestfsd
+    /// More of each: 256 devices, 40 kills, seeds, all filesystems beside the distribution's guestfsd
     #[arg(long)]
     full: bool,
     /// Another daemon for the suites in the VM: a command line
@@ -110,7 +110,13 @@ const STEPS: [Step; 9] = [
         let mut doc = run::cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
         one("doc", doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
-    ("unit", |_| cargo_test(&mut run::cargo(["test", "--workspace", "--no-fail-fast"]))),
+    ("unit", |options| {
+        let mut tests = run::cargo(["test", "--workspace", "--no-fail-fast"]);
+        if options.full {
+            tests.env("LUNETTE_FULL", "1");
+        }
+        cargo_test(&mut tests)
+    }),
     ("guestfs", |options| {
         let scripts = options.only.iter().filter_map(|only| only.strip_prefix(SCRIPTS));
         differential::main(&scripts.collect::<Vec<_>>(), options.full)
@@ -223,7 +229,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         println!("== in the VM");
         let daemon = match &options.daemon {
             Some(command) => command.clone(),
-            None => run::build_daemon()?.to_string_lossy().into_owned(),
+            None => run::build_daemon(run::SOON)?.to_string_lossy().into_owned(),
         };
         for (line, checks) in run_suites(&suites, &daemon, options)? {
             lines.push(line);

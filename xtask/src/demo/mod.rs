@@ -16,9 +16,6 @@ use crate::install::{self, For};
 use crate::run::{self, Build};
 use crate::vm;
 
-/// The profile of `Cargo.toml` that builds soon, and programs that are nearly as fast.
-const PROFILE: &str = "demo";
-
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -54,7 +51,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         None => &["tcmu-runner", "guestfsd", "guestfs-novm"],
     };
     let start = Instant::now();
-    let build = Build::start(PROFILE, packages)?;
+    let build = Build::start(run::SOON, packages)?;
     say("Build", build.line());
     install::ensure(&[For::Vm, For::Luns, For::Files])?;
     let dir = tempfile::Builder::new().prefix("lunette-demo.").tempdir()?;

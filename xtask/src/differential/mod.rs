@@ -78,7 +78,7 @@ pub(crate) fn main(only: &[&str], full: bool) -> Result<Checks> {
 /// there is none, some or all.
 pub(crate) fn in_vm(only: &[String], all: bool) -> Result<Checks> {
     let stock = stock()?;
-    let daemon = run::Build::start("release", &["guestfsd"])?.finish()?.join("guestfsd");
+    let daemon = run::Build::start(run::SOON, &["guestfsd"])?.finish()?.join("guestfsd");
     let mut scripts = scripts(&run::root().join("tests/guestfs"))?;
     scripts.retain(|script| match only {
         [] => all || IN_VM.iter().any(|name| script.file.file_stem() == Some(name.as_ref())),

@@ -49,7 +49,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
     install::ensure(&[For::Test])?;
     let stock = run::find_program("guestfsd").context("apt-get install guestfsd")?;
-    let built = run::Build::start("release", &["guestfsd", "guestfs-novm"])?.finish()?;
+    let built = run::Build::start(run::RELEASE, &["guestfsd", "guestfs-novm"])?.finish()?;
     let ours = built.join("guestfsd");
     let dir = disk::directory()?;
     let rounds = if options.quick { 1 } else { ROUNDS };

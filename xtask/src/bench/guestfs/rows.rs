@@ -123,11 +123,18 @@ pub(crate) const ROWS: &[Row] = &[
     question("lvs", |g, _| none(g.list0(g.f.lvs)?)),
     question("vgs", |g, _| none(g.list0(g.f.vgs)?)),
     question("pvs", |g, _| none(g.list0(g.f.pvs)?)),
-    question("list_md_devices", |g, _| none(g.list0(g.f.list_md_devices)?)),
+    question("list_md_devices", |g, _| none(g.list0(g.f.list_md_devices)?)).bound_by(
+        "the distribution's daemon runs no program to answer this one: with both it takes little more than \
+         `ping_daemon`.",
+    ),
     question("btrfs_filesystem_show", |g, _| some(g.list1(g.f.btrfs_filesystem_show, disk::BTRFS)?)),
     question("btrfs_subvolume_list", |g, _| {
         g.struct1(g.f.btrfs_subvolume_list, g.f.free_btrfssubvolume_list, disk::BTRFS)
-    }),
+    })
+    .bound_by(
+        "the filesystem is not mounted: nearly all of the time the kernel mounts it and takes it down again (strace \
+         -r), which the distribution's daemon waits for as well.",
+    ),
     row("part_disk", 10, Target::Times(1.0), |g, _| g.status2(g.f.part_disk, disk::SPARE, c"gpt")),
     Row {
         undo: Some(|g| g.status1(g.f.rm, UPLOADED).map(drop)),

@@ -93,7 +93,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
     let ours = match &options.daemon {
         Some(command) => command.clone(),
-        None => run::build_daemon()?.to_string_lossy().into_owned(),
+        None => run::build_daemon(run::RELEASE)?.to_string_lossy().into_owned(),
     };
     let kinds: Vec<&'static str> = ["file", "qcow"]
         .into_iter()
