@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail};
 
 use crate::run;
+use crate::vm::kernel;
 
 /// What a package is needed for; a command asks for several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl Sign {
         match self {
             Sign::Program(name) => run::find_program(name).is_some(),
             Sign::File(path) => std::path::Path::new(path).exists(),
-            Sign::Kernel => crate::vm::newest_kernel().is_ok(),
+            Sign::Kernel => kernel::find(None).is_ok(),
             Sign::StaticBusybox => crate::vm::static_busybox().is_some(),
         }
     }
@@ -151,6 +152,37 @@ pub(crate) fn ensure(uses: &[For]) -> Result<()> {
         bail!("apt-get succeeded, but these are still missing: {}", still.join(", "));
     }
     Ok(())
+}
+
+/// Makes sure that the kernel is installed that is wanted, if one is: Debian's newest whose version begins so.
+pub(crate) fn kernel(wanted: Option<&str>) -> Result<()> {
+    let Some(wanted) = wanted.filter(|wanted| kernel::find(Some(wanted)).is_err()) else {
+        return Ok(());
+    };
+    let names = run::output(Command::new("apt-cache").args(["pkgnames", "linux-image-"]))?;
+    let releases: Vec<String> = releases(&names, wanted).map(str::to_owned).collect();
+    let Some(release) = kernel::newest(releases.iter()) else {
+        bail!(
+            "there is no package linux-image-{wanted}*-amd64: apt-get update, or another version"
+        );
+    };
+    let package = format!("linux-image-{release}");
+    let arguments = apt_arguments(&[&package], "", "");
+    if !rustix::process::geteuid().is_root() {
+        bail!("the kernel is missing; run\n\n    sudo apt-get {}\n", arguments.join(" "));
+    }
+    apt::run(&[&package], &arguments)?;
+    kernel::find(Some(wanted)).map(drop)
+}
+
+/// Kernels for PCs of a version, among names of packages: not those for a cloud, of real time, or unsigned.
+fn releases<'a>(names: &'a str, wanted: &str) -> impl Iterator<Item = &'a str> {
+    let releases = names.lines().filter_map(|name| name.strip_prefix("linux-image-"));
+    releases.filter(move |release| {
+        let (version, flavour) = release.split_once('-').unwrap_or((release, ""));
+        let numbered = flavour.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+        kernel::is_meant(wanted, version) && numbered == "amd64" && version.contains('.')
+    })
 }
 
 /// The subcommand `install`.
@@ -193,6 +225,16 @@ fn codename() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_of_a_version_are_those_for_pcs() {
+        let names = "linux-image-6.12.107+deb12-amd64\nlinux-image-6.12.107+deb12-rt-amd64\n\
+                     linux-image-6.12.107+deb12-amd64-dbg\nlinux-image-6.1.0-56-amd64\n\
+                     linux-image-6.12-amd64-dbg\nlinux-image-amd64\nlinux-image-6.12.9+deb12-amd64\n";
+        let found: Vec<_> = releases(names, "6.12").collect();
+        assert_eq!(found, ["6.12.107+deb12-amd64", "6.12.9+deb12-amd64"]);
+        assert_eq!(releases(names, "6.1").collect::<Vec<_>>(), ["6.1.0-56-amd64"]);
+    }
 
     #[test]
     fn a_backported_qemu_utils_is_brought_back_to_the_release() {

@@ -35,9 +35,12 @@ pub(crate) struct Options {
     /// VMs at the same time; default: one for each CPU, at most 4
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Version of the kernel in the VM, or how it begins, such as 6.12; default: the distribution's
+    #[arg(long, value_name = "VERSION")]
+    kernel: Option<String>,
     /// Nothing but guestfish with libguestfs's own VM and our daemon in it, beside the
     /// distribution's: some scripts of tests/guestfs, or those that --only names, or with --full all
-    #[arg(long, conflicts_with_all = ["quick", "daemon", "list"])]
+    #[arg(long, conflicts_with_all = ["quick", "daemon", "kernel", "list"])]
     vm: bool,
     /// Print the names of steps and suites
     #[arg(long)]
@@ -212,6 +215,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         bail!("no step or suite is called so; --list names them");
     }
     install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
+    install::kernel(options.kernel.as_deref())?;
     let mut total = Checks::default();
     let mut lines = Vec::new();
     for (name, step) in steps {
@@ -341,6 +345,7 @@ fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
     let mut vm = vm::Options::new(words.into_iter().chain(args.iter().map(|s| (*s).to_owned())));
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
     vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
+    vm.kernel = options.kernel.clone();
     vm.quiet = true;
     vm.mem = 1536;
     let mut tally = Tally::of(suite.name);

@@ -48,7 +48,7 @@ const DIRECTORIES: [&str; 8] = ["dev", "proc", "root", "run", "sys", "sysroot", 
 
 /// Makes an appliance with this daemon in an empty directory; `more` packages are in it, too.
 pub(crate) fn make(dir: &Path, daemon: &Path, more: &[&str]) -> Result<()> {
-    let release = kernel::newest_kernel()?;
+    let release = kernel::find(None)?;
     symlink(kernel::kernel(&release)?, dir.join("kernel"))?;
     symlink(root(&release, more)?, dir.join("root"))?;
     let mut entries = kernel::initramfs(&release, INIT, &MODULES)?;

@@ -41,8 +41,24 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
 }
 
-/// The one in the middle; of an even number the upper of two.
+/// The one in the middle, or halfway between the two; of none, NaN.
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+    let (lower, upper) = (all.len().saturating_sub(1) / 2, all.len() / 2);
+    match (all.get(lower), all.get(upper)) {
+        (Some(lower), Some(upper)) => lower.midpoint(*upper),
+        _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_the_middle_one_or_between_the_two() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
 }

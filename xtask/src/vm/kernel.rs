@@ -47,15 +47,47 @@ pub(crate) struct Boot {
     pub(crate) initramfs: PathBuf,
 }
 
-/// The newest kernel in /boot that has modules.
-pub(crate) fn newest_kernel() -> Result<String> {
-    let names = std::fs::read_dir("/boot")?
+/// The kernel that tests run on: of those in /boot that have modules, the newest whose release
+/// begins with `wanted` (6.12), or, if nothing is wanted, that of Debian's package linux-image-amd64,
+/// or the newest.
+pub(crate) fn find(wanted: Option<&str>) -> Result<String> {
+    let there: Vec<String> = std::fs::read_dir("/boot")?
         .flatten()
         .filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
-        .filter(|release| Path::new("/lib/modules").join(release).is_dir());
-    names
-        .max_by_key(|release| version_key(release))
-        .context("no /boot/vmlinuz-* whose modules are there: apt-get install linux-image-amd64")
+        .filter(|release| Path::new("/lib/modules").join(release).is_dir())
+        .collect();
+    let found = match wanted {
+        Some(wanted) => newest(there.iter().filter(|release| is_meant(wanted, release))),
+        None => {
+            let usual = distributions();
+            let usual = there.iter().find(|release| Some(*release) == usual.as_ref());
+            usual.cloned().or_else(|| newest(there.iter()))
+        }
+    };
+    found.with_context(|| match wanted {
+        Some(wanted) => format!("no /boot/vmlinuz-{wanted}* whose modules are there"),
+        None => {
+            "no /boot/vmlinuz-* whose modules are there: apt-get install linux-image-amd64".into()
+        }
+    })
+}
+
+/// What Debian's package of its usual kernel depends on, without "linux-image-".
+fn distributions() -> Option<String> {
+    let mut query = Command::new("dpkg-query");
+    let depends = run::output(query.args(["-W", "-f", "${Depends}", "linux-image-amd64"])).ok()?;
+    let first = depends.split_whitespace().next()?;
+    Some(first.strip_prefix("linux-image-")?.to_owned())
+}
+
+/// Whether a release is of a version that is given in full, or its beginning.
+pub(crate) fn is_meant(wanted: &str, release: &str) -> bool {
+    release.strip_prefix(wanted).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// The newest of some releases.
+pub(crate) fn newest<'a>(releases: impl Iterator<Item = &'a String>) -> Option<String> {
+    releases.max_by_key(|release| version_key(release)).cloned()
 }
 
 fn version_key(release: &str) -> Vec<u64> {
@@ -71,12 +103,9 @@ pub(crate) fn static_busybox() -> Option<PathBuf> {
     program_headers(&elf).is_some_and(|all| all.iter().all(|p| p.kind != PT_INTERP)).then_some(file)
 }
 
-/// The boot files of a kernel (the newest, when none is named), made where they are not yet.
-pub(crate) fn boot_files(release: Option<&str>) -> Result<Boot> {
-    let release = match release {
-        Some(release) => release.to_owned(),
-        None => newest_kernel()?,
-    };
+/// The boot files of a kernel, as [`find`] understands it, made where they are not yet.
+pub(crate) fn boot_files(wanted: Option<&str>) -> Result<Boot> {
+    let release = find(wanted)?;
     let tag = format!("{release}-{:016x}", about(&release, &(INIT, MODULES))?);
     let file = run::cache_dir()?.join(format!("initramfs-{tag}"));
     let kernel = kernel(&release)?;
@@ -354,6 +383,16 @@ mod tests {
     fn kernels_are_ordered_by_their_numbers() {
         assert!(version_key("6.1.0-9-amd64") < version_key("6.1.0-56-amd64"));
         assert!(version_key("6.1.0-56-amd64") < version_key("6.12.1-1-amd64"));
+    }
+
+    #[test]
+    fn a_version_means_all_that_begin_with_its_numbers() {
+        let meant = |wanted| is_meant(wanted, "6.12.107+deb12-amd64");
+        assert!(["6.12", "6", "6.12.107", "6.12.107+deb12-amd64"].into_iter().all(meant));
+        assert!(!["6.1", "6.12.1", "5"].into_iter().any(meant));
+        let all =
+            ["6.12.9+deb12-amd64", "6.12.107+deb12-amd64", "6.1.0-56-amd64"].map(String::from);
+        assert_eq!(newest(all.iter()).unwrap(), all[1]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub(crate) use accel::Accel;
-pub(crate) use kernel::{newest_kernel, static_busybox};
+pub(crate) use kernel::static_busybox;
 
 use crate::install::{self, For};
 use crate::run::{self, Kept};
@@ -66,8 +66,8 @@ pub(crate) struct Options {
     /// Keep the guest's console and kernel log there
     #[arg(long, value_name = "DIR")]
     pub(crate) logs: Option<PathBuf>,
-    /// Version of the kernel; default: the newest in /boot
-    #[arg(long, value_name = "RELEASE")]
+    /// Version of the kernel, or how it begins, such as 6.12; default: the distribution's
+    #[arg(long, value_name = "VERSION")]
     pub(crate) kernel: Option<String>,
     /// Say nothing about the boot
     #[arg(long)]
@@ -117,6 +117,7 @@ pub(crate) struct Outcome {
 /// The subcommand.
 pub(crate) fn main(options: Options) -> Result<ExitCode> {
     install::ensure(&[For::Vm])?;
+    install::kernel(options.kernel.as_deref())?;
     let mut stdout = std::io::stdout();
     let outcome = boot(&options, &mut |bytes| {
         stdout.write_all(bytes)?;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use super::client::Took;
 use super::disk::Inputs;
 use super::rows::{CHECKSUMS, LAUNCH, PING, ROWS, Row, Target};
-use crate::bench::sections;
+use crate::bench::{median, sections};
 use crate::run;
 
 /// The launch is to take at most so many milliseconds.
@@ -56,19 +56,13 @@ impl Sessions {
         let of = |time: fn(&Took) -> Duration| {
             median(all.iter().map(|t| time(t).as_secs_f64() / f64::from(t.calls)).collect())
         };
-        Some(Each { wall: of(|t| t.wall)?, client: of(|t| t.client)?, daemon: of(|t| t.daemon)? })
+        Some(Each { wall: of(|t| t.wall), client: of(|t| t.client), daemon: of(|t| t.daemon) })
     }
 
     fn memory_mb(&self) -> Option<f64> {
-        median(self.memory.iter().map(|&kib| kib as f64 * 1024.0 / 1e6).collect())
+        let all: Vec<f64> = self.memory.iter().map(|&kib| kib as f64 * 1024.0 / 1e6).collect();
+        (!all.is_empty()).then(|| median(all))
     }
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = values.get(middle)?;
-    Some(if values.len() % 2 == 1 { *upper } else { (upper + values[middle - 1]) / 2.0 })
 }
 
 /// The section of BENCHMARKS.md.
@@ -237,13 +231,6 @@ mod tests {
         let busy = Each { daemon: 1.9e-3, ..FAST };
         assert_eq!(Target::TimesAtHalf(2.0).reached(SLOW, busy, None), Some(false));
         assert_eq!(Target::Pings(1.0).reached(SLOW, FAST, None), None);
-    }
-
-    #[test]
-    fn the_median_is_the_middle_one_or_between_the_two() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        assert_eq!(median(Vec::new()), None);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::bench::median;
+
 /// The jobs of fio, in the order in which they run: what, block size, queue depth.
 pub(crate) const JOBS: [(&str, &str, u32); 12] = [
     ("randread", "4k", 1),
@@ -67,7 +69,7 @@ pub(crate) fn measured(share: &Path, many: &[u32]) -> Result<Measured> {
     for &devices in many {
         memory.push((devices, resident(&text(&format!("smaps-{devices}"))?)));
     }
-    let ready_us = median(&text("ready")?).context("ready holds no numbers")?;
+    let ready_us = median_line(&text("ready")?).context("ready holds no numbers")?;
     Ok(Measured { jobs: jobs(share)?, ready_us, memory, about: About::read(share)? })
 }
 
@@ -90,11 +92,10 @@ fn text(share: &Path, name: &str) -> Result<String> {
         .with_context(|| format!("the VM left no {}", share.join(name).display()))
 }
 
-/// The median of numbers, one a line.
-fn median(text: &str) -> Option<f64> {
-    let mut numbers: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    numbers.sort_unstable();
-    numbers.get(numbers.len() / 2).map(|n| *n as f64)
+/// The median of numbers, one a line; none, if there is none.
+fn median_line(text: &str) -> Option<f64> {
+    let numbers: Vec<f64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    (!numbers.is_empty()).then(|| median(numbers))
 }
 
 /// What fio says of its one job.
@@ -148,8 +149,8 @@ mod tests {
 
     #[test]
     fn the_median_is_in_the_middle() {
-        assert_eq!(median("300\n100\n200\n"), Some(200.0));
-        assert_eq!(median(""), None);
+        assert_eq!(median_line("300\n100\n200\n"), Some(200.0));
+        assert_eq!(median_line(""), None);
     }
 
     #[test]
