@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sectors are encrypted and decrypted in place, each by its number. XTS is that of IEEE 1619,
 //! written over blocks in batches, which is what the processor's AES instructions are fast at.
-use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
-use aes::{Aes128, Aes192, Aes256, Block};
 use zeroize::Zeroizing;
+
+use crate::block_cipher::{Algorithm, BLOCK, BlockCipher};
 
 use crate::{Error, digest};
 
 /// The length of a sector in bytes.
 pub const SECTOR: usize = 512;
-const BLOCK: usize = 16;
 const BLOCKS: usize = SECTOR / BLOCK;
 
 /// How the blocks of a sector are joined.
@@ -32,37 +31,46 @@ pub enum Iv {
     EssivSha256,
 }
 
-/// An algorithm of AES, without a key.
+/// How sectors are encrypted, without a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cipher {
+    /// What blocks are encrypted with.
+    pub algorithm: Algorithm,
     /// How blocks are joined.
     pub mode: Mode,
     /// What the first is combined with.
     pub iv: Iv,
 }
 
-const MODES: [(&str, Cipher); 6] = [
-    ("xts-plain64", Cipher { mode: Mode::Xts, iv: Iv::Plain64 }),
-    ("xts-plain", Cipher { mode: Mode::Xts, iv: Iv::Plain }),
-    ("xts-essiv:sha256", Cipher { mode: Mode::Xts, iv: Iv::EssivSha256 }),
-    ("cbc-essiv:sha256", Cipher { mode: Mode::Cbc, iv: Iv::EssivSha256 }),
-    ("cbc-plain64", Cipher { mode: Mode::Cbc, iv: Iv::Plain64 }),
-    ("cbc-plain", Cipher { mode: Mode::Cbc, iv: Iv::Plain }),
+const MODES: [(&str, Mode, Iv); 6] = [
+    ("xts-plain64", Mode::Xts, Iv::Plain64),
+    ("xts-plain", Mode::Xts, Iv::Plain),
+    ("xts-essiv:sha256", Mode::Xts, Iv::EssivSha256),
+    ("cbc-essiv:sha256", Mode::Cbc, Iv::EssivSha256),
+    ("cbc-plain64", Mode::Cbc, Iv::Plain64),
+    ("cbc-plain", Mode::Cbc, Iv::Plain),
 ];
 
 impl Cipher {
+    /// AES in XTS mode, as `cryptsetup` and `qemu-img` have it where nothing else is asked for.
+    pub const AES_XTS: Self =
+        Cipher { algorithm: Algorithm::Aes, mode: Mode::Xts, iv: Iv::Plain64 };
+
     /// The name of its mode in a header.
     pub fn mode_name(self) -> &'static str {
-        MODES.iter().find(|(_, cipher)| *cipher == self).map_or("", |(name, _)| name)
+        let is_meant = |row: &&(&str, Mode, Iv)| (row.1, row.2) == (self.mode, self.iv);
+        MODES.iter().find(is_meant).map_or("", |row| row.0)
     }
 
-    pub(crate) fn of_mode_name(name: &str) -> Option<Self> {
-        MODES.iter().find(|(known, _)| *known == name).map(|(_, cipher)| *cipher)
+    /// With the mode of that name.
+    pub(crate) fn of_mode_name(algorithm: Algorithm, name: &str) -> Option<Self> {
+        let &(_, mode, iv) = MODES.iter().find(|row| row.0 == name)?;
+        Some(Cipher { algorithm, mode, iv })
     }
 
     /// All names, for messages.
     pub(crate) fn mode_names() -> String {
-        MODES.map(|(name, _)| name).join(", ")
+        MODES.map(|row| row.0).join(", ")
     }
 
     /// The lengths, in bytes, that its key may have.
@@ -74,59 +82,20 @@ impl Cipher {
     }
 }
 
-/// AES with a key.
-enum Aes {
-    K128(Aes128),
-    K192(Aes192),
-    K256(Aes256),
-}
-
-impl Aes {
-    fn new(key: &[u8]) -> Option<Self> {
-        Some(match key.len() {
-            16 => Aes::K128(Aes128::new_from_slice(key).ok()?),
-            24 => Aes::K192(Aes192::new_from_slice(key).ok()?),
-            32 => Aes::K256(Aes256::new_from_slice(key).ok()?),
-            _ => return None,
-        })
-    }
-
-    fn encrypt(&self, blocks: &mut [[u8; BLOCK]]) {
-        let blocks = Block::cast_slice_from_core_mut(blocks);
-        match self {
-            Aes::K128(aes) => aes.encrypt_blocks(blocks),
-            Aes::K192(aes) => aes.encrypt_blocks(blocks),
-            Aes::K256(aes) => aes.encrypt_blocks(blocks),
-        }
-    }
-
-    fn encrypt_one(&self, block: &mut [u8; BLOCK]) {
-        let block = block.into();
-        match self {
-            Aes::K128(aes) => aes.encrypt_block(block),
-            Aes::K192(aes) => aes.encrypt_block(block),
-            Aes::K256(aes) => aes.encrypt_block(block),
-        }
-    }
-
-    fn decrypt(&self, blocks: &mut [[u8; BLOCK]]) {
-        let blocks = Block::cast_slice_from_core_mut(blocks);
-        match self {
-            Aes::K128(aes) => aes.decrypt_blocks(blocks),
-            Aes::K192(aes) => aes.decrypt_blocks(blocks),
-            Aes::K256(aes) => aes.decrypt_blocks(blocks),
-        }
+impl std::fmt::Display for Cipher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.algorithm.name(), self.mode_name())
     }
 }
 
 /// A cipher with its key, which is wiped when it is dropped.
 pub struct SectorCipher {
     cipher: Cipher,
-    data: Aes,
+    data: BlockCipher,
     /// For the tweaks of XTS.
-    tweak: Option<Aes>,
+    tweak: Option<BlockCipher>,
     /// For ESSIV.
-    iv: Option<Aes>,
+    iv: Option<BlockCipher>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -141,8 +110,7 @@ impl SectorCipher {
     pub fn new(cipher: Cipher, key: &[u8]) -> Result<Self, Error> {
         let wrong = || {
             let text = format!(
-                "the key of aes-{} has {} bytes; they can be {:?}",
-                cipher.mode_name(),
+                "the key of {cipher} has {} bytes; they can be {:?}",
                 key.len(),
                 cipher.key_lens()
             );
@@ -151,21 +119,22 @@ impl SectorCipher {
         if !cipher.key_lens().contains(&key.len()) {
             return Err(wrong());
         }
+        let keyed = |key: &[u8]| BlockCipher::new(cipher.algorithm, key).ok_or_else(wrong);
         let (data, tweak) = match cipher.mode {
             Mode::Xts => {
                 let (data, tweak) = key.split_at(key.len() / 2);
-                (data, Some(Aes::new(tweak).ok_or_else(wrong)?))
+                (data, Some(keyed(tweak)?))
             }
             Mode::Cbc => (key, None),
         };
         let iv = match cipher.iv {
             Iv::EssivSha256 => {
                 let hash = Zeroizing::new(digest::sha256(key));
-                Some(Aes::new(&*hash).ok_or_else(wrong)?)
+                Some(keyed(&*hash)?)
             }
             Iv::Plain | Iv::Plain64 => None,
         };
-        Ok(SectorCipher { cipher, data: Aes::new(data).ok_or_else(wrong)?, tweak, iv })
+        Ok(SectorCipher { cipher, data: keyed(data)?, tweak, iv })
     }
 
     /// The cipher of qcow2's encryption method 1: AES-128 in CBC mode, the password cut or padded
@@ -176,7 +145,8 @@ impl SectorCipher {
     pub fn qcow2_aes(password: &[u8]) -> Result<Self, Error> {
         let mut key = Zeroizing::new([0; 16]);
         key.iter_mut().zip(password).for_each(|(byte, given)| *byte = *given);
-        Self::new(Cipher { mode: Mode::Cbc, iv: Iv::Plain64 }, &*key)
+        let algorithm = Algorithm::Aes;
+        Self::new(Cipher { algorithm, mode: Mode::Cbc, iv: Iv::Plain64 }, &*key)
     }
 
     /// Encrypts whole sectors (what is beyond them is left alone), the first of which has the
@@ -209,8 +179,8 @@ impl SectorCipher {
             Iv::Plain64 | Iv::EssivSha256 => sector,
         };
         let mut iv = [u128::from(number).to_le_bytes()];
-        if let Some(aes) = &self.iv {
-            aes.encrypt(&mut iv);
+        if let Some(cipher) = &self.iv {
+            cipher.encrypt(&mut iv);
         }
         iv[0]
     }
@@ -218,7 +188,7 @@ impl SectorCipher {
 
 impl std::fmt::Debug for SectorCipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SectorCipher(aes-{})", self.cipher.mode_name())
+        write!(f, "SectorCipher({})", self.cipher)
     }
 }
 
@@ -227,8 +197,8 @@ fn xor(block: &mut [u8; BLOCK], other: &[u8; BLOCK]) {
 }
 
 fn xts(
-    data: &Aes,
-    tweak: &Aes,
+    data: &BlockCipher,
+    tweak: &BlockCipher,
     iv: [u8; BLOCK],
     blocks: &mut [[u8; BLOCK]; BLOCKS],
     direction: Direction,
@@ -250,7 +220,7 @@ fn xts(
     blocks.iter_mut().zip(&tweaks).for_each(|(block, tweak)| xor(block, tweak));
 }
 
-fn cbc_encrypt(data: &Aes, iv: [u8; BLOCK], blocks: &mut [[u8; BLOCK]; BLOCKS]) {
+fn cbc_encrypt(data: &BlockCipher, iv: [u8; BLOCK], blocks: &mut [[u8; BLOCK]; BLOCKS]) {
     let mut before = iv;
     for block in blocks {
         xor(block, &before);
@@ -259,7 +229,7 @@ fn cbc_encrypt(data: &Aes, iv: [u8; BLOCK], blocks: &mut [[u8; BLOCK]; BLOCKS]) 
     }
 }
 
-fn cbc_decrypt(data: &Aes, iv: [u8; BLOCK], blocks: &mut [[u8; BLOCK]; BLOCKS]) {
+fn cbc_decrypt(data: &BlockCipher, iv: [u8; BLOCK], blocks: &mut [[u8; BLOCK]; BLOCKS]) {
     let encrypted = *blocks;
     data.decrypt(blocks);
     let before = std::iter::once(&iv).chain(&encrypted);
@@ -294,8 +264,7 @@ mod tests {
                 "1c3b3a102f770386e4836c99e370cf9bea00803f5e482357a4ae12d414a3e63b",
             ),
         ] {
-            let cipher = Cipher { mode: Mode::Xts, iv: Iv::Plain64 };
-            let cipher = SectorCipher::new(cipher, &hex(key)).unwrap();
+            let cipher = SectorCipher::new(Cipher::AES_XTS, &hex(key)).unwrap();
             let mut data = plain.clone();
             cipher.encrypt(number, &mut data);
             assert_eq!(data[..32], hex(begin), "{number}");
@@ -306,15 +275,16 @@ mod tests {
 
     #[test]
     fn a_key_of_a_wrong_length_is_refused() {
-        let cipher = Cipher { mode: Mode::Xts, iv: Iv::Plain64 };
-        let text = SectorCipher::new(cipher, &[0; 48]).unwrap_err().to_string();
+        let text = SectorCipher::new(Cipher::AES_XTS, &[0; 48]).unwrap_err().to_string();
         assert_eq!(text, "the key of aes-xts-plain64 has 48 bytes; they can be [32, 64]");
     }
 
     #[test]
     fn plain_ivs_wrap_at_32_bits_and_others_do_not() {
         for (iv, same) in [(Iv::Plain, true), (Iv::Plain64, false), (Iv::EssivSha256, false)] {
-            let cipher = SectorCipher::new(Cipher { mode: Mode::Cbc, iv }, &[7; 32]).unwrap();
+            let cipher =
+                SectorCipher::new(Cipher { mode: Mode::Cbc, iv, ..Cipher::AES_XTS }, &[7; 32])
+                    .unwrap();
             let (mut low, mut high) = ([1; SECTOR], [1; SECTOR]);
             cipher.encrypt(5, &mut low);
             cipher.encrypt(5 + (1 << 32), &mut high);
@@ -326,11 +296,12 @@ mod tests {
         #[test]
         fn what_is_encrypted_in_one_go_is_decrypted_by_the_sector(
             which in 0..MODES.len(),
+            algorithm in proptest::sample::select(Algorithm::ALL),
             longest in any::<bool>(),
             first in any::<u64>(),
             mut data in proptest::collection::vec(any::<u8>(), 0..4 * SECTOR),
         ) {
-            let cipher = MODES[which].1;
+            let cipher = Cipher::of_mode_name(algorithm, MODES[which].0).unwrap();
             let lens = cipher.key_lens();
             let key: Vec<u8> = (1..).take(lens[if longest { lens.len() - 1 } else { 0 }]).collect();
             let cipher = SectorCipher::new(cipher, &key).unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use crate::cipher::{Cipher, Iv, Mode, SECTOR, SectorCipher};
+use crate::cipher::{Cipher, SECTOR, SectorCipher};
 use crate::digest::Digest;
 use crate::header::{HEADER_LEN, Header, MAX_ITERATIONS, Slot};
 use crate::{Error, Secret, split};
@@ -31,12 +31,7 @@ pub struct Format {
 
 impl Default for Format {
     fn default() -> Self {
-        Format {
-            cipher: Cipher { mode: Mode::Xts, iv: Iv::Plain64 },
-            key_len: 64,
-            digest: Digest::Sha256,
-            iterations: None,
-        }
+        Format { cipher: Cipher::AES_XTS, key_len: 64, digest: Digest::Sha256, iterations: None }
     }
 }
 

@@ -8,6 +8,7 @@ use zerocopy::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::Zeroizing;
 
+use crate::block_cipher::Algorithm;
 use crate::cipher::{Cipher, SECTOR, SectorCipher};
 use crate::digest::Digest;
 use crate::{Error, Secret, split};
@@ -137,12 +138,13 @@ impl Header {
                 raw.version
             )));
         }
-        let cipher = text(&raw.cipher, "cipher")?;
-        if cipher != "aes" {
-            return Err(unsupported(format_args!("its cipher is {cipher}; only aes is known")));
-        }
+        let algorithm = text(&raw.cipher, "cipher")?;
+        let algorithm = Algorithm::of_name(algorithm).ok_or_else(|| {
+            let known = Algorithm::names();
+            unsupported(format_args!("its cipher is {algorithm}; known are {known}"))
+        })?;
         let mode = text(&raw.mode, "cipher mode")?;
-        let cipher = Cipher::of_mode_name(mode).ok_or_else(|| {
+        let cipher = Cipher::of_mode_name(algorithm, mode).ok_or_else(|| {
             let known = Cipher::mode_names();
             unsupported(format_args!("its cipher mode is {mode}; known are {known}"))
         })?;
@@ -154,7 +156,7 @@ impl Header {
         let key_len = usize::try_from(raw.key_len.get()).unwrap_or(usize::MAX);
         if !cipher.key_lens().contains(&key_len) {
             return Err(unsupported(format_args!(
-                "its key has {key_len} bytes; with aes-{mode} they can be {:?}",
+                "its key has {key_len} bytes; with {cipher} they can be {:?}",
                 cipher.key_lens()
             )));
         }
@@ -189,7 +191,7 @@ impl Header {
         let raw = Raw {
             magic: MAGIC,
             version: 1.into(),
-            cipher: padded("aes"),
+            cipher: padded(self.cipher.algorithm.name()),
             mode: padded(self.cipher.mode_name()),
             digest: padded(self.digest.name()),
             payload_offset: self.payload_offset.into(),

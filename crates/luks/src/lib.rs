@@ -10,6 +10,7 @@
 //!
 //! The format is the "LUKS On-Disk Format Specification", version 1.2.3, of the cryptsetup project.
 
+mod block_cipher;
 mod cipher;
 mod digest;
 mod format;
@@ -18,6 +19,7 @@ mod header;
 mod secret;
 mod split;
 
+pub use block_cipher::Algorithm;
 pub use cipher::{Cipher, Iv, Mode, SECTOR, SectorCipher};
 pub use digest::Digest;
 pub use format::{Format, format};

@@ -16,7 +16,7 @@ fn what_is_wrong_is_named() {
     for (offset, bytes, text) in [
         (0, &b"XUKS"[..], "there is no LUKS header: it begins with XUKS\\xba\\xbe"),
         (6, &[0, 2], "its LUKS header has version 2; only version 1 can be read"),
-        (8, b"twofish\0", "its cipher is twofish; only aes is known"),
+        (8, b"cast5\0\0\0", "its cipher is cast5; known are aes, serpent, twofish"),
         (40, b"ctr-plain\0\0\0", "its cipher mode is ctr-plain; known are xts-plain64, xts-plain"),
         (72, b"md5\0\0\0", "its hash is md5; known are sha1, sha256, sha512, ripemd160"),
         (72, b"a\xffb", "the hash of its LUKS header is no name: \"a\\xffb256\""),

@@ -82,6 +82,10 @@ fn what_qemu_encrypted_is_decrypted() {
         ("aes-256", "xts", "ivgen-alg=plain64", "sha256"),
         ("aes-128", "xts", "ivgen-alg=plain", "sha1"),
         ("aes-256", "cbc", "ivgen-alg=essiv,ivgen-hash-alg=sha256", "sha512"),
+        ("serpent-256", "xts", "ivgen-alg=plain64", "sha256"),
+        ("serpent-128", "cbc", "ivgen-alg=plain64", "sha256"),
+        ("twofish-256", "xts", "ivgen-alg=plain64", "sha256"),
+        ("twofish-256", "cbc", "ivgen-alg=essiv,ivgen-hash-alg=sha256", "sha256"),
     ] {
         let path = dir.path().join("image");
         run(Command::new("qemu-img")
@@ -111,8 +115,12 @@ fn cryptsetup_and_qemu_open_headers_of_ours() {
         (Mode::Cbc, Iv::EssivSha256, 32, Digest::Sha512),
         (Mode::Cbc, Iv::Plain64, 24, Digest::Ripemd160),
     ] {
-        let options =
-            Format { cipher: Cipher { mode, iv }, key_len, digest, iterations: Some(1000) };
+        let options = Format {
+            cipher: Cipher { mode, iv, ..Cipher::AES_XTS },
+            key_len,
+            digest,
+            iterations: Some(1000),
+        };
         let (mut bytes, cipher) =
             luks::format(&options, &Secret::new(PASSPHRASE.to_vec())).unwrap();
         let header = Header::parse(&bytes).unwrap();
