@@ -6,7 +6,7 @@
 
 use crate::scratch::Scratch;
 use guest_error::{Context, Result};
-use probe::lvm::text::{Node, Section};
+use probe::lvm::text::{Node, Section, Value};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -30,9 +30,16 @@ devices {
 const MULTIPATH: &str = "/etc/multipath/wwids";
 /// Sections that say nothing of it.
 const ELSEWHERE: &[&str] = &["activation", "allocation", "backup", "dmeventd", "shell"];
-/// Settings of a machine for which each session has its own.
-const OVERRIDDEN: &[(&str, &[&str])] =
-    &[("devices", &["filter", "global_filter", "hints", "use_devicesfile"])];
+/// Settings that do not change answers either: each session has its own, or they say who lists the devices, not which.
+const HARMLESS: &[(&str, &[&str])] = &[
+    (
+        "devices",
+        &["filter", "global_filter", "hints", "obtain_device_list_from_udev", "use_devicesfile"],
+    ),
+    ("global", &["use_lvmpolld"]),
+];
+/// Settings that do not as long as they have the value that they have by default.
+const DEFAULTS: &[(&str, &str, &str)] = &[("devices", "external_device_info_source", "none")];
 
 /// The session's configuration, as it was written last.
 #[derive(Debug)]
@@ -81,14 +88,20 @@ pub(super) fn is_plain() -> bool {
 
 fn leaves_defaults(text: &str) -> bool {
     let Ok(Section(sections)) = Section::parse(text) else { return false };
-    sections.iter().all(|(section, node)| {
-        let own = OVERRIDDEN.iter().find(|(name, _)| name == section).map_or(&[][..], |o| o.1);
-        match node {
-            Node::Section(settings) => {
-                ELSEWHERE.contains(section) || settings.0.iter().all(|(name, _)| own.contains(name))
-            }
-            Node::Value(_) => false,
+    sections.iter().all(|(section, node)| match node {
+        Node::Section(Section(settings)) => {
+            let harmless = HARMLESS.iter().find(|(name, _)| name == section);
+            let harmless = harmless.map_or(&[][..], |(_, settings)| settings);
+            let is_default = |setting: &str, node: &Node<'_>| {
+                let Node::Value(Value::Text(value)) = node else { return false };
+                DEFAULTS.contains(&(section, setting, value))
+            };
+            let is_harmless = |(setting, node): &(&str, Node<'_>)| {
+                harmless.contains(setting) || is_default(setting, node)
+            };
+            ELSEWHERE.contains(section) || settings.iter().all(is_harmless)
         }
+        Node::Value(_) => false,
     })
 }
 
@@ -125,12 +138,14 @@ mod tests {
             "",
             "config {\n}\ndevices {\n# scan_lvs = 0\n}\nglobal { }\n",
             "devices { use_devicesfile = 0 global_filter = [ \"a|.*|\" ] }",
+            "devices { external_device_info_source = \"none\" } global { use_lvmpolld = 0 }",
             "activation { thin_pool_autoextend_threshold = 70 }",
         ] {
             assert!(leaves_defaults(plain), "{plain}");
         }
         for other in [
             "devices { scan_lvs = 1 }",
+            "devices { external_device_info_source = \"udev\" }",
             "report { lvs_sort = \"lv_size\" }",
             "log { report_command_log = 1 }",
             "global { system_id_source = \"uname\" }",
