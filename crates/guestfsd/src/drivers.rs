@@ -15,7 +15,7 @@ mod swap;
 pub(crate) mod xfs;
 pub(crate) mod xfs_geometry;
 
-pub(crate) use driver::{Block, Driver, Maker, NewUuid};
+pub(crate) use driver::{Block, Driver, Maker, NewUuid, Twin};
 
 /// All of them.
 const DRIVERS: &[&[Driver]] = &[

@@ -113,8 +113,7 @@ pub(crate) fn all(s: &mut Session) -> Result<Vec<(MountableName, String)>> {
     let active: HashMap<PathBuf, PathBuf> =
         device_mapper::volumes().into_iter().map(|(volume, path)| (volume.path(), path)).collect();
     // The kernel does not know of those that are not active.
-    let all = if lvm::is_in_use(s) { lvm::volumes(s).ok() } else { None };
-    let mut names = all.unwrap_or_else(|| active.keys().cloned().collect());
+    let mut names = lvm::volumes(s).unwrap_or_else(|_| active.keys().cloned().collect());
     names.sort();
     for name in names {
         match active.get(&name) {

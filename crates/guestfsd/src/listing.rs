@@ -45,9 +45,13 @@ pub(crate) fn loops() -> Vec<PathBuf> {
 
 /// Arrays of software RAID.
 pub(crate) fn arrays() -> Result<Vec<PathBuf>> {
+    // Looking into all directories takes long where there are many devices; the kernel's names of arrays begin so.
+    let is_array = |entry: &std::fs::DirEntry| {
+        entry.file_name().as_bytes().starts_with(b"md") && entry.path().join("md").exists()
+    };
     let mut arrays: Vec<PathBuf> = std::fs::read_dir("/sys/block")
         .on("/sys/block")?
-        .filter_map(|entry| entry.ok().filter(|e| e.path().join("md").exists()))
+        .filter_map(|entry| entry.ok().filter(is_array))
         .map(|entry| Path::new("/dev").join(entry.file_name()))
         .collect();
     arrays.sort();

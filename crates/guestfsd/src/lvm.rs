@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! LVM in a session: the program `lvm`, what it is to see ([`config`]), and what it reports ([`report`]).
+//! LVM in a session: the program `lvm`, what it is to see ([`config`]), and what it reports ([`report`]). Which volumes,
+//! groups and physical volumes there are its metadata says as well ([`direct`]), and where that is beyond doubt, the
+//! program is not run.
 //!
 //! LVM looks at all devices of a machine unless it is told otherwise, and a machine may have more than the session's:
 //! those of the host, or of other sessions. So it gets a filter with the session's disks, their partitions and what is
 //! made of them, but for what the daemon's own `/` is on; a client may narrow it ([`narrow`]).
 
 mod config;
+mod direct;
 pub(crate) mod report;
 
 use crate::devices::Device;
@@ -14,12 +17,15 @@ use crate::session::Session;
 use crate::tool::{self, Tool};
 use config::Config;
 use guest_error::{Error, Result};
-use probe::{device_mapper, superblock};
+use probe::device_mapper::{self, Volume};
+use probe::lvm::{Doubt, Known, is_physical_volume};
 use report::{Report, Row};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+/// What LVM calls a physical volume whose device is not there.
+const MISSING: &str = "[unknown]";
 /// The volumes that people see.
 const PUBLIC: &str = "lv_role=public && lv_skip_activation!=yes";
 
@@ -29,6 +35,9 @@ struct State {
     /// The devices that the client has LVM see; none: all of the session's.
     chosen: Option<Vec<PathBuf>>,
     config: Option<Config>,
+    /// Whether the machine's configuration leaves what matters to answers as it is by default; none before that was
+    /// looked at.
+    plain: Option<bool>,
 }
 
 /// Has LVM see these devices only, and their partitions; or all of the session's again.
@@ -62,15 +71,59 @@ pub(crate) fn is_in_use(s: &mut Session) -> bool {
 
 /// Devices that are physical volumes, whatever LVM thinks of them.
 pub(crate) fn labelled(s: &mut Session) -> impl Iterator<Item = PathBuf> + use<> {
-    visible(s).unwrap_or_else(everything).into_iter().filter(|d| is_physical_volume(d))
+    visible(s).unwrap_or_else(everything).into_iter().filter(|d| is_labelled(d))
+}
+
+/// What there is, as its metadata says, if it is certain that `lvm` would say the same.
+fn known(s: &mut Session) -> Option<Known> {
+    // LVM on a machine that is itself served has that machine's settings, which may be anything.
+    let devices = visible(s)?;
+    let plain = *s.state::<State>().plain.get_or_insert_with(config::is_plain);
+    let answer = match plain {
+        true => direct::known(&devices),
+        false => Err(Doubt("the machine's lvm.conf has settings")),
+    };
+    answer.inspect_err(|doubt| tracing::debug!(%doubt, "lvm is asked")).ok()
+}
+
+/// Devices that are physical volumes.
+pub(crate) fn physical_volumes(s: &mut Session) -> Result<Vec<PathBuf>> {
+    let names = match known(s) {
+        Some(known) => return Ok(known.physical),
+        None => column(s, "pvs", "pv_name")?,
+    };
+    Ok(names.into_iter().filter(|name| name != MISSING).map(PathBuf::from).collect())
+}
+
+/// Names of groups.
+pub(crate) fn groups(s: &mut Session) -> Result<Vec<String>> {
+    match known(s) {
+        Some(known) => Ok(known.groups),
+        None => column(s, "vgs", "vg_name"),
+    }
 }
 
 /// The volumes that people see, active or not, in LVM's order.
 pub(crate) fn volumes(s: &mut Session) -> Result<Vec<PathBuf>> {
+    if let Some(known) = known(s) {
+        return Ok(known.volumes.iter().map(Volume::path).collect());
+    }
+    if !is_in_use(s) {
+        return Ok(Vec::new());
+    }
     let lvs = command(s, "lvs")?.args(["--select", PUBLIC]);
     let path =
         |row: Row<'_>| Ok(Path::new("/dev").join(row.text("vg_name")?).join(row.text("lv_name")?));
     Report::run(lvs, &["vg_name", "lv_name"], &[])?.rows().map(path).collect()
+}
+
+/// One field of what a command reports.
+fn column(s: &mut Session, command: &str, field: &str) -> Result<Vec<String>> {
+    if !is_in_use(s) {
+        return Ok(Vec::new());
+    }
+    need_program()?;
+    Report::run(self::command(s, command)?, &[field], &[])?.column(field)
 }
 
 /// An error where there is something for LVM to tell of, but no program that could.
@@ -110,9 +163,9 @@ fn everything() -> Vec<PathBuf> {
         .collect()
 }
 
-fn is_physical_volume(device: &Path) -> bool {
+fn is_labelled(device: &Path) -> bool {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    rustix::fs::open(device, flags, Mode::empty()).is_ok_and(superblock::is_physical_volume)
+    rustix::fs::open(device, flags, Mode::empty()).is_ok_and(is_physical_volume)
 }
 
 /// What `lvm` calls a volume: by whichever of its names the client does, LVM does not know all of them.

@@ -3,8 +3,9 @@
 
 use crate::btrfs;
 use crate::contents;
+use crate::drivers::{self, Twin};
 use crate::mountable::Mountable;
-use crate::mounts::{self, Twin};
+use crate::mounts;
 use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::{Context, Errno, Error, Result};
@@ -92,7 +93,7 @@ pub(crate) fn run(
     };
     let contents = contents::of_path(source, source.as_os_str()).ok().flatten();
     let contents = contents.unwrap_or_default();
-    match Twin::of(contents.fstype()) {
+    match drivers::of(contents.fstype()).and_then(|driver| driver.twin) {
         Some(Twin::MountedWith(option)) if attempt(&["-o", option])?.code == 0 => {
             tracing::info!(?source, option, "mounted beside a filesystem of the same UUID");
             Ok(())

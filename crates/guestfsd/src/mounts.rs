@@ -78,29 +78,7 @@ pub(crate) fn unmount_all(sysroot: &Sysroot) -> Result<()> {
     first_error
 }
 
-/// How the kernel takes a second filesystem of a UUID while the first one is mounted, here or in any other namespace:
-/// clones of one image have the same. For most types this is no problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Twin {
-    /// Only with this option. It is not given without need: a filesystem that has it does not prevent mounting
-    /// others, which would hide that one disk is attached twice.
-    MountedWith(&'static str),
-    /// Never (before Linux 6.7).
-    Refused,
-}
-
-impl Twin {
-    /// What applies to filesystems of this type.
-    pub(crate) fn of(fstype: &str) -> Option<Self> {
-        match fstype {
-            "xfs" => Some(Self::MountedWith("nouuid")),
-            "btrfs" => Some(Self::Refused),
-            _ => None,
-        }
-    }
-}
-
-/// The error where the kernel refuses a twin.
+/// The error where the kernel does not mount a filesystem beside another one of the same UUID.
 pub(crate) fn duplicate_uuid(uuid: Option<&OsStr>) -> Error {
     let uuid = uuid.map(|uuid| format!(" {}", shown(uuid))).unwrap_or_default();
     let text = format!(
@@ -134,7 +112,7 @@ impl Detached {
             Err(rustix::io::Errno::BUSY) => mount(flags - MountFlags::RDONLY),
             done => done,
         };
-        if mounted == Err(rustix::io::Errno::EXIST) && Twin::of(fstype) == Some(Twin::Refused) {
+        if mounted == Err(rustix::io::Errno::EXIST) {
             return Err(duplicate_uuid(None).within(device));
         }
         let root = mounted.and_then(|()| {

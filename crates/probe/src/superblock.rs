@@ -5,19 +5,15 @@
 //! is [`Found::Unsure`], and the program `blkid` is to be asked: both answer the same, with the same names.
 
 pub mod btrfs;
-mod checksum;
-mod fields;
 mod found;
 mod linux;
-mod medium;
 mod members;
 mod microsoft;
 mod signatures;
 
 use crate::contents::Contents;
+use crate::medium::Medium;
 pub use found::Found;
-use medium::Medium;
-pub use members::is_physical_volume;
 use std::fs::File;
 use std::io;
 
@@ -34,11 +30,19 @@ pub fn of_bytes(bytes: &[u8]) -> Found {
 /// What is on a device, open, where that is recognized here, and no partition table could be there as well:
 /// all that there is to know.
 pub fn alone(file: &File) -> io::Result<Option<Contents>> {
-    let medium = Medium::of_file(file)?;
-    let Found::Known(contents) = recognize(&medium) else { return Ok(None) };
+    Medium::of_file(file).map(|medium| alone_on(&medium))
+}
+
+/// Whether a device is of this type, and nothing else could be there as well.
+pub(crate) fn is_only(medium: &Medium<'_>, fstype: &str) -> bool {
+    alone_on(medium).is_some_and(|contents| contents.fstype() == fstype)
+}
+
+fn alone_on(medium: &Medium<'_>) -> Option<Contents> {
+    let Found::Known(contents) = recognize(medium) else { return None };
     // FAT's own boot sector ends as an MBR does.
     let fat = contents.fstype() == "vfat";
-    Ok(Some(contents).filter(|_| fat || !signatures::partition_table(&medium)))
+    Some(contents).filter(|_| fat || !signatures::partition_table(medium))
 }
 
 /// A recognizer: none where its signature is not, unsure where it is there but not all is as expected.

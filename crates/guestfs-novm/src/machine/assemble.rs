@@ -2,7 +2,7 @@
 //! What is made of several devices, set up before the daemon starts as the appliance of libguestfs does:
 //! RAID arrays, volume groups, and volumes of dynamic disks of Windows. Only in a kernel of our own: in the host's they would outlive the session.
 
-use probe::{partition, superblock};
+use probe::{lvm, partition};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -36,7 +36,7 @@ fn is(device: &Path, what: fn(&File, u64) -> Option<bool>) -> bool {
 }
 
 fn is_physical_volume(device: &File, _: u64) -> Option<bool> {
-    Some(superblock::is_physical_volume(device))
+    Some(lvm::is_physical_volume(device))
 }
 
 fn is_dynamic_disk(device: &File, _: u64) -> Option<bool> {

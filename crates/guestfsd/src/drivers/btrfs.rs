@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! btrfs.
 
-use super::driver::{Block, Driver, Maker, NewUuid, check_length, check_uuid, unreadable};
+use super::driver::{Block, Driver, Maker, NewUuid, Twin, check_length, check_uuid, unreadable};
 use crate::btrfs::members::{self, Access};
 use crate::devices::Device;
 use crate::session::Session;
@@ -18,6 +18,7 @@ pub(super) const DRIVER: Driver = Driver {
     set_label: Some(set_label),
     set_uuid: Some(set_uuid),
     minimum_size: Some(minimum_size),
+    twin: Some(Twin::Refused),
     maker: Maker {
         always: &["-f"],
         label: Some("-L"),

@@ -18,8 +18,21 @@ pub(crate) struct Driver {
     pub set_uuid: Option<fn(&Device, NewUuid<'_>) -> Result<()>>,
     /// The size in bytes that it can be made smaller to.
     pub minimum_size: Option<fn(&mut Session, &Device) -> Result<i64>>,
+    /// How the kernel takes a second one of the same UUID; none: as any other.
+    pub twin: Option<Twin>,
     /// How it is made.
     pub maker: Maker,
+}
+
+/// How the kernel takes a second filesystem of a UUID while the first one is mounted, here or in any other namespace:
+/// clones of one image have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Twin {
+    /// Only with this option. It is not given without need: a filesystem that has it does not prevent mounting
+    /// others, which would hide that one disk is attached twice.
+    MountedWith(&'static str),
+    /// Never (before Linux 6.7).
+    Refused,
 }
 
 /// What a UUID is set to.
@@ -85,7 +98,7 @@ impl Maker {
 impl Driver {
     /// One whose filesystems are made in this way, and for which nothing else is known.
     pub(super) const fn made(types: &'static [&'static str], maker: Maker) -> Self {
-        Self { types, set_label: None, set_uuid: None, minimum_size: None, maker }
+        Self { types, set_label: None, set_uuid: None, minimum_size: None, twin: None, maker }
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) const DRIVER: Driver = Driver {
     set_label: Some(set_label),
     set_uuid: Some(set_uuid),
     minimum_size: Some(minimum_size),
+    twin: None,
     maker: Maker {
         program: Some("mke2fs"),
         always: &["-F"],

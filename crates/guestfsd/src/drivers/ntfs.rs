@@ -17,6 +17,7 @@ pub(super) const DRIVER: Driver = Driver {
     set_label: Some(set_label),
     set_uuid: None,
     minimum_size: Some(minimum_size),
+    twin: None,
     maker: Maker {
         always: &["-Q", "-F"],
         label: Some("-L"),

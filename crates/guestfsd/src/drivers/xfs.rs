@@ -3,7 +3,7 @@
 //!
 //! `xfs_admin` is a script that gives what it is told to a shell: what it starts is started here directly.
 
-use super::driver::{Block, Driver, Maker, NewUuid, check_length, check_uuid, unreadable};
+use super::driver::{Block, Driver, Maker, NewUuid, Twin, check_length, check_uuid, unreadable};
 use super::xfs_geometry::geometry;
 use crate::devices::Device;
 use crate::mountable::DevOrPath;
@@ -22,6 +22,7 @@ pub(super) const DRIVER: Driver = Driver {
     set_label: Some(set_label),
     set_uuid: Some(set_uuid),
     minimum_size: Some(minimum_size),
+    twin: Some(Twin::MountedWith("nouuid")),
     maker: Maker { always: &["-f"], label: Some("-L"), block: Block::Named, ..Maker::USUAL },
 };
 

@@ -2,8 +2,8 @@
 //! Devices that a btrfs is on: each has a superblock that says of which filesystem it is, and of how many devices that
 //! has.
 
-use super::checksum::crc32c;
-use super::fields::{le16, le32, le64};
+use crate::checksum::crc32c;
+use crate::fields::{le16, le32, le64};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Filesystems of Linux, and swap.
 
-use super::checksum::crc32c;
-use super::fields::{be16, be32, le16, le32, le64, text, utf16, uuid};
 use super::found::Found;
-use super::medium::Medium;
+use crate::checksum::crc32c;
 use crate::contents::Contents;
+use crate::fields::{be16, be32, le16, le32, le64, text, utf16, uuid};
+use crate::medium::Medium;
 
 /// Sizes of pages: the signature of swap ends where the first one does.
 pub(super) const PAGES: &[u64] = &[0x1000, 0x2000, 0x4000, 0x8000, 0x10000];

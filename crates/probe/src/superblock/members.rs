@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is a part of something larger, or a container: LUKS, physical volumes of LVM, members of Linux RAIDs.
 
-use super::checksum::crc32;
-use super::fields::{be16, le32, le64, text, uuid};
 use super::found::Found;
-use super::medium::Medium;
 use crate::contents::Contents;
-use std::os::fd::AsFd;
-
-/// What LVM's label begins with, and the sectors in which it may be (`man pvcreate`).
-const LVM_LABEL: &[u8] = b"LABELONE";
-const LVM_SECTORS: usize = 4;
-/// What the checksum of an LVM label begins with.
-const LVM_SEED: u32 = 0xf597_a6cf;
+use crate::device_mapper::dashed;
+use crate::fields::{be16, le32, le64, text, uuid};
+use crate::lvm::label;
+use crate::medium::Medium;
 
 pub(super) fn luks(m: &Medium<'_>) -> Option<Found> {
     let header = m.array::<512>(0).filter(|h| h.starts_with(b"LUKS\xba\xbe"))?;
@@ -30,33 +24,10 @@ pub(super) fn luks(m: &Medium<'_>) -> Option<Found> {
     })
 }
 
-/// Whether LVM takes a device for a physical volume: it has a label, whatever that says.
-pub fn is_physical_volume(device: impl AsFd) -> bool {
-    let mut sectors = [0; LVM_SECTORS * 512];
-    // What cannot be read LVM cannot read either.
-    rustix::io::pread(device, &mut sectors, 0)
-        .is_ok_and(|n| sectors[..n].chunks(512).any(|sector| sector.starts_with(LVM_LABEL)))
-}
-
 pub(super) fn lvm2(m: &Medium<'_>) -> Option<Found> {
-    let labels = (0..LVM_SECTORS as u64).filter_map(|n| Some((n, m.array::<512>(n * 512)?)));
-    let (number, label) = labels.into_iter().find(|(_, s)| s.starts_with(LVM_LABEL))?;
-    let begin = usize::try_from(le32(&label, 20)).unwrap_or(usize::MAX);
-    let sound = number < 2
-        && &label[24..32] == b"LVM2 001"
-        && le64(&label, 8) == number
-        && crc32(LVM_SEED, &label[20..]) == le32(&label, 16)
-        && begin <= 512 - 32;
-    if !sound {
-        return Some(Found::Unsure);
-    }
-    let mut id = String::new();
-    for (i, b) in label[begin..begin + 32].iter().enumerate() {
-        if matches!(i, 6 | 10 | 14 | 18 | 22 | 26) {
-            id.push('-');
-        }
-        id.push(char::from(*b));
-    }
+    let head = m.at(0, label::HEAD).or_else(|| m.at(0, usize::try_from(m.size()).ok()?))?;
+    let Ok(label) = label::find(&head)? else { return Some(Found::Unsure) };
+    let id = dashed(&label.id().map(char::from).iter().collect::<String>());
     let tags = Contents::default().with("UUID", id).with("VERSION", "LVM2 001");
     Some(Found::Known(tags.ending("LVM2_member", "raid")))
 }

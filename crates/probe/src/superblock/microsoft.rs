@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Filesystems of Microsoft: FAT and NTFS.
 
-use super::fields::{be16, le16, le32, le64, utf16};
 use super::found::Found;
-use super::medium::Medium;
 use crate::contents::Contents;
+use crate::fields::{be16, le16, le32, le64, utf16};
+use crate::medium::Medium;
 
 /// Directory entries that are looked at for the label: the largest root directory there can be.
 const MAX_ENTRIES: usize = 65536;

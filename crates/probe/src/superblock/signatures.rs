@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Signatures of what is not recognized here: where one of them is, `blkid` is asked.
 
-use super::fields::{be16, le16};
-use super::medium::Medium;
+use crate::fields::{be16, le16};
+use crate::medium::Medium;
 use crate::partition_table::{foreign, gpt, mbr};
 
 /// Signatures at offsets from the beginning.

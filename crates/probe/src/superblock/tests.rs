@@ -99,7 +99,7 @@ fn an_lvm_label_is_believed_only_with_its_checksum() {
     label[24..32].copy_from_slice(b"LVM2 001");
     label[32..64].copy_from_slice(b"abcdefghijklmnopqrstuvwxyzABCDEF");
     assert_eq!(of_bytes(&bytes), Found::Unsure);
-    let crc = checksum::crc32(0xf597_a6cf, &bytes[532..1024]);
+    let crc = crate::checksum::crc32(0xf597_a6cf, &bytes[532..1024]);
     bytes[528..532].copy_from_slice(&crc.to_le_bytes());
     let Found::Known(found) = of_bytes(&bytes) else { panic!("not found") };
     assert_eq!(found.uuid(), Some(OsStr::new("abcdef-ghij-klmn-opqr-stuv-wxyz-ABCDEF")));

@@ -13,35 +13,23 @@ use probe::device_mapper;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// What LVM calls a physical volume whose device is not there.
-const MISSING: &str = "[unknown]";
-
 /// Devices that are physical volumes.
 pub(crate) fn pvs(s: &mut Session) -> Result<Vec<PathBuf>> {
-    let names = column(s, "pvs", "pv_name")?.into_iter().filter(|name| name != MISSING);
-    Ok(names.map(PathBuf::from).collect())
+    lvm::physical_volumes(s)
 }
 
 /// Names of volume groups.
 pub(crate) fn vgs(s: &mut Session) -> Result<Vec<String>> {
-    column(s, "vgs", "vg_name")
-}
-
-fn column(s: &mut Session, command: &str, field: &str) -> Result<Vec<String>> {
-    if !lvm::is_in_use(s) {
-        return Ok(Vec::new());
-    }
-    lvm::need_program()?;
-    Report::run(lvm::command(s, command)?, &[field], &[])?.column(field)
+    lvm::groups(s)
 }
 
 /// Logical volumes that people see. Tools that look for encrypted ones ask at every inspection, without looking first
 /// whether there is LVM: where its program is missing, none can be used, and that is no reason to give up.
 pub(crate) fn lvs(s: &mut Session) -> Result<Vec<PathBuf>> {
-    if lvm::need_program().is_err() || !lvm::is_in_use(s) {
-        return Ok(Vec::new());
+    match lvm::need_program() {
+        Ok(()) => lvm::volumes(s),
+        Err(_) => Ok(Vec::new()),
     }
-    lvm::volumes(s)
 }
 
 /// UUID of a physical volume.

@@ -25,12 +25,12 @@ fn update(table: &[u32; 256], seed: u32, bytes: &[u8]) -> u32 {
 }
 
 /// CRC-32 as LVM uses it: with this seed, not inverted.
-pub(super) fn crc32(seed: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32(seed: u32, bytes: &[u8]) -> u32 {
     update(&CRC32, seed, bytes)
 }
 
 /// CRC-32C, begun with all ones, not inverted at the end.
-pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     update(&CRC32C, !0, bytes)
 }
 

@@ -15,7 +15,7 @@ const TAIL: usize = 72 << 10;
 
 /// A device as superblocks are looked for on it. Whatever is out of its bounds or cannot be read is not there.
 #[derive(Debug)]
-pub(super) struct Medium<'f> {
+pub(crate) struct Medium<'f> {
     head: Cow<'f, [u8]>,
     tail: Cow<'f, [u8]>,
     size: u64,
@@ -30,7 +30,7 @@ enum Source<'f> {
 
 impl<'f> Medium<'f> {
     /// A file, or a block device.
-    pub(super) fn of_file(file: &'f File) -> io::Result<Self> {
+    pub(crate) fn of_file(file: &'f File) -> io::Result<Self> {
         let size = rustix::fs::seek(file, SeekFrom::End(0))?;
         let head = read(file, 0, HEAD.min(usize::try_from(size).unwrap_or(HEAD)))?;
         let begin = size.saturating_sub(TAIL as u64).max(head.len() as u64);
@@ -38,7 +38,7 @@ impl<'f> Medium<'f> {
         Ok(Self { head: head.into(), tail: tail.into(), size, source: Source::File(file) })
     }
 
-    pub(super) fn of_bytes(bytes: &'f [u8]) -> Self {
+    pub(crate) fn of_bytes(bytes: &'f [u8]) -> Self {
         let head = &bytes[..bytes.len().min(HEAD)];
         let tail = &bytes[bytes.len().saturating_sub(TAIL).max(head.len())..];
         let size = bytes.len() as u64;
@@ -46,12 +46,12 @@ impl<'f> Medium<'f> {
     }
 
     /// Its size in bytes.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     /// Bytes at an offset.
-    pub(super) fn at(&self, offset: u64, len: usize) -> Option<Cow<'_, [u8]>> {
+    pub(crate) fn at(&self, offset: u64, len: usize) -> Option<Cow<'_, [u8]>> {
         offset.checked_add(len as u64).filter(|&end| end <= self.size)?;
         let inside = |part: &'_ [u8], begin: u64| -> Option<(usize, usize)> {
             let from = usize::try_from(offset.checked_sub(begin)?).ok()?;
@@ -75,17 +75,17 @@ impl<'f> Medium<'f> {
     }
 
     /// Bytes at an offset, as many as the array has.
-    pub(super) fn array<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         self.at(offset, N)?.as_ref().try_into().ok()
     }
 
     /// Whether these bytes are at an offset.
-    pub(super) fn has(&self, offset: u64, magic: &[u8]) -> bool {
+    pub(crate) fn has(&self, offset: u64, magic: &[u8]) -> bool {
         self.at(offset, magic.len()).is_some_and(|b| *b == *magic)
     }
 
     /// Whether it is all zeros where superblocks could be.
-    pub(super) fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         let zeros = |part: &[u8]| part.chunks(64).all(|c| c.iter().all(|&b| b == 0));
         zeros(&self.head) && zeros(&self.tail)
     }
