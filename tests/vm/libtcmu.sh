@@ -45,7 +45,7 @@ statuses() {
 
 # -- ours
 must "the program starts" consumer $INSTALLED -l /scratch
-must "a device becomes a disk" disk a 0 ram/a
+must "a device becomes a disk" disk a 0 mem/a
 A=$DISK A_SDEV=$SDEV
 must "one of another subtype, whose commands end in any order" disk b 1 late/b
 B=$DISK
@@ -55,9 +55,9 @@ check "ext4 on it" eval 'mkfs.ext4 -q $B && mount $B /mnt && dd if=/dev/urandom 
 check "INQUIRY names the program's disk" eval 'sg_inq $SG | grep "RAM disk"'
 check "an opcode that the program does not know" sense "illegal request" "invalid command operation code" $SG 3c 00 00 00 00 00 00 00 00 00
 check "an address beyond the end" sense "illegal request" "logical block address out of range" -r 512 $SG 28 00 7f ff ff ff 00 00 01 00
-check "a configuration that the program refuses" eval '! mk_dev bad $BYTES ram/ && rmdir $(dev bad)'
+check "a configuration that the program refuses" eval '! mk_dev bad $BYTES mem/ && rmdir $(dev bad)'
 check "a subtype that nobody serves is refused at once" eval 't=$(now); ! mk_dev bad $BYTES nosuch/x && rmdir $(dev bad) && [ $(since $t) -lt 500 ]'
-check "the log of the program is in its file" grep -q 'added ram/a' /scratch/tcmu-runner.log
+check "the log of the program is in its file" grep -q 'added mem/a' /scratch/tcmu-runner.log
 
 # -- changes
 (verified $A 16 --rate=,4m) & FIO=$!
@@ -65,7 +65,7 @@ sleep 1
 check "a device grows under I/O" eval 'echo -n $((BYTES * 2)) >$(dev a)/attrib/dev_size'
 check "it cannot shrink" eval '! echo -n 4096 2>/dev/null >$(dev a)/attrib/dev_size'
 check "the initiator sees the new size" eval 'echo 1 >$A_SDEV/rescan; [ $(($(<$A_SDEV/block/${A#/dev/}/size) * 512)) = $((BYTES * 2)) ]'
-check "another configuration is taken" eval 'echo -n ram/renamed >$(dev a)/attrib/dev_config'
+check "another configuration is taken" eval 'echo -n mem/renamed >$(dev a)/attrib/dev_config'
 check "a write cache is refused" eval '! echo -n 1 2>/dev/null >$(dev a)/attrib/emulate_write_cache'
 check "the I/O went on meanwhile" wait $FIO
 
@@ -99,10 +99,10 @@ must "the daemon starts" start "$DAEMON"
 must "the program starts and registers" consumer $INSTALLED -r
 listed() { call /org/kernel/TCMUService1 org.freedesktop.DBus.ObjectManager.GetManagedObjects | grep -q /late; }
 check "its handlers are in the daemon's list" within 20 listed
-valid() { call /org/kernel/TCMUService1/ram $BUS_NAME.CheckConfig string:"$1"; }
-check "a configuration is checked by the program" eval 'valid ram/x | tee /dev/stderr | grep "boolean true"'
-check "which gives the reason if it is wrong" eval 'valid ram/ | tee /dev/stderr | grep "there is no name"'
-check "a device of the program's and one of the daemon's" eval 'truncate -s 16M /scratch/f.img && disk p 0 ram/p && verified $DISK 4 && mk_dev q 16777216 file//scratch/f.img && lun q 1 && verified $DISK 4'
+valid() { call /org/kernel/TCMUService1/mem $BUS_NAME.CheckConfig string:"$1"; }
+check "a configuration is checked by the program" eval 'valid mem/x | tee /dev/stderr | grep "boolean true"'
+check "which gives the reason if it is wrong" eval 'valid mem/ | tee /dev/stderr | grep "there is no name"'
+check "a device of the program's and one of the daemon's" eval 'truncate -s 16M /scratch/f.img && disk p 0 mem/p && verified $DISK 4 && mk_dev q 16777216 file//scratch/f.img && lun q 1 && verified $DISK 4'
 check "both are removed" eval 'gone p 0 && gone q 1'
 check "when the daemon is started again, the handlers are registered again" eval 'stop && start "$DAEMON" && within 20 listed'
 check "when the program ends, they are gone" eval 'end && within 10 not listed'
@@ -111,7 +111,7 @@ check "the daemon ends" stop
 # -- how statuses look to an initiator
 statuses $INSTALLED >ours.statuses
 check "each status has its sense" eval 'cat ours.statuses; [ $(wc -l <ours.statuses) = 28 ]'
-check "with Debian's library the program serves as well" eval 'consumer $DEBIANS && disk a 0 ram/a && disk b 1 late/b && verified $DISK 8 && gone a 0 && gone b 1 && end'
+check "with Debian's library the program serves as well" eval 'consumer $DEBIANS && disk a 0 mem/a && disk b 1 late/b && verified $DISK 8 && gone a 0 && gone b 1 && end'
 statuses $DEBIANS >debians.statuses
 check "statuses look the same" diff ours.statuses debians.statuses
 check "no task is stuck in the kernel" no_stuck
