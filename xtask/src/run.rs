@@ -191,9 +191,9 @@ pub(crate) const RELEASE: &str = "release";
 /// The profile that builds soon, and programs that are nearly as fast.
 pub(crate) const SOON: &str = "demo";
 
-/// Builds the daemon with a profile; returns the program.
+/// Builds the daemon with a profile, and the library beside it; returns the program.
 pub(crate) fn build_daemon(profile: &str) -> Result<PathBuf> {
-    Ok(Build::start(profile, &["tcmu-runner"])?.finish()?.join("tcmu-runner"))
+    Ok(Build::start(profile, &["tcmu-runner", "libtcmu"])?.finish()?.join("tcmu-runner"))
 }
 
 /// A build that runs beside us. It is killed if nobody waits for it.

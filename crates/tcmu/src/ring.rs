@@ -36,6 +36,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 #[cfg(not(loom))]
@@ -189,6 +190,12 @@ impl Ring {
     /// The mailbox's flags, `mailbox::CAP_*`.
     pub fn flags(&self) -> u16 {
         self.flags
+    }
+
+    /// The memory of the device, as long as this ring or a command of it exists.
+    pub fn memory(&self) -> Option<NonNull<[u8]>> {
+        let len = self.map.len();
+        Some(NonNull::slice_from_raw_parts(self.map.piece(0, len)?, len))
     }
 
     /// Whether there were entries when the ring was opened: commands that a predecessor left in
