@@ -5,7 +5,9 @@
 //! archive nor a link of the guest leads out of it. Archives that are read may be of the v7, ustar, GNU and pax
 //! formats, sparse files included; those that are made are ustar with pax headers where ustar is too small.
 
+mod complete;
 pub mod create;
+mod directories;
 mod extra;
 pub mod extract;
 mod fault;

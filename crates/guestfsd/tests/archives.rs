@@ -249,6 +249,40 @@ fn a_protected_directory_does_not_cost_other_members_their_owners() {
 }
 
 #[test]
+fn modes_and_owners_are_the_archives_whatever_the_directory_gives() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = "set -e; mkdir t; for i in 1 2; do for m in 600 644 444 666 0 4755 2711 1777; do \
+                echo $i >t/r$m-$i; chmod $m t/r$m-$i; done; done; \
+                for m in 600 640 4755 2755; do echo x >t/o$m; chown 1234:5678 t/o$m; chmod $m t/o$m; done; \
+                tar --numeric-owner -cf archive -C t $(ls t)";
+    run(Command::new("bash").args(["-c", make]).current_dir(dir.path()));
+    let (_image, mut d) = guest();
+    for directory in ["/plain", "/group", "/list", "/mask"] {
+        d.client.mkdir(directory).unwrap();
+    }
+    d.client.chown(0, 5678, "/group").unwrap();
+    d.client.chmod(0o2777, "/group").unwrap();
+    let list = "user::rwx,user:1234:rwx,group::r-x,mask::rwx,other::---";
+    d.client.acl_set_file("/list", "default", list).unwrap();
+    for directory in ["/plain", "/group", "/list", "/mask"] {
+        d.client.umask(if directory == "/mask" { 0o077 } else { 0o022 }).unwrap();
+        let mut archive = std::fs::File::open(dir.path().join("archive")).unwrap();
+        d.client.tar_in(&mut archive, directory, &TarIn::default()).unwrap();
+        let mut names = Vec::new();
+        d.client.ls0(directory, &mut names).unwrap();
+        let names = String::from_utf8(names).unwrap();
+        assert_eq!(names.split_terminator('\0').count(), 20, "{directory}");
+        for name in names.split_terminator('\0') {
+            let stat = d.client.lstatns(format!("{directory}/{name}")).unwrap();
+            let mode = name[1..].split('-').next().unwrap();
+            let expected = if name.starts_with('o') { (1234, 5678) } else { (0, 0) };
+            assert_eq!(format!("{:o}", stat.st_mode & 0o7777), mode, "{directory}/{name}");
+            assert_eq!((stat.st_uid, stat.st_gid), expected, "{directory}/{name}");
+        }
+    }
+}
+
+#[test]
 fn excluded_names_stay_out() {
     let (_image, mut d) = guest();
     for file in ["/a.o", "/a.c", "/sub/b.o", "/sub/b.c", "/skip/c.c"] {

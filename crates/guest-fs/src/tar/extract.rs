@@ -11,6 +11,7 @@
 
 use crate::paths::Root;
 use crate::tar::Attributes;
+use crate::tar::complete::write_all;
 use crate::tar::extra::{Extra, records};
 use crate::tar::fault::{invalid, unsigned};
 use crate::tar::header::{BLOCK, Header, LINKNAME, NAME, PREFIX, SIZE, number};
@@ -18,7 +19,6 @@ use crate::tar::member::{Common, Meta, inside};
 use crate::tar::place::Placer;
 use crate::tar::sparse::Sparse;
 use guest_error::{Context, Result};
-use rustix::io::Errno as Raw;
 use std::fs::File;
 
 /// Most bytes of a pax header or of a long name.
@@ -264,7 +264,7 @@ impl<'r> Extractor<'r> {
             b'2' => self.placer.symbolic_link(path, &link(), meta),
             b'3' | b'4' | b'6' => self.placer.node(path, kind, header, &meta),
             // Regular files of all kinds; what is unknown is to be taken for one.
-            _ => match self.placer.file(path, &meta.shown) {
+            _ => match self.placer.file(path, &meta) {
                 Ok(file) => {
                     return self.begin_file(header, kind, extra, file, meta, size, padding);
                 }
@@ -334,19 +334,4 @@ fn skip(n: u64) -> State {
 /// At most this many bytes of a piece.
 fn take(piece: &[u8], n: u64) -> (&[u8], &[u8]) {
     piece.split_at(usize::try_from(n).unwrap_or(usize::MAX).min(piece.len()))
-}
-
-fn write_all(file: &File, mut bytes: &[u8], mut offset: u64) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(Raw::IO),
-            Ok(n) => {
-                bytes = &bytes[n..];
-                offset += n as u64;
-            }
-            Err(Raw::INTR) if !crate::interrupt::requested() => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

@@ -2,36 +2,30 @@
 //! Where an archive's members go: made by name in directories that are resolved inside the sysroot.
 
 use crate::paths::{Entry, Root};
+use crate::tar::complete::{Owners, complete, owner, set_xattrs};
+use crate::tar::directories::Directories;
 use crate::tar::fault::{Failures, invalid};
 use crate::tar::header::{DEVMAJOR, DEVMINOR, Header};
 use crate::tar::member::{Meta, inside};
-use crate::xattr;
 use guest_error::{Context, Result};
-use rustix::fs::{
-    AtFlags, FileType, Gid, IFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid,
-};
+use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno as Raw;
+use rustix::process::{getegid, geteuid};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// A directory that was made, and what is set when nothing more is made in it.
-struct Made {
-    fd: OwnedFd,
-    /// Its member's path, ending in a slash unless it is empty.
-    path: Vec<u8>,
-    mode: Mode,
-    times: Timestamps,
-    shown: OsString,
-}
+/// The mode of what is nobody else's yet.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-impl Made {
-    fn complete(self) -> Result<()> {
-        let mode = rustix::fs::fchmod(&self.fd, self.mode).on(&self.shown);
-        mode.and(rustix::fs::futimens(&self.fd, &self.times).on(&self.shown))
-    }
+/// A directory that members are made in.
+struct Open {
+    /// As the archive has it.
+    path: Vec<u8>,
+    fd: OwnedFd,
+    gid: u32,
 }
 
 /// A symbolic link that is made at the end.
@@ -49,15 +43,16 @@ pub(super) struct Placer<'r> {
     base: Vec<u8>,
     keep_directory_links: bool,
     /// Directories whose modes and times are to be set at the end.
-    directories: Vec<Made>,
+    directories: Directories,
     /// Links that may lead out of the directory, by what stands in their places until the end.
     links: HashMap<(u64, u64), Link>,
-    /// The directory in which the last member was made, with its path.
-    last: Option<(Vec<u8>, OwnedFd)>,
+    /// The directory in which the last member was made.
+    last: Option<Open>,
     /// Members that failed.
     pub(super) failures: Failures,
-    /// Cleared when the filesystem turns out to have no owners.
-    has_owners: bool,
+    owners: Owners,
+    /// Whom new files belong to, unless their directory says otherwise.
+    creator: (u32, u32),
 }
 
 impl<'r> Placer<'r> {
@@ -69,11 +64,12 @@ impl<'r> Placer<'r> {
             root,
             base,
             keep_directory_links,
-            directories: Vec::new(),
+            directories: Directories::default(),
             links: HashMap::new(),
             last: None,
             failures: Failures::default(),
-            has_owners: true,
+            owners: Owners::default(),
+            creator: (geteuid().as_raw(), getegid().as_raw()),
         }
     }
 
@@ -81,42 +77,13 @@ impl<'r> Placer<'r> {
     pub(super) fn finish(mut self, ended: Result<()>) -> Result<()> {
         let linked = self.make_links();
         ended.and(linked)?;
-        // Those inside first: setting times does not change what is above.
-        while let Some(directory) = self.directories.pop() {
-            self.failures.defer(directory.complete())?;
-        }
+        self.directories.finish(&mut self.failures)?;
         self.failures.result()
     }
 
     /// Sets what a file is, its content being complete.
-    pub(super) fn complete(&mut self, file: &impl AsFd, meta: &Meta) -> Result<()> {
-        let shown = &meta.shown;
-        let (uid, gid) = owner(meta);
-        let owner = self.owner_set(rustix::fs::fchown(file, uid, gid), meta);
-        let mode = rustix::fs::fchmod(file, self.mode(meta)).on(shown);
-        let xattrs = set_xattrs(file.as_fd(), meta);
-        let times = rustix::fs::futimens(file, &meta.times).on(shown);
-        self.failures.defer(owner.and(mode).and(xattrs).and(times))
-    }
-
-    /// What came of setting an owner: if it is not permitted, though nothing protects the file, the filesystem has
-    /// no owners (FAT), and goes without.
-    fn owner_set(&mut self, done: rustix::io::Result<()>, meta: &Meta) -> Result<()> {
-        match done {
-            Err(Raw::PERM) => {
-                if std::mem::replace(&mut self.has_owners, false) {
-                    tracing::warn!("the filesystem has no owners");
-                }
-                Ok(())
-            }
-            done => done.on(&meta.shown),
-        }
-    }
-
-    /// The mode that it gets. What would run as an owner must not run as another.
-    fn mode(&self, meta: &Meta) -> Mode {
-        let as_owner = Mode::SUID | Mode::SGID;
-        if self.has_owners { meta.mode } else { meta.mode - as_owner }
+    pub(super) fn complete(&mut self, file: &File, meta: &Meta) -> Result<()> {
+        self.failures.defer(complete(file, meta, &self.owners))
     }
 
     /// The directory that a member is in, and its name there. Directories that are missing are made.
@@ -124,12 +91,13 @@ impl<'r> Placer<'r> {
         let end = path.iter().rposition(|&b| b != b'/').map_or(0, |i| i + 1);
         let begin = path[..end].iter().rposition(|&b| b == b'/').map_or(0, |i| i + 1);
         let (above, name) = (&path[..begin], &path[begin..end]);
-        if self.last.as_ref().is_none_or(|(path, _)| path != above) {
+        if self.last.as_ref().is_none_or(|last| last.path != above) {
             let fd = self.open_above(above)?;
-            self.last = Some((above.to_vec(), fd));
+            let gid = rustix::fs::fstat(&fd).on(OsStr::from_bytes(above))?.st_gid;
+            self.last = Some(Open { path: above.to_vec(), fd, gid });
         }
         match &self.last {
-            Some((_, fd)) => Ok((fd, OsStr::from_bytes(name).to_owned())),
+            Some(last) => Ok((&last.fd, OsStr::from_bytes(name).to_owned())),
             None => Err(invalid("member without a place")),
         }
     }
@@ -189,17 +157,35 @@ impl<'r> Placer<'r> {
         }
     }
 
-    pub(super) fn file(&mut self, path: &[u8], shown: &OsStr) -> Result<File> {
+    pub(super) fn file(&mut self, path: &[u8], meta: &Meta) -> Result<File> {
+        let mode = self.first_mode(path, meta)?;
+        self.new_file(path, &meta.shown, mode)
+    }
+
+    /// The mode that a file is made with: the permissions that it is to have if it is its owner's from the
+    /// beginning; otherwise it is nobody else's until it has its owner.
+    fn first_mode(&mut self, path: &[u8], meta: &Meta) -> Result<Mode> {
+        // Access control lists may take back what the mode gives.
+        if (meta.uid, meta.gid) != self.creator || !meta.xattrs.is_empty() {
+            return Ok(PRIVATE);
+        }
+        self.place(path)?;
+        // Its group is its creator's or, by a flag or a mount option, its directory's.
+        let is_group = self.last.as_ref().is_some_and(|last| last.gid == meta.gid);
+        Ok(if is_group { meta.mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO) } else { PRIVATE })
+    }
+
+    fn new_file(&mut self, path: &[u8], shown: &OsStr, mode: Mode) -> Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Nobody else's until it has its owner.
-        let private = Mode::from_raw_mode(0o600);
-        self.make(path, shown, |dir, name| rustix::fs::openat(dir, name, flags, private))
+        self.make(path, shown, |dir, name| rustix::fs::openat(dir, name, flags, mode))
             .map(File::from)
     }
 
     pub(super) fn directory(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
         let fd = if path.iter().all(|&b| b == b'/') {
+            // Its group may change.
+            self.last = None;
             self.open_above(b"")?
         } else {
             let (dir, name) = self.place(path)?;
@@ -234,32 +220,14 @@ impl<'r> Placer<'r> {
         )
         .on(&meta.shown)?;
         let (uid, gid) = owner(meta);
-        let owner = match rustix::fs::fchown(&fd, uid, gid) {
+        let (owner, mode) = match rustix::fs::fchown(&fd, uid, gid) {
             // It may have been there before, and protected.
-            Err(Raw::PERM) if is_protected(&fd) => Err(Raw::PERM).on(&meta.shown),
-            done => self.owner_set(done, meta),
+            Err(Raw::PERM) if is_protected(&fd) => (Err(Raw::PERM).on(&meta.shown), meta.mode),
+            done => self.owners.set(done, meta),
         };
         let xattrs = set_xattrs(fd.as_fd(), meta);
-        self.later(fd, path, meta)?;
+        self.directories.add(fd, path, mode, meta, &mut self.failures)?;
         owner.and(xattrs)
-    }
-
-    /// Remembers a directory for the end. Descriptors are few: one that the archive has left, or else the one of
-    /// longest ago, is closed, and what was to be set is set now, mode first.
-    fn later(&mut self, fd: OwnedFd, path: &[u8], meta: &Meta) -> Result<()> {
-        const OPEN: usize = 256;
-        if self.directories.len() == OPEN {
-            let left = self.directories.iter().position(|d| !path.starts_with(&d.path));
-            let completed = self.directories.remove(left.unwrap_or(0)).complete();
-            self.failures.defer(completed)?;
-        }
-        let mut path = path.to_vec();
-        if path.last().is_some_and(|b| *b != b'/') {
-            path.push(b'/');
-        }
-        let (mode, times, shown) = (self.mode(meta), meta.times.clone(), meta.shown.clone());
-        self.directories.push(Made { fd, path, mode, times, shown });
-        Ok(())
     }
 
     pub(super) fn hard_link(&mut self, path: &[u8], target: &[u8], shown: &OsStr) -> Result<()> {
@@ -287,7 +255,7 @@ impl<'r> Placer<'r> {
         let leads_out = target.first() == Some(&b'/')
             || target.split(|&b| b == b'/').any(|component| component == b"..");
         if leads_out {
-            let file = self.file(path, &meta.shown)?;
+            let file = self.new_file(path, &meta.shown, PRIVATE)?;
             let stat = rustix::fs::fstat(&file).on(&meta.shown)?;
             let link = Link { paths: vec![path.to_vec()], target: target.to_vec(), meta };
             self.links.insert((stat.st_dev, stat.st_ino), link);
@@ -378,8 +346,8 @@ impl<'r> Placer<'r> {
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         let (uid, gid) = owner(meta);
         let done = rustix::fs::chownat(dir, &*name, uid, gid, nofollow);
-        self.owner_set(done, meta)?;
-        let mode = self.mode(meta);
+        let (owner, mode) = self.owners.set(done, meta);
+        owner?;
         let (dir, _) = self.place(path)?;
         if has_mode {
             // Just made by us, and no link.
@@ -394,24 +362,8 @@ impl<'r> Placer<'r> {
     }
 }
 
-/// Whom a member is to belong to.
-fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
-}
-
 /// Whether a flag of the inode keeps everybody from changing it.
 fn is_protected(fd: &OwnedFd) -> bool {
     let flags = IFlags::IMMUTABLE | IFlags::APPEND;
     rustix::fs::ioctl_getflags(fd).is_ok_and(|set| set.intersects(flags))
-}
-
-/// Sets attributes; a filesystem that has none (FAT) goes without, as it does without owners.
-fn set_xattrs(fd: BorrowedFd<'_>, meta: &Meta) -> Result<()> {
-    for (name, value) in &meta.xattrs {
-        match xattr::set(fd, OsStr::from_bytes(name), value) {
-            Err(Raw::OPNOTSUPP) => tracing::warn!(file = ?meta.shown, ?name, "attribute left out"),
-            done => done.on(&meta.shown)?,
-        }
-    }
-    Ok(())
 }
