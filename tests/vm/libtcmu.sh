@@ -61,7 +61,7 @@ check "the log of the program is in its file" grep -q 'added mem/a' /scratch/tcm
 
 # -- changes
 (verified $A 16 --rate=,4m) & FIO=$!
-sleep 1
+must "there is I/O on it" within 60 flowing $A
 check "a device grows under I/O" eval 'echo -n $((BYTES * 2)) >$(dev a)/attrib/dev_size'
 check "it cannot shrink" eval '! echo -n 4096 2>/dev/null >$(dev a)/attrib/dev_size'
 check "the initiator sees the new size" eval 'echo 1 >$A_SDEV/rescan; [ $(($(<$A_SDEV/block/${A#/dev/}/size) * 512)) = $((BYTES * 2)) ]'
@@ -73,7 +73,8 @@ check "the I/O went on meanwhile" wait $FIO
 for lun in "a 0 $A" "b 1 $B"; do
     set -- $lun
     fio --name=h --filename=$3 --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k --size=${MB}M --time_based --runtime=300 --output=h.out >/dev/null 2>&1 & HOT=$!
-    sleep 2
+    # Earlier, fio would make a file of the disk's name.
+    must "there is I/O on $1" within 60 flowing $3
     check "the LUN of $1 is removed under I/O" timeout 60 rm $LOOP/tpgt_1/lun/lun_$2/$1
     check "its I/O ends" within 60 ended $HOT
     check "its device is removed" eval "rmdir $LOOP/tpgt_1/lun/lun_$2 && rm_dev $1"
@@ -83,13 +84,13 @@ done
 must "a device" disk c 0 late/c
 C=$DISK
 fio --name=k --filename=$C --direct=1 --ioengine=libaio --iodepth=16 --rw=randread --bs=4k --size=${MB}M --time_based --runtime=20 --output=k.out >/dev/null 2>&1 & FIO=$!
-sleep 2
+must "there is I/O on it" within 60 flowing $C
 kill -9 $CONSUMER; wait $CONSUMER 2>/dev/null
 sleep 1
 must "killed under I/O, it starts again" consumer $INSTALLED
 check "it finds the device, and the I/O goes on" eval 'within 60 ended $FIO && wait $FIO || { cat k.out; false; }'
 check "SIGTERM ends it" end
-check "it has taken leave of the device" grep -q ended consumer.out
+check "it has come to its end by itself" grep -q ended consumer.out
 must "it starts again" consumer $INSTALLED
 check "the device is removed" gone c 0
 check "the program ends" end

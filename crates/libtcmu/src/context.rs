@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_int};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -27,10 +27,11 @@ use tcmu_abi::layout::{
 };
 use tcmu_abi::{Device, DeviceConfig};
 
-use crate::checks::{Checks, Verdict};
+use crate::checks::Checks;
 use crate::dbus::Announced;
+use crate::handler::Handler;
 use crate::log;
-use crate::queue::{HandlerPointer, Queue};
+use crate::queue::Queue;
 
 /// Where the kernel's side is.
 pub(crate) struct Kernel {
@@ -56,68 +57,6 @@ pub(crate) struct Context {
     log_moves: AtomicU32,
     /// As long as handlers are announced over D-Bus.
     announced: Mutex<Option<Announced>>,
-}
-
-/// A handler of the program.
-struct Handler {
-    subtype: String,
-    description: String,
-    /// A copy of the program's structure, which devices refer to.
-    c: HandlerPointer,
-}
-
-/// Text of C's; `None` for a null pointer.
-///
-/// # Safety
-/// It ends with a NUL.
-unsafe fn text(text: *const c_char) -> Option<String> {
-    // SAFETY: as the caller promises.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
-impl Handler {
-    /// Takes one of the program's.
-    ///
-    /// # Safety
-    /// Its strings end with a NUL; its functions are as they are declared.
-    unsafe fn new(c: &tcmulib_handler) -> Result<Handler, String> {
-        // SAFETY: as the caller promises.
-        let (subtype, description) = unsafe { (text(c.subtype), text(c.cfg_desc)) };
-        let subtype = subtype.filter(|subtype| !subtype.is_empty() && !subtype.contains('/'));
-        let subtype = subtype.ok_or("a handler has no subtype, or one with a slash")?;
-        if c.added.is_none() || c.removed.is_none() {
-            return Err(format!("the handler {subtype} lacks the function added or removed"));
-        }
-        let description = description.unwrap_or_default();
-        let c = HandlerPointer(Box::into_raw(Box::new(*c)));
-        Ok(Handler { subtype, description, c })
-    }
-
-    /// The structure as it is now. The program may change what is its own.
-    fn functions(&self) -> tcmulib_handler {
-        // SAFETY: it was leaked by `new` and is freed when this is dropped.
-        unsafe { self.c.0.read() }
-    }
-
-    fn check(&self, config: &str) -> Verdict {
-        let Some(check) = self.functions().check_config else { return Ok(()) };
-        let config = CString::new(config).map_err(|_| "it contains a NUL".to_owned())?;
-        let mut reason: *mut c_char = ptr::null_mut();
-        // SAFETY: as the program has declared it.
-        let good = unsafe { check(config.as_ptr(), &raw mut reason) };
-        // SAFETY: the reason is null or malloc'ed text.
-        let why = unsafe { text(reason) };
-        // SAFETY: as above; nothing else refers to it.
-        unsafe { libc::free(reason.cast()) };
-        if good { Ok(()) } else { Err(why.unwrap_or_else(|| "the handler gives no reason".into())) }
-    }
-}
-
-impl Drop for Handler {
-    fn drop(&mut self) {
-        // SAFETY: it was leaked by `new`, and the devices that refer to it are gone.
-        drop(unsafe { Box::from_raw(self.c.0) });
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -167,8 +106,7 @@ impl Context {
         });
         let this = ptr::from_ref::<Context>(&context).cast_mut();
         for handler in &context.handlers {
-            // SAFETY: the copy is ours, and no device refers to it yet.
-            unsafe { (*handler.c.0).ctx = this.cast() };
+            handler.set_context(this.cast());
         }
         context.scan();
         Ok(context)

@@ -20,6 +20,7 @@ mod checks;
 mod config;
 mod context;
 mod dbus;
+mod handler;
 mod log;
 mod queue;
 mod signals;

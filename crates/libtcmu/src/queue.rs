@@ -24,6 +24,8 @@ use tcmu_abi::log::{self, Level};
 use tcmu_abi::status::{self, Answer};
 use tcmu_abi::{Memory, Owner};
 
+use crate::handler::HandlerPointer;
+
 /// GOOD, CHECK CONDITION, BUSY and TASK SET FULL (SAM-5 5.3.1).
 const CHECK_CONDITION: u8 = 0x02;
 const TASK_SET_FULL: u8 = 0x28;
@@ -37,15 +39,6 @@ pub(crate) struct Queue {
     memory: Option<Memory>,
     out_of_order: bool,
 }
-
-/// The C program's handler; it stays as long as the context.
-#[derive(Clone, Copy)]
-pub(crate) struct HandlerPointer(pub(crate) *mut tcmulib_handler);
-
-// SAFETY: it is only ever handed to C, which decides who uses it.
-unsafe impl Send for HandlerPointer {}
-// SAFETY: as above.
-unsafe impl Sync for HandlerPointer {}
 
 struct State {
     ring: Ring,

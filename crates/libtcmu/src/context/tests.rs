@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Devices that come, change and go, with stand-ins for the kernel's files and its netlink.
 use super::*;
+use crate::handler::text;
 use std::cell::RefCell;
+use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
 use tcmu::DeviceName;
