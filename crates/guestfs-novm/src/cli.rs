@@ -151,6 +151,8 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
         .with_max_level(level)
         .with_ansi(false)
         .without_time()
+        // It would panic where standard error is closed, as it is once a client has died.
+        .log_internal_errors(false)
         .with_writer(io::stderr)
         .finish();
     tracing::subscriber::set_global_default(subscriber).ok();

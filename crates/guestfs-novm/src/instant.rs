@@ -261,6 +261,8 @@ impl Session {
         }
         let block = Path::new("/sys/block");
         let disks: Vec<PathBuf> = self.loops.iter().map(|l| block.join(l.name())).collect();
+        // Process 1 did that, unless it was killed.
+        teardown::switch_off(&disks, None);
         for device in teardown::take_down(&disks, |_| true) {
             report(&Error::Active(device.to_string()));
         }

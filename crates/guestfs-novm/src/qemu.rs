@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// Memory of a machine for which the client does not say how much it is to have, in MiB.
+pub const MEMORY: u32 = 1280;
+
 /// Most disks; libguestfs has at most 255.
 const MAX_DISKS: usize = 256;
 /// Longest value of an option.
@@ -67,7 +70,7 @@ type Options = BTreeMap<String, String>;
 impl Machine {
     /// Reads a command line.
     pub fn parse(args: &[OsString]) -> Result<Self> {
-        let mut machine = Self { memory: 1280, ..Self::default() };
+        let mut machine = Self { memory: MEMORY, ..Self::default() };
         let mut nodes: BTreeMap<String, Options> = BTreeMap::new();
         let mut words = args.iter().map(|a| a.to_string_lossy());
         let mut devices = Vec::new();

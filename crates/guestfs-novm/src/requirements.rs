@@ -4,6 +4,7 @@
 use crate::daemon;
 use crate::mode::Mode;
 use crate::uml;
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -25,6 +26,9 @@ enum Sign {
     Daemon,
     UmlKernel,
     UmlModules,
+    UmlMemory,
+    /// A module of the host's kernel, loaded, built in, or to be loaded.
+    Module(&'static str),
 }
 
 /// Something that may be missing.
@@ -58,6 +62,13 @@ const NEEDS: &[Need] = &[
     useful(Sign::File("/dev/fuse"),        INSTANT, "images that are not raw or of no given format, NTFS: module fuse"),
     needed(Sign::UmlKernel,                UML,     "the kernel: package user-mode-linux"),
     needed(Sign::UmlModules,               UML,     "the kernel's modules: package user-mode-linux"),
+    needed(Sign::UmlMemory,                UML,     "room for 1280 MiB in /dev/shm, /tmp or /var/tmp, not mounted noexec"),
+    useful(Sign::Module("dm_mod"),         INSTANT, "LVM, LUKS, dynamic disks of Windows: a module of the kernel; --uml has it"),
+    useful(Sign::Module("md_mod"),         INSTANT, "Linux RAID: a module of the kernel; --uml has it"),
+    useful(Sign::Module("ext4"),           INSTANT, "ext2, ext3, ext4: a module of the kernel; --uml has it"),
+    useful(Sign::Module("xfs"),            INSTANT, "XFS: a module of the kernel; --uml has it"),
+    useful(Sign::Module("btrfs"),          INSTANT, "btrfs: a module of the kernel; --uml has it"),
+    useful(Sign::Module("vfat"),           INSTANT, "FAT: a module of the kernel; --uml has it"),
     useful(Sign::Program("modprobe"),      UML,     "modules for filesystems and LVM: package kmod"),
     needed(Sign::Program("mount"),         None,    "mounting: package mount (util-linux)"),
     useful(Sign::Program("blkid"),         None,    "some questions about devices: package util-linux"),
@@ -89,6 +100,8 @@ impl Sign {
             Self::Daemon => daemon::find(None).is_ok(),
             Self::UmlKernel => uml::kernel().is_ok(),
             Self::UmlModules => uml::modules_dir().is_dir(),
+            Self::UmlMemory => uml::memory::has_memory(),
+            Self::Module(name) => has_module(name),
         }
     }
 
@@ -99,8 +112,29 @@ impl Sign {
             Self::Daemon => "guestfsd",
             Self::UmlKernel => "linux.uml",
             Self::UmlModules => "modules of User-Mode Linux",
+            Self::UmlMemory => "memory of User-Mode Linux",
+            Self::Module(name) => name,
         }
     }
+}
+
+/// Whether the running kernel has a module, or can load it.
+fn has_module(name: &str) -> bool {
+    let filesystem = |line: &str| line.split_whitespace().last() == Some(name);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let modules = Path::new("/lib/modules").join(release.trim_end());
+    // Names of modules have underscores, those of their files may have hyphens.
+    let file = |line: &str| {
+        let file = line.split([':', ' ']).next().and_then(|path| path.rsplit('/').next());
+        file.and_then(|file| file.split('.').next()).is_some_and(|n| n.replace('-', "_") == name)
+    };
+    let listed = |list: &str| {
+        fs::read_to_string(modules.join(list)).is_ok_and(|text| text.lines().any(file))
+    };
+    Path::new("/sys/module").join(name).exists()
+        || fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.lines().any(filesystem))
+        || listed("modules.builtin")
+        || listed("modules.dep")
 }
 
 /// Says what is missing for a mode; whether a session is possible at all.
@@ -139,5 +173,7 @@ mod tests {
         }
         assert!(!text.contains("linux.uml"));
         assert!(!Sign::Program("no-such-program").is_there());
+        assert!(!Sign::Module("no_such_module").is_there());
+        assert!(Sign::Module("ext4").is_there());
     }
 }

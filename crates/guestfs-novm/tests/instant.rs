@@ -261,6 +261,26 @@ fn nothing_is_left_when_the_program_itself_is_killed() {
     }
 }
 
+#[test]
+fn the_kernel_swaps_to_no_disk_of_a_session_whoever_was_killed() {
+    let client = |r: &common::Running<'_>| i32::try_from(r.client.id()).unwrap();
+    for who in [client, |r| r.hypervisor(), |r| r.process_1(), |r| r.daemon()] {
+        let host = host();
+        let (disk, swap) = (host.ext4("a.img"), host.path("swap.img"));
+        fs::File::create(&swap).unwrap().set_len(64 << 20).unwrap();
+        // Nobody but the session's own processes sees to its end then.
+        let add = format!(
+            "set-recovery-proc false\nadd {} format:raw\nadd {} format:raw",
+            disk.display(),
+            swap.display()
+        );
+        let running = host.running_with(&add, "mkswap /dev/sdb\nswapon-device /dev/sdb");
+        let pid = who(&running);
+        // What is swapped to stays attached.
+        running.kill(pid, Signal::KILL);
+    }
+}
+
 /// Loop devices of a file of their own, which do not stay if the test fails.
 struct Attached {
     file: tempfile::NamedTempFile,

@@ -278,6 +278,8 @@ fn log_to_stderr(verbose: bool) {
         .with_target(false)
         .with_ansi(false)
         .without_time()
+        // It would panic where standard error is closed, as it is once a client has died.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .finish();
     // Only fails when there is a logger already, in tests.

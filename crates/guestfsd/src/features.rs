@@ -77,6 +77,8 @@ const OWN: &[(&[&str], &[Need])] = &[
     (&["ldmtool_scan", "ldmtool_scan_devices"], &[Need::Program("ldmtool")]),
     (&["ldmtool_diskgroup_name", "ldmtool_diskgroup_volumes", "ldmtool_diskgroup_disks"], &[Need::Program("ldmtool")]),
     (&["ldmtool_volume_type", "ldmtool_volume_hint", "ldmtool_volume_partitions"], &[Need::Program("ldmtool")]),
+    (&["luks_uuid"], &[]),
+    (&["luks_format", "luks_format_cipher", "luks_add_key", "luks_kill_slot"], &[Need::Program("cryptsetup")]),
     (&["download_blocks"], &[Need::Program("blkls")]),
     (&["mkfs_btrfs"], &[Need::Program("mkfs.btrfs")]),
     (&["ntfsclone_in", "ntfsclone_out"], &[Need::Program("ntfsclone")]),
@@ -147,7 +149,10 @@ impl Features {
             return Ok(());
         }
         let missing = needs.iter().find(|need| !need.is_met()).map(Need::what).unwrap_or_default();
-        Err(self.refused(procedure, &format!("needs {missing}, which is not on this machine")))
+        Err(self.refused(
+            procedure,
+            &format!("{} needs {missing}, which is not on this machine", procedure.name),
+        ))
     }
 
     /// Clients know the text that says that a whole group is missing.
@@ -156,9 +161,9 @@ impl Features {
             Some(group) if !self.has(group) => format!(
                 "feature '{group}' is not available in this\nbuild of libguestfs.  Read \
                  'AVAILABILITY' in the guestfs(3) man page for\nhow to check for the availability \
-                 of features."
+                 of features.\n{why}"
             ),
-            _ => format!("{} {why}", procedure.name),
+            _ => why.to_owned(),
         })
     }
 
@@ -197,7 +202,7 @@ impl Need {
         match self {
             Self::Program(name) => format!("the program {name}"),
             Self::Library(name) => format!("the library {}", name.to_string_lossy()),
-            Self::DeviceMapper => "the kernel's device mapper".to_owned(),
+            Self::DeviceMapper => "the kernel's device mapper (dm_mod)".to_owned(),
             Self::File(name) => (*name).to_owned(),
             Self::Kernel(_, name) => format!("the kernel's {name}"),
             Self::Filesystem(name) => format!("the kernel's filesystem {name}"),

@@ -2,6 +2,7 @@
 //! The daemon from start to end: sets everything up, each part before anybody can ask for it, then
 //! runs the main loop.
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let log = match Log::start(settings.level(&Config::default()), Some(Style::of_stderr())) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("tcmu-runner: cannot start a thread: {error}");
+            writeln!(io::stderr(), "tcmu-runner: cannot start a thread: {error}").ok();
             return ExitCode::FAILURE;
         }
     };

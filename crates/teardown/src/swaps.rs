@@ -4,42 +4,63 @@
 use crate::kernel;
 use crate::layers::above;
 use crate::watch::watched;
-use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Has the kernel stop swapping to these disks (directories of sysfs), to what lies on them, and to files below
-/// `sysroot`. What fails is logged.
-pub fn switch_off(disks: &[PathBuf], sysroot: &Path) {
+/// `sysroot`, if filesystems are mounted there. What fails is logged.
+///
+/// The table has paths as whoever switched them on had them. Devices whose paths mean nothing here, because that
+/// machine's /dev has gone, are found by the kernel's own names.
+pub fn switch_off(disks: &[PathBuf], sysroot: Option<&Path>) {
     let table = fs::read_to_string("/proc/swaps").unwrap_or_default();
     let all = parse(&table);
     if all.is_empty() {
         return;
     }
-    let numbers = numbers(disks);
+    let devices = devices(disks);
     for path in all {
         // A file of another session may seem to have the same path: then it is not swapped to here, which is an error.
         let is_ours = match fs::metadata(&path) {
-            Ok(found) if found.file_type().is_block_device() => numbers.contains(&found.rdev()),
-            Ok(_) => path.starts_with(sysroot),
+            Ok(found) if found.file_type().is_block_device() => devices.contains_key(&found.rdev()),
+            Ok(_) => sysroot.is_some_and(|sysroot| path.starts_with(sysroot)),
             Err(_) => false,
         };
-        let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { continue };
         if is_ours {
-            let what = format!("swapping off {}", path.display());
-            match watched(&what, || kernel::swapoff(&name)) {
-                Ok(()) => tracing::info!(path = %path.display(), "swapped off"),
-                Err(e) => tracing::error!(path = %path.display(), error = %e, "swapping off"),
+            log(&path, off(&path));
+        }
+    }
+    for (number, name) in devices {
+        let path = Path::new("/dev").join(name);
+        if fs::metadata(&path).is_ok_and(|found| found.rdev() == number) {
+            match off(&path) {
+                // Nobody swaps to it.
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+                done => log(&path, done),
             }
         }
     }
 }
 
-/// The numbers of disks, of their partitions, and of what lies on them.
-fn numbers(disks: &[PathBuf]) -> BTreeSet<u64> {
+fn off(path: &Path) -> io::Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    watched(&format!("swapping off {}", path.display()), || kernel::swapoff(&name))
+}
+
+fn log(path: &Path, done: io::Result<()>) {
+    match done {
+        Ok(()) => tracing::info!(path = %path.display(), "swapped off"),
+        Err(e) => tracing::error!(path = %path.display(), error = %e, "swapping off"),
+    }
+}
+
+/// The numbers of disks, of their partitions, and of what lies on them, with the kernel's names.
+fn devices(disks: &[PathBuf]) -> BTreeMap<u64, OsString> {
     let layers = above(disks).into_iter().map(|layer| layer.directory);
     let all = disks.iter().cloned().chain(layers);
     let with_partitions = all.flat_map(|dir| {
@@ -50,7 +71,8 @@ fn numbers(disks: &[PathBuf]) -> BTreeSet<u64> {
         .filter_map(|dir| {
             let text = fs::read_to_string(dir.join("dev")).ok()?;
             let (major, minor) = text.trim().split_once(':')?;
-            Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
+            let number = libc::makedev(major.parse().ok()?, minor.parse().ok()?);
+            Some((number, dir.file_name()?.to_owned()))
         })
         .collect()
 }

@@ -132,7 +132,7 @@ fn clean_up(disks: &[PathBuf]) {
         }
     }
     let sysroot = Path::new(SYSROOT);
-    teardown::switch_off(disks, sysroot);
+    teardown::switch_off(disks, Some(sysroot));
     teardown::detach_below(sysroot);
     for device in teardown::take_down(disks, |_| true) {
         tracing::error!("{device}");

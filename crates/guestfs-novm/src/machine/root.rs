@@ -53,7 +53,7 @@ const MDADM_PLACES: &[&str] = &["usr/sbin/mdadm", "sbin/mdadm", "usr/local/sbin/
 const UDEVADM_PLACES: &[&str] =
     &["usr/bin/udevadm", "bin/udevadm", "usr/sbin/udevadm", "sbin/udevadm"];
 /// LVM looks at devices itself, for there is no udev.
-const LVM_CONF: &str = "devices {\n\tuse_devicesfile = 0\n\tobtain_device_list_from_udev = 0\n\
+const LVM_CONF: &str = "devices {\n\tobtain_device_list_from_udev = 0\n\
                         \texternal_device_info_source = \"none\"\n}\n\
                         activation {\n\tudev_sync = 0\n\tudev_rules = 0\n\tmonitoring = 0\n}\n\
                         global {\n\tuse_lvmpolld = 0\n}\n";

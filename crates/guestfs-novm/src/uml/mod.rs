@@ -7,6 +7,7 @@
 //! are in a PID namespace and die with it; its sockets are in a tmpfs that nobody else sees.
 
 pub mod guest;
+pub mod memory;
 mod modules;
 // build.rs makes a library of it; see there.
 #[cfg(all(clippy, target_arch = "x86_64"))]
@@ -93,6 +94,7 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
         });
     }
     let work = isolate(&used)?;
+    let memory = memory::place(memory(machine))?;
 
     let mut devices = Vec::new();
     let mut arguments = kernel_arguments(machine, &work.0, &own);
@@ -119,7 +121,7 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     let parent = Parent::this().on("this process")?;
     let child = match sys::fork().on("fork")? {
         Fork::Child => {
-            let status = supervise(&parent, &kernel, &arguments).unwrap_or_else(|e| {
+            let status = supervise(&parent, &kernel, &arguments, &memory).unwrap_or_else(|e| {
                 report(&e);
                 1
             });
@@ -158,10 +160,15 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     }))
 }
 
+/// Memory of the machine, in MiB.
+fn memory(machine: &Machine) -> u32 {
+    machine.memory.clamp(256, 65536)
+}
+
 /// Arguments of the kernel, without its devices.
 fn kernel_arguments(machine: &Machine, work: &Path, own: &Path) -> Vec<String> {
     let mut arguments = vec![
-        format!("mem={}M", machine.memory.clamp(256, 65536)),
+        format!("mem={}M", memory(machine)),
         "umid=u".into(),
         format!("uml_dir={}/", work.display()),
         "noreboot".into(),
@@ -222,18 +229,18 @@ fn isolate(used: &[&Path]) -> Result<Work> {
 
 /// Starts UML in a PID namespace and waits for it. Its parent is process 1 there, with which all of its
 /// processes end, and which ends with this one.
-fn supervise(parent: &Parent, kernel: &Path, arguments: &[String]) -> Result<i32> {
+fn supervise(parent: &Parent, kernel: &Path, arguments: &[String], memory: &Path) -> Result<i32> {
     parent.take_along().on("User-Mode Linux")?;
     rustix::process::setsid().on("setsid")?;
     if let Err(e) = sys::unshare(UnshareFlags::NEWPID) {
         tracing::warn!("a PID namespace: {e}: a crash of User-Mode Linux may leave processes");
-        return start(kernel, arguments);
+        return start(kernel, arguments, memory);
     }
     let own = Parent::this().on("this process")?;
     match sys::fork().on("fork")? {
         Fork::Child => {
             own.take_along().on("User-Mode Linux")?;
-            start(kernel, arguments)
+            start(kernel, arguments, memory)
         }
         Fork::Parent(child) => {
             let status = waitpid(Some(child), WaitOptions::empty()).on("User-Mode Linux")?;
@@ -243,14 +250,13 @@ fn supervise(parent: &Parent, kernel: &Path, arguments: &[String]) -> Result<i32
 }
 
 /// Starts UML and waits for it.
-fn start(kernel: &Path, arguments: &[String]) -> Result<i32> {
+fn start(kernel: &Path, arguments: &[String], memory: &Path) -> Result<i32> {
     unblock_all().on("signals")?;
     let shim = shim().on("a file in memory")?;
     let mut command = Command::new(kernel);
     command.args(arguments).env_clear();
     command.env("LD_PRELOAD", format!("/proc/self/fd/{}", shim.as_raw_fd()));
-    let memory = Path::new("/dev/shm");
-    command.env("TMPDIR", if memory.is_dir() { memory } else { Path::new("/tmp") });
+    command.env("TMPDIR", memory);
     command.stdin(std::process::Stdio::null()).process_group(0);
     let status = command.spawn().and_then(|mut child| child.wait()).on(kernel.display())?;
     Ok(status.code().unwrap_or(1))

@@ -101,10 +101,15 @@ impl Host {
 
     /// A session that is under way: it has written /mark and sleeps.
     pub(crate) fn running(&self, disks: &str) -> Running<'_> {
+        self.running_with(disks, "")
+    }
+
+    /// The same, after it has done this as well.
+    pub(crate) fn running_with(&self, disks: &str, calls: &str) -> Running<'_> {
         let up = self.path("up");
         fs::remove_file(&up).ok();
         let script = format!(
-            "{disks}\nrun\nmount /dev/sda /\nwrite /mark x\n!touch {}\nsleep 600\n",
+            "{disks}\nrun\nmount /dev/sda /\nwrite /mark x\n{calls}\n!touch {}\nsleep 600\n",
             up.display()
         );
         let mut command = self.command(&script);
@@ -168,17 +173,25 @@ pub(crate) struct Running<'h> {
 impl Running<'_> {
     /// The process that the client started, which is its only child with this name and parent.
     pub(crate) fn hypervisor(&self) -> i32 {
+        self.child_of(i32::try_from(self.client.id()).unwrap())
+    }
+
+    /// Process 1 of the session's namespace.
+    pub(crate) fn process_1(&self) -> i32 {
+        self.child_of(self.hypervisor())
+    }
+
+    fn child_of(&self, of: i32) -> i32 {
         let parent = |pid: i32| -> i32 {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
             fields.split(' ').nth(1).and_then(|p| p.parse().ok()).unwrap_or(0)
         };
-        let client = i32::try_from(self.client.id()).unwrap();
         let processes = self.host.processes();
         let found = processes
             .iter()
-            .find(|(pid, line)| line.contains("guestfs-novm -global") && parent(*pid) == client);
-        found.unwrap_or_else(|| panic!("no hypervisor: {processes:?}")).0
+            .find(|(pid, line)| line.contains("guestfs-novm -global") && parent(*pid) == of);
+        found.unwrap_or_else(|| panic!("no child of {of}: {processes:?}")).0
     }
 
     /// The daemon.

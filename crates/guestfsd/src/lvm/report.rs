@@ -24,9 +24,13 @@ impl Report {
             .ok_or_else(|| Error::new(Errno::EIO, "lvm: its report cannot be understood"))
     }
 
-    /// `{"report": [{"lv": [{"lv_name": "x", ...}, ...]}]}`
+    /// `{"report": [{"lv": [{"lv_name": "x", ...}, ...]}]}`. Where metadata is damaged, lines that are no JSON stand
+    /// before and after it.
     fn parse(text: &str) -> Option<Self> {
-        let Value::Object(mut whole) = serde_json::from_str(text).ok()? else { return None };
+        let lines = std::iter::successors(Some(text), |rest| Some(rest.split_once('\n')?.1));
+        let report = lines.map(str::trim_start).find(|rest| rest.starts_with('{'))?;
+        let mut values = serde_json::Deserializer::from_str(report).into_iter();
+        let Value::Object(mut whole) = values.next()?.ok()? else { return None };
         let Some(Value::Array(parts)) = whole.remove("report") else { return None };
         let mut rows = Vec::new();
         for part in parts {
@@ -106,6 +110,13 @@ mod tests {
         assert_eq!(row.percent("snap_percent").unwrap(), -1.0);
         assert_eq!(row.percent("data_percent").unwrap(), 12.5);
         assert_eq!(row.number("snap_percent").unwrap(), -1);
+    }
+
+    #[test]
+    fn lines_around_a_report_are_not_read() {
+        let text = "  Retrying metadata scan.\n  {\n \"report\": [ {\"vg\": [ {\"vg_name\":\"VG\"} ] } ]\n  }\n  more\n";
+        assert_eq!(Report::parse(text).unwrap().column("vg_name").unwrap(), ["VG"]);
+        assert!(Report::parse("  Retrying metadata scan.\n").is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno as Raw;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -217,7 +217,7 @@ fn ll(_: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>>
 
 /// Puts a text into the daemon's log.
 fn print(_: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
-    eprintln!("{}", shown(&args.join(OsStr::new(" "))));
+    writeln!(std::io::stderr(), "{}", shown(&args.join(OsStr::new(" ")))).ok();
     done()
 }
 
@@ -301,7 +301,8 @@ fn sh(s: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>>
 /// Writes so many lines to the daemon's log.
 fn spew(_: &mut Session, args: &[&OsStr], _: &mut Progress<'_>) -> Result<Vec<u8>> {
     for n in 0..number("spew", args.first(), MAX_LINES)? {
-        eprintln!("{n:08} abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
+        let line = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+        writeln!(std::io::stderr(), "{n:08} {line}").ok();
     }
     done()
 }
