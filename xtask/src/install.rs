@@ -2,6 +2,7 @@
 //! Which Debian package every program and file that we use comes from; installing what is missing.
 
 mod apt;
+pub(crate) mod unpacked;
 
 use std::process::{Command, ExitCode};
 
@@ -46,6 +47,10 @@ const JOURNAL_REMOTE: &str = "/lib/systemd/systemd-journal-remote";
 /// One of GRUB's files for PCs.
 const GRUB_PC: &str = "/usr/lib/grub/i386-pc/boot.img";
 
+/// What Debian's libtcmu is linked with.
+const NL_GENL: &str = "/usr/lib/x86_64-linux-gnu/libnl-genl-3.so.200";
+const GLIB: &str = "/usr/lib/x86_64-linux-gnu/libgio-2.0.so.0";
+
 /// What is needed, for what, and its package.
 #[rustfmt::skip]
 const NEEDS: &[(Sign, For, &str)] = &[
@@ -64,6 +69,13 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("dmsetup"),            For::Test,  "dmsetup"),
     (Sign::Program("cryptsetup"),         For::Test,  "cryptsetup-bin"),
     (Sign::Program("python3"),            For::Test,  "python3"),
+    (Sign::Program("cc"),                 For::Test,  "gcc"),
+    (Sign::File("/usr/include/stdio.h"),  For::Test,  "libc6-dev"),
+    (Sign::Program("nm"),                 For::Test,  "binutils"),
+    (Sign::Program("pkg-config"),         For::Test,  "pkgconf"),
+    (Sign::Program("valgrind"),           For::Test,  "valgrind"),
+    (Sign::File(NL_GENL),                 For::Test,  "libnl-genl-3-200"),
+    (Sign::File(GLIB),                    For::Test,  "libglib2.0-0"),
     (Sign::Program("guestfish"),          For::Files, "libguestfs-tools"),
     (Sign::Program("guestfsd"),           For::Test,  "guestfsd"),
     (Sign::Program("linux.uml"),          For::Files, "user-mode-linux"),

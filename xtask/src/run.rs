@@ -186,9 +186,9 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
     Ok(PathBuf::from(dir))
 }
 
-/// Builds the daemon as people run it; returns the program.
+/// Builds the daemon as people run it, and the library beside it; returns the program.
 pub(crate) fn build_daemon() -> Result<PathBuf> {
-    Ok(Build::start("release", &["tcmu-runner"])?.finish()?.join("tcmu-runner"))
+    Ok(Build::start("release", &["tcmu-runner", "libtcmu"])?.finish()?.join("tcmu-runner"))
 }
 
 /// A build that runs beside us. It is killed if nobody waits for it.

@@ -148,6 +148,10 @@ struct Suite {
     timeout: u64,
 }
 
+/// What stands before the name of a Debian package in a suite's arguments: the suite gets the
+/// directory of its unpacked files.
+const PACKAGE: &str = "package:";
+const LIBTCMU2: &[&str] = &["package:libtcmu2"];
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
 /// The longest first, so that the last to end is short.
@@ -164,6 +168,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900 },
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600 },
+    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: LIBTCMU2,        env: &[],  timeout: 900 },
     Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900 },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
 ];
@@ -331,8 +336,14 @@ fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<
 fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
-    let words = [script.to_string_lossy().into_owned(), daemon.to_owned()];
-    let mut vm = vm::Options::new(words.into_iter().chain(args.iter().map(|s| (*s).to_owned())));
+    let mut words = vec![script.to_string_lossy().into_owned(), daemon.to_owned()];
+    for argument in args {
+        words.push(match argument.strip_prefix(PACKAGE) {
+            Some(name) => install::unpacked::package(name)?.to_string_lossy().into_owned(),
+            None => (*argument).to_owned(),
+        });
+    }
+    let mut vm = vm::Options::new(words);
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
     vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
     vm.quiet = true;

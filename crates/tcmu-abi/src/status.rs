@@ -92,7 +92,8 @@ const UNIT_ATTENTION: u8 = 0x06;
 const COPY_ABORTED: u8 = 0x0a;
 const MISCOMPARE_KEY: u8 = 0x0e;
 
-/// Sense for the statuses that stand for sense.
+/// Sense for the statuses that stand for sense, as initiators get it from the C library
+/// (`tests/vm/libtcmu.sh` compares).
 #[rustfmt::skip]
 const SENSE: &[(i32, u8, u16)] = &[
     (NOT_HANDLED,             ILLEGAL_REQUEST, 0x2000),
@@ -113,7 +114,7 @@ const SENSE: &[(i32, u8, u16)] = &[
     (TRANSITION,              NOT_READY,       0x040a),
     (IMPL_TRANSITION_ERR,     UNIT_ATTENTION,  0x2a07),
     (EXPL_TRANSITION_ERR,     HARDWARE_ERROR,  0x670a),
-    (NO_LOCK_HOLDERS,         NOT_READY,       0x040c),
+    (NO_LOCK_HOLDERS,         HARDWARE_ERROR,  0x670a),
     (NOTSUPP_SEG_DESC_TYPE,   ILLEGAL_REQUEST, 0x2609),
     (NOTSUPP_TGT_DESC_TYPE,   ILLEGAL_REQUEST, 0x2607),
     (CP_TGT_DEV_NOTCONN,      COPY_ABORTED,    0x0d02),

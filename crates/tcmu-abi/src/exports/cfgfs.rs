@@ -70,8 +70,9 @@ fn write(path: &Path, value: &[u8]) -> io::Result<()> {
 }
 
 fn read_number(path: &Path) -> io::Result<c_int> {
-    let text = read(path)?;
-    text.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    // A negative one would be taken for an errno.
+    let number = read(path)?.trim().parse().ok().filter(|number: &c_int| *number >= 0);
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Runs what may fail, away from cancellation; logs why it failed.
@@ -96,12 +97,15 @@ fn done(result: Result<(), c_int>) -> c_int {
     result.err().unwrap_or(0)
 }
 
-/// A file's text, malloc'ed; null if it cannot be read.
+/// A file's text, malloc'ed; null if it cannot be read or is empty.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tcmu_cfgfs_get_str(path: *const c_char) -> *mut c_char {
     // SAFETY: C code passes a path or null.
     let Some(path) = (unsafe { text(path) }) else { return ptr::null_mut() };
-    run("read", Path::new(path), read).map_or(ptr::null_mut(), |text| malloced(&text))
+    match run("read", Path::new(path), read) {
+        Ok(text) if !text.is_empty() => malloced(&text),
+        _ => ptr::null_mut(),
+    }
 }
 
 /// Writes `len` bytes to a file.
@@ -121,7 +125,7 @@ pub unsafe extern "C" fn tcmu_cfgfs_set_str(
     done(run("write", Path::new(path), |path| write(path, value)))
 }
 
-/// A file's number.
+/// A file's number, which is not negative.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tcmu_cfgfs_get_int(path: *const c_char) -> c_int {
     // SAFETY: C code passes a path or null.

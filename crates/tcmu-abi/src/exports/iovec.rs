@@ -26,14 +26,30 @@ unsafe fn pieces<'a>(first: *const iovec, count: usize) -> &'a [iovec] {
 }
 
 /// Calls `each` for the pieces until they or `len` bytes are at their end: the piece's address, the
-/// offset in the whole, and how many bytes; returns how many there were.
-fn walk(pieces: &[iovec], len: usize, mut each: impl FnMut(*mut u8, usize, usize)) -> usize {
+/// offset in the whole, and how many bytes. Moves the beginning of the pieces on; returns how many
+/// bytes there were.
+///
+/// # Safety
+/// There are so many pieces, or none, which are the caller's to change.
+unsafe fn consume(
+    first: *mut iovec,
+    count: usize,
+    len: usize,
+    mut each: impl FnMut(*mut u8, usize, usize),
+) -> usize {
+    // SAFETY: as the caller promises.
+    let pieces = match first.is_null() {
+        true => &mut [],
+        false => unsafe { slice::from_raw_parts_mut(first, count) },
+    };
     let mut done = 0;
     for piece in pieces {
         let part = piece.iov_len.min(len - done);
         if part > 0 {
             each(piece.iov_base.cast(), done, part);
         }
+        piece.iov_base = piece.iov_base.wrapping_byte_add(part);
+        piece.iov_len -= part;
         done += part;
     }
     done
@@ -74,23 +90,24 @@ pub unsafe extern "C" fn tcmu_iovec_compare(
     -1
 }
 
-/// Moves the beginning of the pieces on; returns how many of them are used up. They have so many
-/// bytes or more.
+/// Moves the beginning of the pieces on; returns how many of them are used up, which are empty then.
+/// They have so many bytes or more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tcmu_iovec_seek(mut piece: *mut iovec, len: usize) -> usize {
     let (mut left, mut used) = (len, 0);
     while left > 0 {
         // SAFETY: C code passes pieces of so many bytes, which are its own.
         let current = unsafe { &mut *piece };
-        let part = current.iov_len.min(left);
-        current.iov_base = current.iov_base.wrapping_byte_add(part);
-        current.iov_len -= part;
-        left -= part;
-        if current.iov_len == 0 {
-            used += 1;
-            // SAFETY: the next piece, or the end of the list.
-            piece = unsafe { piece.add(1) };
+        if left < current.iov_len {
+            current.iov_base = current.iov_base.wrapping_byte_add(left);
+            current.iov_len -= left;
+            break;
         }
+        left -= current.iov_len;
+        current.iov_len = 0;
+        used += 1;
+        // SAFETY: the next piece, or the end of the list.
+        piece = unsafe { piece.add(1) };
     }
     used
 }
@@ -111,7 +128,9 @@ pub unsafe extern "C" fn tcmu_cmd_seek(command: *mut tcmulib_cmd, len: usize) {
 pub unsafe extern "C" fn tcmu_iovec_zero(first: *mut iovec, count: usize) {
     // SAFETY: C code passes so many pieces, which are writable.
     unsafe {
-        walk(pieces(first, count), usize::MAX, |piece, _, len| ptr::write_bytes(piece, 0, len));
+        for piece in pieces(first, count) {
+            ptr::write_bytes(piece.iov_base.cast::<u8>(), 0, piece.iov_len);
+        }
     }
 }
 
@@ -127,7 +146,7 @@ pub unsafe extern "C" fn tcmu_iovec_zeroed(first: *mut iovec, count: usize) -> b
     }
 }
 
-/// Copies into the pieces; returns how many bytes fitted.
+/// Copies into the pieces and moves their beginning on; returns how many bytes fitted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tcmu_memcpy_into_iovec(
     first: *mut iovec,
@@ -137,12 +156,10 @@ pub unsafe extern "C" fn tcmu_memcpy_into_iovec(
 ) -> usize {
     let source = source.cast::<u8>();
     // SAFETY: C code passes so many pieces, which are writable, and `len` bytes to copy.
-    unsafe {
-        walk(pieces(first, count), len, |piece, at, part| ptr::copy(source.add(at), piece, part))
-    }
+    unsafe { consume(first, count, len, |piece, at, part| ptr::copy(source.add(at), piece, part)) }
 }
 
-/// Copies out of the pieces; returns how many bytes there were.
+/// Copies out of the pieces and moves their beginning on; returns how many bytes there were.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tcmu_memcpy_from_iovec(
     target: *mut c_void,
@@ -152,7 +169,5 @@ pub unsafe extern "C" fn tcmu_memcpy_from_iovec(
 ) -> usize {
     let target = target.cast::<u8>();
     // SAFETY: C code passes so many pieces, which are readable, and room for `len` bytes.
-    unsafe {
-        walk(pieces(first, count), len, |piece, at, part| ptr::copy(piece, target.add(at), part))
-    }
+    unsafe { consume(first, count, len, |piece, at, part| ptr::copy(piece, target.add(at), part)) }
 }

@@ -46,12 +46,12 @@ out:
     errno = error;
 }
 
-/* The levels are those of log.rs. */
+/* The levels are those of log.rs, which exports these functions under their own names. */
 #define LEVEL_FUNCTION(NAME, LEVEL)                                                              \
-    __attribute__((format(printf, 4, 5))) void NAME(struct tcmu_device *dev,                     \
-                                                    const char *function, int line,             \
-                                                    const char *format, ...);                    \
-    void NAME(struct tcmu_device *dev, const char *function, int line, const char *format, ...)  \
+    __attribute__((format(printf, 4, 5))) void tcmu_abi_##NAME##_message(                        \
+        struct tcmu_device *dev, const char *function, int line, const char *format, ...);       \
+    void tcmu_abi_##NAME##_message(struct tcmu_device *dev, const char *function, int line,      \
+                                   const char *format, ...)                                      \
     {                                                                                            \
         va_list arguments;                                                                       \
         va_start(arguments, format);                                                             \
@@ -59,9 +59,9 @@ out:
         va_end(arguments);                                                                       \
     }
 
-LEVEL_FUNCTION(tcmu_crit_message, 0)
-LEVEL_FUNCTION(tcmu_err_message, 1)
-LEVEL_FUNCTION(tcmu_warn_message, 2)
-LEVEL_FUNCTION(tcmu_info_message, 3)
-LEVEL_FUNCTION(tcmu_dbg_message, 4)
-LEVEL_FUNCTION(tcmu_dbg_scsi_cmd_message, 5)
+LEVEL_FUNCTION(crit, 0)
+LEVEL_FUNCTION(err, 1)
+LEVEL_FUNCTION(warn, 2)
+LEVEL_FUNCTION(info, 3)
+LEVEL_FUNCTION(dbg, 4)
+LEVEL_FUNCTION(dbg_scsi_cmd, 5)

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::missing_safety_doc, reason = "what C passes is told in the parent module")]
 
+use std::arch::naked_asm;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -69,22 +70,44 @@ pub trait Sink: Send + Sync {
 
 static SINK: OnceLock<Box<dyn Sink>> = OnceLock::new();
 
-// What C code calls, in `log.c`: a device or null, function, line, format, arguments.
-#[link(name = "tcmu_abi_log", kind = "static")]
-#[allow(missing_docs, reason = "they differ in the level alone")]
+/// Exports the variadic functions of `log.c`: under a name of Rust's, since a shared library exports
+/// no others, a jump to the function of C's, which finds its arguments where the caller put them.
+macro_rules! variadic {
+    ($($name:ident $inner:ident;)*) => {
+        unsafe extern "C" {
+            $(fn $inner(
+                device: *mut c_void,
+                function: *const c_char,
+                line: c_int,
+                format: *const c_char,
+                ...
+            );)*
+        }
+
+        $(
+            /// `void (dev or null, function, line, format, ...)`, as printf(3) formats: logs a line.
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name() {
+                #[cfg(target_arch = "x86_64")]
+                naked_asm!("jmp {}", sym $inner);
+                #[cfg(target_arch = "aarch64")]
+                naked_asm!("b {}", sym $inner);
+            }
+        )*
+    };
+}
+
+variadic! {
+    tcmu_crit_message tcmu_abi_crit_message;
+    tcmu_err_message tcmu_abi_err_message;
+    tcmu_warn_message tcmu_abi_warn_message;
+    tcmu_info_message tcmu_abi_info_message;
+    tcmu_dbg_message tcmu_abi_dbg_message;
+    tcmu_dbg_scsi_cmd_message tcmu_abi_dbg_scsi_cmd_message;
+}
+
 unsafe extern "C" {
-    pub fn tcmu_crit_message(d: *mut c_void, f: *const c_char, l: c_int, t: *const c_char, ...);
-    pub fn tcmu_err_message(d: *mut c_void, f: *const c_char, l: c_int, t: *const c_char, ...);
-    pub fn tcmu_warn_message(d: *mut c_void, f: *const c_char, l: c_int, t: *const c_char, ...);
-    pub fn tcmu_info_message(d: *mut c_void, f: *const c_char, l: c_int, t: *const c_char, ...);
-    pub fn tcmu_dbg_message(d: *mut c_void, f: *const c_char, l: c_int, t: *const c_char, ...);
-    pub fn tcmu_dbg_scsi_cmd_message(
-        d: *mut c_void,
-        f: *const c_char,
-        l: c_int,
-        t: *const c_char,
-        ...
-    );
     fn tcmu_abi_log_connect(wanted: WantedFn, log: LogFn);
 }
 
@@ -139,10 +162,10 @@ unsafe extern "C" fn c_log(
     log(Level::from_number(level), device, &string(function), line, text.trim_end_matches('\n'));
 }
 
-/// Sets how much is logged, 0 to 5.
+/// Sets how much is logged, 0 to 5; a negative number changes nothing.
 #[unsafe(no_mangle)]
 pub extern "C" fn tcmu_set_log_level(level: c_int) {
-    if let Some(sink) = sink() {
+    if let Some(sink) = sink().filter(|_| level >= 0) {
         sink.set_level(Level::from_number(level));
     }
 }
@@ -200,22 +223,38 @@ mod tests {
         }
     }
 
+    type Message = unsafe extern "C" fn(*mut c_void, *const c_char, c_int, *const c_char, ...);
+
+    /// A function as C calls it.
+    fn variadic(function: unsafe extern "C" fn()) -> Message {
+        // SAFETY: both are pointers to functions, and C declares these ones so.
+        unsafe { std::mem::transmute::<unsafe extern "C" fn(), Message>(function) }
+    }
+
     #[test]
     fn variadic_messages_are_formatted_within_bounds_and_reach_the_sink() {
         let no_one = std::ptr::null_mut();
         // SAFETY: text, and arguments as the formats want them.
-        unsafe { tcmu_err_message(no_one, c"early".as_ptr(), 1, c"lost\n".as_ptr()) };
+        unsafe { variadic(tcmu_err_message)(no_one, c"early".as_ptr(), 1, c"lost\n".as_ptr()) };
         assert!(install(Box::new(Lines)).is_ok());
         assert!(install(Box::new(Lines)).is_err());
         // SAFETY: as above.
         unsafe {
             let f = c"f".as_ptr();
-            tcmu_err_message(no_one, f, 5, c"%s is %d, %.1f\n".as_ptr(), c"x".as_ptr(), 7, 0.5);
-            tcmu_dbg_message(no_one, f, 6, c"too much".as_ptr());
-            tcmu_info_message(no_one, std::ptr::null(), 7, c"%06000d".as_ptr(), 1);
-            tcmu_crit_message(no_one, f, 8, std::ptr::null());
+            variadic(tcmu_err_message)(
+                no_one,
+                f,
+                5,
+                c"%s is %d, %.1f\n".as_ptr(),
+                c"x".as_ptr(),
+                7,
+                0.5,
+            );
+            variadic(tcmu_dbg_message)(no_one, f, 6, c"too much".as_ptr());
+            variadic(tcmu_info_message)(no_one, std::ptr::null(), 7, c"%06000d".as_ptr(), 1);
+            variadic(tcmu_crit_message)(no_one, f, 8, std::ptr::null());
             *libc::__errno_location() = libc::ENOENT;
-            tcmu_warn_message(no_one, f, 9, c"%m".as_ptr());
+            variadic(tcmu_warn_message)(no_one, f, 9, c"%m".as_ptr());
             assert_eq!(*libc::__errno_location(), libc::ENOENT);
         }
         let lines = LINES.lock().unwrap();

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Numbers of SCSI that who serves commands needs (SPC-4, SBC-3, MMC-6, ZBC): opcodes, service actions,
+ * statuses, sense keys, additional sense codes with their qualifiers.
+ */
+#ifndef SCSI_DEFS_H
+#define SCSI_DEFS_H
+
+/* Opcodes */
+#define TEST_UNIT_READY 0x00
+#define REZERO_UNIT 0x01
+#define REQUEST_SENSE 0x03
+#define FORMAT_UNIT 0x04
+#define READ_BLOCK_LIMITS 0x05
+#define READ_6 0x08
+#define WRITE_6 0x0a
+#define INQUIRY 0x12
+#define MODE_SELECT 0x15
+#define RESERVE 0x16
+#define RELEASE 0x17
+#define MODE_SENSE 0x1a
+#define START_STOP 0x1b
+#define RECEIVE_DIAGNOSTIC 0x1c
+#define SEND_DIAGNOSTIC 0x1d
+#define ALLOW_MEDIUM_REMOVAL 0x1e
+#define READ_FORMAT_CAPACITIES 0x23
+#define READ_CAPACITY 0x25
+#define READ_10 0x28
+#define WRITE_10 0x2a
+#define WRITE_VERIFY 0x2e
+#define VERIFY 0x2f
+#define PRE_FETCH 0x34
+#define SYNCHRONIZE_CACHE 0x35
+#define READ_DEFECT_DATA 0x37
+#define WRITE_BUFFER 0x3b
+#define READ_BUFFER 0x3c
+#define WRITE_SAME 0x41
+#define UNMAP 0x42
+#define READ_TOC 0x43
+#define GET_CONFIGURATION 0x46
+#define GET_EVENT_STATUS_NOTIFICATION 0x4a
+#define LOG_SELECT 0x4c
+#define LOG_SENSE 0x4d
+#define READ_DISC_INFORMATION 0x51
+#define MODE_SELECT_10 0x55
+#define MODE_SENSE_10 0x5a
+#define PERSISTENT_RESERVE_IN 0x5e
+#define PERSISTENT_RESERVE_OUT 0x5f
+#define VARIABLE_LENGTH_CMD 0x7f
+#define EXTENDED_COPY 0x83
+#define RECEIVE_COPY_RESULTS 0x84
+#define READ_16 0x88
+#define COMPARE_AND_WRITE 0x89
+#define WRITE_16 0x8a
+#define WRITE_VERIFY_16 0x8e
+#define VERIFY_16 0x8f
+#define PRE_FETCH_16 0x90
+#define SYNCHRONIZE_CACHE_16 0x91
+#define WRITE_SAME_16 0x93
+#define ZBC_OUT 0x94
+#define ZBC_IN 0x95
+#define SERVICE_ACTION_IN_16 0x9e
+#define SERVICE_ACTION_OUT_16 0x9f
+#define REPORT_LUNS 0xa0
+#define MAINTENANCE_IN 0xa3
+#define MAINTENANCE_OUT 0xa4
+#define READ_12 0xa8
+#define WRITE_12 0xaa
+#define READ_DVD_STRUCTURE 0xad
+#define WRITE_VERIFY_12 0xae
+#define MECHANISM_STATUS 0xbd
+
+/* Service actions */
+#define SAI_READ_CAPACITY_16 0x10
+#define SAI_GET_LBA_STATUS 0x12
+#define MI_REPORT_TARGET_PGS 0x0a
+#define MI_REPORT_SUPPORTED_OPERATION_CODES 0x0c
+#define MO_SET_TARGET_PGS 0x0a
+#define WRITE_32 0x0b
+#define WRITE_SAME_32 0x0d
+#define ZI_REPORT_ZONES 0x00
+#define ZO_CLOSE_ZONE 0x01
+#define ZO_FINISH_ZONE 0x02
+#define ZO_OPEN_ZONE 0x03
+#define ZO_RESET_WRITE_POINTER 0x04
+
+/* Statuses */
+#define SAM_STAT_GOOD 0x00
+#define SAM_STAT_CHECK_CONDITION 0x02
+#define SAM_STAT_CONDITION_MET 0x04
+#define SAM_STAT_BUSY 0x08
+#define SAM_STAT_RESERVATION_CONFLICT 0x18
+#define SAM_STAT_TASK_SET_FULL 0x28
+#define SAM_STAT_ACA_ACTIVE 0x30
+#define SAM_STAT_TASK_ABORTED 0x40
+
+/* Sense keys */
+#define NO_SENSE 0x0
+#define RECOVERED_ERROR 0x1
+#define NOT_READY 0x2
+#define MEDIUM_ERROR 0x3
+#define HARDWARE_ERROR 0x4
+#define ILLEGAL_REQUEST 0x5
+#define UNIT_ATTENTION 0x6
+#define DATA_PROTECT 0x7
+#define BLANK_CHECK 0x8
+#define COPY_ABORTED 0xa
+#define ABORTED_COMMAND 0xb
+#define VOLUME_OVERFLOW 0xd
+#define MISCOMPARE 0xe
+
+/* Additional sense codes: ASC in the high byte, ASCQ in the low one */
+#define ASC_NOT_READY_FORMAT_IN_PROGRESS 0x0404
+#define ASC_STATE_TRANSITION 0x040a
+#define ASC_PORT_IN_STANDBY 0x040b
+#define ASC_WRITE_ERROR 0x0c00
+#define ASC_READ_ERROR 0x1100
+#define ASC_PARAMETER_LIST_LENGTH_ERROR 0x1a00
+#define ASC_MISCOMPARE_DURING_VERIFY_OPERATION 0x1d00
+#define ASC_INVALID_COMMAND_OPERATION_CODE 0x2000
+#define ASC_LBA_OUT_OF_RANGE 0x2100
+#define ASC_INVALID_FIELD_IN_CDB 0x2400
+#define ASC_INVALID_FIELD_IN_PARAMETER_LIST 0x2600
+#define ASC_WRITE_PROTECTED 0x2700
+#define ASC_CAPACITY_HAS_CHANGED 0x2a09
+#define ASC_CANT_WRITE_INCOMPATIBLE_FORMAT 0x3005
+#define ASC_SAVING_PARAMETERS_NOT_SUPPORTED 0x3900
+#define ASC_MEDIUM_NOT_PRESENT 0x3a00
+#define ASC_INTERNAL_TARGET_FAILURE 0x4400
+#define ASC_SET_TARGET_PORT_GROUPS_COMMAND_FAILED 0x670a
+
+/* Peripheral device types */
+#define TYPE_DISK 0x00
+#define TYPE_ROM 0x05
+#define TYPE_ZBC 0x14
+
+#endif

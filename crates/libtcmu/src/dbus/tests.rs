@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Announcing on a real bus: a dbus-daemon of the test's own, and a stand-in for the daemon.
+use super::*;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A private bus, gone with the value.
+struct Bus {
+    daemon: Child,
+    address: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Bus {
+    fn start() -> Bus {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, config) = (dir.path().join("bus"), dir.path().join("bus.conf"));
+        let text = format!(
+            "<busconfig><listen>unix:path={}</listen><policy context='default'><allow own='*'/>\
+             <allow send_destination='*'/><allow receive_sender='*'/></policy></busconfig>",
+            socket.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut daemon = Command::new("dbus-daemon")
+            .arg(format!("--config-file={}", config.display()))
+            .args(["--nofork", "--print-address"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dbus-daemon cannot be run: install the Debian package dbus");
+        let mut address = String::new();
+        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        Bus { daemon, address: address.trim().to_owned(), _dir: dir }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+/// Tells what is registered.
+struct Manager(Sender<Described>);
+
+#[interface(name = "org.kernel.TCMUService1.HandlerManager1")]
+impl Manager {
+    async fn register_handler(&self, subtype: String, description: String) -> (bool, String) {
+        let _ = self.0.send((subtype, description));
+        (true, "succeeded".to_owned())
+    }
+}
+
+/// A daemon on the bus.
+fn daemon(bus: &Bus) -> (Connection, Receiver<Described>) {
+    let (sender, receiver) = channel();
+    let builder = connection::Builder::address(bus.address.as_str());
+    let builder = builder.serve_at(MANAGER_PATH, Manager(sender)).name(NAME);
+    (zbus::block_on(builder.build()).unwrap(), receiver)
+}
+
+#[test]
+fn handlers_are_registered_whenever_the_daemon_comes_and_answer_checks() {
+    let bus = Bus::start();
+    let checks = Arc::new(Checks::new().unwrap());
+    let handlers = vec![("a".to_owned(), "of a".to_owned()), ("b".to_owned(), "of b".to_owned())];
+    let announced = Announced::start(Some(bus.address.clone()), handlers.clone(), checks.clone());
+    let announced = announced.unwrap();
+    for _ in 0..2 {
+        let (connection, registered) = daemon(&bus);
+        let found =
+            [registered.recv_timeout(LONG).unwrap(), registered.recv_timeout(LONG).unwrap()];
+        assert_eq!(found.to_vec(), handlers);
+        drop(connection);
+    }
+    let program = std::thread::spawn(move || {
+        loop {
+            if let Some(check) = checks.next() {
+                assert_eq!(check.subtype, "b");
+                return check.answer(Err(format!("not {}", check.config)));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let client = connection::Builder::address(bus.address.as_str()).build();
+    let client = zbus::block_on(client).unwrap();
+    let (name, path) = (format!("{MANAGER_NAME}.b"), format!("{MANAGER_PATH}/b"));
+    let asked = client.call_method(Some(name), path, Some(NAME), "CheckConfig", &("b/x",));
+    let answer: (bool, String) = zbus::block_on(asked).unwrap().body().deserialize().unwrap();
+    assert_eq!(answer, (false, "not b/x".to_owned()));
+    program.join().unwrap();
+
+    drop(announced);
+    let end = std::time::Instant::now() + LONG;
+    let owned = || {
+        let (bus, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
+        let name = (format!("{MANAGER_NAME}.a"),);
+        let asked = client.call_method(Some(bus), path, Some(bus), "NameHasOwner", &name);
+        zbus::block_on(asked).unwrap().body().deserialize::<bool>().unwrap()
+    };
+    while owned() {
+        assert!(std::time::Instant::now() < end, "the names are still owned");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn where_there_is_no_bus_nobody_waits() {
+    let checks = Arc::new(Checks::new().unwrap());
+    let start = std::time::Instant::now();
+    let address = Some("unix:path=/no/such/bus".to_owned());
+    drop(Announced::start(address, vec![("a".into(), "b".into())], checks).unwrap());
+    assert!(start.elapsed() < Duration::from_secs(2));
+}

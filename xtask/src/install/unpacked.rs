@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Debian packages whose files tests compare with or run: fetched with apt-get and unpacked, not
+//! installed, and kept from run to run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::run;
+
+/// The directory of a package's files.
+pub(crate) fn package(name: &str) -> Result<PathBuf> {
+    let dir = run::cache_dir()?.join("unpacked").join(name);
+    if dir.exists() {
+        return Ok(dir);
+    }
+    println!("fetching the package {name}");
+    let new = tempfile::tempdir_in(run::cache_dir()?)?;
+    run::run(Command::new("apt-get").args(["download", "-qq", name]).current_dir(new.path()))?;
+    let package = std::fs::read_dir(new.path())?.flatten().map(|entry| entry.path()).next();
+    let package = package.with_context(|| format!("apt-get download {name} left no file"))?;
+    let files = new.path().join("files");
+    run::run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&files))?;
+    rename(&files, &dir)?;
+    Ok(dir)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to.parent().unwrap_or(to))?;
+    std::fs::rename(from, to).with_context(|| format!("cannot make {}", to.display()))
+}
