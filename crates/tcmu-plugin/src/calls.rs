@@ -6,8 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::handler::{Handler, Operation, Pointer};
+use crate::handler::{Handler, Pointer};
 use crate::memory::Arguments;
+use crate::operation::Operation;
 use crate::status::Status;
 
 /// Whether commands may go to the handler.

@@ -12,51 +12,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use sgl::Sgl;
+use tcmu_abi::Device;
 use tcmu_abi::layout::SENSE_LEN;
 use tcmu_abi::properties::Properties;
-use tcmu_abi::{Device, DeviceConfig};
 
 use crate::answer::Answer;
 use crate::calls::{Calls, Gate};
 use crate::exports;
-use crate::handler::{Change, Handler, Operation, Pointer};
+use crate::handler::{Handler, Pointer};
 use crate::lock::Lock;
 use crate::memory::{Arguments, Block, Spare};
+use crate::operation::{Change, Operation};
 use crate::pool::{Pool, blocking, spawn};
 use crate::recovery::Recovery;
+use crate::setup::{OpenError, Setup};
 use crate::status::Status;
 use crate::{PluginStore, config};
-
-/// What is known of a device before its handler opens it.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// "user_0/disk0", for messages.
-    pub name: String,
-    /// The UIO device, with the device's name and the configuration string of the beginning.
-    pub uio: tcmu::UioDevice,
-    /// The configuration string, subtype included.
-    pub config: String,
-    /// The device in configfs.
-    pub configfs: tcmu::configfs::Device,
-    /// In bytes.
-    pub size: u64,
-    /// Of a block, in bytes.
-    pub block_size: u32,
-    /// The most bytes of one READ or WRITE that the kernel sends.
-    pub max_transfer: u32,
-    /// Whether the kernel tells initiators of a volatile write cache.
-    pub write_cache: bool,
-}
-
-/// Why a handler did not open a device.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct OpenError {
-    /// For who enabled the device.
-    pub errno: i32,
-    /// The whole story.
-    pub reason: String,
-}
 
 /// What the device's own thread is to be told.
 #[derive(Default)]
@@ -146,7 +117,7 @@ impl PluginDevice {
     pub async fn open(handler: Arc<Handler>, setup: Setup) -> Result<Rc<Self>, OpenError> {
         let refused = |errno, reason: String| OpenError { errno, reason };
         let (config, _) = config::split(&setup.config).map_err(|why| refused(libc::EINVAL, why))?;
-        let abi = abi_device(&setup, &config);
+        let abi = setup.device(&config);
         let shared = Arc::new(Shared {
             calls: Arc::new(Calls::new(&setup.name)),
             name: setup.name.clone(),
@@ -381,20 +352,6 @@ impl Drop for Out<'_> {
     fn drop(&mut self) {
         self.device.lost.borrow_mut().extend(self.memory.take());
     }
-}
-
-/// The device as the handler finds it.
-fn abi_device(setup: &Setup, config: &str) -> Arc<Device> {
-    let (uio, configfs) = (&setup.uio, setup.configfs.clone());
-    let abi = Device::new(DeviceConfig { name: uio.name.clone(), minor: uio.minor, configfs });
-    abi.set_cfgstring(config);
-    let block_size = setup.block_size.max(1);
-    let properties = abi.properties();
-    properties.set_block_size(block_size);
-    properties.set_num_lbas(setup.size / u64::from(block_size));
-    properties.set_max_xfer_len(setup.max_transfer / block_size);
-    properties.set_write_cache_enabled(setup.write_cache);
-    abi
 }
 
 /// The threads that call the handler of a device.

@@ -16,9 +16,10 @@ use tcmu_abi::Device;
 use tcmu_abi::layout::{RangeFn, tcmur_cmd, tcmur_handler};
 
 use crate::device::Shared;
-use crate::handler::{Operation, Pointer};
+use crate::handler::Pointer;
 use crate::loader;
 use crate::memory::Arguments;
+use crate::operation::Operation;
 use crate::recovery::{self, CAUSES, Cause};
 use crate::status::Status;
 
@@ -42,6 +43,11 @@ pub(crate) fn forget(device: Pointer) {
     let gone = devices.remove(&(device.0 as usize));
     drop(devices);
     drop(gone);
+}
+
+/// Whether handlers have devices.
+pub(crate) fn has_devices() -> bool {
+    !devices().is_empty()
 }
 
 fn find(device: *mut Device, function: &str) -> Option<Arc<Shared>> {

@@ -18,6 +18,7 @@ use tcmu_abi::layout::{
 
 use crate::loader::Refusal;
 use crate::memory::Arguments;
+use crate::operation::{Change, Operation};
 use crate::status::Status;
 
 /// Length of a subtype and of what is said of it, in bytes, as for handlers on D-Bus.
@@ -25,57 +26,6 @@ const MAX_SUBTYPE: usize = 64;
 const MAX_DESCRIPTION: usize = 16 << 10;
 /// The most of a handler's reason why a configuration string is not valid.
 const MAX_REASON: usize = 4096;
-
-/// What a handler is asked to do with a command's memory. Offsets and lengths are in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Whatever the CDB says.
-    HandleCommand,
-    /// Fill the buffer from `offset`.
-    Read {
-        /// Where from.
-        offset: u64,
-    },
-    /// Write the buffer at `offset`.
-    Write {
-        /// Where to.
-        offset: u64,
-    },
-    /// Bring everything to stable storage.
-    Flush,
-    /// Give up the space of a range.
-    Unmap {
-        /// Its start.
-        offset: u64,
-        /// Its length.
-        len: u64,
-    },
-    /// Write the buffer, a block, all over a range.
-    WriteSame {
-        /// Its start.
-        offset: u64,
-        /// Its length.
-        len: u64,
-    },
-    /// Compare the first half of the buffer with what is at `offset`, then write the second.
-    CompareAndWrite {
-        /// Where.
-        offset: u64,
-        /// Of a half.
-        len: u64,
-    },
-}
-
-/// A change of a device that a handler is asked to take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// Another configuration string.
-    Config(CString),
-    /// Another size, in bytes.
-    Size(u64),
-    /// A write cache, or none.
-    WriteCache(bool),
-}
 
 /// A handler of a plugin.
 pub struct Handler {

@@ -27,15 +27,19 @@ mod handler;
 mod loader;
 mod lock;
 mod memory;
+mod operation;
 mod pool;
 mod recovery;
+mod setup;
 pub mod status;
 mod store;
 
-pub use device::{Finished, OpenError, PluginDevice, Setup};
+pub use device::{Finished, PluginDevice};
 pub use exports::keep;
-pub use handler::{Handler, Operation};
+pub use handler::Handler;
 pub use loader::{Plugins, Refusal};
+pub use operation::Operation;
+pub use setup::{OpenError, Setup};
 pub use status::{Status, Verdict};
 pub use store::{PluginStore, Scope};
 

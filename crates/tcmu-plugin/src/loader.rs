@@ -13,6 +13,7 @@ use std::{fs, io, mem};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 use tcmu_abi::layout::tcmur_handler;
 
+use crate::exports;
 use crate::handler::Handler;
 
 /// Why a library or one of its handlers is not used.
@@ -183,8 +184,12 @@ impl Plugins {
         }
     }
 
-    /// Ends all handlers; there are no devices any more.
+    /// Ends all handlers, unless there are devices that they did not close.
     pub fn destroy(&self) {
+        if exports::has_devices() {
+            tracing::warn!("plugins are not told of the end: one has not closed its device");
+            return;
+        }
         self.handlers.iter().for_each(|handler| handler.destroy());
     }
 }

@@ -13,7 +13,7 @@ use block::{Discard, Error, ErrorKind, Event, Facts, Provisioning, Store};
 use sgl::Sgl;
 
 use crate::device::{Finished, PluginDevice};
-use crate::handler::Operation;
+use crate::operation::Operation;
 use crate::status::Status;
 
 /// The best length of an I/O where nobody says more.

@@ -110,7 +110,7 @@ fn a_command_that_never_ends_holds_up_nothing_but_its_device() {
             let store = stuck.store();
             let data = Sgl::zeroed(512);
             {
-                let mut hangs = Box::pin(store.read(&data, 0));
+                let mut hangs = Box::pin(store.read(&data, 131_072));
                 let mut pending = 0;
                 for _ in 0..20 {
                     io_engine::sleep(Duration::from_millis(2)).await;

@@ -54,10 +54,10 @@ static int transfer(struct tcmu_device *dev, struct tcmur_cmd *cmd, struct iovec
         return 0x7fff0000;
     if (does(dev, "sense")) /* says that there is sense, and leaves none */
         return PASSTHROUGH_ERR;
-    if (does(dev, "never"))
+    if (does(dev, "never") && off == 131072) /* the kernel looks for partitions elsewhere */
         for (;;)
             pause();
-    if (does(dev, "forget")) /* will complete it, but never does */
+    if (does(dev, "forget") && off == 131072) /* will complete it, but never does */
         return ASYNC_HANDLED;
     if (does(dev, "nothandled"))
         return NOT_HANDLED;

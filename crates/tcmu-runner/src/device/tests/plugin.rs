@@ -178,7 +178,7 @@ fn a_command_that_never_ends_does_not_keep_the_device_from_ending() {
     let start = Instant::now();
     let stop = built.serve_config("wrong/forget", |world| async move {
         let mut world = world;
-        world.kernel.send(&read_10(0, 1), Data::In(512)).unwrap();
+        world.kernel.send(&read_10(256, 1), Data::In(512)).unwrap();
         world.kernel.notify();
         io_engine::sleep(Duration::from_millis(100)).await;
         assert_eq!(world.kernel.take_completions().unwrap().len(), 0);
