@@ -168,7 +168,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900 },
     Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600 },
     Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
-    Suite { name: "plugin",    script: PLUGIN,         args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900 },
+    Suite { name: "plugin",    script: PLUGIN,         args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
     Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900 },
