@@ -135,6 +135,8 @@ sense() {
     out=$(sg_raw "$@" 2>&1); echo "$out"
     [[ ${out,,} == *"sense key: ${key,,}"* && ${out,,} == *"${text,,}"* ]]
 }
+# flowing DISK: there is I/O on it
+flowing() { local a b; a=$(cat /sys/block/${1#/dev/}/stat); sleep 0.2; b=$(cat /sys/block/${1#/dev/}/stat); [ "$a" != "$b" ]; }
 # hex FILE OFFSET LENGTH: bytes as hexadecimal digits; num: as a number
 hex() { od -An -v -tx1 -j$2 -N$3 $1 | tr -d ' \n'; }
 num() { echo $((16#$(hex "$@"))); }

@@ -45,7 +45,7 @@ statuses() {
 
 # -- ours
 must "the program starts" consumer $INSTALLED -l /scratch
-must "a device becomes a disk" disk a 0 ram/a
+must "a device becomes a disk" disk a 0 mem/a
 A=$DISK A_SDEV=$SDEV
 must "one of another subtype, whose commands end in any order" disk b 1 late/b
 B=$DISK
@@ -55,17 +55,17 @@ check "ext4 on it" eval 'mkfs.ext4 -q $B && mount $B /mnt && dd if=/dev/urandom 
 check "INQUIRY names the program's disk" eval 'sg_inq $SG | grep "RAM disk"'
 check "an opcode that the program does not know" sense "illegal request" "invalid command operation code" $SG 3c 00 00 00 00 00 00 00 00 00
 check "an address beyond the end" sense "illegal request" "logical block address out of range" -r 512 $SG 28 00 7f ff ff ff 00 00 01 00
-check "a configuration that the program refuses" eval '! mk_dev bad $BYTES ram/ && rmdir $(dev bad)'
+check "a configuration that the program refuses" eval '! mk_dev bad $BYTES mem/ && rmdir $(dev bad)'
 check "a subtype that nobody serves is refused at once" eval 't=$(now); ! mk_dev bad $BYTES nosuch/x && rmdir $(dev bad) && [ $(since $t) -lt 500 ]'
-check "the log of the program is in its file" grep -q 'added ram/a' /scratch/tcmu-runner.log
+check "the log of the program is in its file" grep -q 'added mem/a' /scratch/tcmu-runner.log
 
 # -- changes
 (verified $A 16 --rate=,4m) & FIO=$!
-sleep 1
+must "there is I/O on it" within 60 flowing $A
 check "a device grows under I/O" eval 'echo -n $((BYTES * 2)) >$(dev a)/attrib/dev_size'
 check "it cannot shrink" eval '! echo -n 4096 2>/dev/null >$(dev a)/attrib/dev_size'
 check "the initiator sees the new size" eval 'echo 1 >$A_SDEV/rescan; [ $(($(<$A_SDEV/block/${A#/dev/}/size) * 512)) = $((BYTES * 2)) ]'
-check "another configuration is taken" eval 'echo -n ram/renamed >$(dev a)/attrib/dev_config'
+check "another configuration is taken" eval 'echo -n mem/renamed >$(dev a)/attrib/dev_config'
 check "a write cache is refused" eval '! echo -n 1 2>/dev/null >$(dev a)/attrib/emulate_write_cache'
 check "the I/O went on meanwhile" wait $FIO
 
@@ -73,7 +73,8 @@ check "the I/O went on meanwhile" wait $FIO
 for lun in "a 0 $A" "b 1 $B"; do
     set -- $lun
     fio --name=h --filename=$3 --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k --size=${MB}M --time_based --runtime=300 --output=h.out >/dev/null 2>&1 & HOT=$!
-    sleep 2
+    # Earlier, fio would make a file of the disk's name.
+    must "there is I/O on $1" within 60 flowing $3
     check "the LUN of $1 is removed under I/O" timeout 60 rm $LOOP/tpgt_1/lun/lun_$2/$1
     check "its I/O ends" within 60 ended $HOT
     check "its device is removed" eval "rmdir $LOOP/tpgt_1/lun/lun_$2 && rm_dev $1"
@@ -83,13 +84,13 @@ done
 must "a device" disk c 0 late/c
 C=$DISK
 fio --name=k --filename=$C --direct=1 --ioengine=libaio --iodepth=16 --rw=randread --bs=4k --size=${MB}M --time_based --runtime=20 --output=k.out >/dev/null 2>&1 & FIO=$!
-sleep 2
+must "there is I/O on it" within 60 flowing $C
 kill -9 $CONSUMER; wait $CONSUMER 2>/dev/null
 sleep 1
 must "killed under I/O, it starts again" consumer $INSTALLED
 check "it finds the device, and the I/O goes on" eval 'within 60 ended $FIO && wait $FIO || { cat k.out; false; }'
 check "SIGTERM ends it" end
-check "it has taken leave of the device" grep -q ended consumer.out
+check "it has come to its end by itself" grep -q ended consumer.out
 must "it starts again" consumer $INSTALLED
 check "the device is removed" gone c 0
 check "the program ends" end
@@ -99,10 +100,10 @@ must "the daemon starts" start "$DAEMON"
 must "the program starts and registers" consumer $INSTALLED -r
 listed() { call /org/kernel/TCMUService1 org.freedesktop.DBus.ObjectManager.GetManagedObjects | grep -q /late; }
 check "its handlers are in the daemon's list" within 20 listed
-valid() { call /org/kernel/TCMUService1/ram $BUS_NAME.CheckConfig string:"$1"; }
-check "a configuration is checked by the program" eval 'valid ram/x | tee /dev/stderr | grep "boolean true"'
-check "which gives the reason if it is wrong" eval 'valid ram/ | tee /dev/stderr | grep "there is no name"'
-check "a device of the program's and one of the daemon's" eval 'truncate -s 16M /scratch/f.img && disk p 0 ram/p && verified $DISK 4 && mk_dev q 16777216 file//scratch/f.img && lun q 1 && verified $DISK 4'
+valid() { call /org/kernel/TCMUService1/mem $BUS_NAME.CheckConfig string:"$1"; }
+check "a configuration is checked by the program" eval 'valid mem/x | tee /dev/stderr | grep "boolean true"'
+check "which gives the reason if it is wrong" eval 'valid mem/ | tee /dev/stderr | grep "there is no name"'
+check "a device of the program's and one of the daemon's" eval 'truncate -s 16M /scratch/f.img && disk p 0 mem/p && verified $DISK 4 && mk_dev q 16777216 file//scratch/f.img && lun q 1 && verified $DISK 4'
 check "both are removed" eval 'gone p 0 && gone q 1'
 check "when the daemon is started again, the handlers are registered again" eval 'stop && start "$DAEMON" && within 20 listed'
 check "when the program ends, they are gone" eval 'end && within 10 not listed'
@@ -111,7 +112,7 @@ check "the daemon ends" stop
 # -- how statuses look to an initiator
 statuses $INSTALLED >ours.statuses
 check "each status has its sense" eval 'cat ours.statuses; [ $(wc -l <ours.statuses) = 28 ]'
-check "with Debian's library the program serves as well" eval 'consumer $DEBIANS && disk a 0 ram/a && disk b 1 late/b && verified $DISK 8 && gone a 0 && gone b 1 && end'
+check "with Debian's library the program serves as well" eval 'consumer $DEBIANS && disk a 0 mem/a && disk b 1 late/b && verified $DISK 8 && gone a 0 && gone b 1 && end'
 statuses $DEBIANS >debians.statuses
 check "statuses look the same" diff ours.statuses debians.statuses
 check "no task is stuck in the kernel" no_stuck

@@ -17,7 +17,6 @@ verified() {
     FIO=$!
     within 20 flowing $disk
 }
-flowing() { local a b; a=$(cat /sys/block/${1#/dev/}/stat); sleep 0.2; b=$(cat /sys/block/${1#/dev/}/stat); [ "$a" != "$b" ]; }
 fio_ok() { within ${1:-200} ended $FIO || { kill -9 $FIO; echo "fio does not end"; cat v.out; return 1; }; wait $FIO || { cat v.out; return 1; }; }
 
 # -- a device that existed before

@@ -6,7 +6,7 @@
  *	./consumer [-r] [-l LOGDIR]
  *
  * Subtypes, the part of a configuration string before its first slash:
- *	ram/NAME      a RAM disk; the loop itself executes its commands
+ *	mem/NAME      a RAM disk; the loop itself executes its commands
  *	late/NAME     a RAM disk whose commands a thread executes, the latest first
  *	status/NAME   a RAM disk whose blocks 1 to 28 cannot be read: reading block N ends with status N
  *
@@ -415,7 +415,7 @@ static void end(int signal)
 int main(int argc, char **argv)
 {
 	struct tcmulib_handler handlers[] = {
-		{ .name = "RAM disk", .subtype = "ram", .cfg_desc = "any name" },
+		{ .name = "RAM disk", .subtype = "mem", .cfg_desc = "any name" },
 		{ .name = "late RAM disk", .subtype = "late", .cfg_desc = "any name" },
 		{ .name = "statuses", .subtype = "status", .cfg_desc = "any name" },
 	};

@@ -181,7 +181,7 @@ async fn register(connection: &Connection, handlers: &[Described]) {
                 &arguments,
             )
             .await
-            .and_then(|reply| Ok(reply.body().deserialize::<(bool, String)>()?));
+            .and_then(|reply| reply.body().deserialize::<(bool, String)>());
         match answer {
             Ok((true, _)) => tracing::info!("the handler {subtype} is registered over D-Bus"),
             Ok((false, why)) => tracing::error!("the daemon refuses the handler {subtype}: {why}"),

@@ -77,14 +77,8 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Makes what C gets of a command; gives the command back if there is no memory for it.
-    fn new(source: Command, private_len: usize) -> Result<NonNull<InFlight>, Command> {
-        let mut private = Vec::new();
-        let words = private_len.div_ceil(size_of::<u128>());
-        if private.try_reserve_exact(words).is_err() {
-            return Err(source);
-        }
-        private.resize(words, 0u128);
+    /// Makes what C gets of a command, with memory of C's own.
+    fn new(source: Command, private: Vec<u128>) -> NonNull<InFlight> {
         let command = tcmulib_cmd {
             cmd_id: source.id(),
             cdb: ptr::null_mut(),
@@ -103,12 +97,21 @@ impl InFlight {
             (*this).command.cdb = (*this).cdb.as_mut_ptr();
             (*this).command.iovec = (*this).iovecs.as_mut_ptr();
             (*this).command.iov_cnt = (*this).iovecs.len();
-            if private_len > 0 {
+            if !(*this).private.is_empty() {
                 (*this).command.hm_private = (*this).private.as_mut_ptr().cast();
             }
         }
-        Ok(in_flight)
+        in_flight
     }
+}
+
+/// So many zeroed bytes, aligned for anything; `None` if there is no memory.
+fn room(len: usize) -> Option<Vec<u128>> {
+    let words = len.div_ceil(size_of::<u128>());
+    let mut room = Vec::new();
+    room.try_reserve_exact(words).ok()?;
+    room.resize(words, 0);
+    Some(room)
 }
 
 impl Queue {
@@ -159,17 +162,15 @@ impl Queue {
     pub(crate) fn next(&self, private_len: usize) -> *mut tcmulib_cmd {
         let mut state = self.state();
         while let Some(command) = self.read(&mut state) {
-            match InFlight::new(command, private_len) {
-                Ok(in_flight) => {
-                    let command = in_flight.as_ptr().cast::<tcmulib_cmd>();
-                    state.commands.insert(command.addr(), in_flight);
-                    return command;
-                }
-                Err(command) => {
-                    self.error(&format!("no memory for {private_len} bytes with a command"));
-                    self.complete_in(&mut state.ring, command.id(), &Response::BUSY);
-                }
-            }
+            let Some(private) = room(private_len) else {
+                self.error(&format!("no memory for {private_len} bytes with a command"));
+                self.complete_in(&mut state.ring, command.id(), &Response::BUSY);
+                continue;
+            };
+            let in_flight = InFlight::new(command, private);
+            let command = in_flight.as_ptr().cast::<tcmulib_cmd>();
+            state.commands.insert(command.addr(), in_flight);
+            return command;
         }
         ptr::null_mut()
     }

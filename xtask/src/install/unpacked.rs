@@ -17,7 +17,9 @@ pub(crate) fn package(name: &str) -> Result<PathBuf> {
     }
     println!("fetching the package {name}");
     let new = tempfile::tempdir_in(run::cache_dir()?)?;
-    run::run(Command::new("apt-get").args(["download", "-qq", name]).current_dir(new.path()))?;
+    // apt's own user could not write to a directory of ours, and would say so.
+    let words = ["download", "-qq", "-o", "APT::Sandbox::User=root", name];
+    run::run(Command::new("apt-get").args(words).current_dir(new.path()))?;
     let package = std::fs::read_dir(new.path())?.flatten().map(|entry| entry.path()).next();
     let package = package.with_context(|| format!("apt-get download {name} left no file"))?;
     let files = new.path().join("files");

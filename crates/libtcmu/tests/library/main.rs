@@ -5,6 +5,7 @@
 //! unpacked, not installed: its symbols, its headers, a program, what its functions answer.
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::cast_possible_truncation, reason = "what is wanted are bytes")]
 
 mod functions;
 mod program;

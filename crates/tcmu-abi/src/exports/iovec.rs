@@ -37,9 +37,9 @@ unsafe fn consume(
     len: usize,
     mut each: impl FnMut(*mut u8, usize, usize),
 ) -> usize {
-    // SAFETY: as the caller promises.
     let pieces = match first.is_null() {
         true => &mut [],
+        // SAFETY: as the caller promises.
         false => unsafe { slice::from_raw_parts_mut(first, count) },
     };
     let mut done = 0;
