@@ -187,8 +187,8 @@ fn compound(
     }
     let Arguments { command, iovecs, count, .. } = arguments;
     let status = match (function, which) {
-        // SAFETY: the plugin's function, by the interface, with a command that is under way.
         (Some(function), _) => {
+            // SAFETY: the plugin's function, by the interface, with a command that is under way.
             Status(unsafe { function(device, command, offset, len, iovecs, count) })
         }
         (None, Compound::WriteSame) => {

@@ -218,7 +218,6 @@ fn initialize(file: &Path) -> Result<(), Refusal> {
     let init = init.map_err(|_| Refusal::NoInit)?;
     // SAFETY: as above. The lock on what is being loaded is not held.
     let result = unsafe { init() };
-    drop(init);
     // Threads of it may run, and pointers to its functions are kept: it is never unloaded.
     mem::forget(library);
     if result == 0 { Ok(()) } else { Err(Refusal::Init(result)) }
