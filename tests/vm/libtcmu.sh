@@ -9,7 +9,7 @@ LIB=$REPO/crates/libtcmu
 MB=32
 BYTES=$((MB << 20))
 INSTALLED=$WORK/ours
-mkdir -p $INSTALLED && cp "$(dirname "$DAEMON")/liblibtcmu.so" $INSTALLED/libtcmu.so.2 && ln -sf libtcmu.so.2 $INSTALLED/libtcmu.so
+mkdir -p $INSTALLED && cp "$(dirname "${DAEMON%% *}")/liblibtcmu.so" $INSTALLED/libtcmu.so.2 && ln -sf libtcmu.so.2 $INSTALLED/libtcmu.so
 must "the program compiles with the headers and links" \
     cc -Wall -Wextra -Werror -o consumer $LIB/examples/consumer.c -I$LIB/include -L$INSTALLED -ltcmu -lpthread
 modprobe target_core_user && modprobe -a tcm_loop sd_mod sg

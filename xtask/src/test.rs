@@ -161,6 +161,12 @@ struct Suite {
 /// directory of its unpacked files.
 const PACKAGE: &str = "package:";
 const LIBTCMU2: &[&str] = &["package:libtcmu2"];
+/// Debian's plugins.
+const HANDLERS: &[&str] = &["package:tcmu-runner"];
+/// The one script whose daemon loads plugins. Those that this machine happens to have do not belong
+/// to the others.
+const PLUGIN: &str = "plugin.sh";
+const NO_PLUGINS: &str = " --handler-path /nonexistent";
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
 /// The longest first, so that the last to end is short.
@@ -171,6 +177,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900 },
     Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600 },
     Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
+    Suite { name: "plugin",    script: PLUGIN,         args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
     Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900 },
@@ -346,7 +353,8 @@ fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<
 fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
-    let mut words = vec![script.to_string_lossy().into_owned(), daemon.to_owned()];
+    let plugins = if suite.script == PLUGIN || options.daemon.is_some() { "" } else { NO_PLUGINS };
+    let mut words = vec![script.to_string_lossy().into_owned(), format!("{daemon}{plugins}")];
     for argument in args {
         words.push(match argument.strip_prefix(PACKAGE) {
             Some(name) => install::unpacked::package(name)?.to_string_lossy().into_owned(),

@@ -2,6 +2,7 @@
 //! A store of any type behind a pointer: each call takes a boxed future, which does not count where
 //! a network or another format lies behind it. Files and qcow2 images are variants of
 //! [`AnyStore`](crate::AnyStore) by themselves.
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -27,12 +28,18 @@ trait DynStore: fmt::Debug {
     fn discard(&self, offset: u64, len: u64) -> Boxed<'_, Result<(), Error>>;
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Boxed<'_, Result<(), Error>>;
     fn provisioning(&self, offset: u64, len: u64) -> Boxed<'_, Result<(Provisioning, u64), Error>>;
+    fn compare_and_write<'a>(
+        &'a self,
+        data: &'a Sgl<'a>,
+        offset: u64,
+    ) -> Boxed<'a, Option<Result<Option<u64>, Error>>>;
     fn resize(&self, size: u64) -> Boxed<'_, Result<(), Error>>;
     fn close(&self) -> Boxed<'_, Result<(), Error>>;
     fn event(&self) -> Boxed<'_, Event>;
+    fn as_any(&self) -> &dyn Any;
 }
 
-impl<S: Store + fmt::Debug> DynStore for S {
+impl<S: Store + fmt::Debug + 'static> DynStore for S {
     fn facts(&self) -> Facts {
         Store::facts(self)
     }
@@ -70,6 +77,14 @@ impl<S: Store + fmt::Debug> DynStore for S {
         Box::pin(Store::provisioning(self, offset, len))
     }
 
+    fn compare_and_write<'a>(
+        &'a self,
+        data: &'a Sgl<'a>,
+        offset: u64,
+    ) -> Boxed<'a, Option<Result<Option<u64>, Error>>> {
+        Box::pin(Store::compare_and_write(self, data, offset))
+    }
+
     fn resize(&self, size: u64) -> Boxed<'_, Result<(), Error>> {
         Box::pin(Store::resize(self, size))
     }
@@ -81,6 +96,10 @@ impl<S: Store + fmt::Debug> DynStore for S {
     fn event(&self) -> Boxed<'_, Event> {
         Box::pin(Store::event(self))
     }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
 }
 
 /// A store of any type.
@@ -91,6 +110,11 @@ impl BoxedStore {
     /// Boxes a store.
     pub fn new(store: impl Store + fmt::Debug + 'static) -> Self {
         BoxedStore(Box::new(store))
+    }
+
+    /// The store, if it is a `T`.
+    pub(crate) fn downcast_ref<T: Store + 'static>(&self) -> Option<&T> {
+        self.0.as_any().downcast_ref()
     }
 }
 
@@ -125,6 +149,14 @@ impl Store for BoxedStore {
 
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
         self.0.provisioning(offset, len).await
+    }
+
+    async fn compare_and_write(
+        &self,
+        data: &Sgl<'_>,
+        offset: u64,
+    ) -> Option<Result<Option<u64>, Error>> {
+        self.0.compare_and_write(data, offset).await
     }
 
     async fn resize(&self, size: u64) -> Result<(), Error> {

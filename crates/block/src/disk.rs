@@ -512,6 +512,27 @@ impl<S: Store> Locked<'_, S> {
         measured!(disk, Kind::Write, len, disk.store.write(data, offset, durable))
     }
 
+    /// Compares the first half of `data` with what is at `offset`, and if it is that, writes the
+    /// second half there: where the first byte is that differs, if one does. On stable storage with
+    /// `fua` or without a write cache. `None`: the store cannot, so that whoever holds the range
+    /// reads and writes.
+    pub async fn compare_and_write(
+        &self,
+        data: &Sgl<'_>,
+        offset: u64,
+        fua: bool,
+    ) -> Option<Result<Option<u64>, Error>> {
+        let disk = self.disk;
+        if !disk.is_plain(offset, data.len() as u64 / 2) {
+            return None;
+        }
+        let result = disk.store.compare_and_write(data, offset).await?;
+        match result {
+            Ok(None) if fua || !disk.write_cache.get() => Some(disk.flush().await.map(|()| None)),
+            result => Some(result),
+        }
+    }
+
     /// Gives up the whole units of a range.
     async fn discard(&self, range: Range<u64>) -> Result<(), Error> {
         let (disk, whole) = (self.disk, self.whole_units(&range));

@@ -113,6 +113,16 @@ pub trait Store {
     /// Whether the range that begins at `offset` takes up space, and how long the answer holds
     /// (at least 1 byte, at most `len`).
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error>;
+    /// Compares the first half of `data` with what is at `offset`, and if it is that, writes the
+    /// second half there, in one step for whoever else has the store open, too. Where the first
+    /// byte is that differs, if one does; `None`: the store cannot do it in one step.
+    async fn compare_and_write(
+        &self,
+        _data: &Sgl<'_>,
+        _offset: u64,
+    ) -> Option<Result<Option<u64>, Error>> {
+        None
+    }
     /// Changes the capacity.
     async fn resize(&self, size: u64) -> Result<(), Error>;
     /// Brings everything that is in memory to the files and to stable storage, so that they can be

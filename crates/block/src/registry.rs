@@ -244,6 +244,16 @@ macro_rules! each {
     };
 }
 
+impl AnyStore {
+    /// The store behind the pointer, if it is a `T`.
+    pub fn downcast_ref<T: Store + 'static>(&self) -> Option<&T> {
+        match self {
+            AnyStore::Boxed(boxed) => boxed.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
 impl Store for AnyStore {
     fn facts(&self) -> Facts {
         each!(self, it => it.facts())
@@ -271,6 +281,14 @@ impl Store for AnyStore {
 
     async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
         each!(self, it => it.provisioning(offset, len).await)
+    }
+
+    async fn compare_and_write(
+        &self,
+        data: &Sgl<'_>,
+        offset: u64,
+    ) -> Option<Result<Option<u64>, Error>> {
+        each!(self, it => it.compare_and_write(data, offset).await)
     }
 
     async fn resize(&self, size: u64) -> Result<(), Error> {

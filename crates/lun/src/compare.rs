@@ -36,16 +36,23 @@ impl<S: Store> Lun<S> {
             return Ok(0);
         }
         let (verify, write) = (data.slice(0..len), data.slice(len..2 * len));
+        let miscompare =
+            |offset| Failure::Check(Sense::MISCOMPARE_DURING_VERIFY.with_information(offset));
 
         let buffer = self.disk.buffer(len as u64).await;
         let medium = buffer.view(len);
         let held = self.hold(&range, Access::Alone).await?;
+        // Where other hosts have the store open, too, it has to do it by itself.
+        match Box::pin(held.compare_and_write(data, self.bytes(lba), fua)).await {
+            None => {}
+            Some(Ok(None)) => return Ok(0),
+            Some(Ok(Some(offset))) => return Err(miscompare(offset)),
+            Some(Err(error)) => return Err(self.failed(&error, Doing::Write, lba)),
+        }
         let read = held.read(&medium, self.bytes(lba)).await;
         read.map_err(|error| self.failed(&error, Doing::Read, lba))?;
         if let Some(offset) = medium.first_difference(&verify) {
-            return Err(Failure::Check(
-                Sense::MISCOMPARE_DURING_VERIFY.with_information(offset as u64),
-            ));
+            return Err(miscompare(offset as u64));
         }
         match held.write(&write, self.bytes(lba), fua).await {
             Ok(()) => Ok(0),

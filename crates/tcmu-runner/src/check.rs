@@ -313,7 +313,7 @@ fn io_uring(host: &Host) -> Finding {
 }
 
 fn handlers(_: &Host) -> Finding {
-    let names: Vec<_> = daemon::handlers().into_iter().map(|handler| handler.subtype).collect();
+    let names: Vec<_> = block::SUBTYPES.iter().map(|subtype| subtype.name).collect();
     Good(names.join(", "))
 }
 

@@ -28,7 +28,8 @@ pub struct Cli {
     /// Directory of the log file, tcmu-runner.log; default: $TCMU_LOGDIR, or /var/log
     #[arg(short = 'l', long, value_name = "DIR")]
     pub tcmu_log_dir: Option<PathBuf>,
-    /// Accepted for compatibility with existing units, and ignored: all handlers are built in
+    /// Directory of plugins, handler_*.so; default: tcmu-runner in the directory of the system's
+    /// libraries, /usr/lib/x86_64-linux-gnu on a PC
     #[arg(long, value_name = "DIR")]
     pub handler_path: Option<PathBuf>,
     /// What to do instead of serving

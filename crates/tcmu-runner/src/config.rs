@@ -24,6 +24,8 @@ pub struct Config {
     pub log_dir: Option<PathBuf>,
     /// Directories that backing files may lie in; `None`: any.
     pub backing_dirs: Option<Vec<PathBuf>>,
+    /// Subtypes of which a plugin comes before the built-in handler.
+    pub plugins_first: Option<Vec<String>>,
 }
 
 /// One setting.
@@ -92,6 +94,23 @@ pub const KEYS: &[Key] = &[
             Some(dirs) => {
                 dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(":")
             }
+        },
+    },
+    Key {
+        name: "plugins_first",
+        example: "\"qcow\"",
+        doc: "The subtypes, separated by colons, that a plugin (handler_*.so) serves where there is \
+              one, though they are built in. The default is none: of a subtype that is built in, \
+              plugins are not used. A change takes effect when the daemon starts.",
+        parse: |config, value| {
+            let parts = value.split(':').map(str::trim).filter(|part| !part.is_empty());
+            config.plugins_first = Some(parts.map(str::to_owned).collect());
+            Ok(())
+        },
+        keep: |config, old| config.plugins_first = old.plugins_first.clone(),
+        show: |config| match &config.plugins_first {
+            Some(subtypes) if !subtypes.is_empty() => subtypes.join(":"),
+            _ => "none".into(),
         },
     },
 ];
@@ -208,12 +227,13 @@ mod tests {
     fn the_legacy_grammar_is_understood() {
         let (c, problems) = config(
             "# comment\n\n  log_level=2 # loud\nlog_dir\t= \"/scratch/a b#c\"  # there\n\
-             backing_dirs = /srv/images:/data\r\n",
+             backing_dirs = /srv/images:/data\r\nplugins_first = \"qcow: zbc\"\n",
         );
         assert_eq!(problems, [""; 0]);
         assert_eq!(c.log_level, Some(Level::Warning));
         assert_eq!(c.log_dir, Some("/scratch/a b#c".into()));
         assert_eq!(c.backing_dirs, Some(vec!["/srv/images".into(), "/data".into()]));
+        assert_eq!(c.plugins_first, Some(vec!["qcow".into(), "zbc".into()]));
     }
 
     #[test]

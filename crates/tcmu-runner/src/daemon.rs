@@ -15,17 +15,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcmu::module::Module;
 use tcmu::uio::Sysfs;
 use tcmu::{Configfs, Netlink};
+use tcmu_plugin::Plugins;
 
 use crate::cli::Cli;
 use crate::config::{self, Config};
 use crate::crit;
-use crate::dbus::{self, Handler, Handlers};
+use crate::dbus::{self, Handlers};
 use crate::device::Device;
 use crate::events::{self, Event, Receiver, Sender};
 use crate::lock::{self, Lock};
 use crate::logging::{Level, Log, Style};
 use crate::manager::{Limits, Manager, Options};
 use crate::memory;
+use crate::plugins;
 use crate::signals::{Signal, Signals};
 use crate::watch::Watch;
 
@@ -75,16 +77,16 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     if let Err(error) = &watch {
         tracing::warn!("changes of {} will go unnoticed: {error}", config::PATH);
     }
-    if let Some(directory) = &settings.cli.handler_path {
-        tracing::info!("handlers are built in; modules in {} are not loaded", directory.display());
-    }
     let signals = signals.map_err(|error| format!("signals: {error}"))?;
     let _lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
     set_file_limit(settings.cli.nofile);
 
-    // First, as connecting takes time: it goes on while the module is loaded.
-    let handlers = Arc::new(Handlers::new(handlers()));
-    let bus = start_dbus(handlers.clone());
+    // D-Bus lists them, and the first device may need one.
+    let directory = settings.cli.handler_path.as_deref().unwrap_or(Path::new(plugins::DIRECTORY));
+    let plugins = Arc::new(plugins::load(directory, &configuration.config));
+    // Early, as connecting takes time: it goes on while the module is loaded.
+    let handlers = Arc::new(Handlers::new(plugins::handlers(&plugins)));
+    let bus = start_dbus(handlers.clone(), plugins.clone());
     let subtypes = handlers.all().into_iter().map(|handler| handler.subtype).collect();
     let hint = |error: tcmu::Error| format!("{error}. \"tcmu-runner check\" tells more");
     let module = Module::default();
@@ -101,6 +103,7 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
         sysfs: Sysfs::default(),
         configfs: Configfs::default(),
         subtypes,
+        plugins: plugins.clone(),
         elsewhere: Box::new(move |netlink, subtype| {
             Ok(handlers.has_external(subtype) || netlink.has_other_listeners()?)
         }),
@@ -116,8 +119,20 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     let watch = watch.ok();
     // Images that are not there yet are tried again without it, too.
     let mounts = File::open("/proc/self/mountinfo").ok();
-    let mut main = Main { settings, log, configuration, manager, signals, receiver, watch, mounts };
-    main.run().map_err(|error| error.to_string())
+    let mut main = Main {
+        settings,
+        log,
+        configuration,
+        manager,
+        plugins: plugins.clone(),
+        signals,
+        receiver,
+        watch,
+        mounts,
+    };
+    main.run().map_err(|error| error.to_string())?;
+    plugins.destroy();
+    Ok(())
 }
 
 /// What the main loop works with.
@@ -126,6 +141,7 @@ struct Main<'a> {
     log: &'a Log,
     configuration: Configuration,
     manager: Manager,
+    plugins: Arc<Plugins>,
     signals: Signals,
     receiver: Receiver,
     watch: Option<Watch>,
@@ -199,7 +215,9 @@ impl Main<'_> {
         if changes.is_empty() {
             return;
         }
-        self.settings.apply(&self.configuration.config, self.log);
+        if self.settings.apply(&self.configuration.config, self.log) {
+            self.plugins.update_log_dir();
+        }
         self.manager.set_backing_dirs(self.configuration.config.backing_dirs.clone());
         crit!("{} has changed: {}", config::PATH, changes.join("; "));
     }
@@ -267,29 +285,25 @@ impl Settings {
         config.log_level.unwrap_or(usual)
     }
 
-    fn apply(&self, config: &Config, log: &Log) {
+    /// Whether log files go to another directory from now on.
+    fn apply(&self, config: &Config, log: &Log) -> bool {
         log.set_level(self.level(config));
-        log.set_directory(config.log_dir.clone().unwrap_or_else(|| self.log_dir.clone()));
+        let directory = config.log_dir.clone().unwrap_or_else(|| self.log_dir.clone());
+        let other = plugins::set_log_dir(&directory);
+        log.set_directory(directory);
+        other
     }
 }
 
-/// The built-in handlers, as D-Bus shows them.
-pub fn handlers() -> Vec<Handler> {
-    let handler = |subtype: &block::Subtype| Handler {
-        subtype: subtype.name.to_owned(),
-        description: subtype.description(),
-    };
-    block::SUBTYPES.iter().map(handler).collect()
-}
-
-fn start_dbus(handlers: Arc<Handlers>) -> Option<dbus::Starting> {
-    let options = dbus::Options { address: None, handlers, check: Arc::new(check_config) };
+fn start_dbus(handlers: Arc<Handlers>, plugins: Arc<Plugins>) -> Option<dbus::Starting> {
+    let check = Arc::new(move |config: &str| check_config(&plugins, config));
+    let options = dbus::Options { address: None, handlers, check };
     let started = dbus::start(options);
     started.inspect_err(|error| tracing::error!("no D-Bus service: {error}")).ok()
 }
 
 /// Checks a configuration string before a device is made with it. May block.
-fn check_config(config: &str) -> Result<(), String> {
+fn check_config(plugins: &Plugins, config: &str) -> Result<(), String> {
     if let Some((before, _)) = config.split_once(',') {
         return Err(format!(
             "{config}: the kernel takes a configuration string only up to its first comma: this \
@@ -297,7 +311,8 @@ fn check_config(config: &str) -> Result<(), String> {
              a name"
         ));
     }
-    block::check(config).map_err(|error| error.to_string())
+    plugins::check(plugins, config)
+        .unwrap_or_else(|| block::check(config).map_err(|error| error.to_string()))
 }
 
 /// Ends the waits that a predecessor has left, and listens. In between, the kernel's messages are
@@ -384,23 +399,14 @@ mod tests {
         let image = dir.path().join("disk,1.img");
         std::fs::write(&image, vec![0; 4096]).unwrap();
         let config = format!("file/{}", image.display());
-        let why = check_config(&config).unwrap_err();
+        let plugins = Plugins::default();
+        let why = check_config(&plugins, &config).unwrap_err();
         assert!(why.starts_with(&config) && why.contains("first comma"), "{why}");
         assert!(
             why.contains(&format!("would become file/{}/disk.", dir.path().display())),
             "{why}"
         );
         std::fs::rename(&image, dir.path().join("disk.img")).unwrap();
-        assert_eq!(check_config(&config.replace(",1", "")), Ok(()));
-    }
-
-    #[test]
-    fn every_handler_has_a_name_that_fits_a_bus_and_a_description() {
-        let all = handlers();
-        assert!(all.iter().any(|handler| handler.subtype == "file"));
-        for handler in all {
-            assert!(!handler.description.is_empty());
-            assert!(handler.subtype.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
-        }
+        assert_eq!(check_config(&plugins, &config.replace(",1", "")), Ok(()));
     }
 }

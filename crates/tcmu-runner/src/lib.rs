@@ -15,5 +15,6 @@ pub mod lock;
 pub mod logging;
 pub mod manager;
 pub mod memory;
+pub mod plugins;
 pub mod signals;
 pub mod watch;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use tcmu_runner::cli::Cli;
-use tcmu_runner::{config, daemon, dbus, lock, logging};
+use tcmu_runner::{config, daemon, dbus, lock, logging, plugins};
 
 fn dist(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist").join(path)
@@ -61,7 +61,7 @@ fn the_man_page_of_the_program_is_current() {
          \\fB;\\fINAME\\fB=\\fIVALUE\\fR each, may stand at its end, or at its beginning, with \
          another semicolon after them.\n.SS SUBTYPES\n",
     );
-    for handler in daemon::handlers() {
+    for handler in plugins::handlers(&tcmu_plugin::Plugins::default()) {
         write!(page, ".TP\n.B {}\n{}\n", roff(&handler.subtype), roff(&handler.description))
             .unwrap();
     }

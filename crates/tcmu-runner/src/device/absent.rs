@@ -22,7 +22,7 @@ use lun::{Lun, Outcome};
 use scsi::sense::{Sense, Status};
 use tcmu::{Command, Entry, Ring, Tmr};
 
-use super::commands::{Aborted, Done, execute, resets_lun};
+use super::commands::{Aborted, Done, Ending, execute, resets_lun};
 use super::open::{OpenError, open_lun};
 use super::respond::respond;
 use super::serve::{DiskLun, Server, close};
@@ -82,8 +82,7 @@ pub(super) async fn wait<'a>(
         doorbell,
         control,
         events,
-        // Tells who the logical unit is; none of its blocks is ever asked for.
-        stand_in: open_lun(spec, "null/", None).await.ok().map(Rc::new),
+        stand_in: stand_in(spec).await,
         under_way: TaskSet::new(),
         held: VecDeque::new(),
         told: false,
@@ -122,6 +121,16 @@ pub(super) async fn wait<'a>(
         }
         End::Failed(why) => Opening::Stopped(Stop::Failed(why)),
     }
+}
+
+/// Tells who the logical unit is; none of its blocks is ever asked for. What a handler answers
+/// by itself, nobody else knows.
+async fn stand_in(spec: &DeviceSpec) -> Option<DiskLun> {
+    if spec.plugin.as_ref().is_some_and(|handler| handler.handles_commands()) {
+        return None;
+    }
+    let spec = DeviceSpec { plugin: None, ..spec.clone() };
+    open_lun(&spec, "null/", None).await.ok().map(Rc::new)
 }
 
 enum End {
@@ -374,7 +383,7 @@ impl Absent<'_> {
 
     fn answer(&mut self, command: Command, outcome: Outcome) -> Result<(), tcmu::Error> {
         self.told |= outcome == NOT_READY;
-        respond(&mut self.ring, &Done { command, outcome: Some(outcome) })
+        respond(&mut self.ring, &Done { command, ending: Ending::Outcome(outcome) })
     }
 
     fn answer_all(&mut self, outcome: &Outcome) -> Result<(), tcmu::Error> {
@@ -391,7 +400,7 @@ impl Absent<'_> {
         self.held = kept;
         let aborted: VecDeque<(Command, Instant)> = aborted;
         for (command, _) in aborted {
-            respond(&mut self.ring, &Done { command, outcome: None })?;
+            respond(&mut self.ring, &Done { command, ending: Ending::Aborted })?;
         }
         Ok(())
     }

@@ -23,9 +23,21 @@ pub(super) type Aborted = Rc<RefCell<BTreeSet<u16>>>;
 /// A command that has ended.
 pub(super) struct Done {
     pub(super) command: Command,
-    /// `None`: it was aborted.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) ending: Ending,
 }
+
+/// How a command has ended.
+pub(super) enum Ending {
+    /// So says the logical unit.
+    Outcome(Outcome),
+    /// In CHECK CONDITION with sense data that are not ours.
+    Sense(Box<[u8; SENSE_LEN]>),
+    /// It was aborted.
+    Aborted,
+}
+
+/// The length of sense data that a handler gives, in bytes.
+const SENSE_LEN: usize = 96;
 
 /// A command that has been under way for too long.
 pub(super) struct Overdue {
@@ -58,19 +70,19 @@ pub(super) struct Commands<F: Future<Output = Done>> {
 /// Executes one command, unless it is aborted between two of its steps: a command that waits for
 /// the kernel is left to end there, as the kernel may use its memory until then.
 pub(super) async fn execute<B: Store>(lun: Rc<Lun<B>>, command: Command, aborted: Aborted) -> Done {
-    let outcome = {
+    let ending = {
         let mut run = pin!(lun.execute(command.cdb(), command.data()));
         let mut begun = false;
         poll_fn(|cx| {
             if begun && aborted.borrow().contains(&command.id()) {
-                return Poll::Ready(None);
+                return Poll::Ready(Ending::Aborted);
             }
             begun = true;
-            run.as_mut().poll(cx).map(Some)
+            run.as_mut().poll(cx).map(Ending::Outcome)
         })
         .await
     };
-    Done { command, outcome }
+    Done { command, ending }
 }
 
 impl<F: Future<Output = Done>> Commands<F> {

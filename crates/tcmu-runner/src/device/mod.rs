@@ -4,8 +4,11 @@
 //! backstore and serves commands until it is told to stop; whatever blocks or panics in it, blocks
 //! or ends this device alone.
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
+
+use tcmu_plugin::Handler;
 
 use crate::events::Sender;
 
@@ -14,6 +17,7 @@ mod alua;
 mod commands;
 mod open;
 mod peers;
+mod plugin;
 mod respond;
 mod serve;
 mod thread;
@@ -49,6 +53,8 @@ pub struct DeviceSpec {
     pub size: u64,
     /// Whether the kernel tells initiators of a volatile write cache.
     pub write_cache: bool,
+    /// The handler of a plugin that serves it; `None`: it is served here.
+    pub plugin: Option<Arc<Handler>>,
     /// The unit serial number of VPD page 80h; empty where none is set.
     pub serial: String,
     /// After this a command counts as stuck; `None`: never.

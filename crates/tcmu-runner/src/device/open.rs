@@ -14,7 +14,7 @@ use super::absent::{self, Opening};
 use super::alua::ConfigfsAlua;
 use super::peers::Peers;
 use super::serve::Server;
-use super::{Control, DeviceSpec};
+use super::{Control, DeviceSpec, plugin};
 use crate::events::Sender;
 
 /// Why a device was not opened.
@@ -68,23 +68,13 @@ pub(super) async fn open_lun(
     config: &str,
     predecessor: Option<Held>,
 ) -> Result<Lun<AnyStore>, OpenError> {
-    let options = OpenOptions {
-        size: Some(spec.size),
-        allowed_backing_dirs: spec.backing_dirs.clone(),
-        predecessor,
-        ..OpenOptions::default()
+    let (backstore, block_size) = match &spec.plugin {
+        Some(handler) => plugin::open(spec, handler.clone(), config).await?,
+        None => (open_store(spec, config, predecessor).await?, spec.block_size),
     };
-    let backstore = block::open(config, &options).await;
-    let backstore = backstore.map_err(|error| {
-        let missing = error.errno() == Some(libc::ENOENT);
-        match missing.then(|| comma_hint(config)).flatten() {
-            Some(hint) => OpenError::new(libc::ENOENT, format!("{error}. {hint}")),
-            None => error.into(),
-        }
-    })?;
     let lun_config = lun::Config {
         name: spec.name.clone(),
-        block_size: spec.block_size,
+        block_size,
         max_transfer: spec.max_transfer,
         write_cache: spec.write_cache,
         identity: lun::Identity::new(&spec.serial),
@@ -92,6 +82,28 @@ pub(super) async fn open_lun(
     let lun = Lun::new(backstore, lun_config)?;
     let alua = ConfigfsAlua::new(spec.configfs.clone());
     Ok(lun.with_alua(Box::new(alua)).with_peers(Rc::new(Peers)))
+}
+
+/// Opens the image that `config` names.
+async fn open_store(
+    spec: &DeviceSpec,
+    config: &str,
+    predecessor: Option<Held>,
+) -> Result<AnyStore, OpenError> {
+    let options = OpenOptions {
+        size: Some(spec.size),
+        allowed_backing_dirs: spec.backing_dirs.clone(),
+        predecessor,
+        ..OpenOptions::default()
+    };
+    let backstore = block::open(config, &options).await;
+    backstore.map_err(|error| {
+        let missing = error.errno() == Some(libc::ENOENT);
+        match missing.then(|| comma_hint(config)).flatten() {
+            Some(hint) => OpenError::new(libc::ENOENT, format!("{error}. {hint}")),
+            None => error.into(),
+        }
+    })
 }
 
 /// The most entries of a directory that are looked at for a hint.

@@ -4,15 +4,22 @@ use scsi::opcodes::Opcode;
 use scsi::sense::Status;
 use tcmu::{Response, Ring};
 
-use super::commands::Done;
+use super::commands::{Done, Ending};
 
 /// Hands the kernel the outcome of a command.
 #[inline]
 pub(super) fn respond(ring: &mut Ring, done: &Done) -> Result<(), tcmu::Error> {
     let id = done.command.id();
-    let Some(outcome) = &done.outcome else {
-        let aborted = Response { status: Status::TaskAborted as u8, sense: &[], read_len: None };
-        return ring.complete(id, &aborted);
+    let outcome = match &done.ending {
+        Ending::Outcome(outcome) => outcome,
+        Ending::Sense(sense) => {
+            let status = Status::CheckCondition as u8;
+            return ring.complete(id, &Response { status, sense: &sense[..], read_len: None });
+        }
+        Ending::Aborted => {
+            let status = Status::TaskAborted as u8;
+            return ring.complete(id, &Response { status, sense: &[], read_len: None });
+        }
     };
     let status = outcome.status as u8;
     let Some(sense) = outcome.sense else {

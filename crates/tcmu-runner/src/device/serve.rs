@@ -22,9 +22,8 @@ use tcmu::{Command, Entry, Ring};
 
 use super::commands::{Aborted, Commands, Done, execute, resets_lun};
 use super::open::{OpenError, open_lun};
-use super::peers;
 use super::respond::respond;
-use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token};
+use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token, peers, plugin};
 use crate::events::Sender;
 
 /// Entries that are read before the kernel is told of those that are done: enough to spread the
@@ -60,7 +59,22 @@ pub(super) struct Server<'a> {
 
 impl Server<'_> {
     /// Serves until told to stop, or until the device is gone.
-    pub(super) async fn run(mut self) -> Stop {
+    pub(super) async fn run(self) -> Stop {
+        match plugin::of(&self.lun).cloned() {
+            None => self.run_with(execute).await,
+            Some(device) => {
+                let host = plugin::Host::new(device, self.spec);
+                self.run_with(move |lun, command, aborted| host.execute(lun, command, aborted))
+                    .await
+            }
+        }
+    }
+
+    /// Serves commands that `execute` makes futures of.
+    async fn run_with<F: Future<Output = Done>>(
+        mut self,
+        execute: impl Fn(DiskLun, Command, Aborted) -> F,
+    ) -> Stop {
         let held = mem::take(&mut self.held);
         let doorbell = self.ring.as_fd().try_clone_to_owned().and_then(Readiness::new);
         let doorbell = match doorbell {
@@ -346,11 +360,19 @@ fn change(server: &Server<'_>, request: Request) -> Change {
             Ok(None)
         }),
         Request::SetWriteCache(on) => Box::pin(async move {
+            if let Some(device) = plugin::of(&lun) {
+                device.set_write_cache(on).await?;
+            }
             lun.set_write_cache(on);
             if !on {
                 lun.flush().await.map_err(|e| failed(e.into()))?;
             }
             Ok(None)
+        }),
+        Request::Reconfigure(config) if plugin::of(&lun).is_some() => Box::pin(async move {
+            let Some(device) = plugin::of(&lun) else { return Ok(None) };
+            let cmd_time_out = plugin::reconfigure(device, &config).await?;
+            Ok(Some(Successor { lun: lun.clone(), cmd_time_out }))
         }),
         Request::Reconfigure(config) => {
             let size = lun.blocks() * u64::from(lun.block_size());

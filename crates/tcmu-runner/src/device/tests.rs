@@ -15,6 +15,8 @@ use super::serve::Server;
 use super::*;
 use crate::events::{self, Event, Receiver};
 
+mod plugin;
+
 const SIZE: u64 = 1 << 20;
 
 fn read_10(lba: u32, blocks: u16) -> [u8; 10] {
@@ -84,10 +86,19 @@ fn run<F: Future<Output = ()>>(
     hold: Option<Duration>,
     test: impl FnOnce(World) -> F,
 ) -> Stop {
+    run_with(config, |spec| spec.hold = hold, test)
+}
+
+/// As [`serve`], where the device is different from the usual.
+fn run_with<F: Future<Output = ()>>(
+    config: &str,
+    different: impl FnOnce(&mut DeviceSpec),
+    test: impl FnOnce(World) -> F,
+) -> Stop {
     let tree = Tree::new().unwrap();
     let name = tcmu::DeviceName { hba: 0, name: "a".into(), config: config.into() };
     tree.add_device(0, &name, SIZE).unwrap();
-    let spec = DeviceSpec {
+    let mut spec = DeviceSpec {
         key: DeviceKey(1),
         name: "user_0/a".into(),
         uio: tree.sysfs().device(0).unwrap().unwrap(),
@@ -96,13 +107,16 @@ fn run<F: Future<Output = ()>>(
         block_size: 512,
         size: SIZE,
         write_cache: true,
+        plugin: None,
         serial: String::new(),
         cmd_time_out: None,
-        hold,
+        hold: None,
         backing_dirs: None,
         max_transfer: 1 << 20,
         backend: Backend::Auto,
     };
+    different(&mut spec);
+    let (spec, hold) = (spec.clone(), spec.hold);
     let (kernel, parts) = Kernel::new(&Options::default()).unwrap();
     let mut ring = parts.ring().unwrap();
     assert!(ring.set_out_of_order(true));

@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tcmu::netlink::{Event, EventKind, Incoming};
 use tcmu::uio::Sysfs;
 use tcmu::{Configfs, Netlink, UioDevice};
+use tcmu_plugin::Plugins;
 
 use crate::device::{Device, DeviceEvent, DeviceKey, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
@@ -83,8 +85,10 @@ pub struct Options {
     pub sysfs: Sysfs,
     /// The kernel's target.
     pub configfs: Configfs,
-    /// The subtypes that are ours.
+    /// The subtypes that are ours, those of plugins included.
     pub subtypes: Vec<String>,
+    /// The plugins.
+    pub plugins: Arc<Plugins>,
     /// Whether somebody else may serve a subtype that is not ours.
     pub elsewhere: Elsewhere,
     /// How long things may take.
@@ -178,7 +182,7 @@ impl Manager {
     /// That there is no handler for a subtype, in words.
     fn none(&self, subtype: &str) -> String {
         let ours = self.options.subtypes.join(", ");
-        format!("there is no handler for the subtype {subtype:?}; built in are {ours}")
+        format!("there is no handler for the subtype {subtype:?}; there are {ours}")
     }
 
     /// The device of a UIO minor, unless it is closing.

@@ -81,7 +81,11 @@ pub(super) fn spec(
     let config = config.trim_end_matches('\n').to_owned();
     let block_size = configfs.hw_block_size()?.unwrap_or(512);
     let max_sectors = configfs.hw_max_sectors()?.unwrap_or(MAX_SECTORS);
-    let cmd_time_out = Config::parse(&config).ok().and_then(|config| config.command_timeout);
+    let plugin = options.plugins.find(uio.name.subtype()).cloned();
+    let cmd_time_out = match &plugin {
+        Some(_) => tcmu_plugin::config::split(&config).ok().and_then(|(_, time_out)| time_out),
+        None => Config::parse(&config).ok().and_then(|config| config.command_timeout),
+    };
     let kernel = configfs.cmd_time_out()?.filter(|&seconds| seconds > 0);
     let kernel = kernel.map(|seconds| Duration::from_secs(seconds.into()));
     let patience = [cmd_time_out, kernel].into_iter().flatten().fold(INITIATOR_TIME_OUT, Ord::min);
@@ -93,6 +97,7 @@ pub(super) fn spec(
         max_transfer: max_sectors.saturating_mul(block_size),
         size: configfs.dev_size()?.unwrap_or(0),
         write_cache: write_cache(&configfs, new)?,
+        plugin,
         serial: configfs.unit_serial()?.unwrap_or_default(),
         cmd_time_out,
         hold: (!new).then_some(patience * 2 / 3),

@@ -70,6 +70,7 @@ impl World {
             sysfs: Sysfs::new(root.path().join("uio"), "/dev"),
             configfs: Configfs::new(root.path().join("target")),
             subtypes: vec!["file".into(), "qcow".into()],
+            plugins: Arc::default(),
             elsewhere,
             limits: Limits::default(),
             backend: io_engine::Backend::Auto,

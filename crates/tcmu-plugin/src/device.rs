@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An open device of a handler. [`PluginDevice`] is the end of the device's own thread: it hands
+//! commands to the handler and awaits their statuses. [`Shared`] is what any thread has: what the
+//! handler's calls find by the device's pointer, until the handler has closed the device.
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use sgl::Sgl;
+use tcmu_abi::Device;
+use tcmu_abi::layout::SENSE_LEN;
+use tcmu_abi::properties::Properties;
+
+use crate::answer::Answer;
+use crate::calls::{Calls, Gate};
+use crate::exports;
+use crate::handler::{Handler, Pointer};
+use crate::lock::Lock;
+use crate::memory::{Arguments, Block, Spare};
+use crate::operation::{Change, Operation};
+use crate::pool::{Pool, blocking, spawn};
+use crate::recovery::Recovery;
+use crate::setup::{OpenError, Setup};
+use crate::status::Status;
+use crate::{PluginStore, config};
+
+/// What the device's own thread is to be told.
+#[derive(Default)]
+struct News {
+    resized: bool,
+    waker: Option<Waker>,
+}
+
+/// What any thread has of a device.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) handler: Arc<Handler>,
+    pub(crate) abi: Arc<Device>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) lock: Lock,
+    pub(crate) recovery: Recovery,
+    news: Mutex<News>,
+}
+
+impl Shared {
+    /// The device, as the handler knows it.
+    pub(crate) fn pointer(&self) -> Pointer {
+        Pointer(self.abi.as_ptr())
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a new size, in bytes, that the handler tells of.
+    pub(crate) fn resized(&self, size: u64) {
+        self.set_size(size);
+        let mut news = self.news();
+        news.resized = true;
+        let waker = news.waker.take();
+        drop(news);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn set_size(&self, size: u64) {
+        let properties = self.abi.properties();
+        properties.set_num_lbas(size / u64::from(properties.block_size().max(1)));
+    }
+
+    /// Has the handler close the device, once it has completed everything.
+    fn close(&self) {
+        self.calls.wait_idle();
+        if self.recovery.end() {
+            self.lock.release(&self.handler, self.pointer());
+            self.handler.close(self.pointer());
+        }
+        exports::forget(self.pointer());
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// What the handler said.
+    pub status: Status,
+    /// What it left in the sense buffer, where it is not done.
+    pub sense: Option<Box<[u8; SENSE_LEN]>>,
+}
+
+type Job = (Arguments, Operation);
+
+/// An open device, on its own thread.
+pub struct PluginDevice {
+    shared: Arc<Shared>,
+    /// `None`: the handler is called on this thread.
+    pool: Option<Pool<Job>>,
+    spare: RefCell<Spare>,
+    /// The memory of commands that nobody awaits any more, and that the handler may still have.
+    lost: RefCell<Vec<(Block, Sgl<'static>)>>,
+}
+
+impl fmt::Debug for PluginDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PluginDevice({}, {:?})", self.shared.name, self.shared.handler)
+    }
+}
+
+impl PluginDevice {
+    /// Has a handler open a device.
+    pub async fn open(handler: Arc<Handler>, setup: Setup) -> Result<Rc<Self>, OpenError> {
+        let refused = |errno, reason: String| OpenError { errno, reason };
+        let (config, _) = config::split(&setup.config).map_err(|why| refused(libc::EINVAL, why))?;
+        let abi = setup.device(&config);
+        let shared = Arc::new(Shared {
+            calls: Arc::new(Calls::new(&setup.name)),
+            name: setup.name.clone(),
+            handler,
+            abi,
+            lock: Lock::default(),
+            recovery: Recovery::default(),
+            news: Mutex::default(),
+        });
+        let no_thread = |e: io::Error| refused(libc::EAGAIN, format!("cannot start a thread: {e}"));
+        let pool = match shared.handler.threads() {
+            0 => None,
+            threads => Some(workers(&shared, threads).map_err(no_thread)?),
+        };
+        exports::remember(&shared);
+        let theirs = shared.clone();
+        let opening = blocking("open", move || {
+            let opened = theirs.handler.open(theirs.pointer(), false);
+            match opened {
+                Ok(()) => {
+                    theirs.lock.look(&theirs.handler, theirs.pointer());
+                    theirs.calls.begin();
+                }
+                Err(_) => exports::forget(theirs.pointer()),
+            }
+            opened
+        });
+        let opening = opening.map_err(|error| {
+            exports::forget(shared.pointer());
+            no_thread(error)
+        })?;
+        opening.await.map_err(|errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            let (handler, file) = (shared.handler.subtype(), shared.handler.file().display());
+            refused(
+                errno,
+                format!("the handler {handler} of {file} does not open {}: {error}", setup.config),
+            )
+        })?;
+        let (spare, lost) = Default::default();
+        Ok(Rc::new(PluginDevice { shared, pool, spare, lost }))
+    }
+
+    /// The device as a store.
+    pub fn store(self: &Rc<Self>) -> PluginStore {
+        PluginStore::new(self.clone())
+    }
+
+    /// Who serves it.
+    pub fn handler(&self) -> &Handler {
+        &self.shared.handler
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// What the handler has said of the device.
+    pub(crate) fn properties(&self) -> &Properties {
+        self.shared.abi.properties()
+    }
+
+    /// Of a block, in bytes.
+    pub fn block_size(&self) -> u32 {
+        self.properties().block_size()
+    }
+
+    /// Capacity in bytes.
+    pub fn size(&self) -> u64 {
+        self.properties().num_lbas().saturating_mul(self.block_size().into())
+    }
+
+    /// Has the handler execute a command with this id and CDB. Memory of `data` that is not shared
+    /// is copied.
+    pub async fn execute(
+        &self,
+        (id, cdb): (u16, &[u8]),
+        operation: Operation,
+        data: &Sgl<'_>,
+    ) -> Finished {
+        if let Some(shared) = data.share() {
+            return self.call((id, cdb), operation, shared).await;
+        }
+        let copy = Sgl::zeroed(data.len());
+        data.copy_to(&copy);
+        let view = copy.slice(0..copy.len()).share();
+        let finished = self.call((id, cdb), operation, view.unwrap_or_else(Sgl::empty)).await;
+        if matches!(operation, Operation::Read { .. } | Operation::HandleCommand) {
+            copy.copy_to(data);
+        }
+        finished
+    }
+
+    async fn call(
+        &self,
+        (id, cdb): (u16, &[u8]),
+        operation: Operation,
+        data: Sgl<'static>,
+    ) -> Finished {
+        self.reclaim();
+        let (block, arguments) = self.spare.borrow_mut().take(id, cdb, &data);
+        let answer = match self.shared.calls.enter(arguments) {
+            Ok(answer) => answer,
+            Err(status) => {
+                self.spare.borrow_mut().put(block);
+                return Finished { status, sense: None };
+            }
+        };
+        let mut out = Out { device: self, memory: Some((block, data)) };
+        match &self.pool {
+            Some(pool) => pool.push((arguments, operation)),
+            None => {
+                let shared = &self.shared;
+                shared.calls.run(&shared.handler, shared.pointer(), arguments, operation);
+            }
+        }
+        let status = answer.await;
+        out.finish(status)
+    }
+
+    /// Frees the memory of commands that nobody awaited and that have been completed since.
+    fn reclaim(&self) {
+        let mut lost = self.lost.borrow_mut();
+        if !lost.is_empty() {
+            lost.retain(|(block, _)| self.shared.calls.arguments(block.key()).is_some());
+        }
+    }
+
+    /// Has the handler take another configuration string, subtype included.
+    pub async fn reconfigure(&self, config: &str) -> io::Result<()> {
+        let (config, _) = config::split(config).map_err(io::Error::other)?;
+        let change = CString::new(config.clone()).map_err(io::Error::other)?;
+        self.change(Change::Config(change)).await?;
+        self.shared.abi.set_cfgstring(&config);
+        Ok(())
+    }
+
+    /// Has the handler take a write cache, or none. One that takes no changes has no say.
+    pub async fn set_write_cache(&self, on: bool) -> io::Result<()> {
+        match self.change(Change::WriteCache(on)).await {
+            Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
+            _ => {
+                self.properties().set_write_cache_enabled(on);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has the handler take another size, in bytes.
+    pub(crate) async fn resize(&self, size: u64) -> io::Result<()> {
+        self.change(Change::Size(size)).await?;
+        self.shared.set_size(size);
+        Ok(())
+    }
+
+    async fn change(&self, change: Change) -> io::Result<()> {
+        let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+        let hold = self.shared.calls.hold().ok_or_else(busy)?;
+        let theirs = self.shared.clone();
+        let work = move || {
+            let _hold = hold;
+            theirs.handler.reconfigure(theirs.pointer(), &change)
+        };
+        blocking("reconfig", work)?.await.map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Has the handler take the exclusive lock, for a target port group, unless it has it. The
+    /// status with which commands end that need it, if it cannot.
+    pub async fn acquire(&self, tag: u16) -> Result<(), Status> {
+        self.shared.lock.acquire(&self.shared, tag).await
+    }
+
+    /// Waits until the handler has told of another size.
+    pub(crate) async fn resized(&self) {
+        poll_fn(|cx| {
+            let mut news = self.shared.news();
+            if std::mem::take(&mut news.resized) {
+                return Poll::Ready(());
+            }
+            news.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Has the handler close the device, once it has completed everything. Nothing goes to it any
+    /// more.
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        if self.shared.calls.set_gate(Gate::Closed) == Gate::Closed {
+            return Ok(());
+        }
+        let theirs = self.shared.clone();
+        let closing: Answer<()> = blocking("close", move || theirs.close())?;
+        closing.await;
+        Ok(())
+    }
+}
+
+impl Drop for PluginDevice {
+    fn drop(&mut self) {
+        self.reclaim();
+        // What the handler still has stays until the process ends.
+        self.lost.take().into_iter().for_each(std::mem::forget);
+        if self.shared.calls.set_gate(Gate::Closed) == Gate::Closed {
+            return;
+        }
+        let theirs = self.shared.clone();
+        if let Err(error) = spawn("close", move || theirs.close()) {
+            tracing::error!("{}: it is not closed: cannot start a thread: {error}", self.name());
+        }
+    }
+}
+
+/// A command that the handler has. Dropped before its completion, its memory stays.
+struct Out<'a> {
+    device: &'a PluginDevice,
+    memory: Option<(Block, Sgl<'static>)>,
+}
+
+impl Out<'_> {
+    fn finish(&mut self, status: Status) -> Finished {
+        let Some((mut block, _)) = self.memory.take() else {
+            return Finished { status, sense: None };
+        };
+        let sense = (status != Status::OK).then(|| Box::new(block.sense()));
+        self.device.spare.borrow_mut().put(block);
+        Finished { status, sense }
+    }
+}
+
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        self.device.lost.borrow_mut().extend(self.memory.take());
+    }
+}
+
+/// The threads that call the handler of a device.
+fn workers(shared: &Arc<Shared>, threads: usize) -> io::Result<Pool<Job>> {
+    let name: String = shared.name.chars().rev().take(15).collect();
+    let name: String = name.chars().rev().collect();
+    Pool::new(&name, threads, || {
+        let (handler, calls) = (shared.handler.clone(), shared.calls.clone());
+        let device = shared.pointer();
+        move |(arguments, operation)| {
+            // The whole of it, not its field: that is not to be sent.
+            let device = device;
+            calls.run(&handler, device, arguments, operation);
+        }
+    })
+}

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+//! This module uses `unsafe` to call functions of plugins.
+//!
+//! A [`Handler`]: the table of functions that a plugin has registered, copied, its strings checked.
+//! The functions stay where they are: a library is never unloaded.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use tcmu_abi::Device;
+use tcmu_abi::layout::{
+    CFG_DEV_CFGSTR, CFG_DEV_SIZE, CFG_WRITE_CACHE, tcmulib_cfg_data, tcmulib_cfg_info,
+    tcmur_handler,
+};
+
+use crate::loader::Refusal;
+use crate::memory::Arguments;
+use crate::operation::{Change, Operation};
+use crate::status::Status;
+
+/// Length of a subtype and of what is said of it, in bytes, as for handlers on D-Bus.
+const MAX_SUBTYPE: usize = 64;
+const MAX_DESCRIPTION: usize = 16 << 10;
+/// The most of a handler's reason why a configuration string is not valid.
+const MAX_REASON: usize = 4096;
+
+/// A handler of a plugin.
+pub struct Handler {
+    raw: tcmur_handler,
+    name: String,
+    subtype: String,
+    description: String,
+    file: PathBuf,
+}
+
+// SAFETY: the table is never written to; its pointers are to the plugin's code and to what belongs
+// to the plugin, which is called from several threads by what the interface says.
+unsafe impl Send for Handler {}
+// SAFETY: as above.
+unsafe impl Sync for Handler {}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handler({} of {})", self.subtype, self.file.display())
+    }
+}
+
+/// A string of a plugin, without what is no UTF-8; none where there is no pointer.
+///
+/// # Safety
+/// `text` is null, or a C string.
+unsafe fn text(text: *const c_char, max: usize) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller says so.
+    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+    String::from_utf8_lossy(bytes.get(..max).unwrap_or(bytes)).into_owned()
+}
+
+/// Whether a name can be that of a D-Bus object, and stand before a slash.
+fn is_subtype(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    name.len() <= MAX_SUBTYPE
+        && name.bytes().all(plain)
+        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+}
+
+impl Handler {
+    /// Copies what a plugin hands over.
+    ///
+    /// # Safety
+    /// `raw` is null, or points to the plugin's table, whose strings are null or C strings.
+    pub(crate) unsafe fn copy(raw: *const tcmur_handler, file: &Path) -> Result<Handler, Refusal> {
+        if raw.is_null() {
+            return Err(Refusal::NoTable);
+        }
+        // SAFETY: the caller says that a table is there; it is plain data.
+        let raw = unsafe { ptr::read(raw) };
+        // SAFETY: the caller says that they are strings. One byte more tells what is too long.
+        let (name, subtype, description) = unsafe {
+            (
+                text(raw.name, MAX_DESCRIPTION),
+                text(raw.subtype, MAX_SUBTYPE + 1),
+                text(raw.cfg_desc, MAX_DESCRIPTION),
+            )
+        };
+        if !is_subtype(&subtype) {
+            return Err(Refusal::Subtype(subtype));
+        }
+        let missing = [
+            (raw.open.is_none(), "open"),
+            (raw.close.is_none(), "close"),
+            (
+                raw.read.is_none() && raw.write.is_none() && raw.handle_cmd.is_none(),
+                "read, write and handle_cmd",
+            ),
+            (raw.read.is_none() && raw.write.is_some(), "read"),
+            (raw.lock.is_some() && raw.unlock.is_none(), "unlock"),
+        ];
+        if let Some((_, what)) = missing.into_iter().find(|(missing, _)| *missing) {
+            return Err(Refusal::Missing { subtype, what });
+        }
+        if !(0..=MAX_THREADS).contains(&raw.nr_threads) {
+            return Err(Refusal::Threads { subtype, threads: raw.nr_threads });
+        }
+        Ok(Handler { raw, name, subtype, description, file: file.into() })
+    }
+
+    /// What configuration strings of it begin with.
+    pub fn subtype(&self) -> &str {
+        &self.subtype
+    }
+
+    /// Its name for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What people read about its configuration strings.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// The library that it is in.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// How many threads of each device call it; none: the device's own thread does.
+    pub(crate) fn threads(&self) -> usize {
+        usize::try_from(self.raw.nr_threads).unwrap_or(0)
+    }
+
+    /// Whether it sees every CDB first.
+    pub fn handles_commands(&self) -> bool {
+        self.raw.handle_cmd.is_some()
+    }
+
+    /// Whether it neither reads nor writes, so that every CDB is its own affair.
+    pub fn is_passthrough(&self) -> bool {
+        self.raw.read.is_none()
+    }
+
+    /// Whether it has exclusive locks.
+    pub fn locks(&self) -> bool {
+        self.raw.lock.is_some()
+    }
+
+    pub(crate) fn writes(&self) -> bool {
+        self.raw.write.is_some()
+    }
+
+    pub(crate) fn flushes(&self) -> bool {
+        self.raw.flush.is_some()
+    }
+
+    pub(crate) fn unmaps(&self) -> bool {
+        self.raw.unmap.is_some()
+    }
+
+    pub(crate) fn writes_same(&self) -> bool {
+        self.raw.writesame.is_some()
+    }
+
+    /// Whether it compares and writes in one step.
+    pub fn compares_and_writes(&self) -> bool {
+        self.raw.caw.is_some()
+    }
+
+    pub(crate) fn reports_events(&self) -> bool {
+        self.raw.report_event.is_some()
+    }
+
+    /// Whether a configuration string would do, or why not. May block.
+    pub fn check_config(&self, config: &str) -> Result<(), String> {
+        let Some(check) = self.raw.check_config else { return Ok(()) };
+        let config = CString::new(config).map_err(|_| "it contains a NUL byte".to_owned())?;
+        let mut reason: *mut c_char = ptr::null_mut();
+        // SAFETY: by the interface; the string and the place for the reason outlive the call.
+        let valid = unsafe { check(config.as_ptr(), &mut reason) };
+        // SAFETY: null, or a C string, which is ours from now on.
+        let said = unsafe { text(reason, MAX_REASON) };
+        // SAFETY: null, or allocated by the handler with malloc.
+        unsafe { libc::free(reason.cast()) };
+        match valid {
+            true => Ok(()),
+            false if said.is_empty() => Err(format!("the handler {} refuses it", self.subtype)),
+            false => Err(said),
+        }
+    }
+
+    /// Called once, before all else.
+    pub(crate) fn init(&self) -> Result<(), i32> {
+        let Some(init) = self.raw.init else { return Ok(()) };
+        // SAFETY: by the interface.
+        match unsafe { init() } {
+            0 => Ok(()),
+            error => Err(error),
+        }
+    }
+
+    /// Called once, after all else.
+    pub(crate) fn destroy(&self) {
+        if let Some(destroy) = self.raw.destroy {
+            // SAFETY: by the interface; there are no devices any more.
+            unsafe { destroy() };
+        }
+    }
+
+    /// Tells it that the directory of log files is another one; false: it could not follow.
+    pub(crate) fn update_log_dir(&self) -> bool {
+        // SAFETY: by the interface.
+        self.raw.update_logdir.is_none_or(|update| unsafe { update() })
+    }
+
+    /// Opens a device. May block, as may all that follows.
+    pub(crate) fn open(&self, device: Pointer, again: bool) -> Result<(), i32> {
+        let Some(open) = self.raw.open else { return Err(libc::ENOSYS) };
+        // SAFETY: by the interface; the device outlives its handle.
+        errno(unsafe { open(device.0, again) })
+    }
+
+    pub(crate) fn close(&self, device: Pointer) {
+        if let Some(close) = self.raw.close {
+            // SAFETY: by the interface; the device is open, and no command of it is under way.
+            unsafe { close(device.0) };
+        }
+    }
+
+    pub(crate) fn reconfigure(&self, device: Pointer, change: &Change) -> Result<(), i32> {
+        let Some(reconfigure) = self.raw.reconfig else { return Err(libc::EOPNOTSUPP) };
+        let (kind, data) = match change {
+            Change::Config(config) => {
+                let dev_cfgstring = config.as_ptr().cast_mut();
+                (CFG_DEV_CFGSTR, tcmulib_cfg_data { dev_cfgstring })
+            }
+            &Change::Size(dev_size) => (CFG_DEV_SIZE, tcmulib_cfg_data { dev_size }),
+            &Change::WriteCache(write_cache) => {
+                // The other bytes of the value are zero.
+                let mut data = tcmulib_cfg_data { dev_size: 0 };
+                data.write_cache = write_cache;
+                (CFG_WRITE_CACHE, data)
+            }
+        };
+        let mut info = tcmulib_cfg_info { kind, data };
+        // SAFETY: by the interface; the change outlives the call.
+        errno(unsafe { reconfigure(device.0, &mut info) })
+    }
+
+    pub(crate) fn lock(&self, device: Pointer, tag: u16) -> Status {
+        // SAFETY: by the interface.
+        self.raw.lock.map_or(Status::OK, |lock| Status(unsafe { lock(device.0, tag) }))
+    }
+
+    pub(crate) fn unlock(&self, device: Pointer) {
+        if let Some(unlock) = self.raw.unlock {
+            // SAFETY: by the interface.
+            unsafe { unlock(device.0) };
+        }
+    }
+
+    /// Whether this host has the lock; `None`: the handler does not tell.
+    pub(crate) fn has_lock(&self, device: Pointer) -> Option<bool> {
+        // SAFETY: by the interface.
+        match unsafe { self.raw.get_lock_state?(device.0) } {
+            1 => Some(false),
+            // For reading, or for writing.
+            3 | 5 => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The group that the holder of the lock has locked it for.
+    pub(crate) fn lock_tag(&self, device: Pointer) -> Option<u16> {
+        let mut tag = NO_TAG;
+        // SAFETY: by the interface; the place for the tag outlives the call.
+        let status = Status(unsafe { self.raw.get_lock_tag?(device.0, &mut tag) });
+        (status == Status::OK && tag != NO_TAG).then_some(tag)
+    }
+
+    pub(crate) fn report_event(&self, device: Pointer) -> i32 {
+        // SAFETY: by the interface.
+        self.raw.report_event.map_or(0, |report| unsafe { report(device.0) })
+    }
+
+    /// Calls the function of an operation.
+    pub(crate) fn invoke(
+        &self,
+        device: Pointer,
+        arguments: Arguments,
+        operation: Operation,
+    ) -> Status {
+        let Arguments { command, iovecs, count, len, .. } = arguments;
+        let h = &self.raw;
+        let d = device.0;
+        // SAFETY: by the interface: the command's memory is the handler's until the command is
+        // completed, and stays as long as that takes.
+        let status = unsafe {
+            match operation {
+                Operation::HandleCommand => h.handle_cmd.map(|f| f(d, command)),
+                Operation::Read { offset } => {
+                    h.read.map(|f| f(d, command, iovecs, count, len, signed(offset)))
+                }
+                Operation::Write { offset } => {
+                    h.write.map(|f| f(d, command, iovecs, count, len, signed(offset)))
+                }
+                Operation::Flush => h.flush.map(|f| f(d, command)),
+                Operation::Unmap { offset, len } => h.unmap.map(|f| f(d, command, offset, len)),
+                Operation::WriteSame { offset, len } => {
+                    h.writesame.map(|f| f(d, command, offset, len, iovecs, count))
+                }
+                Operation::CompareAndWrite { offset, len } => {
+                    h.caw.map(|f| f(d, command, offset, len, iovecs, count))
+                }
+            }
+        };
+        status.map_or(Status::NOT_HANDLED, Status)
+    }
+}
+
+/// Which of these are called on more threads of a device is beyond reason.
+const MAX_THREADS: c_int = 1024;
+/// The tag that is none.
+const NO_TAG: u16 = u16::MAX;
+
+/// Offsets are inside the size of a device, which fits.
+fn signed(offset: u64) -> libc::off_t {
+    libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX)
+}
+
+/// 0, or a negative errno; what is none of them is an error, too.
+fn errno(result: c_int) -> Result<(), i32> {
+    match result {
+        0 => Ok(()),
+        -4095..=-1 => Err(-result),
+        _ => Err(libc::EIO),
+    }
+}
+
+/// A device, as handlers know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pointer(pub(crate) *mut Device);
+
+// SAFETY: it is handed to the handler's functions, on any thread; nothing here follows it.
+unsafe impl Send for Pointer {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subtype_is_a_name_that_a_bus_takes() {
+        for good in ["qcow", "fbo", "_x9", "A"] {
+            assert!(is_subtype(good), "{good}");
+        }
+        let long = "x".repeat(MAX_SUBTYPE + 1);
+        for bad in ["", "9x", "a/b", "a-b", "ä", long.as_str()] {
+            assert!(!is_subtype(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_errno_is_an_input_output_error() {
+        assert_eq!(errno(0), Ok(()));
+        assert_eq!(errno(-libc::ENOENT), Err(libc::ENOENT));
+        assert_eq!([errno(1), errno(-5000), errno(i32::MIN)], [Err(libc::EIO); 3]);
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! This module uses `unsafe` to look into the plugins that tests compile.
+//!
+//! What the tests share: a compiler of plugins, a device without a kernel.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use io_engine::{Backend, Engine};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use tcmu_plugin::{OpenError, PluginDevice, Plugins, Setup};
+use tcmu_sim::Tree;
+use tempfile::TempDir;
+
+pub(crate) const SIZE: u64 = 1 << 20;
+
+/// A directory with plugins.
+pub(crate) struct Built(TempDir);
+
+impl Built {
+    pub(crate) fn new() -> Built {
+        static KEPT: Once = Once::new();
+        KEPT.call_once(|| assert!(tcmu_abi::keep() + tcmu_plugin::keep() > 50));
+        Built(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Compiles a plugin of `tests/plugins`.
+    pub(crate) fn add(&self, source: &str, name: &str, arguments: &[&str]) -> PathBuf {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let source = root.join("tests/plugins").join(source);
+        let file = self.path().join(name);
+        let mut cc = Command::new("cc");
+        cc.args(["-std=gnu11", "-Wall", "-Wextra", "-O1", "-fPIC", "-shared", "-pthread", "-o"]);
+        cc.arg(&file).arg("-I").arg(root.join("../libtcmu/include"));
+        let out = cc.args(arguments).arg(&source).output();
+        let out = out.expect("install gcc and libc6-dev: this test compiles plugins");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && said.is_empty(), "{}: {said}", source.display());
+        file
+    }
+
+    /// The plugins, loaded.
+    pub(crate) fn load(&self) -> Plugins {
+        Plugins::load(self.path(), &["file", "qcow"])
+    }
+}
+
+/// The plugin that does everything right, and a file for its devices.
+pub(crate) struct Right {
+    pub(crate) built: Built,
+    pub(crate) plugins: Plugins,
+    pub(crate) file: PathBuf,
+    library: Library,
+}
+
+/// How often the plugin has done what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Counts {
+    pub(crate) opened: i32,
+    pub(crate) closed: i32,
+    pub(crate) locked: i32,
+    pub(crate) unlocked: i32,
+    pub(crate) unmapped: i32,
+    pub(crate) same: i32,
+    pub(crate) compared: i32,
+    pub(crate) flushed: i32,
+    pub(crate) events: i32,
+    pub(crate) log_dirs: i32,
+}
+
+impl Right {
+    pub(crate) fn new() -> Right {
+        let built = Built::new();
+        let path = built.add("handler_right.c", "handler_right.so", &[]);
+        let plugins = built.load();
+        assert_eq!(plugins.handlers().len(), 6);
+        let file = built.path().join("disk.img");
+        std::fs::write(&file, vec![0; usize::try_from(SIZE).unwrap()]).unwrap();
+        // SAFETY: it is loaded already; this adds a reference.
+        let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_LOCAL) }.unwrap();
+        Right { built, plugins, file, library }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        // SAFETY: the plugin has a variable of this name and layout.
+        unsafe { self.library.get::<*mut Counts>(b"right_counts\0").unwrap().read_volatile() }
+    }
+
+    /// Sets a variable of the plugin.
+    pub(crate) fn set(&self, variable: &str, value: i32) {
+        let name = format!("{variable}\0");
+        // SAFETY: the plugin has variables of these names, of type int.
+        unsafe { self.library.get::<*mut i32>(name.as_bytes()).unwrap().write_volatile(value) };
+    }
+
+    /// A device of a subtype.
+    pub(crate) async fn device(&self, subtype: &str) -> Rc<PluginDevice> {
+        self.open(subtype).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub(crate) async fn open(&self, subtype: &str) -> Result<Rc<PluginDevice>, OpenError> {
+        open(&self.plugins, &format!("{subtype}/{}", self.file.display()), SIZE, 512).await
+    }
+}
+
+/// Has a plugin open a device.
+pub(crate) async fn open(
+    plugins: &Plugins,
+    config: &str,
+    size: u64,
+    block_size: u32,
+) -> Result<Rc<PluginDevice>, OpenError> {
+    thread_local! {
+        static TREES: RefCell<Vec<Tree>> = const { RefCell::new(Vec::new()) };
+    }
+    let tree = Tree::new().unwrap();
+    let name = tcmu::DeviceName { hba: 0, name: "a".into(), config: config.into() };
+    tree.add_device(0, &name, SIZE).unwrap();
+    let info = format!(
+        "Status: ACTIVATED  Max Queue Depth: 0  SectorSize: {block_size}  HwMaxSectors: 128\n        Config: {config}  Size: {size}"
+    );
+    tree.put("target/core/user_0/a/info", &info).unwrap();
+    tree.put("target/core/user_0/a/attrib/hw_block_size", &block_size.to_string()).unwrap();
+    tree.put("target/core/user_0/a/wwn/vpd_unit_serial", "T10 VPD Unit Serial Number: 1234")
+        .unwrap();
+    let handler = plugins.find(config.split('/').next().unwrap()).expect("a handler").clone();
+    let setup = Setup {
+        name: "user_0/a".into(),
+        uio: tree.sysfs().device(0).unwrap().unwrap(),
+        config: config.into(),
+        configfs: tree.configfs().device(0, "a").unwrap(),
+        size,
+        block_size,
+        max_transfer: 1 << 20,
+        write_cache: true,
+    };
+    // Handlers look into configfs whenever they like.
+    TREES.with_borrow_mut(|trees| trees.push(tree));
+    PluginDevice::open(handler, setup).await
+}
+
+/// Runs a test in an engine.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    Engine::new(Backend::Auto).unwrap().block_on(test).unwrap()
+}
+
+/// Waits until something is so, for some seconds at most.
+pub(crate) async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < end, "{what}");
+        io_engine::sleep(Duration::from_millis(2)).await;
+    }
+}

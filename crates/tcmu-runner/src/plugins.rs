@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Plugins: handlers written in C, loaded when the daemon starts. What they log goes to our log;
+//! this is where their directory, their log and the names for D-Bus come from.
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tcmu_abi::log::{Level, Sink};
+use tcmu_plugin::{Handler, Plugins, config};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::Config;
+use crate::{crit, dbus};
+
+/// Where plugins are, unless the command line says otherwise: where Debian's are.
+pub const DIRECTORY: &str = if cfg!(target_arch = "x86_64") {
+    "/usr/lib/x86_64-linux-gnu/tcmu-runner"
+} else if cfg!(target_arch = "aarch64") {
+    "/usr/lib/aarch64-linux-gnu/tcmu-runner"
+} else {
+    "/usr/lib/tcmu-runner"
+};
+
+/// The directory of log files, of which plugins may have some of their own.
+static LOG_DIR: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+fn log_dir() -> MutexGuard<'static, Option<PathBuf>> {
+    LOG_DIR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The log, as plugins write to it.
+struct PluginLog;
+
+/// The levels that plugins know, and ours.
+const LEVELS: [(LevelFilter, Level); 5] = [
+    (LevelFilter::ERROR, Level::Error),
+    (LevelFilter::WARN, Level::Warning),
+    (LevelFilter::INFO, Level::Info),
+    (LevelFilter::DEBUG, Level::Debug),
+    (LevelFilter::TRACE, Level::DebugScsiCmd),
+];
+
+impl Sink for PluginLog {
+    fn level(&self) -> Level {
+        let current = LevelFilter::current();
+        let row = LEVELS.iter().find(|(filter, _)| *filter == current);
+        row.map_or(Level::Crit, |&(_, level)| level)
+    }
+
+    fn set_level(&self, level: Level) {
+        tracing::debug!("a plugin wants the log level {level:?}: tcmu.conf decides");
+    }
+
+    fn directory(&self) -> PathBuf {
+        log_dir().clone().unwrap_or_default()
+    }
+
+    fn log(
+        &self,
+        level: Level,
+        device: Option<&tcmu_abi::Device>,
+        function: &str,
+        line: i32,
+        text: &str,
+    ) {
+        let device =
+            device.map(|device| format!("user_{}/{}: ", device.name().hba, device.name().name));
+        let text = format!("{}{function}:{line}: {text}", device.unwrap_or_default());
+        match level {
+            Level::Crit => crit!("{text}"),
+            Level::Error => tracing::error!("{text}"),
+            Level::Warning => tracing::warn!("{text}"),
+            Level::Info => tracing::info!("{text}"),
+            Level::Debug => tracing::debug!("{text}"),
+            Level::DebugScsiCmd => tracing::trace!("{text}"),
+        }
+    }
+}
+
+/// Tells plugins where log files go; whether that is another directory.
+pub(crate) fn set_log_dir(directory: &Path) -> bool {
+    log_dir().replace(directory.into()).is_some_and(|before| before != directory)
+}
+
+/// Loads the plugins of a directory, but for subtypes that are built in, unless the configuration
+/// puts the plugin first.
+pub(crate) fn load(directory: &Path, config: &Config) -> Plugins {
+    tcmu_abi::keep();
+    tcmu_plugin::keep();
+    if tcmu_abi::log::install(Box::new(PluginLog)).is_err() {
+        tracing::debug!("what plugins log goes to another log");
+    }
+    let first = config.plugins_first.as_deref().unwrap_or_default();
+    let built_in = block::SUBTYPES.iter().map(|subtype| subtype.name);
+    let built_in: Vec<_> =
+        built_in.filter(|name| !first.iter().any(|first| first == name)).collect();
+    Plugins::load(directory, &built_in)
+}
+
+/// The handlers that are there, as D-Bus shows them: those built in, and those of plugins, which
+/// stand in the place of a built-in one where there is one.
+pub fn handlers(plugins: &Plugins) -> Vec<dbus::Handler> {
+    let of_plugin = |handler: &Handler| dbus::Handler {
+        subtype: handler.subtype().to_owned(),
+        description: handler.description().to_owned(),
+    };
+    let built_in = |subtype: &block::Subtype| dbus::Handler {
+        subtype: subtype.name.to_owned(),
+        description: subtype.description(),
+    };
+    let ours = block::SUBTYPES.iter().filter(|subtype| plugins.find(subtype.name).is_none());
+    let theirs = plugins.handlers().iter().map(|handler| of_plugin(handler));
+    ours.map(built_in).chain(theirs).collect()
+}
+
+/// Checks a configuration string of a plugin's subtype; `None`: it is none. May block.
+pub(crate) fn check(plugins: &Plugins, config: &str) -> Option<Result<(), String>> {
+    let (subtype, _) = config.split_once('/')?;
+    let handler = plugins.find(subtype)?;
+    Some(config::split(config).and_then(|(config, _)| handler.check_config(&config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_plugins_every_handler_has_a_name_that_fits_a_bus_and_a_description() {
+        let all = handlers(&Plugins::default());
+        assert!(all.iter().any(|handler| handler.subtype == "file"));
+        for handler in all {
+            assert!(!handler.description.is_empty());
+            assert!(handler.subtype.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        }
+    }
+
+    #[test]
+    fn a_directory_of_logs_is_another_one_only_after_the_first() {
+        assert!(!set_log_dir(Path::new("/a")));
+        assert!(!set_log_dir(Path::new("/a")));
+        assert!(set_log_dir(Path::new("/b")));
+        assert_eq!(PluginLog.directory(), Path::new("/b"));
+    }
+}

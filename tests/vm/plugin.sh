@@ -1,0 +1,181 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# plugin.sh DAEMON PACKAGE: handlers written in C, in our daemon: those of Debian's package
+# tcmu-runner, which is unpacked in PACKAGE, and those of crates/tcmu-plugin/tests/plugins: a disk by
+# each way of the interface, what a wrong plugin does, a zoned disk and an optical one.
+. "$(dirname "$(realpath "$0")")/lib.sh"
+PLUGINS=/scratch/plugins
+DAEMON="$1 --handler-path $PLUGINS"
+LOG=/var/log/tcmu-runner.log
+MB=48
+mkdir $PLUGINS
+must "Debian's package has its plugins" cp $2/usr/lib/*/tcmu-runner/handler_{qcow,file_zbc,file_optical}.so $PLUGINS/
+for plugin in handler_right handler_wrong; do
+    must "$plugin.c is compiled" cc -std=gnu11 -O1 -fPIC -shared -pthread -I $REPO/crates/libtcmu/include \
+        -o $PLUGINS/$plugin.so $REPO/crates/tcmu-plugin/tests/plugins/$plugin.c
+done
+echo "this is no library" >$PLUGINS/handler_text.so
+mkdir -p /etc/tcmu /scratch/mnt
+echo 'plugins_first = "qcow"' >/etc/tcmu/tcmu.conf
+note "plugins: $(cd $PLUGINS; echo *.so)"
+t=$(now)
+must "the daemon starts with plugins" start "$DAEMON"
+note "it took $(since $t) hundredths of a second"
+note_daemon
+
+objects() { call /org/kernel/TCMUService1 org.freedesktop.DBus.ObjectManager.GetManagedObjects; }
+listed() { objects >objects.out; local s; for s; do grep -q "/org/kernel/TCMUService1/$s\"" objects.out || { echo "no $s"; return 1; }; done; }
+checked() { call /org/kernel/TCMUService1/${1%%/*} $BUS_NAME.CheckConfig string:"$1"; }
+check "D-Bus lists the plugins and what is built in" listed psync pasync pcmd ppass plock qcow zbc fbo file
+check "it tells what the plugin says of its configuration strings" eval 'objects | grep "/path: a file, by threads"'
+truncate -s ${MB}M /scratch/a.img
+check "CheckConfig asks the plugin, which accepts a file" eval 'checked psync//scratch/a.img | grep "boolean true"'
+check "CheckConfig gives the plugin's reason" eval 'checked psync//no/such | grep "no such file: /no/such"'
+check "a file that is no library is in the log, with the reason" grep 'handler_text.so: it does not load' $LOG
+check "the log has what a plugin logs, at its level" grep -E '\[INFO\].*handler|handler psync' $LOG
+
+head -c 1048576 /dev/urandom >r1m
+# The devices of our plugin: a disk as any other.
+disk_of() {
+    local kind=$1
+    rm -f /scratch/a.img; truncate -s ${MB}M /scratch/a.img
+    must "$kind: a device is enabled" mk_dev a $((MB << 20)) $kind//scratch/a.img
+    must "$kind: it becomes a disk" lun a 0
+    check "$kind: what was written is read" eval 'dd if=r1m of=$DISK bs=64k seek=16 oflag=direct status=none && dd if=$DISK bs=64k skip=16 count=16 iflag=direct status=none | cmp - r1m'
+    check "$kind: it is in the file" cmp -n 1048576 -i 0:1048576 r1m /scratch/a.img
+    check "$kind: fio finds what it wrote" fio --name=v --filename=$DISK --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=16M --verify=crc32c --output=fio.out
+    check "$kind: mkfs.ext4" mkfs.ext4 -q -F $DISK
+    check "$kind: mount" mount $DISK /scratch/mnt
+    check "$kind: files are copied" cp -r /usr/share/perl5/Debconf /usr/bin/bash /scratch/mnt/
+    check "$kind: umount" umount /scratch/mnt
+    check "$kind: fsck finds nothing" fsck.ext4 -fn $DISK
+}
+resized() { [ "$(($(cat $SDEV/block/*/size) * 512))" = "$1" ]; }
+for kind in psync pasync pcmd; do
+    disk_of $kind
+    if [ $kind = psync ]; then
+        dd if=r1m of=cw bs=512 count=2 status=none; dd if=$DISK of=cw bs=512 count=1 iflag=direct conv=notrunc status=none
+        check "$kind: COMPARE AND WRITE writes" sg_compare_and_write --in=cw --lba=0 --num=1 --xferlen=1024 $SG
+        check "$kind: COMPARE AND WRITE with other bytes is a miscompare" eval 'sg_compare_and_write --in=cw --lba=0 --num=1 --xferlen=1024 $SG 2>&1 | grep -i miscompare'
+        check "$kind: WRITE SAME of zeroes" eval 'sg_write_same --16 --in=/dev/zero --xferlen=512 --lba=2048 --num=64 $SG && dd if=$DISK bs=512 skip=2048 count=64 iflag=direct status=none | cmp -n 32768 - /dev/zero'
+        check "$kind: UNMAP" sg_unmap --lba=0 --num=8 $SG
+        check "$kind: it grows" eval 'echo -n $(((MB + 16) << 20)) >$(dev a)/attrib/dev_size && { sg_turs $SG; sg_turs $SG; } && echo 1 >$SDEV/rescan && resized $(((MB + 16) << 20))'
+        check "$kind: the write cache is turned off and on" eval 'echo 0 >$(dev a)/attrib/emulate_write_cache && sg_turs $SG; dd if=r1m of=$DISK bs=64k count=1 oflag=direct status=none && echo 1 >$(dev a)/attrib/emulate_write_cache; sg_turs $SG; true'
+        truncate -s $((MB + 16))M /scratch/b.img
+        check "$kind: dev_config may name another file" eval 'echo -n dev_config=$kind//scratch/b.img >$(dev a)/attrib/dev_config || echo -n $kind//scratch/b.img >$(dev a)/attrib/dev_config; dd if=r1m of=$DISK bs=64k count=16 oflag=direct status=none && cmp -n 1048576 r1m /scratch/b.img'
+    fi
+    if [ $kind = pcmd ]; then
+        check "$kind: sense of the plugin's own reaches the initiator" sense "aborted command" "asc=12, ascq=34" $SG c0 00 00 00 00 00
+        check "$kind: a command that is completed later" sg_raw $SG c1 00 00 00 00 00
+        check "$kind: a size that the plugin tells of reaches the initiator" eval 'sg_raw $SG c2 00 00 00 00 00; { sg_turs $SG; sg_turs $SG; } && echo 1 >$SDEV/rescan && resized $((MB * 3 / 2 << 20))'
+        check "$kind: it is opened again when its connection is lost, and I/O goes on" eval 'sg_raw $SG c3 00 00 00 00 00; dd if=$DISK of=/dev/null bs=64k count=16 iflag=direct status=none && grep "a: is open again" $LOG'
+    fi
+    check "$kind: it is removed" eval 'unlun a 0 && rm_dev a'
+done
+
+# A lock for a group with implicit access.
+disk_of plock
+group=$(dev a)/alua/ours
+check "plock: without a group of its own no lock is taken" not grep -q 'has the lock' $LOG
+check "plock: a group is made" eval 'mkdir $group && echo 7 >$group/tg_pt_gp_id && echo 1 >$group/alua_access_type && echo ours >$LOOP/tpgt_1/lun/lun_0/alua_tg_pt_gp; sg_turs $SG; sleep 1.5'
+check "plock: the lock is taken for it" eval 'dd if=$DISK of=/dev/null bs=64k count=1 iflag=direct status=none && grep "has the lock for group 7" $LOG'
+check "plock: when it is lost, it is taken again" eval 'sg_raw $SG c4 00 00 00 00 00; within 20 grep -q "a: is open again" $LOG; sleep 1.5; dd if=$DISK of=/dev/null bs=64k count=1 skip=9 iflag=direct status=none && [ $(grep -c "has the lock for group 7" $LOG) = 2 ]'
+echo default_tg_pt_gp >$LOOP/tpgt_1/lun/lun_0/alua_tg_pt_gp; rmdir $group
+check "plock: it is removed" eval 'unlun a 0 && rm_dev a'
+
+# A handler that answers everything by itself.
+must "ppass: a device is enabled" mk_dev c $((MB << 20)) ppass//scratch/b.img
+check "ppass: it becomes a medium changer" eval 'mkdir -p $LOOP/tpgt_1; [ -e $LOOP/tpgt_1/nexus ] || echo -n naa.5001405000000002 >$LOOP/tpgt_1/nexus; mkdir -p $LOOP/tpgt_1/lun/lun_3 && ln -s $(dev c) $LOOP/tpgt_1/lun/lun_3/c; SDEV=/sys/bus/scsi/devices/$(<$LOOP/tpgt_1/address):3; within 20 [ -d $SDEV/scsi_generic ] && SG=/dev/$(ls $SDEV/scsi_generic) && sg_inq $SG | grep -i "TEST CHANGER"'
+SG=/dev/$(ls $SDEV/scsi_generic)
+check "ppass: what it does not know is refused" sense "illegal request" "invalid command operation code" -r 512 $SG 28 00 00 00 00 00 00 00 01 00
+check "ppass: it is removed" eval 'unlun c 3 && rm_dev c'
+
+# -- Debian's qcow handler, before ours
+image qcow /scratch/q.img $MB
+must "handler_qcow.so: a device is enabled" mk_dev q $((MB << 20)) qcow//scratch/q.img
+must "handler_qcow.so: it becomes a disk" lun q 0
+check "handler_qcow.so: mkfs.ext4" mkfs.ext4 -q -F $DISK
+check "handler_qcow.so: mount" mount $DISK /scratch/mnt
+check "handler_qcow.so: files are copied" cp -r /usr/share/perl5/Debconf /usr/bin/bash /scratch/mnt/
+(cd /scratch/mnt && find . -type f -exec sha256sum {} +) >sums
+check "handler_qcow.so: umount" umount /scratch/mnt
+echo 3 >/proc/sys/vm/drop_caches
+check "handler_qcow.so: mount again, the files have their checksums" bash -c "mount $DISK /scratch/mnt && cd /scratch/mnt && sha256sum --quiet -c $WORK/sums"
+umount /scratch/mnt
+check "handler_qcow.so: fsck finds nothing" fsck.ext4 -fn $DISK
+
+# -- kill -9 under I/O, with this device and one of ours
+rm -f /scratch/a.img; truncate -s ${MB}M /scratch/a.img
+Q=$DISK
+must "a device of our plugin beside it" eval 'mk_dev a $((MB << 20)) pasync//scratch/a.img && lun a 1'
+for d in $Q $DISK; do
+    fio --name=v --filename=$d --direct=1 --ioengine=libaio --iodepth=8 --rw=randwrite --bs=4k --size=24M --verify=crc32c --output=fio.$(basename $d) & 
+done
+FIO=$(jobs -p | tail -2)
+sleep 1; crash; sleep 2
+must "killed under I/O, it starts again" start "$DAEMON"
+check "all that was written to both is there" wait $FIO
+check "no task is stuck in the kernel" no_stuck
+check "they are removed" eval 'unlun q 0 && rm_dev q && unlun a 1 && rm_dev a'
+
+# -- a plugin that does everything wrong
+reads_ok() { dd if=$DISK of=/dev/null bs=64k count=16 iflag=direct status=none; }
+for fault in twice late unknown move; do
+    must "wrong: a device that does \"$fault\"" eval "mk_dev w 1048576 wrong/$fault && lun w 0"
+    check "wrong: $fault: what is read is read, the rest is ignored" reads_ok
+    check "wrong: $fault: it is removed" eval 'unlun w 0 && rm_dev w'
+done
+check "the log says that a command is not under way" grep -q 'that is not under way: it did so twice' $LOG
+check "the log says that a device is none" grep -q 'for a device that it does not have' $LOG
+for fault in garbage sense nothandled; do
+    must "wrong: a device that answers \"$fault\"" eval "mk_dev w 1048576 wrong/$fault && lun w 0"
+    check "wrong: $fault: a read fails" not reads_ok
+    check "wrong: $fault: it is removed" eval 'unlun w 0 && rm_dev w'
+done
+check "wrong: an open that returns nonsense is refused" eval 'not mk_dev w 1048576 wrong/open; rmdir $(dev w)'
+rm -f /scratch/a.img; truncate -s ${MB}M /scratch/a.img
+must "another device" eval 'mk_dev a $((MB << 20)) psync//scratch/a.img && lun a 0'
+OTHER=$DISK
+must "wrong: a device that never ends a command" eval 'mk_dev w 1048576 "wrong/never;tcmur_cmd_time_out=3" cmd_time_out=8 && lun w 1'
+echo 5 >$SDEV/timeout
+dd if=$DISK of=/dev/null bs=4k skip=32 count=1 iflag=direct status=none 2>/dev/null & HANGS=$!
+check "wrong: never: the log tells of the command" within 30 grep -q 'user_0/w: command .* has been under way' $LOG
+check "wrong: never: other devices are served meanwhile" eval 'DISK=$OTHER; reads_ok'
+within 100 ended $HANGS
+check "wrong: never: the device can be removed" eval 'unlun w 1 && rm_dev w'
+check "the other device is removed" eval 'unlun a 0 && rm_dev a'
+check "the daemon lives" not ended $DAEMON_PID
+
+# -- Debian's zoned disk
+modprobe -a sr_mod isofs cdrom udf 2>/dev/null
+must "zbc: a host-managed disk is enabled" mk_dev z $((128 << 20)) zbc/model-HM/zsize-4/conv-4/open-8@/scratch/z.raw
+must "zbc: it becomes a disk" lun z 0
+Z=$((4 << 11))          # a zone in sectors
+check "zbc: the kernel sees a host-managed disk" eval '[ $(cat $SDEV/block/*/queue/zoned) = host-managed ]'
+check "zbc: the peripheral device type is 14h" eval 'sg_inq $SG | grep -i "PDT=20\|host managed"'
+check "zbc: sg_rep_zones" eval 'sg_rep_zones --num=6 $SG | grep -i "zone type"'
+check "zbc: a write at the write pointer" dd if=r1m of=$DISK bs=64k seek=$((Z * 4 / 128)) count=4 oflag=direct status=none
+check "zbc: the report shows it" eval 'blkzone report -o $((Z * 4)) -c 1 $DISK | grep "wptr 0x000200"'
+check "zbc: it reads back" eval 'dd if=$DISK bs=64k skip=$((Z * 4 / 128)) count=4 iflag=direct status=none | cmp -n 262144 - r1m'
+check "zbc: a write beside the write pointer is refused" not dd if=r1m of=$DISK bs=64k seek=$((Z * 4 / 128 + 9)) count=1 oflag=direct status=none
+check "zbc: blkzone reset" eval 'blkzone reset -o $((Z * 4)) -c 1 $DISK && blkzone report -o $((Z * 4)) -c 1 $DISK | grep "wptr 0x000000"'
+check "zbc: it is removed" eval 'unlun z 0 && rm_dev z'
+check "zbc: options that are wrong are refused" eval 'not mk_dev z $((128 << 20)) zbc/model-XX@/scratch/z.raw; rmdir $(dev z)'
+
+# -- Debian's optical one
+mkdir -p tree && cp -r /usr/share/perl5/Debconf tree/ && genisoimage -quiet -r -J -V TESTDISC -o /scratch/cd.iso tree
+must "fbo: a disc is enabled" mk_dev cd $(stat -c %s /scratch/cd.iso) fbo/ro//scratch/cd.iso
+must "fbo: it becomes a drive" lun cd 0
+check "fbo: the kernel calls it sr" eval '[[ $DISK == /dev/sr* ]]'
+check "fbo: READ TOC" sg_raw -r 64 $SG 43 00 00 00 00 00 00 00 40 00
+check "fbo: GET CONFIGURATION names a DVD-ROM" eval 'sg_get_config $SG | grep -i "dvd-rom"'
+check "fbo: the whole disc is what it is" eval 'dd if=$DISK bs=64k iflag=direct status=none | cmp -n $(stat -c %s /scratch/cd.iso) - /scratch/cd.iso'
+check "fbo: it is mounted, and its files are right" eval 'mount -o ro -t iso9660 $DISK /scratch/mnt && diff -r tree /scratch/mnt && umount /scratch/mnt'
+check "fbo: a command that it does not know is refused" sense "illegal request" "invalid command operation code" $SG ac 00 00 00 00 00 00 00 00 04 03 00
+check "fbo: it is removed" eval 'unlun cd 0 && rm_dev cd'
+
+note_daemon
+check "SIGTERM ends the daemon" stop 15
+check "no ring was broken" ring_is_whole
+check "no task is stuck in the kernel" no_stuck
+finish
