@@ -263,8 +263,14 @@ fn nothing_is_left_when_the_program_itself_is_killed() {
 
 #[test]
 fn the_kernel_swaps_to_no_disk_of_a_session_whoever_was_killed() {
-    let client = |r: &common::Running<'_>| i32::try_from(r.client.id()).unwrap();
-    for who in [client, |r| r.hypervisor(), |r| r.process_1(), |r| r.daemon()] {
+    type Victim = fn(&common::Running<'_>) -> i32;
+    let victims: [Victim; 4] = [
+        |r| i32::try_from(r.client.id()).unwrap(),
+        |r| r.hypervisor(),
+        |r| r.process_1(),
+        |r| r.daemon(),
+    ];
+    for who in victims {
         let host = host();
         let (disk, swap) = (host.ext4("a.img"), host.path("swap.img"));
         fs::File::create(&swap).unwrap().set_len(64 << 20).unwrap();
