@@ -116,7 +116,7 @@ const TABLES: &[Row] = &[
     ("place of several", |i| set(i, l2(i), COPIED | l1(i)), Remedy::Convert),
     ("entry 0 of the refcount table", |i| change(i, reftable(i), |at| at + 512), Remedy::Convert),
     ("cluster 0x0 of the file", |i| set(i, reftable(i), 1 << 40), Remedy::Check),
-    ("and has the refcount 0", |i| refcount(i, l2(i), 0), Remedy::Check),
+    ("has the refcount 0", |i| refcount(i, l2(i), 0), Remedy::Check),
     (
         "16777215 bytes of extra data",
         |i| put32(i, word(i, 64) + 36, 0xff_ffff),
