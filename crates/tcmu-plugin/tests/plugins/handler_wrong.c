@@ -61,8 +61,7 @@ static int transfer(struct tcmu_device *dev, struct tcmur_cmd *cmd, struct iovec
         return ASYNC_HANDLED;
     if (does(dev, "nothandled"))
         return NOT_HANDLED;
-    if (does(dev, "move")) { /* moves the iovecs, and loses the pointer to them */
-        tcmu_iovec_seek(iov, len);
+    if (does(dev, "move")) { /* has moved the iovecs by the copy, and loses the pointer to them */
         cmd->lib_cmd->iovec = NULL;
         cmd->lib_cmd->iov_cnt = 1000;
         cmd->iovec = NULL;
