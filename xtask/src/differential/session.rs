@@ -56,8 +56,16 @@ impl fmt::Display for Daemon {
     }
 }
 
+/// What a session answered.
+pub(super) struct Answers {
+    /// Calls with their results, and what was printed, without what is another each time.
+    pub(super) calls: String,
+    /// Texts of errors, which are not compared.
+    pub(super) errors: String,
+}
+
 /// What guestfish prints: each call, its result, and its output.
-pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
+pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<Answers> {
     let dir = tempfile::tempdir()?;
     // A key stands in the line after its call.
     let mut arguments = vec!["-x".to_owned(), "--keys-from-stdin".to_owned()];
@@ -96,6 +104,8 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
     }
     // The order of a directory's entries depends on a random number in the filesystem.
     let is_unordered = |line: &str| line.contains("trace: readdir = <struct");
+    let errors = calls.lines().filter(|line| line.contains("libguestfs: error: "));
+    let errors = errors.map(|line| format!("{line}\n")).collect();
     let calls = calls.lines().filter(|line| line.starts_with("libguestfs: trace: "));
     let calls = calls.filter(|line| !is_unordered(line));
     let mut kept = String::new();
@@ -108,7 +118,7 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<String> {
         kept += &without_volume_ids(&line);
         kept.push('\n');
     }
-    Ok(kept)
+    Ok(Answers { calls: kept, errors })
 }
 
 /// Replaces the name that blkid tells, in what the call returns and in what is printed: the kernel of a VM finds
