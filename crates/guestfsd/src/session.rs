@@ -14,7 +14,7 @@ use crate::devices::{Device, Devices};
 use crate::features::Features;
 use crate::flush::Flushes;
 use crate::mountable::Mountable;
-use crate::teardown::Made;
+use crate::teardown::{Made, layers};
 use crate::udev::Udev;
 use guest_error::{Context, Errno, Error, Result};
 use guest_fs::paths::{Entry, GuestPath, Root, Sysroot};
@@ -56,7 +56,7 @@ impl Session {
             udev: Udev::default(),
             features: Features::new(config.host_access),
             flushes: Flushes::default(),
-            made: Made::new(config.own_machine),
+            made: Made::default(),
             state: HashMap::new(),
             quitting: false,
             ended: false,
@@ -96,8 +96,10 @@ impl Session {
 
     /// Does what makes devices of the disks (LUKS, LVM, md ...), and takes note of them.
     pub(crate) fn noting<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.settled_devices();
-        let before = self.made.layers(&mut self.devices);
+        if self.config.own_machine {
+            return work(self);
+        }
+        let before = layers(self.settled_devices());
         let done = work(self);
         self.settled_devices();
         self.made.note(&before, &mut self.devices);
@@ -275,7 +277,7 @@ impl Session {
             return Ok(());
         }
         self.settled_devices();
-        let taken_down = self.made.take_down(&mut self.devices);
+        let taken_down = self.made.take_down(&mut self.devices, self.config.own_machine);
         if !matches!(taken_down, Ok(false)) {
             self.udev.changed();
         }

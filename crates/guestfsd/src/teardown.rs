@@ -10,47 +10,24 @@ use ::teardown::Layer;
 use guest_error::{Errno, Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What there is to take down.
-#[derive(Debug)]
-pub(crate) enum Made {
-    /// All that lies on the disks: nobody else uses the machine.
-    Everything,
-    /// What calls of the session have made.
-    Noted(Vec<Layer>),
-}
+/// What calls of the session have made, where that matters.
+#[derive(Debug, Default)]
+pub(crate) struct Made(Vec<Layer>);
 
 impl Made {
-    /// Nothing yet.
-    pub(crate) fn new(own_machine: bool) -> Self {
-        if own_machine { Self::Everything } else { Self::Noted(Vec::new()) }
-    }
-
-    /// What lies on the disks, where that has to be known before and after a call that makes devices.
-    pub(crate) fn layers(&self, devices: &mut Devices) -> Vec<Layer> {
-        match self {
-            Self::Everything => Vec::new(),
-            Self::Noted(_) => ::teardown::above(&directories(devices)),
-        }
-    }
-
     /// Takes note of what lies on the disks that did not before.
     pub(crate) fn note(&mut self, before: &[Layer], devices: &mut Devices) {
-        let now = self.layers(devices);
-        if let Self::Noted(noted) = self {
-            noted.extend(now.into_iter().filter(|layer| !before.contains(layer)));
-        }
+        self.0.extend(layers(devices).into_iter().filter(|layer| !before.contains(layer)));
     }
 
-    /// Takes it down; says whether there was anything. What is still there is logged; the first one is the error.
-    pub(crate) fn take_down(&mut self, devices: &mut Devices) -> Result<bool> {
+    /// Takes it down, or `everything` on the disks; says whether there was anything. What is still there is logged; the
+    /// first one is the error.
+    pub(crate) fn take_down(&self, devices: &mut Devices, everything: bool) -> Result<bool> {
         let disks = directories(devices);
         if ::teardown::above(&disks).is_empty() {
             return Ok(false);
         }
-        let left = ::teardown::take_down(&disks, |layer| match &*self {
-            Self::Everything => true,
-            Self::Noted(noted) => noted.contains(layer),
-        });
+        let left = ::teardown::take_down(&disks, |layer| everything || self.0.contains(layer));
         for device in &left {
             tracing::error!("{device}");
         }
@@ -59,6 +36,11 @@ impl Made {
             Some(device) => Err(Error::new(Errno::EBUSY, device.to_string())),
         }
     }
+}
+
+/// What lies on the disks.
+pub(crate) fn layers(devices: &mut Devices) -> Vec<Layer> {
+    ::teardown::above(&directories(devices))
 }
 
 /// Where sysfs has the client's disks.
