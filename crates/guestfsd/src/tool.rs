@@ -14,6 +14,7 @@ mod shield;
 use crate::config::Config;
 use crate::transfer::Progress;
 use guest_error::{Context, Errno, Error, Result};
+use guest_fs::paths::proc_path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -39,6 +40,29 @@ pub(crate) struct Tool {
     name: OsString,
     command: Command,
     explains: bool,
+    wording: Wording,
+}
+
+/// How the error of a program is worded.
+#[derive(Clone, Debug, Default)]
+struct Wording {
+    /// What exit statuses mean, for where the program says nothing.
+    statuses: &'static [(i32, &'static str)],
+    /// Paths that only we know files by, and what the client calls these.
+    names: Vec<(String, String)>,
+}
+
+impl Wording {
+    /// What an exit status says.
+    fn of_status(&self, code: i32) -> String {
+        let meaning = self.statuses.iter().find(|(status, _)| *status == code);
+        meaning.map_or_else(|| format!("exit status {code}"), |(_, meaning)| (*meaning).to_owned())
+    }
+
+    /// A text of the program, with the client's names of files.
+    fn with_names(&self, text: String) -> String {
+        self.names.iter().fold(text, |text, (path, name)| text.replace(path.as_str(), name))
+    }
 }
 
 /// What a program did.
@@ -49,6 +73,7 @@ pub(crate) struct Output {
     pub code: i32,
     signal: Option<i32>,
     explains: bool,
+    wording: Wording,
     /// What it wrote to standard output.
     pub stdout: Vec<u8>,
     /// What it wrote to standard error, its last 64 KiB.
@@ -112,7 +137,7 @@ impl Tool {
     fn command(name: &OsStr, program: &OsStr) -> Self {
         let mut command = Command::new(program);
         command.env_clear().process_group(0);
-        Self { name: name.to_owned(), command, explains: false }
+        Self { name: name.to_owned(), command, explains: false, wording: Wording::default() }
     }
 
     /// Adds an argument.
@@ -124,6 +149,21 @@ impl Tool {
     /// Adds arguments.
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.command.args(args);
+        self
+    }
+
+    /// Adds an open file, which its errors call by the client's name of it. The file has to stay open until the
+    /// program has ended.
+    pub(crate) fn file(mut self, file: impl AsFd, name: impl AsRef<OsStr>) -> Self {
+        let path = proc_path(file.as_fd());
+        let name = name.as_ref().to_string_lossy().into_owned();
+        self.wording.names.push((path.display().to_string(), name));
+        self.arg(path)
+    }
+
+    /// What its exit statuses mean, for where it says nothing.
+    pub(crate) fn statuses(mut self, statuses: &'static [(i32, &'static str)]) -> Self {
+        self.wording.statuses = statuses;
         self
     }
 
@@ -213,6 +253,7 @@ impl Tool {
             code: status.code().unwrap_or(-1),
             signal: status.signal(),
             explains: self.explains,
+            wording: self.wording.clone(),
             stdout: Vec::new(),
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         })
@@ -231,8 +272,8 @@ impl Output {
         let said = reason::of(&name, &self.stdout, &self.stderr, self.explains);
         let text = match (said, self.signal) {
             (said, Some(signal)) if said.is_empty() => format!("killed by signal {signal}"),
-            (said, None) if said.is_empty() => format!("exit status {}", self.code),
-            (said, _) => said,
+            (said, None) if said.is_empty() => self.wording.of_status(self.code),
+            (said, _) => self.wording.with_names(said),
         };
         Error::new(Errno::EIO, text).within(&self.name)
     }
@@ -371,6 +412,22 @@ mod tests {
     fn a_failing_program_is_an_error_with_its_messages() {
         let e = Tool::new("ls").args(["--", "/nonexistent"]).ok().unwrap_err();
         assert_eq!(e.message(), "ls: cannot access '/nonexistent': No such file or directory");
+    }
+
+    #[test]
+    fn an_error_calls_an_open_file_by_the_clients_name_of_it() {
+        let file = std::fs::File::open("/").unwrap();
+        let e = Tool::new("cat").arg("--").file(&file, "/the/guest's").ok().unwrap_err();
+        assert_eq!(e.message(), "cat: /the/guest's: Is a directory");
+    }
+
+    #[test]
+    fn an_exit_status_is_told_by_its_meaning_where_the_program_says_nothing() {
+        let silent = |status| Tool::new("sh").args(["-c", status]).statuses(&[(2, "wrong key")]);
+        assert_eq!(silent("exit 2").ok().unwrap_err().message(), "sh: wrong key");
+        assert_eq!(silent("exit 3").ok().unwrap_err().message(), "sh: exit status 3");
+        let e = silent("echo because >&2; exit 2").ok().unwrap_err();
+        assert_eq!(e.message(), "sh: because");
     }
 
     #[test]

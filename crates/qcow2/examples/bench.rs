@@ -4,7 +4,7 @@
 //! the seconds that they took, opening and closing not included. `cargo xtask bench block` runs it.
 //!
 //! ```text
-//! bench raw|qcow2 read|write COUNT DEPTH LEN STEP PATH
+//! bench raw|qcow2 read|write COUNT DEPTH LEN STEP PATH [DATA-FILE]
 //! ```
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example")]
 use std::os::fd::OwnedFd;
@@ -48,8 +48,8 @@ async fn run<'a, F: Future<Output = ()>>(
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
-    let [_, format, kind, count, depth, len, step, path] = &args[..] else {
-        println!("usage: bench raw|qcow2 read|write COUNT DEPTH LEN STEP PATH");
+    let [_, format, kind, count, depth, len, step, path, data_file @ ..] = &args[..] else {
+        println!("usage: bench raw|qcow2 read|write COUNT DEPTH LEN STEP PATH [DATA-FILE]");
         return;
     };
     let number = |text: &str| text.parse::<u64>().unwrap();
@@ -63,8 +63,12 @@ fn main() {
     // One buffer for each place, so that none is in use twice for long.
     let buffers: Vec<_> = (0..job.depth).map(|_| Sgl::zeroed(job.len)).collect();
     buffers.iter().for_each(|buffer| buffer.fill(0..job.len, 0x5a));
-    let file = std::fs::File::options().read(true).write(write).open(path).unwrap();
-    let file = File::new(OwnedFd::from(file));
+    let open = |path: &String| {
+        let file = std::fs::File::options().read(true).write(write).open(path).unwrap();
+        File::new(OwnedFd::from(file))
+    };
+    let file = open(path);
+    let data_file = data_file.first().map(open);
     let seconds = Engine::new(Backend::Auto).unwrap().block_on(async move {
         if format == "raw" {
             let size = file.length().await.unwrap();
@@ -83,7 +87,7 @@ fn main() {
                 }
             };
         }
-        let parts = Parts { storage: file, data_file: None, backing: None };
+        let parts = Parts { storage: file, data_file, backing: None };
         let options = Options { read_only: !write, discard: true, ..Options::default() };
         let image = Image::open(parts, &options).await.unwrap();
         let size = image.size();

@@ -6,12 +6,11 @@ use crate::mountable::DevOrPath;
 use crate::session::Session;
 use crate::tool::{Output, Tool};
 use guest_error::{Context, Errno, Error, Result};
-use guest_fs::paths::{GuestPath, proc_path};
+use guest_fs::paths::GuestPath;
 use guestfs_api::options;
 use rustix::fs::{FileType, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::AsFd;
 
 /// Lines that match.
 pub(crate) fn grep(
@@ -93,7 +92,7 @@ fn search(s: &Session, regex: &OsStr, path: GuestPath<'_>, how: How) -> Result<V
             tool = tool.arg(flag);
         }
     }
-    let output = tool.arg("-e").arg(regex).arg("--").arg(proc_path(file.as_fd())).run();
+    let output = tool.arg("-e").arg(regex).arg("--").file(&file, path).run();
     let output = output.map_err(|e| if e.errno() == Errno::EFBIG { too_long() } else { e });
     match output.map_err(|e| e.within(path))? {
         // 1: nothing matches.
@@ -133,11 +132,11 @@ pub(crate) fn file(s: &mut Session, path: DevOrPath<'_>) -> Result<Vec<u8>> {
         }
     };
     // Through the descriptor's link, into devices, and into what is compressed.
-    describe(&["-b", "-s", "-L", "-z"], &file).map_err(|e| e.within(&path))
+    describe(&["-b", "-s", "-L", "-z"], &file, &path).map_err(|e| e.within(&path))
 }
 
-fn describe(flags: &[&str], file: &File) -> Result<Vec<u8>> {
-    let mut text = Tool::new("file").args(flags).arg("--").arg(proc_path(file.as_fd())).output()?;
+fn describe(flags: &[&str], file: &File, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
+    let mut text = Tool::new("file").args(flags).arg("--").file(file, name).output()?;
     while text.last() == Some(&b'\n') {
         text.pop();
     }
@@ -157,7 +156,7 @@ pub(crate) fn zfile(s: &mut Session, meth: &OsStr, path: GuestPath<'_>) -> Resul
     const HEAD: usize = 1 << 20;
     let file = readable(s.open(path, OFlags::RDONLY)?, path)?;
     let mut head = Vec::new();
-    let unpack = Tool::new(program).args(["-f", "--"]).arg(proc_path(file.as_fd()));
+    let unpack = Tool::new(program).args(["-f", "--"]).file(&file, path);
     let done = unpack.stream(&mut std::io::empty(), &mut |piece| {
         let n = piece.len().min(HEAD - head.len());
         head.extend_from_slice(&piece[..n]);

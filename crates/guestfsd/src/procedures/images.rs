@@ -83,7 +83,7 @@ pub(crate) fn mksquashfs(
     };
     let image = scratch_file()?;
     let mut tool = Tool::new("mksquashfs").current_dir(proc_path(start.as_fd()));
-    tool = tool.arg(source).arg(proc_path(image.as_fd()));
+    tool = tool.arg(source).file(&image, "the image");
     tool = tool.args(["-noappend", "-no-recovery", "-no-progress", "-quiet", "-wildcards"]);
     if let Some(compressor) = options.compress {
         tool = tool.arg("-comp").arg(compressor);

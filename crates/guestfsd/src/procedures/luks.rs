@@ -25,6 +25,15 @@ const TYPES: &[(&str, &str)] = &[("crypto_LUKS", "luks"), ("BitLocker", "bitlk")
 /// The type whose keys are passphrases, and whose files of keys are something else.
 const TCRYPT: &str = "tcrypt";
 
+/// What the exit statuses of cryptsetup(8) mean, which with a key from a pipe may be all that it says.
+const STATUSES: &[(i32, &str)] = &[
+    (1, "wrong parameters"),
+    (2, "no key slot is opened by this key"),
+    (3, "out of memory"),
+    (4, "wrong device, or it cannot be opened"),
+    (5, "the device exists already or is in use"),
+];
+
 /// How an encrypted device is opened.
 #[derive(Clone, Copy, Debug, Default)]
 struct How<'a> {
@@ -219,7 +228,7 @@ fn made(
 
 /// `cryptsetup`, which asks no questions.
 fn cryptsetup(action: &str) -> Tool {
-    Tool::new("cryptsetup").arg(action).arg("--batch-mode")
+    Tool::new("cryptsetup").arg(action).arg("--batch-mode").statuses(STATUSES)
 }
 
 /// `NAME=VALUE`, whatever the value begins with.

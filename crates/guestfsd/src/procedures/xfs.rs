@@ -13,11 +13,10 @@ use crate::mountable::DevOrPath;
 use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::{Context, Result};
-use guest_fs::paths::{GuestPath, proc_path};
+use guest_fs::paths::GuestPath;
 use guestfs_api::{options, structs};
 use rustix::fs::OFlags;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 
 /// Makes a mounted filesystem larger.
 pub(crate) fn xfs_growfs(
@@ -124,7 +123,7 @@ pub(crate) fn xfs_repair(
         DevOrPath::Device(device) => tool.arg(device.path()).run()?,
         DevOrPath::Path(path) => {
             let image = s.open(*path, OFlags::PATH)?;
-            tool.arg("-f").arg(proc_path(image.as_fd())).run()?
+            tool.arg("-f").file(&image, path).run()?
         }
     };
     s.udev().changed();

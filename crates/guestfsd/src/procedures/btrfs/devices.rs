@@ -2,7 +2,7 @@
 //! Devices that a filesystem is on.
 
 use super::super::change::change;
-use super::target::{argument, btrfs, open};
+use super::target::{btrfs, open};
 use crate::btrfs::members;
 use crate::devices::Device;
 use crate::session::Session;
@@ -58,5 +58,5 @@ fn device(s: &mut Session, command: &[&str], devices: &[Device], fs: GuestPath<'
 }
 
 fn run(s: &mut Session, tool: Tool, file: &File, name: GuestPath<'_>) -> Result<()> {
-    change(s, name, tool.arg(argument(file)))
+    change(s, name, tool.file(file, name))
 }

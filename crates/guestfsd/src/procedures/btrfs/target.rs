@@ -7,10 +7,10 @@ use crate::mountable::MountableOrPath;
 use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::{Error, Result};
-use guest_fs::paths::{GuestPath, proc_path};
+use guest_fs::paths::GuestPath;
 use rustix::fs::OFlags;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Opens a file or directory of the guest that is on a btrfs.
 pub(super) fn open(s: &Session, path: GuestPath<'_>) -> Result<File> {
@@ -36,11 +36,6 @@ pub(super) fn filesystem(
             mounted.map(|mount| mount.into_root()).map_err(|e| e.within(m))
         }
     }
-}
-
-/// A file or directory that is open, as an argument of a program.
-pub(super) fn argument(file: &File) -> std::path::PathBuf {
-    proc_path(file.as_fd())
 }
 
 /// The program `btrfs`, with these words of its command.

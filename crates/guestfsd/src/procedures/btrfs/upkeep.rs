@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What keeps a filesystem in order while it is mounted: flushing, scrubbing, balancing, defragmenting, resizing.
 
-use super::target::{argument, btrfs, open};
+use super::target::{btrfs, open};
 use crate::btrfs::balance::{self, Control};
 use crate::btrfs::scrubs::Scrubs;
 use crate::btrfs::sync;
@@ -80,7 +80,7 @@ pub(crate) fn btrfs_filesystem_balance(s: &mut Session, fs: GuestPath<'_>) -> Re
     let file = open(s, fs)?;
     // Without the option, it waits for ten seconds whether somebody ends it.
     let tool = btrfs(&["balance", "start", "--full-balance", "--"]);
-    tool.arg(argument(&file)).ok().map_err(|e| e.within(fs))
+    tool.file(&file, fs).ok().map_err(|e| e.within(fs))
 }
 
 /// Pauses that.
@@ -111,7 +111,7 @@ pub(crate) fn btrfs_balance_resume(s: &mut Session, path: GuestPath<'_>) -> Resu
         return Err(no_balance(path));
     }
     let tool = btrfs(&["balance", "resume", "--"]);
-    tool.arg(argument(&file)).ok().map_err(|e| e.within(path))
+    tool.file(&file, path).ok().map_err(|e| e.within(path))
 }
 
 /// How far it has come.
@@ -165,7 +165,7 @@ pub(crate) fn btrfs_filesystem_defragment(
         tool = tool.arg(format!("-c{known}"));
     }
     let file = open(s, path)?;
-    tool.arg("--").arg(argument(&file)).ok().map_err(|e| e.within(path))
+    tool.arg("--").file(&file, path).ok().map_err(|e| e.within(path))
 }
 
 /// Makes a filesystem as large as its device, or as large as this.
@@ -180,7 +180,7 @@ pub(crate) fn btrfs_filesystem_resize(
     };
     let file = s.open(mountpoint, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let tool = btrfs(&["filesystem", "resize", "--"]);
-    tool.arg(size).arg(argument(&file)).ok().map_err(|e| e.within(mountpoint))
+    tool.arg(size).file(&file, mountpoint).ok().map_err(|e| e.within(mountpoint))
 }
 
 #[cfg(test)]
