@@ -4,20 +4,16 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::write;
 use tcmu_abi::log::tcmu_set_log_level;
+use tcmu_conf::{PATH, Watch};
 
 use crate::log;
-
-/// The file.
-const PATH: &str = "/etc/tcmu/tcmu.conf";
 
 /// What C knows as `struct tcmu_config`.
 #[derive(Debug)]
@@ -41,14 +37,12 @@ struct Settings {
 }
 
 impl Settings {
-    /// `key = value`, a line each; values may be quoted, and `#` begins a comment.
-    fn parse(text: &str) -> Settings {
+    /// What concerns others, and what cannot be understood, is passed over.
+    fn parse(content: &[u8]) -> Settings {
         let mut settings = Settings::default();
-        for line in text.lines() {
-            let line = line.split('#').next().unwrap_or_default();
-            let Some((key, value)) = line.split_once('=') else { continue };
-            let value = value.trim().trim_matches(|c| c == '"' || c == '\'');
-            match key.trim() {
+        for setting in tcmu_conf::settings(content) {
+            let Ok(value) = setting.value else { continue };
+            match setting.key {
                 "log_level" => settings.level = value.parse().ok().or(settings.level),
                 "log_dir" => settings.directory = Some(value.into()),
                 _ => {}
@@ -59,7 +53,7 @@ impl Settings {
 }
 
 fn load(path: &Path) -> io::Result<()> {
-    let settings = Settings::parse(&std::fs::read_to_string(path)?);
+    let settings = Settings::parse(&tcmu_conf::read(path)?);
     if let Some(level) = settings.level {
         tcmu_set_log_level(level);
     }
@@ -104,47 +98,42 @@ impl Drop for Config {
 fn done(result: io::Result<()>) -> c_int {
     let Err(error) = result else { return 0 };
     tracing::error!("{PATH}: {error}");
-    -error.raw_os_error().unwrap_or(libc::EIO)
+    let other = match error.kind() {
+        io::ErrorKind::NotFound => libc::ENOENT,
+        _ => libc::EIO,
+    };
+    -error.raw_os_error().unwrap_or(other)
 }
 
 /// Starts the thread that watches; returns what ends it.
 fn start(path: Arc<PathBuf>) -> io::Result<OwnedFd> {
     let end = eventfd(0, EventfdFlags::CLOEXEC)?;
     let ended = end.try_clone()?;
-    let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    // The directory: the file's own watch is lost when it is replaced.
-    let mask = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO;
-    inotify::add_watch(&changes, path.parent().unwrap_or(Path::new("/")), mask)?;
+    let changes = Watch::new(&path)?;
+    let mut applied = None;
     crate::dbus::thread("tcmu-config", move || {
         loop {
-            let mut fds =
-                [&ended, &changes].map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
+            let mut fds = [ended.as_fd(), changes.as_fd()]
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
             let waited = poll(&mut fds, None);
             if matches!(waited, Err(errno) if errno != rustix::io::Errno::INTR)
                 || fds[0].revents().contains(PollFlags::IN)
             {
                 return;
             }
-            if is_about(&changes, &path)
-                && let Err(error) = load(&path)
-            {
+            changes.drain();
+            // It may have been a neighbour of the file.
+            let content = tcmu_conf::read(&path).ok();
+            if content.is_none() || content == applied {
+                continue;
+            }
+            applied = content;
+            if let Err(error) = load(&path) {
                 tracing::warn!("{}: {error}", path.display());
             }
         }
     })?;
     Ok(end)
-}
-
-/// Reads what has changed in the directory; whether the file is among it.
-fn is_about(changes: &OwnedFd, path: &Path) -> bool {
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut events = inotify::Reader::new(changes, &mut buffer);
-    let mut found = false;
-    while let Ok(event) = events.next() {
-        let name = event.file_name().map(|name| name.to_string_lossy().into_owned());
-        found |= name.is_some_and(|name| path.file_name().is_some_and(|file| *file == *name));
-    }
-    found
 }
 
 #[cfg(test)]
@@ -154,10 +143,10 @@ mod tests {
     #[test]
     fn the_file_is_read_as_the_daemon_reads_it() {
         let text =
-            "# log_level = 1\nlog_level=5 # all\nlog_dir = \"/srv/log\"\nother = 3\nnothing\n";
+            b"# log_level = 1\nlog_level=5 # all\nlog_dir = \"/srv/log\"\nother = 3\nnothing\n";
         let settings = Settings { level: Some(5), directory: Some("/srv/log".into()) };
         assert_eq!(Settings::parse(text), settings);
-        assert_eq!(Settings::parse("log_level = many"), Settings::default());
+        assert_eq!(Settings::parse(b"log_level = many"), Settings::default());
     }
 
     #[test]

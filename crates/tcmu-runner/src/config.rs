@@ -2,17 +2,12 @@
 //! /etc/tcmu/tcmu.conf: one table of keys drives the parser, the defaults, the report of changes
 //! and the man page tcmu.conf(5). A bad line is reported with its number; its key keeps its old
 //! value.
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::logging::Level;
+pub use tcmu_conf::{PATH, read};
+use tcmu_conf::{Setting, Wrong};
 
-/// Where the file is.
-pub const PATH: &str = "/etc/tcmu/tcmu.conf";
-/// A larger file is not a configuration.
-const MAX_LEN: u64 = 256 << 10;
+use crate::logging::Level;
 
 /// The settings. `None`: the file does not say, so that the command line, the environment or the
 /// default decides.
@@ -131,86 +126,45 @@ pub struct Problem {
 }
 
 /// Reads the content of a configuration file. A key that is not there has no value; a key with a
-/// bad value has the one of `old`. Each line stands by itself: bytes that are not UTF-8 only spoil
-/// their own line. A byte order mark (U+FEFF) at the beginning is skipped.
+/// bad value has the one of `old`.
 pub fn parse(content: &[u8], old: &Config) -> (Config, Vec<Problem>) {
-    let content = content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content);
     let mut config = Config::default();
     let mut problems = Vec::new();
-    for (n, line) in content.split(|&byte| byte == b'\n').enumerate() {
-        if let Err(text) = parse_line(line, &mut config, old) {
-            problems.push(Problem { line: n + 1, text });
+    for setting in tcmu_conf::settings(content) {
+        let line = setting.line;
+        if let Err(text) = take(setting, &mut config, old) {
+            problems.push(Problem { line, text });
         }
     }
     (config, problems)
 }
 
-fn parse_line(line: &[u8], config: &mut Config, old: &Config) -> Result<(), String> {
-    let line = line.trim_ascii();
-    if line.is_empty() || line.starts_with(b"#") {
-        return Ok(());
-    }
-    let line = match str::from_utf8(line) {
-        Ok(line) => line,
-        // A comment may be in any encoding.
-        Err(_) => match line.split(|&byte| byte == b'#').next().map(str::from_utf8) {
-            Some(Ok(line)) if !line.contains('"') => line.trim(),
-            _ => {
-                let text = String::from_utf8_lossy(line);
-                let name = text.split('=').next().unwrap_or_default().trim();
-                if let Some(key) = KEYS.iter().find(|key| key.name == name) {
-                    (key.keep)(config, old);
-                }
-                return Err(format!("it is not UTF-8: \"{}\"", text.escape_debug()));
+fn take(setting: Setting<'_>, config: &mut Config, old: &Config) -> Result<(), String> {
+    let key = KEYS.iter().find(|key| key.name == setting.key);
+    let result = match setting.value {
+        Err(Wrong::Line(why)) => {
+            if let Some(key) = key {
+                (key.keep)(config, old);
             }
-        },
+            return Err(why);
+        }
+        Err(Wrong::Value(why)) => Err(why),
+        Ok(value) => Ok(value),
     };
-    let (name, value) = line.split_once('=').ok_or("it is not of the form KEY = VALUE")?;
-    let name = name.trim();
-    let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+    let name = setting.key;
+    let Some(key) = key else {
         return Err(format!("there is no key \"{}\"", name.escape_debug()));
     };
-    let result = unquote(value).and_then(|value| (key.parse)(config, value));
-    result.map_err(|why| {
+    result.and_then(|value| (key.parse)(config, value)).map_err(|why| {
         (key.keep)(config, old);
         format!("{name}: {why}; its value stays {}", (key.show)(config))
     })
-}
-
-/// The value without its quotation marks and without a comment after it.
-fn unquote(value: &str) -> Result<&str, String> {
-    let value = value.trim();
-    if let Some(rest) = value.strip_prefix('"') {
-        let (inner, after) = rest.split_once('"').ok_or("the closing quotation mark is missing")?;
-        let after = after.trim_start();
-        if after.is_empty() || after.starts_with('#') {
-            return Ok(inner);
-        }
-        return Err("there is something after the closing quotation mark".into());
-    }
-    match value.split_once('#').map_or(value, |(before, _)| before.trim_end()) {
-        "" => Err("there is no value".into()),
-        value => Ok(value),
-    }
 }
 
 /// What differs between two configurations, in words: "log_level: default -> INFO".
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     let shown = KEYS.iter().map(|key| (key.name, (key.show)(old), (key.show)(new)));
     shown.filter(|(_, a, b)| a != b).map(|(name, a, b)| format!("{name}: {a} -> {b}")).collect()
-}
-
-/// Reads the file. Neither a FIFO nor a huge file in its place does harm.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = Vec::new();
-    if file.take(MAX_LEN + 1).read_to_end(&mut text)? as u64 > MAX_LEN {
-        return Err(io::Error::other("larger than 256 KiB"));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -295,16 +249,6 @@ mod tests {
             assert_eq!(problems, [""; 0]);
             assert_ne!((key.show)(&c), (key.show)(&Config::default()));
         }
-    }
-
-    #[test]
-    fn what_is_not_a_regular_file_is_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(read(dir.path()).is_err());
-        assert!(read(Path::new("/dev/zero")).is_err());
-        let large = dir.path().join("large");
-        std::fs::write(&large, vec![b'#'; 300 << 10]).unwrap();
-        assert_eq!(read(&large).unwrap_err().to_string(), "larger than 256 KiB");
     }
 
     proptest! {

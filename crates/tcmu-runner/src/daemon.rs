@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcmu::module::Module;
 use tcmu::uio::Sysfs;
 use tcmu::{Configfs, Netlink};
+use tcmu_conf::Watch;
 use tcmu_plugin::Plugins;
 
 use crate::cli::Cli;
@@ -29,7 +30,6 @@ use crate::manager::{Limits, Manager, Options};
 use crate::memory;
 use crate::plugins;
 use crate::signals::{Signal, Signals};
-use crate::watch::Watch;
 
 /// How long the start waits for the D-Bus name, once all else is there.
 const BUS_TIME: Duration = Duration::from_millis(500);

@@ -17,4 +17,3 @@ pub mod manager;
 pub mod memory;
 pub mod plugins;
 pub mod signals;
-pub mod watch;

@@ -21,6 +21,7 @@ use io_engine::{Readiness, Receiver, Sleep, Started, TaskSet, sleep_until};
 use lun::{Lun, Outcome};
 use scsi::sense::{Sense, Status};
 use tcmu::{Command, Entry, Ring, Tmr};
+use tcmu_conf::Watch;
 
 use super::commands::{Aborted, Done, Ending, execute, resets_lun};
 use super::open::{OpenError, open_lun};
@@ -28,7 +29,6 @@ use super::respond::respond;
 use super::serve::{DiskLun, Server, close};
 use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
-use crate::watch::Watch;
 
 /// Between two tries: at first, and at most.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -125,10 +125,8 @@ impl Images {
     /// the host put them counts for both. The image comes first.
     fn over(&self, name: &str, preallocation: &str) -> Result<(PathBuf, PathBuf)> {
         let (over, raw) = (self.path(&format!("over-{name}")), self.path(name));
-        let options = format!(
-            "data_file={},data_file_raw=on,preallocation={preallocation}",
-            raw.display()
-        );
+        let options =
+            format!("data_file={},data_file_raw=on,preallocation={preallocation}", raw.display());
         let mut create = Command::new("qemu-img");
         create.args(["create", "-q", "-f", "qcow2", "-o", &options]).arg(&over);
         run::output(create.arg(SIZE.to_string()))?;
