@@ -23,12 +23,14 @@ use crate::{Lun, parameter_list, reply};
 pub struct Snapshot {
     /// The groups; none: the one default group stands in.
     pub groups: Vec<PortGroup>,
-    /// States change by themselves.
+    /// States change by themselves, as far as the ports are concerned that commands come through.
     pub implicit: bool,
-    /// SET TARGET PORT GROUPS changes states.
+    /// SET TARGET PORT GROUPS changes states; the same.
     pub explicit: bool,
     /// The port that commands come through, where there is just one, and its group.
     pub port: Option<TargetPort>,
+    /// The groups of all ports that commands come through, each once.
+    pub local: Vec<u16>,
     /// How long an implicit transition takes at most, in seconds; 0: not told.
     pub transition_seconds: u8,
 }
@@ -79,7 +81,11 @@ fn default_group() -> PortGroup {
 impl Snapshot {
     /// The state of the port that commands come through.
     fn access(&self) -> AccessState {
-        let group = match (self.port.and_then(|port| port.group), &self.groups[..]) {
+        let local = match &self.local[..] {
+            [id] => Some(*id),
+            _ => self.port.and_then(|port| port.group),
+        };
+        let group = match (local, &self.groups[..]) {
             (Some(id), groups) => groups.iter().find(|group| group.id == id),
             (None, [only]) => Some(only),
             (None, _) => None,
@@ -90,7 +96,7 @@ impl Snapshot {
 
 impl<S: Store> Lun<S> {
     /// What is known of the port groups now; the state that commands are checked against follows.
-    pub(crate) fn port_groups(&self) -> Snapshot {
+    pub fn port_groups(&self) -> Snapshot {
         let snapshot = self.alua.as_ref().map_or_else(Snapshot::default, |alua| alua.snapshot());
         self.access.set(snapshot.access());
         snapshot

@@ -15,7 +15,7 @@
 struct counts { int opened, closed, locked, unlocked, unmapped, same, compared, flushed, events, log_dirs; };
 struct counts right_counts;
 /* What the tests tell. */
-int right_fail_open, right_hold;
+int right_fail_open, right_hold, right_lock_status;
 #define COUNT(WHAT) __sync_add_and_fetch(&right_counts.WHAT, 1)
 
 struct job {
@@ -246,7 +246,7 @@ static int async_flush(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 }
 
 /* Sees every CDB. C0h: sense of its own; C1h: later; C2h: larger by half; C3h: the connection is lost;
- * C4h: the lock is; C5h: a command timed out. */
+ * C4h: the lock is; C5h: a command timed out; C7h: taking the lock ends with the status of byte 1. */
 static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
     uint8_t *cdb = cmd->lib_cmd->cdb;
@@ -270,6 +270,9 @@ static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
         return tcmu_notify_cmd_timed_out(dev), OK;
     case 0xc6:
         return tcmur_handle_writesame(dev, cmd, sync_same);
+    case 0xc7:
+        right_lock_status = cdb[1];
+        return OK;
     default:
         return NOT_HANDLED;
     }
@@ -301,6 +304,8 @@ static int changer(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 static int lock(struct tcmu_device *dev, uint16_t tag)
 {
     COUNT(locked);
+    if (right_lock_status)
+        return right_lock_status;
     disk(dev)->held = 1;
     disk(dev)->tag = tag;
     return OK;

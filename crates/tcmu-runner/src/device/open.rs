@@ -8,10 +8,12 @@ use std::rc::Rc;
 use block::{AnyStore, Config, Held, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
+use lun::alua::Alua;
 use tcmu::Ring;
 
 use super::absent::{self, Opening};
 use super::alua::ConfigfsAlua;
+use super::locked::LockedAlua;
 use super::peers::Peers;
 use super::serve::Server;
 use super::{Control, DeviceSpec, plugin};
@@ -80,8 +82,12 @@ pub(super) async fn open_lun(
         identity: lun::Identity::new(&spec.serial),
     };
     let lun = Lun::new(backstore, lun_config)?;
-    let alua = ConfigfsAlua::new(spec.configfs.clone());
-    Ok(lun.with_alua(Box::new(alua)).with_peers(Rc::new(Peers)))
+    let groups = ConfigfsAlua::new(spec.configfs.clone());
+    let alua: Box<dyn Alua> = match plugin::of(&lun).filter(|device| device.handler().locks()) {
+        Some(device) => Box::new(LockedAlua::new(groups, device.clone())),
+        None => Box::new(groups),
+    };
+    Ok(lun.with_alua(alua).with_peers(Rc::new(Peers)))
 }
 
 /// Opens the image that `config` names.

@@ -63,7 +63,7 @@ impl Server<'_> {
         match plugin::of(&self.lun).cloned() {
             None => self.run_with(execute).await,
             Some(device) => {
-                let host = plugin::Host::new(device, self.spec);
+                let host = plugin::Host::new(device);
                 self.run_with(move |lun, command, aborted| host.execute(lun, command, aborted))
                     .await
             }
