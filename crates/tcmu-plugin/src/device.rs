@@ -238,6 +238,11 @@ impl PluginDevice {
         out.finish(status)
     }
 
+    /// Lets the handler see that the command with this id has taken too long.
+    pub fn time_out(&self, id: u16) {
+        self.shared.calls.time_out(id);
+    }
+
     /// Frees the memory of commands that nobody awaited and that have been completed since.
     fn reclaim(&self) {
         let mut lost = self.lost.borrow_mut();

@@ -176,6 +176,28 @@ fn a_handler_sees_every_cdb_and_has_sense_of_its_own() {
 }
 
 #[test]
+fn a_handler_sees_that_a_command_of_its_has_taken_too_long() {
+    let right = Right::new();
+    run(async {
+        let device = right.device("pcmd").await;
+        let ends_when_overdue = {
+            let device = device.clone();
+            async move {
+                let cdb = [0xc8, 0, 0, 0, 0, 0];
+                device.execute((3, &cdb), Operation::HandleCommand, &Sgl::empty()).await.status
+            }
+        };
+        let mut tasks = io_engine::TaskSet::new();
+        assert!(matches!(tasks.push(ends_when_overdue), io_engine::Started::Running(_)));
+        device.time_out(2);
+        device.time_out(3);
+        assert_eq!(tasks.next().await.1, Status::OK);
+        device.time_out(3);
+        device.store().close().await.unwrap();
+    });
+}
+
+#[test]
 fn compound_commands_of_a_passthrough_handler_are_checked_and_handed_on() {
     let right = Right::new();
     run(async {

@@ -21,7 +21,7 @@ int right_fail_open, right_hold, right_lock_status;
 struct job {
     struct job *next;
     struct tcmur_cmd *cmd;
-    int write, flush;
+    int write, flush, overdue;
     struct iovec *iov;
     size_t cnt;
     off_t off;
@@ -64,8 +64,19 @@ static ssize_t transfer(int fd, int write, struct iovec *iov, size_t cnt, off_t 
     return done;
 }
 
+/* Waits until the daemon says that a command has taken too long, for ten seconds at most. */
+static int wait_overdue(struct tcmur_cmd *cmd)
+{
+    for (int i = 0; i < 10000; i++, usleep(1000))
+        if (__atomic_load_n(&cmd->timed_out, __ATOMIC_RELAXED))
+            return OK;
+    return WR_ERR;
+}
+
 static int run(struct disk *d, struct job *job)
 {
+    if (job->overdue)
+        return wait_overdue(job->cmd);
     if (job->flush)
         return fdatasync(d->fd) ? WR_ERR : OK;
     if (transfer(d->fd, job->write, job->iov, job->cnt, job->off) < 0)
@@ -246,7 +257,8 @@ static int async_flush(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 }
 
 /* Sees every CDB. C0h: sense of its own; C1h: later; C2h: larger by half; C3h: the connection is lost;
- * C4h: the lock is; C5h: a command timed out; C7h: taking the lock ends with the status of byte 1. */
+ * C4h: the lock is; C5h: a command timed out; C7h: taking the lock ends with the status of byte 1;
+ * C8h: ends when it has taken too long. */
 static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
     uint8_t *cdb = cmd->lib_cmd->cdb;
@@ -273,6 +285,9 @@ static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
     case 0xc7:
         right_lock_status = cdb[1];
         return OK;
+    case 0xc8:
+        begin(dev, (struct job){ .cmd = cmd, .overdue = 1 });
+        return ASYNC_HANDLED;
     default:
         return NOT_HANDLED;
     }

@@ -180,6 +180,9 @@ where
         for overdue in self.commands.poll_overdue(cx) {
             let device = self.server.spec.key;
             let (command, opcode, after) = (overdue.id, overdue.opcode, overdue.after);
+            if let Some(device) = plugin::of(&self.server.lun) {
+                device.time_out(command);
+            }
             self.server.events.send(DeviceEvent::CommandTimedOut {
                 device,
                 command,

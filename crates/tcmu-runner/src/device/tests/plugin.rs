@@ -145,6 +145,22 @@ fn a_plugin_sees_a_cdb_first_and_leaves_the_rest_to_the_logical_unit() {
 }
 
 #[test]
+fn a_plugin_sees_that_a_command_has_been_under_way_for_longer_than_the_device_allows() {
+    let built = Built::new();
+    let config = format!("pcmd/{}", built.image.display());
+    let impatient = |spec: &mut DeviceSpec, _: &Tree| {
+        spec.cmd_time_out = Some(Duration::from_secs(1));
+    };
+    built.serve_with(&config, impatient, |mut world| async move {
+        assert_eq!(world.execute(&[0xc8, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        let told = world.events.drain().into_iter().any(|event| {
+            matches!(event, Event::Device(DeviceEvent::CommandTimedOut { opcode: 0xc8, .. }))
+        });
+        assert!(told, "and so does the manager");
+    });
+}
+
+#[test]
 fn a_device_that_its_plugin_alone_answers_for_is_what_the_plugin_says() {
     let built = Built::new();
     let stop = built.serve("ppass", |mut world| async move {
