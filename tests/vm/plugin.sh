@@ -110,6 +110,10 @@ check "plock: the disk with explicit access is removed" eval 'unlun a 0 && rm_de
 must "ppass: a device is enabled" mk_dev c $((MB << 20)) ppass//scratch/b.img
 check "ppass: it becomes a medium changer" eval 'mkdir -p $LOOP/tpgt_1; [ -e $LOOP/tpgt_1/nexus ] || echo -n naa.5001405000000002 >$LOOP/tpgt_1/nexus; mkdir -p $LOOP/tpgt_1/lun/lun_3 && ln -s $(dev c) $LOOP/tpgt_1/lun/lun_3/c; SDEV=/sys/bus/scsi/devices/$(<$LOOP/tpgt_1/address):3; within 20 [ -d $SDEV/scsi_generic ] && SG=/dev/$(ls $SDEV/scsi_generic) && sg_inq $SG | grep -i "TEST CHANGER"'
 SG=/dev/$(ls $SDEV/scsi_generic)
+told() { local out; out=$(sg_turs -v $SG 2>&1); echo "$out"; grep -qi "$1" <<<"$out" && sg_turs $SG; }
+check "ppass: initiators hear of another size, once" eval 'echo -n $(((MB + 16) << 20)) >$(dev c)/attrib/dev_size && told "capacity data has changed"'
+check "ppass: and of a size that the plugin tells of" eval 'sg_raw $SG c2 00 00 00 00 00 && told "capacity data has changed"'
+check "ppass: and of the write cache" eval 'echo 0 >$(dev c)/attrib/emulate_write_cache && told "mode parameters changed"'
 check "ppass: what it does not know is refused" sense "illegal request" "invalid command operation code" -r 512 $SG 28 00 00 00 00 00 00 00 01 00
 check "ppass: it is removed" eval 'unlun c 3 && rm_dev c'
 

@@ -255,6 +255,17 @@ impl<S: Store> Lun<S> {
         self.attentions.raise(condition);
     }
 
+    /// The unit attention with which a command ends instead of being executed, which is thereby
+    /// reported. [`execute`](Self::execute) sees to it; who has a command executed elsewhere asks
+    /// first.
+    #[inline]
+    pub fn attention_before(&self, cdb: &[u8]) -> Option<Sense> {
+        if self.attentions.pending() && !EXEMPT.contains(cdb.first().unwrap_or(&0)) {
+            return self.attentions.take();
+        }
+        None
+    }
+
     /// A logical unit reset (SAM-5 6.3.3). The caller has dropped the commands under way. What was
     /// to be reported is superseded by the reset itself, which the kernel reports.
     pub fn reset(&self) {
@@ -269,8 +280,8 @@ impl<S: Store> Lun<S> {
     }
 
     async fn answer(&self, cdb: &[u8], data: &Sgl<'_>) -> Answer {
-        if self.attentions.pending() && !EXEMPT.contains(cdb.first().unwrap_or(&0)) {
-            self.report_attention()?;
+        if let Some(attention) = self.attention_before(cdb) {
+            return Err(attention.into());
         }
         let row = Opcode::of(cdb)?;
         if ASK_PORTS.contains(&row.opcode) {
@@ -286,11 +297,6 @@ impl<S: Store> Lun<S> {
             // On the heap, so that the future of a READ is not as large as that of the others.
             command => Box::pin(self.execute_other(command, data)).await,
         }
-    }
-
-    #[cold]
-    fn report_attention(&self) -> Result<(), Failure> {
-        self.attentions.take().map_or(Ok(()), |sense| Err(sense.into()))
     }
 
     /// Whether the port's state lets a command through after all. A refusal is never of an old

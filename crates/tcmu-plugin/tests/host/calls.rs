@@ -326,14 +326,13 @@ fn changes_of_a_lock_that_come_together_are_made_one_after_the_other() {
     run(async {
         let device = right.device("plock").await;
         let mut tasks = io_engine::TaskSet::new();
+        let mut running = 0;
         for tag in [7, 7, 8] {
             let device = device.clone();
-            assert!(matches!(
-                tasks.push(async move { device.acquire(tag).await.unwrap() }),
-                io_engine::Started::Running(_)
-            ));
+            let task = tasks.push(async move { device.acquire(tag).await.unwrap() });
+            running += usize::from(matches!(task, io_engine::Started::Running(_)));
         }
-        for _ in 0..3 {
+        for _ in 0..running {
             tasks.next().await;
         }
         assert_eq!(right.counts().locked, 2, "once for each group");

@@ -256,6 +256,14 @@ static int async_flush(struct tcmu_device *dev, struct tcmur_cmd *cmd)
     return begin(dev, (struct job){ .cmd = cmd, .flush = 1 });
 }
 
+static int larger(struct tcmu_device *dev)
+{
+    uint64_t size = tcmu_dev_get_num_lbas(dev) * tcmu_dev_get_block_size(dev) / 2 * 3;
+    if (ftruncate(disk(dev)->fd, size))
+        return WR_ERR;
+    return tcmur_dev_update_size(dev, size), OK;
+}
+
 /* Sees every CDB. C0h: sense of its own; C1h: later; C2h: larger by half; C3h: the connection is lost;
  * C4h: the lock is; C5h: a command timed out; C7h: taking the lock ends with the status of byte 1;
  * C8h: ends when it has taken too long. */
@@ -268,12 +276,8 @@ static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
     case 0xc1:
         begin(dev, (struct job){ .cmd = cmd, .flush = 1 });
         return ASYNC_HANDLED;
-    case 0xc2: {
-        uint64_t size = tcmu_dev_get_num_lbas(dev) * tcmu_dev_get_block_size(dev) / 2 * 3;
-        if (ftruncate(disk(dev)->fd, size))
-            return WR_ERR;
-        return tcmur_dev_update_size(dev, size), OK;
-    }
+    case 0xc2:
+        return larger(dev);
     case 0xc3:
         return tcmu_notify_conn_lost(dev), OK;
     case 0xc4:
@@ -293,7 +297,8 @@ static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
     }
 }
 
-/* Answers everything: a medium changer that knows three commands, WRITE SAME and COMPARE AND WRITE. */
+/* Answers everything: a medium changer that knows three commands, WRITE SAME and COMPARE AND WRITE, and
+ * C2h: larger by half. */
 static int changer(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
     uint8_t *cdb = cmd->lib_cmd->cdb;
@@ -307,6 +312,8 @@ static int changer(struct tcmu_device *dev, struct tcmur_cmd *cmd)
             return tcmu_sense_set_data(cmd->lib_cmd->sense_buf, 5, 0x2400), PASSTHROUGH_ERR;
         tcmu_memcpy_into_iovec(cmd->lib_cmd->iovec, cmd->lib_cmd->iov_cnt, answer, sizeof answer);
         return OK;
+    case 0xc2:
+        return larger(dev);
     case 0x93:
         return tcmur_handle_writesame(dev, cmd, sync_same);
     case 0x89:

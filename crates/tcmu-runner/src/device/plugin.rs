@@ -108,6 +108,9 @@ impl Host {
     }
 
     async fn run(&self, lun: DiskLun, command: Command, aborted: Aborted) -> Done {
+        if let Some(attention) = lun.attention_before(command.cdb()) {
+            return Done { ending: ending(Verdict::Check(attention), None, 0), command };
+        }
         if let Err(status) = self.lock(&lun, command.cdb()).await {
             return Done { ending: ending(status.verdict(), None, 0), command };
         }

@@ -153,7 +153,7 @@ fn a_plugin_sees_that_a_command_has_been_under_way_for_longer_than_the_device_al
     };
     built.serve_with(&config, impatient, |mut world| async move {
         assert_eq!(world.execute(&[0xc8, 0, 0, 0, 0, 0], Data::None).await.status, 0);
-        let told = world.events.drain().into_iter().any(|event| {
+        let told = world.events.drain().any(|event| {
             matches!(event, Event::Device(DeviceEvent::CommandTimedOut { opcode: 0xc8, .. }))
         });
         assert!(told, "and so does the manager");
@@ -172,6 +172,30 @@ fn a_device_that_its_plugin_alone_answers_for_is_what_the_plugin_says() {
         assert_eq!((read.status, sense(&read)), (2, [5, 0x20, 0]));
     });
     assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn initiators_of_a_device_that_its_plugin_alone_answers_for_hear_of_changes() {
+    let built = Built::new();
+    built.serve("ppass", |mut world| async move {
+        let world = &mut world;
+        let ready = async |world: &mut World| {
+            let ready = world.execute(&[0; 6], Data::None).await;
+            (ready.status, if ready.status == 2 { sense(&ready) } else { [0; 3] })
+        };
+        assert_eq!(ready(world).await.0, 0);
+        world.request(Request::Resize(2 * SIZE)).await.unwrap();
+        let inquiry = world.execute(&[0x12, 0, 0, 0, 96, 0], Data::In(96)).await;
+        assert_eq!(inquiry.status, 0, "INQUIRY goes on");
+        assert_eq!(ready(world).await, (2, [6, 0x2a, 0x09]));
+        assert_eq!(ready(world).await.0, 0, "once");
+        world.request(Request::SetWriteCache(false)).await.unwrap();
+        assert_eq!(ready(world).await, (2, [6, 0x2a, 0x01]));
+        // The plugin tells of another size.
+        assert_eq!(world.execute(&[0xc2, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        assert_eq!(ready(world).await, (2, [6, 0x2a, 0x09]));
+        assert_eq!(ready(world).await.0, 0);
+    });
 }
 
 #[test]
