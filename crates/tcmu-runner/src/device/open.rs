@@ -9,6 +9,7 @@ use block::{AnyStore, Config, Held, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
 use lun::alua::Alua;
+use scsi::block_device::BLOCK_DEVICE;
 use tcmu::Ring;
 
 use super::absent::{self, Opening};
@@ -76,6 +77,7 @@ pub(super) async fn open_lun(
     };
     let lun_config = lun::Config {
         name: spec.name.clone(),
+        device_type: &BLOCK_DEVICE,
         block_size,
         max_transfer: spec.max_transfer,
         write_cache: spec.write_cache,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use block::{AnyStore, BoxedStore};
 use lun::Lun;
-use scsi::opcodes::{Opcode, Reach};
+use scsi::opcodes::Reach;
 use scsi::sense::{Sense, Status};
 use tcmu::Command;
 use tcmu_plugin::{
@@ -22,7 +22,7 @@ use super::DeviceSpec;
 use super::commands::{self, Aborted, Done, Ending};
 use super::locked;
 use super::open::OpenError;
-use super::serve::DiskLun;
+use super::serve::SharedLun;
 
 /// Operation codes of commands whose answer may be shorter than their buffer. What earlier
 /// commands left in it is erased before a handler gets it.
@@ -99,7 +99,7 @@ impl Host {
     /// Executes a command.
     pub(super) fn execute(
         self: &Rc<Self>,
-        lun: DiskLun,
+        lun: SharedLun,
         command: Command,
         aborted: Aborted,
     ) -> impl Future<Output = Done> + use<> {
@@ -107,7 +107,7 @@ impl Host {
         async move { host.run(lun, command, aborted).await }
     }
 
-    async fn run(&self, lun: DiskLun, command: Command, aborted: Aborted) -> Done {
+    async fn run(&self, lun: SharedLun, command: Command, aborted: Aborted) -> Done {
         if let Some(attention) = lun.attention_before(command.cdb()) {
             return Done { ending: ending(Verdict::Check(attention), None, 0), command };
         }
@@ -152,8 +152,9 @@ impl Host {
     /// Sees to it that this host has the lock of the handler, where the port group through which
     /// commands come asks for it and the command needs access to the medium: access that changes by
     /// itself changes here.
-    async fn lock(&self, lun: &DiskLun, cdb: &[u8]) -> Result<(), tcmu_plugin::Status> {
-        let needs = || Opcode::of(cdb).is_ok_and(|row| row.reach == Reach::Active);
+    async fn lock(&self, lun: &SharedLun, cdb: &[u8]) -> Result<(), tcmu_plugin::Status> {
+        let opcodes = &lun.device_type().opcodes;
+        let needs = || opcodes.find(cdb).is_ok_and(|row| row.reach == Reach::Active);
         if !self.device.handler().locks() || self.device.lock_view().ours || !needs() {
             return Ok(());
         }
