@@ -17,4 +17,5 @@ pub mod manager;
 pub mod memory;
 pub mod plugins;
 pub mod signals;
+mod trial;
 pub mod watch;
