@@ -4,7 +4,7 @@
 //! protection and ALUA state in `lun`, and the documentation.
 //!
 //! The usage data of a row has a bit for each that is looked at. Further bits are accepted where
-//! initiators may set them and ignoring them is right: [`Opcode::ignore`]. Any other bit is refused.
+//! initiators may set them and ignoring them is right (`ignore`). Any other bit is refused.
 
 use std::fmt::Write as _;
 
