@@ -83,10 +83,37 @@ check "plock: when it is lost, it is taken again" eval 'sg_raw $SG c4 00 00 00 0
 echo default_tg_pt_gp >$LOOP/tpgt_1/lun/lun_0/alua_tg_pt_gp; rmdir $group
 check "plock: it is removed" eval 'unlun a 0 && rm_dev a'
 
+# A lock for a group with explicit access.
+read_raw() { sg_raw -r 512 -o /dev/null $SG 28 00 00 00 00 00 00 00 01 00; }
+standby() { sense "not ready" "standby" -r 512 $SG 28 00 00 00 00 00 00 00 01 00; }
+is_state() { sg_rtpg -d $SG >rtpg.out; cat rtpg.out; grep -A2 -i "id : 0x7 " rtpg.out | grep -i "$1"; }
+printf '\0\0\0\0\0\0\0\7' >stpg.ao; printf '\0\0\0\0\1\0\0\7' >stpg.an
+disk_of plock
+check "plock: a group with explicit access is made" eval 'mkdir $group && echo 7 >$group/tg_pt_gp_id && echo 2 >$group/alua_access_type && echo ours >$LOOP/tpgt_1/lun/lun_0/alua_tg_pt_gp; sg_turs $SG; sleep 1.5; sg_turs $SG; sg_inq $SG | grep TPGS=2'
+check "plock: before anybody has set it, the group is in standby" is_state standby
+check "plock: and a read is refused, for that reason" standby
+check "plock: sg_stpg makes it active, optimized" sg_stpg --tp=7 --state=ao $SG
+check "plock: sg_rtpg says so" is_state optimized
+check "plock: the log says that the lock was taken for it" eval '[ $(grep -c "has the lock for group 7" $LOG) = 3 ]'
+check "plock: a read is served" read_raw
+check "plock: sg_stpg makes it standby" sg_stpg --tp=7 --state=s $SG
+check "plock: sg_rtpg says that, too" is_state standby
+check "plock: the log says that the lock was given back" grep -q 'has given the lock back' $LOG
+check "plock: a read is refused again" standby
+check "plock: a state that no lock can bring about is refused" sense "illegal request" "invalid field in parameter list" -s 8 -i stpg.an $SG a4 0a 00 00 00 00 00 00 00 08 00 00
+check "plock: when the handler does not get the lock, sg_stpg hears it" eval 'sg_raw $SG c7 0d 00 00 00 00 && sense "hardware error" "set target port groups command failed" -s 8 -i stpg.ao $SG a4 0a 00 00 00 00 00 00 00 08 00 00; local rc=$?; sg_raw $SG c7 00 00 00 00 00; [ $rc = 0 ]'
+check "plock: a lock that is lost is not taken again by itself" eval 'sg_stpg --tp=7 --state=ao $SG && read_raw && sg_raw $SG c4 00 00 00 00 00; within 20 standby && sg_stpg --tp=7 --state=ao $SG && read_raw'
+echo default_tg_pt_gp >$LOOP/tpgt_1/lun/lun_0/alua_tg_pt_gp; rmdir $group
+check "plock: the disk with explicit access is removed" eval 'unlun a 0 && rm_dev a'
+
 # A handler that answers everything by itself.
 must "ppass: a device is enabled" mk_dev c $((MB << 20)) ppass//scratch/b.img
 check "ppass: it becomes a medium changer" eval 'mkdir -p $LOOP/tpgt_1; [ -e $LOOP/tpgt_1/nexus ] || echo -n naa.5001405000000002 >$LOOP/tpgt_1/nexus; mkdir -p $LOOP/tpgt_1/lun/lun_3 && ln -s $(dev c) $LOOP/tpgt_1/lun/lun_3/c; SDEV=/sys/bus/scsi/devices/$(<$LOOP/tpgt_1/address):3; within 20 [ -d $SDEV/scsi_generic ] && SG=/dev/$(ls $SDEV/scsi_generic) && sg_inq $SG | grep -i "TEST CHANGER"'
 SG=/dev/$(ls $SDEV/scsi_generic)
+told() { local out; out=$(sg_turs -v $SG 2>&1); echo "$out"; grep -qi "$1" <<<"$out" && sg_turs $SG; }
+check "ppass: initiators hear of another size, once" eval 'echo -n $(((MB + 16) << 20)) >$(dev c)/attrib/dev_size && told "capacity data has changed"'
+check "ppass: and of a size that the plugin tells of" eval 'sg_raw $SG c2 00 00 00 00 00 && told "capacity data has changed"'
+check "ppass: and of the write cache" eval 'echo 0 >$(dev c)/attrib/emulate_write_cache && told "mode parameters changed"'
 check "ppass: what it does not know is refused" sense "illegal request" "invalid command operation code" -r 512 $SG 28 00 00 00 00 00 00 00 01 00
 check "ppass: it is removed" eval 'unlun c 3 && rm_dev c'
 

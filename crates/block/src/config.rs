@@ -72,16 +72,27 @@ impl ConfigOption {
     }
 }
 
+/// The option that devices of all subtypes have, those of plugins included.
+pub const COMMAND_TIME_OUT: &str = "tcmur_cmd_time_out";
+
+/// The value of [`COMMAND_TIME_OUT`]: after how long a running command is reported.
+///
+/// # Errors
+/// What it has to be.
+pub fn command_timeout(value: &str) -> Result<Option<Duration>, &'static str> {
+    let seconds = value.parse::<u32>().map_err(|_| "a number of seconds below 2^32")?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+}
+
 /// All options.
 pub static OPTIONS: &[ConfigOption] = &[
     ConfigOption {
-        name: "tcmur_cmd_time_out",
+        name: COMMAND_TIME_OUT,
         value: "SECONDS",
         doc: "Reports commands that are under way for longer; 0 reports none.",
         subtypes: &[],
         set: |(timeout, _), value| {
-            let seconds = value.parse::<u32>().map_err(|_| "a number of seconds below 2^32")?;
-            *timeout = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+            *timeout = command_timeout(value)?;
             Ok(())
         },
     },

@@ -27,7 +27,7 @@ pub mod statistics;
 use sgl::Sgl;
 
 pub use boxed::BoxedStore;
-pub use config::{Config, ConfigOption, ImageOptions, OPTIONS};
+pub use config::{COMMAND_TIME_OUT, Config, ConfigOption, ImageOptions, OPTIONS, command_timeout};
 pub use disk::Disk;
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use format::chain::Format;

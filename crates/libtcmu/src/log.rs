@@ -27,8 +27,6 @@ const FILE: &str = "tcmu-runner.log";
 const DIRECTORY: &str = "/var/log";
 /// Bytes of a time with its NUL.
 pub(crate) const TIME_LEN: usize = 24;
-/// How a line shows its level.
-const LABELS: [&str; 6] = ["CRIT", "ERROR", "WARN", "INFO", "DEBUG", "DEBUG_SCSI_CMD"];
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 /// How often the directory has changed.
@@ -126,7 +124,7 @@ impl Sink for Program {
         for c in text.chars() {
             if c.is_control() { said.extend(c.escape_default()) } else { said.push(c) }
         }
-        let label = LABELS[level as usize];
+        let label = level.label();
         let whole = format!("{} {} [{label}] {said}\n", time(), std::process::id());
         let mut output = output();
         // There is nowhere to complain about a log that cannot be written.

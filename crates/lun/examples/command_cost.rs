@@ -47,6 +47,7 @@ fn main() {
         let store = block::open(config, &OpenOptions::default()).await.unwrap();
         let settings = Config {
             name: "cost".into(),
+            device_type: &scsi::block_device::BLOCK_DEVICE,
             block_size: 512,
             max_transfer: 1 << 20,
             write_cache: true,

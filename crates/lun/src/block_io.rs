@@ -14,8 +14,8 @@ use scsi::command::ByteCheck;
 use scsi::sense::Sense;
 use sgl::Sgl;
 
-use crate::Lun;
 use crate::failure::{Answer, Doing, Failure, failure};
+use crate::unit::Lun;
 
 impl<S: Store> Lun<S> {
     /// The blocks that a command names, if the medium has them.

@@ -4,8 +4,8 @@ use block::{Access, CHUNK, Store};
 use scsi::sense::Sense;
 use sgl::Sgl;
 
-use crate::Lun;
 use crate::failure::{Answer, Doing, Failure};
+use crate::unit::Lun;
 
 impl<S: Store> Lun<S> {
     /// The most blocks that one COMPARE AND WRITE takes: the field of VPD page B0h has a byte.

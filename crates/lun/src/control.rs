@@ -3,14 +3,15 @@
 //! start and stop, diagnostics, and what is supported.
 use block::Store;
 use scsi::command::{ModeRequest, OpcodeReport};
-use scsi::mode::{self, Modes};
+use scsi::mode::Modes;
 use scsi::opcodes::Opcode;
 use scsi::sense::Sense;
 use scsi::{report, rsoc};
 use sgl::Sgl;
 
+use crate::buffer::{parameter_list, reply};
 use crate::failure::{Answer, Doing};
-use crate::{Lun, parameter_list, reply};
+use crate::unit::Lun;
 
 /// The most bytes of a MODE SELECT parameter list: all pages together are far shorter.
 const MAX_MODE_LIST: usize = 4096;
@@ -36,14 +37,14 @@ impl<S: Store> Lun<S> {
 
     /// MODE SENSE.
     pub(crate) fn mode_sense(&self, request: &ModeRequest, alloc: usize, data: &Sgl<'_>) -> Answer {
-        reply(data, &mode::sense(request, &self.modes())?, alloc)
+        reply(data, &self.device_type.modes.sense(request, &self.modes())?, alloc)
     }
 
     /// MODE SELECT: WCE can be changed. What was in the cache when it is turned off is flushed
     /// before the status. No unit attention is raised: it would reach the one who did this.
     pub(crate) async fn mode_select(&self, ten: bool, list_len: usize, data: &Sgl<'_>) -> Answer {
         let list = parameter_list(data, list_len, MAX_MODE_LIST)?;
-        let modes = mode::select(&list, ten, &self.modes())?;
+        let modes = self.device_type.modes.select(&list, ten, &self.modes())?;
         if self.disk.set_write_cache(modes.write_cache) && !modes.write_cache {
             self.flush_cache(0).await?;
         }
@@ -105,7 +106,7 @@ impl<S: Store> Lun<S> {
             SET_TARGET_PORT_GROUPS => explicit,
             _ => true,
         };
-        reply(data, &rsoc::report(what, timeouts, serves)?, alloc)
+        reply(data, &rsoc::report(&self.device_type.opcodes, what, timeouts, serves)?, alloc)
     }
 }
 

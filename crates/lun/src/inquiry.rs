@@ -8,51 +8,23 @@ use scsi::inquiry::standard;
 use scsi::vpd::{self, BlockLimits, Device};
 use sgl::Sgl;
 
+use crate::buffer::reply;
 use crate::failure::Answer;
+use crate::identity::Identity;
 use crate::provisioning::MAX_UNMAP_DESCRIPTORS;
-use crate::{Lun, reply};
+use crate::unit::Lun;
 
 /// The largest physical block that is told, in bytes: what is larger (a cluster of an image) is no
 /// unit that is written at once.
 const MAX_PHYSICAL: u32 = 4096;
-
-/// Who a logical unit is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// T10 vendor identification, at most 8 characters.
-    pub vendor: String,
-    /// Product identification, at most 16 characters.
-    pub product: String,
-    /// Product revision, at most 4 characters.
-    pub revision: String,
-    /// Unit serial number, as in configfs: usually a UUID.
-    pub serial: String,
-}
-
-impl Identity {
-    /// The one that tcmu-runner's devices have.
-    pub fn new(serial: &str) -> Self {
-        Identity {
-            vendor: "LIO-ORG".into(),
-            product: "TCMU device".into(),
-            revision: "0002".into(),
-            serial: serial.into(),
-        }
-    }
-
-    /// The NAA designator that is made from the serial number: what EXTENDED COPY names us by.
-    pub fn naa(&self) -> [u8; 16] {
-        vpd::naa(&self.serial)
-    }
-}
 
 impl<S: Store> Lun<S> {
     /// INQUIRY. It is never longer than what there is to say.
     pub(crate) fn inquiry(&self, page: Option<u8>, alloc: usize, data: &Sgl<'_>) -> Answer {
         let device = self.device();
         match page {
-            Some(page) => reply(data, &vpd::page(page, &device)?, alloc),
-            None => reply(data, &standard(&device.identity), alloc),
+            Some(page) => reply(data, &vpd::page(self.device_type.vpd, page, &device)?, alloc),
+            None => reply(data, &standard(&device.identity, self.device_type.versions), alloc),
         }
     }
 
@@ -72,6 +44,7 @@ impl<S: Store> Lun<S> {
         let Identity { vendor, product, revision, serial } = self.identity.clone();
         Device {
             identity: scsi::inquiry::Identity {
+                device_type: self.device_type.code,
                 vendor,
                 product,
                 revision,

@@ -15,8 +15,9 @@ use scsi::capacity::{LbaStatus, lba_status};
 use scsi::sense::Sense;
 use sgl::Sgl;
 
+use crate::buffer::{parameter_list, reply};
 use crate::failure::{Answer, Doing, Failure};
-use crate::{Lun, parameter_list, reply};
+use crate::unit::Lun;
 
 /// The most descriptors of one UNMAP command.
 pub(crate) const MAX_UNMAP_DESCRIPTORS: u32 = 256;

@@ -2,9 +2,6 @@
 //! What a CDB asks for, as types. Lengths called `alloc` are allocation lengths: the most that the
 //! initiator takes of an answer. `list_len` is the length of the parameter data that comes along.
 
-use crate::opcodes::Opcode;
-use crate::sense::Sense;
-
 /// A decoded CDB. What a command may ask for and the daemon does not do (protection information,
 /// anchors, saved pages, third-party reservations) is refused in decoding and has no field here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,17 +158,6 @@ pub enum Command {
     },
     Reserve,
     Release,
-}
-
-impl Command {
-    /// Decodes a CDB. Bytes after the command's length are ignored.
-    ///
-    /// # Errors
-    /// INVALID COMMAND OPERATION CODE for an opcode, INVALID FIELD IN CDB (with the place) for a
-    /// service action, a field or a length that is not supported.
-    pub fn decode(cdb: &[u8]) -> Result<Command, Sense> {
-        Opcode::of(cdb)?.decode(cdb)
-    }
 }
 
 /// BYTCHK of VERIFY and WRITE AND VERIFY (SBC-4 5.31).

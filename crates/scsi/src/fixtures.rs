@@ -7,6 +7,7 @@ use crate::vpd::{BlockLimits, Device};
 
 pub(crate) fn identity() -> Identity {
     Identity {
+        device_type: 0,
         vendor: "LIO-ORG".into(),
         product: "disk0".into(),
         revision: "0002".into(),

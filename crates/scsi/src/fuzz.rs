@@ -2,21 +2,21 @@
 //! What the fuzz targets `cdb` and `parameter_lists` run: whatever an initiator may send. What must
 //! hold of the result is asserted here; `tests/hostile.rs` has a short run of the same.
 
+use crate::block_device::BLOCK_DEVICE;
 use crate::capacity::Capacity;
-use crate::command::Command;
 use crate::mode::Modes;
-use crate::opcodes::Opcode;
 use crate::sense::Sense;
 use crate::vpd::BlockLimits;
-use crate::{alua, copy, format, mode, unmap};
+use crate::{alua, copy, format, unmap};
 
 /// A CDB: a command, or sense that says what is wrong with it.
 pub fn cdb(cdb: &[u8]) {
     let triple = |sense: Sense| (sense.key, sense.asc, sense.ascq);
-    let row = match Opcode::of(cdb) {
+    let table = &BLOCK_DEVICE.opcodes;
+    let row = match table.find(cdb) {
         Ok(row) => row,
         Err(sense) => {
-            let known = cdb.first().is_some_and(|opcode| !Opcode::rows(*opcode).is_empty());
+            let known = cdb.first().is_some_and(|opcode| !table.rows(*opcode).is_empty());
             let expected = if known {
                 Sense::cdb_field(1, Some(4))
             } else {
@@ -27,13 +27,13 @@ pub fn cdb(cdb: &[u8]) {
         }
     };
     let len = row.usage().len();
-    match Command::decode(cdb) {
+    match table.decode(cdb) {
         Ok(command) => {
-            assert_eq!(Command::decode(&cdb[..len]), Ok(command), "what follows a CDB counts");
+            assert_eq!(table.decode(&cdb[..len]), Ok(command), "what follows a CDB counts");
             // CONTROL: NACA alone is looked at.
             let mut naca = cdb[..len].to_vec();
             naca[len - 1] |= 0x04;
-            assert!(Command::decode(&naca).is_err(), "{}: NACA is not refused", row.name);
+            assert!(table.decode(&naca).is_err(), "{}: NACA is not refused", row.name);
         }
         Err(sense) => {
             let refusals = [Sense::INVALID_FIELD_IN_CDB, Sense::SAVING_PARAMETERS_NOT_SUPPORTED];
@@ -103,9 +103,9 @@ fn mode_list(list: &[u8], ten: bool) -> Result<(), Sense> {
         implicit_alua: true,
         capacity,
     };
-    let after = mode::select(list, ten, &before)?;
+    let after = BLOCK_DEVICE.modes.select(list, ten, &before)?;
     let only_the_cache = Modes { write_cache: after.write_cache, ..before };
     assert_eq!(after, only_the_cache, "what cannot be changed was");
-    assert_eq!(mode::select(list, ten, &after), Ok(after), "the same list once more");
+    assert_eq!(BLOCK_DEVICE.modes.select(list, ten, &after), Ok(after), "the same list once more");
     Ok(())
 }

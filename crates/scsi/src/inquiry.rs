@@ -6,6 +6,8 @@ use crate::answer::Answer;
 /// Who a logical unit is: what INQUIRY and the identification pages tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// PERIPHERAL DEVICE TYPE (SPC-4 table 149).
+    pub device_type: u8,
     /// T10 vendor identification, at most 8 characters ("LIO-ORG").
     pub vendor: String,
     /// Product identification, at most 16 characters.
@@ -33,19 +35,18 @@ pub struct TargetPort {
     pub group: Option<u16>,
 }
 
-/// SAM-5, SPC-4 and SBC-4, no version claimed.
-const VERSIONS: [u16; 3] = [0x00a0, 0x0460, 0x0600];
 /// Length of the data, reserved bytes at its end included.
 const LEN: u8 = 96;
 
-/// Standard INQUIRY data of a disk.
-pub fn standard(identity: &Identity) -> Answer {
+/// Standard INQUIRY data of a device that follows standards of these version descriptors, of which
+/// there is room for eight.
+pub fn standard(identity: &Identity, versions: &[u16]) -> Answer {
     let mut a = Answer::new();
     a.bytes(&[
-        0x00, // connected, direct access block device
-        0x00, // the medium is not removable
-        0x06, // SPC-4
-        0x02, // response data format
+        identity.device_type, // and connected
+        0x00,                 // the medium is not removable
+        0x06,                 // SPC-4
+        0x02,                 // response data format
         LEN - 5,
         u8::from(identity.explicit_alua) << 5
             | u8::from(identity.implicit_alua) << 4
@@ -57,8 +58,8 @@ pub fn standard(identity: &Identity) -> Answer {
     a.text(&identity.product, 16);
     a.text(&identity.revision, 4);
     a.zeroes(58 - 36);
-    for version in VERSIONS {
-        a.be16(version);
+    for version in versions.iter().take(8) {
+        a.be16(*version);
     }
     a.zeroes(usize::from(LEN).saturating_sub(a.len()));
     a
@@ -71,12 +72,14 @@ mod tests {
 
     #[test]
     fn inquiry_data_says_who_the_device_is_and_how_long_it_is() {
-        let a = standard(&identity());
+        let a = standard(&identity(), &[0x00a0, 0x0460, 0x0600]);
         assert_eq!(a.len(), usize::from(a[4]) + 5);
         assert_eq!(a[..8], [0, 0, 6, 2, 91, 0x08, 0, 2]);
         assert_eq!(&a[8..36], b"LIO-ORG disk0           0002");
         assert_eq!(a[58..64], [0x00, 0xa0, 0x04, 0x60, 0x06, 0x00]);
         let both = Identity { implicit_alua: true, explicit_alua: true, ..identity() };
-        assert_eq!(standard(&both)[5], 0x38);
+        assert_eq!(standard(&both, &[])[5], 0x38);
+        let many = standard(&Identity { device_type: 5, ..identity() }, &[0x0460; 9]);
+        assert_eq!((many[0], many.len(), many[74]), (5, 96, 0));
     }
 }

@@ -2,8 +2,10 @@
 //! SCSI as a language: CDBs in, typed commands out; answers' layouts; sense data. Pure: no I/O, no
 //! `unsafe`, no clock, no state.
 //!
-//! - [`opcodes`]: the one table that decodes CDBs, answers REPORT SUPPORTED OPERATION CODES and
-//!   documents what is supported; [`command`]: what a decoded CDB asks for.
+//! - [`device_type`]: what a logical unit can be, which is a table each of opcodes, pages of vital
+//!   product data and mode pages; [`block_device`] is the type that there is.
+//! - [`opcodes`]: the tables that decode CDBs, answer REPORT SUPPORTED OPERATION CODES and
+//!   document what is supported; [`command`]: what a decoded CDB asks for.
 //! - [`sense`]: status, the sense triples by name, and sense data.
 //! - Answers, each an [`Answer`](answer::Answer): [`inquiry`], [`vpd`], [`capacity`], [`mode`],
 //!   [`alua`], [`copy`], [`rsoc`], [`report`].
@@ -11,10 +13,12 @@
 
 pub mod alua;
 pub mod answer;
+pub mod block_device;
 pub mod capacity;
 mod cdb;
 pub mod command;
 pub mod copy;
+pub mod device_type;
 #[cfg(test)]
 mod fixtures;
 pub mod format;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The opcode table: what it says of a command, and how a CDB finds its row. The rows drive
-//! decoding, REPORT SUPPORTED OPERATION CODES, the checks of write protection and
-//! ALUA state in `lun`, and the table here:
+//! Opcode tables, of which each device type has one: what a row says of a command, and how a CDB
+//! finds its row. The rows drive decoding, REPORT SUPPORTED OPERATION CODES, the checks of write
+//! protection and ALUA state in `lun`, and the documentation.
 //!
-#![doc = include_str!("../OPCODES.md")]
-
-mod table;
+//! The usage data of a row has a bit for each that is looked at. Further bits are accepted where
+//! initiators may set them and ignoring them is right (`ignore`). Any other bit is refused.
 
 use std::fmt::Write as _;
 
@@ -14,9 +13,10 @@ use crate::cdb::{Cdb, top_bit};
 use crate::command::Command;
 use crate::sense::Sense;
 
-pub use table::OPCODES;
+/// CONTROL: all but NACA, which asks for an ACA condition that we do not establish.
+const CONTROL: u8 = !0x04;
 
-/// One command that is supported: a row of [`OPCODES`].
+/// One command that is supported: a row of a [`Table`].
 #[derive(Debug)]
 pub struct Opcode {
     /// The standard's name.
@@ -54,49 +54,97 @@ pub enum Reach {
     Offline,
 }
 
-/// For each opcode, the place of its first row in [`OPCODES`]; those without have `usize::MAX`.
-static FIRST_ROW: [usize; 256] = first_rows();
-
-const fn first_rows() -> [usize; 256] {
-    let mut first = [usize::MAX; 256];
-    let mut row = OPCODES.len();
-    while row > 0 {
-        row -= 1;
-        first[OPCODES[row].opcode as usize] = row;
-    }
-    first
+/// The commands that a device type has, sorted by opcode and service action.
+#[derive(Debug)]
+pub struct Table {
+    rows: &'static [Opcode],
+    /// The rows of each opcode.
+    by_opcode: [&'static [Opcode]; 256],
 }
 
-impl Opcode {
-    /// The rows of an opcode: none, one without a service action, or one for each service action.
-    pub fn rows(opcode: u8) -> &'static [Opcode] {
-        let first = FIRST_ROW[usize::from(opcode)];
-        let rows = OPCODES.get(first..).unwrap_or_default();
-        let end = rows.iter().position(|row| row.opcode != opcode).unwrap_or(rows.len());
-        &rows[..end]
+impl Table {
+    /// A table of rows that are sorted by opcode and service action.
+    pub(crate) const fn new(rows: &'static [Opcode]) -> Table {
+        let mut by_opcode: [&'static [Opcode]; 256] = [&[]; 256];
+        let mut start = 0;
+        while start < rows.len() {
+            let opcode = rows[start].opcode;
+            let mut end = start + 1;
+            while end < rows.len() && rows[end].opcode == opcode {
+                end += 1;
+            }
+            by_opcode[opcode as usize] = rows.split_at(end).0.split_at(start).1;
+            start = end;
+        }
+        Table { rows, by_opcode }
     }
 
-    /// CDB usage data (SPC-4 6.35.3), as long as the CDB: the opcode, the service action in its
-    /// place, and for the rest a bit for each that is looked at.
-    pub fn usage(&self) -> &[u8] {
-        &self.usage[..self.len]
+    /// All rows.
+    pub fn all(&self) -> &'static [Opcode] {
+        self.rows
+    }
+
+    /// The rows of an opcode: none, one without a service action, or one for each service action.
+    #[inline]
+    pub fn rows(&self, opcode: u8) -> &'static [Opcode] {
+        self.by_opcode[usize::from(opcode)]
     }
 
     /// The row of a CDB.
     ///
     /// # Errors
     /// INVALID COMMAND OPERATION CODE; INVALID FIELD IN CDB for a service action that is not there.
-    pub fn of(cdb: &[u8]) -> Result<&'static Opcode, Sense> {
+    pub fn find(&self, cdb: &[u8]) -> Result<&'static Opcode, Sense> {
         let Some(&opcode) = cdb.first() else {
             return Err(Sense::INVALID_COMMAND_OPERATION_CODE);
         };
         let action = cdb.get(1).map(|b| b & 0x1f);
-        let rows = Opcode::rows(opcode);
+        let rows = self.rows(opcode);
         match rows.iter().find(|row| row.action.is_none() || row.action == action) {
             Some(row) => Ok(row),
             None if rows.is_empty() => Err(Sense::INVALID_COMMAND_OPERATION_CODE),
             None => Err(Sense::cdb_field(1, Some(4))),
         }
+    }
+
+    /// Decodes a CDB. Bytes after the command's length are ignored.
+    ///
+    /// # Errors
+    /// INVALID COMMAND OPERATION CODE for an opcode, INVALID FIELD IN CDB (with the place) for a
+    /// service action, a field or a length that is not supported.
+    pub fn decode(&self, cdb: &[u8]) -> Result<Command, Sense> {
+        self.find(cdb)?.decode(cdb)
+    }
+
+    /// The table as Markdown.
+    pub fn markdown(&self) -> String {
+        let mut out = String::from(
+            "| command | opcode | service action | CDB usage data | writes | served up to |\n\
+             |---|---|---|---|---|---|\n",
+        );
+        for row in self.rows {
+            let action = row.action.map_or(String::new(), |a| format!("{a:02X}h"));
+            let usage: Vec<_> = row.usage().iter().map(|b| format!("{b:02x}")).collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                out,
+                "| {} | {:02X}h | {action} | `{}` | {} | {:?} |",
+                row.name,
+                row.opcode,
+                usage.join(" "),
+                if row.writes { "yes" } else { "" },
+                row.reach,
+            );
+        }
+        out
+    }
+}
+
+impl Opcode {
+    /// CDB usage data (SPC-4 6.35.3), as long as the CDB: the opcode, the service action in its
+    /// place, and for the rest a bit for each that is looked at.
+    pub fn usage(&self) -> &[u8] {
+        &self.usage[..self.len]
     }
 
     /// Decodes a CDB of this row.
@@ -138,283 +186,68 @@ impl Opcode {
     }
 }
 
-/// The table as Markdown: the content of `OPCODES.md`.
-pub fn markdown() -> String {
-    let mut out = String::from(
-        "| command | opcode | service action | CDB usage data | writes | served up to |\n\
-         |---|---|---|---|---|---|\n",
-    );
-    for row in OPCODES {
-        let action = row.action.map_or(String::new(), |a| format!("{a:02X}h"));
-        let usage: Vec<_> = row.usage().iter().map(|b| format!("{b:02x}")).collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            out,
-            "| {} | {:02X}h | {action} | `{}` | {} | {:?} |",
-            row.name,
-            row.opcode,
-            usage.join(" "),
-            if row.writes { "yes" } else { "" },
-            row.reach,
-        );
+/// A row without a service action.
+pub(crate) const fn row<const LEN: usize>(
+    name: &'static str,
+    usage: [u8; LEN],
+    decode: fn(&Cdb) -> Result<Command, Sense>,
+) -> Opcode {
+    let mut padded = [0; Cdb::MAX];
+    let mut at = 0;
+    while at < LEN {
+        padded[at] = usage[at];
+        at += 1;
     }
-    out
+    Opcode {
+        name,
+        opcode: usage[0],
+        action: None,
+        writes: false,
+        reach: Reach::Active,
+        usage: padded,
+        len: LEN,
+        accepted: u128::from_be_bytes(padded) | bits(LEN - 1, CONTROL),
+        decode,
+    }
 }
 
-#[cfg(test)]
-#[allow(clippy::cast_possible_truncation, reason = "the numbers are small")]
-mod tests {
-    use super::*;
-    use crate::command::{ByteCheck, ModeRequest, PageControl};
+/// The bits of byte `at` in their place among a CDB's.
+const fn bits(at: usize, mask: u8) -> u128 {
+    (mask as u128) << (8 * (Cdb::MAX - 1 - at))
+}
 
-    /// A CDB of the row with all the bits that it looks at set.
-    fn full(row: &Opcode) -> Vec<u8> {
-        row.usage().to_vec()
+impl Opcode {
+    /// The service action is in byte 1.
+    pub(crate) const fn action(mut self) -> Self {
+        self.action = Some(self.usage[1] & 0x1f);
+        self
     }
 
-    fn decode(cdb: &[u8]) -> Result<Command, Sense> {
-        Command::decode(cdb)
+    /// Bits of byte `at` may be set and change nothing.
+    pub(crate) const fn ignore(mut self, at: usize, mask: u8) -> Self {
+        self.accepted |= bits(at, mask);
+        self
     }
 
-    #[test]
-    fn rows_are_sorted_and_found_by_their_opcode_and_action() {
-        let key = |row: &Opcode| (row.opcode, row.action);
-        assert!(OPCODES.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])));
-        for row in OPCODES {
-            assert_eq!(row.usage()[0], row.opcode, "{}", row.name);
-            assert_eq!(Opcode::of(&full(row)).map(key), Ok(key(row)), "{}", row.name);
-            if let Some(action) = row.action {
-                assert_eq!(row.usage()[1] & 0x1f, action, "{}", row.name);
-            }
+    /// The same for whole bytes, from `first` to `last`.
+    pub(crate) const fn ignore_bytes(mut self, first: usize, last: usize) -> Self {
+        let mut at = first;
+        while at <= last {
+            self = self.ignore(at, 0xff);
+            at += 1;
         }
-        let rows: usize = (0..=255).map(|opcode| Opcode::rows(opcode).len()).sum();
-        assert_eq!(rows, OPCODES.len());
+        self
     }
 
-    #[test]
-    fn a_cdb_is_as_long_as_the_group_of_its_opcode_says() {
-        for row in OPCODES {
-            let len = match row.opcode >> 5 {
-                0 => 6,
-                1 | 2 => 10,
-                4 => 16,
-                5 => 12,
-                _ => panic!("{}: no group", row.name),
-            };
-            assert_eq!(row.usage().len(), len, "{}", row.name);
-        }
+    /// It changes the medium.
+    pub(crate) const fn writes(mut self) -> Self {
+        self.writes = true;
+        self
     }
 
-    #[test]
-    fn a_cdb_that_is_too_short_is_an_invalid_field_and_a_longer_one_is_cut() {
-        for row in OPCODES {
-            let mut cdb = vec![0; row.usage().len()];
-            cdb[0] = row.opcode;
-            cdb[1] = row.action.unwrap_or(0);
-            let decoded = row.decode(&cdb);
-            for len in 2..cdb.len() {
-                assert_eq!(decode(&cdb[..len]), Err(Sense::INVALID_FIELD_IN_CDB), "{}", row.name);
-            }
-            cdb.push(0xff);
-            assert_eq!(decode(&cdb), decoded, "{}", row.name);
-        }
-        assert_eq!(decode(&[]), Err(Sense::INVALID_COMMAND_OPERATION_CODE));
-    }
-
-    #[test]
-    fn what_is_not_in_the_table_is_refused() {
-        for opcode in [0x01, 0x7f, 0x85, 0x9f, 0xc0, 0xff] {
-            assert_eq!(decode(&[opcode; 32]), Err(Sense::INVALID_COMMAND_OPERATION_CODE));
-        }
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[1]) = (0x9e, 0x11);
-        assert_eq!(decode(&cdb), Err(Sense::cdb_field(1, Some(4))));
-    }
-
-    #[test]
-    fn a_reserved_bit_is_refused_with_its_place() {
-        // READ CAPACITY (16) with a bit in byte 14.
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[1], cdb[14]) = (0x9e, 0x10, 0x22);
-        assert_eq!(decode(&cdb), Err(Sense::cdb_field(14, Some(5))));
-        assert_eq!(decode(&[0, 0, 0x80, 0, 0, 0]), Err(Sense::cdb_field(2, Some(7))));
-    }
-
-    #[test]
-    fn naca_is_refused_and_the_rest_of_control_ignored() {
-        for row in OPCODES {
-            let mut cdb = vec![0; row.usage().len()];
-            cdb[0] = row.opcode;
-            cdb[1] = row.action.unwrap_or(0);
-            let decoded = row.decode(&cdb);
-            let control = cdb.len() - 1;
-            cdb[control] = 0xfb;
-            assert_eq!(row.decode(&cdb), decoded, "{}", row.name);
-            cdb[control] = 0x04;
-            let naca = Sense::cdb_field(control as u16, Some(2));
-            assert_eq!(row.decode(&cdb), Err(naca), "{}", row.name);
-        }
-    }
-
-    #[test]
-    fn protection_information_is_refused() {
-        for opcode in [
-            0x28, 0x88, 0xa8, 0x2a, 0x8a, 0xaa, 0x2e, 0x8e, 0xae, 0x2f, 0x8f, 0xaf, 0x41, 0x93,
-            0x89,
-        ] {
-            let mut cdb = [0; 16];
-            (cdb[0], cdb[1]) = (opcode, 0x20);
-            assert_eq!(decode(&cdb), Err(Sense::cdb_field(1, Some(5))), "{opcode:02x}");
-        }
-    }
-
-    #[test]
-    fn byte_check_10b_is_refused_and_11b_is_of_verify_alone() {
-        for opcode in [0x2e, 0x8e, 0xae, 0x2f, 0x8f, 0xaf] {
-            let mut cdb = [0; 16];
-            (cdb[0], cdb[1]) = (opcode, 0x04);
-            assert_eq!(decode(&cdb), Err(Sense::cdb_field(1, Some(2))), "{opcode:02x}");
-        }
-        let verify = Command::Verify { lba: 7, blocks: 2, dpo: true, byte_check: ByteCheck::One };
-        assert_eq!(decode(&[0x2f, 0x16, 0, 0, 0, 7, 0, 0, 2, 0]), Ok(verify));
-        let sense = Err(Sense::cdb_field(1, Some(2)));
-        assert_eq!(decode(&[0x2e, 0x06, 0, 0, 0, 7, 0, 0, 2, 0]), sense);
-    }
-
-    #[test]
-    fn reads_of_all_sizes_find_their_range() {
-        let read = |lba, blocks, dpo, fua| Ok(Command::Read { lba, blocks, dpo, fua });
-        assert_eq!(decode(&[0x08, 0xff, 2, 3, 0, 0]), read(0x1f_0203, 256, false, false));
-        assert_eq!(decode(&[0x08, 0x01, 2, 3, 9, 0]), read(0x01_0203, 9, false, false));
-        assert_eq!(
-            decode(&[0x28, 0x18, 0xff, 2, 3, 4, 0x1f, 6, 7, 0]),
-            read(0xff02_0304, 0x0607, true, true)
-        );
-        assert_eq!(
-            decode(&[0xa8, 0x08, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0]),
-            read(0x0102_0304, 0x0506_0708, false, true)
-        );
-        assert_eq!(
-            decode(&[0x88, 0x10, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0]),
-            read(0x0102_0304_0506_0708, 0x090a_0b0c, true, false)
-        );
-    }
-
-    #[test]
-    fn write_same_16_alone_may_come_without_data() {
-        let mut cdb = [0; 16];
-        (cdb[0], cdb[1], cdb[13]) = (0x93, 0x09, 5);
-        let all = Command::WriteSame { lba: 0, blocks: 5, unmap: true, no_data: true };
-        assert_eq!(decode(&cdb), Ok(all));
-        cdb[0] = 0x41;
-        assert_eq!(decode(&cdb), Err(Sense::cdb_field(1, Some(0))));
-        // ANCHOR, PBDATA, LBDATA.
-        for bit in [4, 2, 1] {
-            for opcode in [0x41, 0x93] {
-                (cdb[0], cdb[1]) = (opcode, 1 << bit);
-                assert_eq!(decode(&cdb), Err(Sense::cdb_field(1, Some(bit))));
-            }
-        }
-    }
-
-    #[test]
-    fn inquiry_takes_a_page_code_with_evpd_alone() {
-        let inquiry = |page, alloc| Ok(Command::Inquiry { page, alloc });
-        assert_eq!(decode(&[0x12, 0, 0, 1, 0, 0]), inquiry(None, 256));
-        assert_eq!(decode(&[0x12, 1, 0x83, 0, 64, 0]), inquiry(Some(0x83), 64));
-        assert_eq!(decode(&[0x12, 0, 0x83, 0, 64, 0]), Err(Sense::cdb_field(2, Some(7))));
-        assert_eq!(decode(&[0x12, 2, 0, 0, 64, 0]), Err(Sense::cdb_field(1, Some(1))));
-    }
-
-    #[test]
-    fn mode_commands_refuse_saved_values() {
-        let request = ModeRequest {
-            ten: true,
-            page: 0x0a,
-            subpage: 1,
-            control: PageControl::Changeable,
-            no_descriptors: true,
-            long_lba: true,
-        };
-        assert_eq!(
-            decode(&[0x5a, 0x18, 0x4a, 1, 0, 0, 0, 1, 2, 0]),
-            Ok(Command::ModeSense { request, alloc: 0x102 })
-        );
-        assert_eq!(decode(&[0x1a, 0, 0xff, 0, 4, 0]), Err(Sense::SAVING_PARAMETERS_NOT_SUPPORTED));
-        assert_eq!(decode(&[0x15, 0x11, 0, 0, 4, 0]), Err(Sense::cdb_field(1, Some(0))));
-        assert_eq!(decode(&[0x15, 0x00, 0, 0, 4, 0]), Err(Sense::cdb_field(1, Some(4))));
-        assert_eq!(
-            decode(&[0x15, 0x10, 0, 0, 4, 0]),
-            Ok(Command::ModeSelect { ten: false, list_len: 4 })
-        );
-    }
-
-    #[test]
-    fn what_real_initiators_send_is_accepted() {
-        // As seen from Linux, Windows, ESXi and sg3-utils.
-        let cdbs: &[&[u8]] = &[
-            &[0x12, 0x20, 0, 0, 36, 0], // LUN in the CDB, before the SCSI level is known
-            &[0x1a, 0, 0x3f, 0, 192, 0],
-            &[0x1a, 0x08, 0x08, 0, 4, 0],
-            &[0x5a, 0, 0x3f, 0xff, 0, 0, 0, 0x40, 0, 0],
-            &[0x15, 0x10, 0, 0, 24, 0],
-            &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            &[0x1b, 0, 0, 0, 1, 0],
-            &[0x28, 0x08, 0, 0, 0, 0, 0x01, 0, 8, 0],
-            &[0x93, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0],
-            &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0],
-            &[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0],
-            &[0xa3, 0x2a, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0],
-            &[0xa3, 0x0c, 0x83, 0x93, 0, 0, 0, 0, 2, 0, 0, 0],
-            &[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0],
-            &[0x37, 0, 0x0d, 0, 0, 0, 0, 0, 4, 0],
-            &[0x1d, 0x04, 0, 0, 0, 0],
-            &[0x4d, 0, 0x40, 0, 0, 0, 0, 0, 252, 0],
-            &[0x03, 0, 0, 0, 252, 0],
-            &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0],
-        ];
-        for cdb in cdbs {
-            assert!(decode(cdb).is_ok(), "{cdb:02x?}: {:?}", decode(cdb));
-        }
-    }
-
-    #[test]
-    fn alua_states_stop_what_the_standard_does_not_list() {
-        let check = |cdb: &[u8], state| Opcode::of(cdb).unwrap().check_access(state);
-        let read = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
-        let (inquiry, rtpg, stpg) = ([0x12, 0], [0xa3, 0x0a], [0xa4, 0x0a]);
-        assert_eq!(check(&read, AccessState::NonOptimized), Ok(()));
-        assert_eq!(check(&read, AccessState::Standby), Err(Sense::LUN_NOT_READY_ALUA_STANDBY));
-        assert_eq!(check(&stpg, AccessState::Unavailable), Ok(()));
-        let transition = Err(Sense::LUN_NOT_READY_ALUA_TRANSITION);
-        assert_eq!(check(&stpg, AccessState::Transitioning), transition);
-        assert_eq!(check(&rtpg, AccessState::Transitioning), Ok(()));
-        assert_eq!(check(&inquiry, AccessState::Offline), Ok(()));
-        assert_eq!(check(&rtpg, AccessState::Offline), Err(Sense::LUN_NOT_READY_OFFLINE));
-    }
-
-    #[test]
-    fn what_writes_is_marked() {
-        let writers: Vec<u8> = OPCODES.iter().filter(|r| r.writes).map(|r| r.opcode).collect();
-        assert_eq!(
-            writers,
-            [0x04, 0x0a, 0x2a, 0x2e, 0x41, 0x42, 0x89, 0x8a, 0x8e, 0x93, 0xaa, 0xae]
-        );
-    }
-
-    #[test]
-    fn a_command_is_no_larger_than_a_range_and_its_flags() {
-        assert!(size_of::<Command>() <= 24);
-    }
-
-    #[test]
-    fn the_documented_table_is_this_one() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/OPCODES.md");
-        if std::env::var_os("UPDATE_OPCODES").is_some() {
-            std::fs::write(path, markdown()).unwrap();
-        }
-        let written = std::fs::read_to_string(path).unwrap();
-        assert!(written == markdown(), "{path} is stale; run UPDATE_OPCODES=1 cargo test -p scsi");
+    /// It is served in target port groups of states up to this.
+    pub(crate) const fn reach(mut self, reach: Reach) -> Self {
+        self.reach = reach;
+        self
     }
 }

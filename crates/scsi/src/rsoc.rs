@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), from the opcode table. In: what is asked, and
-//! which rows this device serves. Out: parameter data.
+//! REPORT SUPPORTED OPERATION CODES (SPC-4 6.35), from an opcode table. In: the table, what
+//! is asked, and which rows this device serves. Out: parameter data.
 
 use crate::answer::Answer;
 use crate::command::OpcodeReport;
-use crate::opcodes::{OPCODES, Opcode};
+use crate::opcodes::{Opcode, Table};
 use crate::sense::Sense;
 
 /// A command timeouts descriptor that names no time-out.
@@ -16,13 +16,14 @@ const NO_TIMEOUTS: [u8; 12] = [0x00, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// INVALID FIELD IN CDB when an opcode with service actions is asked for without one, or the
 /// reverse.
 pub fn report(
+    table: &Table,
     report: OpcodeReport,
     timeouts: bool,
     serves: impl Fn(&Opcode) -> bool,
 ) -> Result<Answer, Sense> {
-    let served = |opcode| Opcode::rows(opcode).iter().filter(|row| serves(row));
+    let served = |opcode| table.rows(opcode).iter().filter(|row| serves(row));
     match report {
-        OpcodeReport::All => Ok(all(OPCODES.iter().filter(|row| serves(row)), timeouts)),
+        OpcodeReport::All => Ok(all(table.all().iter().filter(|row| serves(row)), timeouts)),
         OpcodeReport::One { opcode } => match served(opcode).next() {
             Some(row) if row.action.is_some() => Err(Sense::cdb_field(2, Some(2))),
             row => Ok(one(row, timeouts)),
@@ -79,32 +80,35 @@ fn cdb_length(row: &Opcode) -> u16 {
 #[allow(clippy::cast_possible_truncation, reason = "the numbers are small")]
 mod tests {
     use super::*;
+    use crate::block_device::BLOCK_DEVICE;
+
+    static TABLE: &Table = &BLOCK_DEVICE.opcodes;
 
     fn ask(what: OpcodeReport, timeouts: bool) -> Result<Answer, Sense> {
-        report(what, timeouts, |_| true)
+        report(TABLE, what, timeouts, |_| true)
     }
 
     #[test]
     fn all_commands_are_listed_with_their_lengths() {
         let a = ask(OpcodeReport::All, false).unwrap();
-        assert_eq!(a[..4], u32::to_be_bytes(8 * OPCODES.len() as u32));
-        for (row, entry) in OPCODES.iter().zip(a[4..].chunks(8)) {
+        assert_eq!(a[..4], u32::to_be_bytes(8 * TABLE.all().len() as u32));
+        for (row, entry) in TABLE.all().iter().zip(a[4..].chunks(8)) {
             let [0, action] = entry[2..4] else { panic!("{entry:?}") };
             assert_eq!((entry[0], action), (row.opcode, row.action.unwrap_or(0)));
             assert_eq!(entry[5], u8::from(row.action.is_some()));
             assert_eq!(usize::from(entry[7]), row.usage().len());
         }
         let a = ask(OpcodeReport::All, true).unwrap();
-        assert_eq!(a.len(), 4 + 20 * OPCODES.len());
+        assert_eq!(a.len(), 4 + 20 * TABLE.all().len());
         assert_eq!(a[4..16], [0, 0, 0, 0, 0, 2, 0, 6, 0, 10, 0, 0]);
     }
 
     #[test]
     fn what_the_device_does_not_serve_is_not_listed() {
         let no_unmap = |row: &Opcode| row.opcode != 0x42;
-        let a = report(OpcodeReport::All, false, no_unmap).unwrap();
-        assert_eq!(a.len(), 4 + 8 * (OPCODES.len() - 1));
-        let a = report(OpcodeReport::One { opcode: 0x42 }, false, no_unmap).unwrap();
+        let a = report(TABLE, OpcodeReport::All, false, no_unmap).unwrap();
+        assert_eq!(a.len(), 4 + 8 * (TABLE.all().len() - 1));
+        let a = report(TABLE, OpcodeReport::One { opcode: 0x42 }, false, no_unmap).unwrap();
         assert_eq!(a[..], [0, 1, 0, 0]);
     }
 

@@ -4,13 +4,16 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use scsi::block_device::BLOCK_DEVICE;
 use scsi::capacity::Capacity;
-use scsi::command::{Command, OpcodeReport};
+use scsi::command::OpcodeReport;
 use scsi::mode::Modes;
-use scsi::opcodes::{OPCODES, Opcode};
+use scsi::opcodes::{Opcode, Table};
 use scsi::sense::Sense;
 use scsi::vpd::BlockLimits;
-use scsi::{alua, copy, format, mode, rsoc, unmap};
+use scsi::{alua, copy, format, rsoc, unmap};
+
+static TABLE: &Table = &BLOCK_DEVICE.opcodes;
 
 /// Keys of the sense that decoding and parsing may end with: ILLEGAL REQUEST.
 fn illegal(sense: Sense) -> bool {
@@ -58,31 +61,31 @@ proptest! {
 
     #[test]
     fn any_bytes_decode_to_a_command_or_an_illegal_request(cdb in vec(any::<u8>(), 0..=32)) {
-        if let Err(sense) = Command::decode(&cdb) {
+        if let Err(sense) = TABLE.decode(&cdb) {
             prop_assert!(illegal(sense), "{sense}");
         }
     }
 
     #[test]
-    fn any_bytes_after_a_known_opcode_do_too(row in 0..OPCODES.len(), mut cdb in bytes()) {
+    fn any_bytes_after_a_known_opcode_do_too(row in 0..TABLE.all().len(), mut cdb in bytes()) {
         if let [opcode, action, ..] = &mut cdb[..] {
-            *opcode = OPCODES[row].opcode;
-            *action = OPCODES[row].action.unwrap_or(*action);
+            *opcode = TABLE.all()[row].opcode;
+            *action = TABLE.all()[row].action.unwrap_or(*action);
         }
-        if let Err(sense) = Command::decode(&cdb) {
+        if let Err(sense) = TABLE.decode(&cdb) {
             prop_assert!(illegal(sense), "{sense}");
         }
     }
 
     #[test]
     fn bits_that_the_table_allows_are_never_called_reserved(
-        row in 0..OPCODES.len(),
+        row in 0..TABLE.all().len(),
         bits in vec(any::<u8>(), 16),
     ) {
-        let row = &OPCODES[row];
+        let row = &TABLE.all()[row];
         let cdb = cdb_of(row, &bits);
         // A value may be refused, in a field that the row looks at.
-        if let Err(sense) = Command::decode(&cdb)
+        if let Err(sense) = TABLE.decode(&cdb)
             && let Some(field) = sense.field
         {
             prop_assert!(field.in_cdb);
@@ -102,7 +105,7 @@ proptest! {
             OpcodeReport::One { opcode },
             OpcodeReport::Service { opcode, action, lenient },
         ] {
-            match rsoc::report(what, timeouts, |row| row.opcode != hidden) {
+            match rsoc::report(TABLE, what, timeouts, |row| row.opcode != hidden) {
                 Ok(answer) => prop_assert!(answer.len() >= 4),
                 Err(sense) => prop_assert!(illegal(sense)),
             }
@@ -111,7 +114,7 @@ proptest! {
 
     #[test]
     fn any_mode_select_list_changes_the_cache_or_nothing(list in bytes(), ten: bool) {
-        match mode::select(&list, ten, &modes()) {
+        match BLOCK_DEVICE.modes.select(&list, ten, &modes()) {
             Ok(after) => prop_assert_eq!(Modes { write_cache: true, ..after }, modes()),
             Err(sense) => prop_assert!(illegal(sense), "{}", sense),
         }
@@ -177,15 +180,15 @@ proptest! {
 
 #[test]
 fn a_bit_that_is_not_looked_at_changes_nothing_or_is_refused_at_its_place() {
-    for row in OPCODES {
+    for row in TABLE.all() {
         let clear = cdb_of(row, &[0; 16]);
-        let before = Command::decode(&clear);
+        let before = TABLE.decode(&clear);
         for (byte, mask) in row.usage().iter().enumerate().skip(1) {
             let action = if byte == 1 && row.action.is_some() { 0x1f } else { 0 };
             for bit in (0..8).filter(|bit| (mask | action) & (1 << bit) == 0) {
                 let mut cdb = clear.clone();
                 cdb[byte] |= 1 << bit;
-                let after = Command::decode(&cdb);
+                let after = TABLE.decode(&cdb);
                 let refused = Err(Sense::cdb_field(u16::try_from(byte).unwrap(), Some(bit)));
                 assert!(after == before || after == refused, "{}: {after:?}", row.name);
             }
@@ -195,16 +198,16 @@ fn a_bit_that_is_not_looked_at_changes_nothing_or_is_refused_at_its_place() {
 
 proptest! {
     #[test]
-    fn what_the_fuzz_targets_assert_holds(mut input in bytes(), row in 0..OPCODES.len()) {
+    fn what_the_fuzz_targets_assert_holds(mut input in bytes(), row in 0..TABLE.all().len()) {
         scsi::fuzz::cdb(&input);
         scsi::fuzz::parameter_list(&input);
         if let [opcode, action, ..] = &mut input[..] {
-            *opcode = OPCODES[row].opcode;
-            *action = OPCODES[row].action.unwrap_or(0);
+            *opcode = TABLE.all()[row].opcode;
+            *action = TABLE.all()[row].action.unwrap_or(0);
         }
         scsi::fuzz::cdb(&input);
         input.resize(16, 0);
-        scsi::fuzz::cdb(&cdb_of(&OPCODES[row], &input));
+        scsi::fuzz::cdb(&cdb_of(&TABLE.all()[row], &input));
     }
 }
 

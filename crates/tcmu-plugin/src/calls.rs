@@ -110,6 +110,15 @@ impl Calls {
         self.lock().under_way.get(&key).map(|entry| entry.arguments)
     }
 
+    /// Lets the handler see that the command with this id in the ring, if it has it, has taken too
+    /// long.
+    pub(crate) fn time_out(&self, id: u16) {
+        // Under the lock, so that it is not completed meanwhile.
+        let state = self.lock();
+        let of_command = state.under_way.values().filter(|entry| entry.arguments.id == id);
+        of_command.for_each(|entry| entry.arguments.time_out());
+    }
+
     /// Sets the gate, unless it is closed; how it was.
     pub(crate) fn set_gate(&self, gate: Gate) -> Gate {
         let mut state = self.lock();

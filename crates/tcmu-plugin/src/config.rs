@@ -4,7 +4,7 @@
 //! between semicolons or at the end.
 use std::time::Duration;
 
-const OPTION: &str = "tcmur_cmd_time_out=";
+use block::{COMMAND_TIME_OUT, command_timeout};
 
 /// A string as the handler gets it, and after how long a running command is reported.
 ///
@@ -17,11 +17,10 @@ pub fn split(config: &str) -> Result<(String, Option<Duration>), String> {
     // The semicolon that ends the option belongs to it: `;tcmur_cmd_time_out=5;/path`.
     let mut separator = "";
     for part in rest.split(';') {
-        if let Some(value) = part.strip_prefix(OPTION) {
-            let seconds: u32 = value.parse().map_err(|_| {
-                format!("{config}: {OPTION}{value}: it has to be a number of seconds")
-            })?;
-            time_out = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        let option = part.split_once('=').filter(|(name, _)| *name == COMMAND_TIME_OUT);
+        if let Some((_, value)) = option {
+            time_out = command_timeout(value)
+                .map_err(|what| format!("{config}: {part}: it has to be {what}"))?;
             separator = "";
             continue;
         }
@@ -60,6 +59,6 @@ mod tests {
     #[test]
     fn a_time_that_is_no_number_is_refused() {
         let why = split("qcow//a;tcmur_cmd_time_out=soon").unwrap_err();
-        assert!(why.ends_with("it has to be a number of seconds"), "{why}");
+        assert!(why.ends_with("it has to be a number of seconds below 2^32"), "{why}");
     }
 }

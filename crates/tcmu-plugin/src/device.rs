@@ -20,7 +20,7 @@ use crate::answer::Answer;
 use crate::calls::{Calls, Gate};
 use crate::exports;
 use crate::handler::{Handler, Pointer};
-use crate::lock::Lock;
+use crate::lock::{Lock, LockView};
 use crate::memory::{Arguments, Block, Spare};
 use crate::operation::{Change, Operation};
 use crate::pool::{Pool, blocking, spawn};
@@ -78,7 +78,7 @@ impl Shared {
     fn close(&self) {
         self.calls.wait_idle();
         if self.recovery.end() {
-            self.lock.release(&self.handler, self.pointer());
+            self.lock.end(&self.handler, self.pointer());
             self.handler.close(self.pointer());
         }
         exports::forget(self.pointer());
@@ -238,6 +238,11 @@ impl PluginDevice {
         out.finish(status)
     }
 
+    /// Lets the handler see that the command with this id has taken too long.
+    pub fn time_out(&self, id: u16) {
+        self.shared.calls.time_out(id);
+    }
+
     /// Frees the memory of commands that nobody awaited and that have been completed since.
     fn reclaim(&self) {
         let mut lost = self.lost.borrow_mut();
@@ -288,6 +293,22 @@ impl PluginDevice {
     /// status with which commands end that need it, if it cannot.
     pub async fn acquire(&self, tag: u16) -> Result<(), Status> {
         self.shared.lock.acquire(&self.shared, tag).await
+    }
+
+    /// Has the handler give the exclusive lock back, if it has it for this target port group.
+    pub async fn release(&self, tag: u16) -> Result<(), Status> {
+        self.shared.lock.release(&self.shared, tag).await
+    }
+
+    /// Who has the exclusive lock, as far as is known.
+    pub fn lock_view(&self) -> LockView {
+        self.shared.lock.view()
+    }
+
+    /// Asks the handler who has the exclusive lock. It may take its time: who stops waiting finds
+    /// the answer later.
+    pub async fn look_at_lock(&self) {
+        self.shared.lock.ask(&self.shared).await;
     }
 
     /// Waits until the handler has told of another size.

@@ -11,6 +11,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use scsi::block_device::BLOCK_DEVICE;
 use scsi::command::Command;
 use tcmu_abi::Device;
 use tcmu_abi::layout::{RangeFn, tcmur_cmd, tcmur_handler};
@@ -211,7 +212,7 @@ fn compound(
 fn range(shared: &Shared, arguments: Arguments, which: Compound) -> Result<(u64, u64), Status> {
     // SAFETY: the command is under way: the handler is in the middle of it.
     let cdb = unsafe { arguments.cdb() };
-    let command = Command::decode(&cdb).map_err(|_| Status::INVALID_CDB)?;
+    let command = BLOCK_DEVICE.opcodes.decode(&cdb).map_err(|_| Status::INVALID_CDB)?;
     let properties = shared.abi.properties();
     let capacity = properties.num_lbas();
     let block = u64::from(properties.block_size());

@@ -256,11 +256,9 @@ impl Handler {
         self.raw.lock.map_or(Status::OK, |lock| Status(unsafe { lock(device.0, tag) }))
     }
 
-    pub(crate) fn unlock(&self, device: Pointer) {
-        if let Some(unlock) = self.raw.unlock {
-            // SAFETY: by the interface.
-            unsafe { unlock(device.0) };
-        }
+    pub(crate) fn unlock(&self, device: Pointer) -> Status {
+        // SAFETY: by the interface.
+        self.raw.unlock.map_or(Status::OK, |unlock| Status(unsafe { unlock(device.0) }))
     }
 
     /// Whether this host has the lock; `None`: the handler does not tell.
@@ -272,6 +270,12 @@ impl Handler {
             3 | 5 => Some(true),
             _ => None,
         }
+    }
+
+    /// Whether this host is taking the lock, for reading or for writing.
+    pub(crate) fn is_locking(&self, device: Pointer) -> bool {
+        // SAFETY: by the interface.
+        self.raw.get_lock_state.is_some_and(|state| matches!(unsafe { state(device.0) }, 2 | 4))
     }
 
     /// The group that the holder of the lock has locked it for.

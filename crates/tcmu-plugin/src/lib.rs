@@ -38,6 +38,7 @@ pub use device::{Finished, PluginDevice};
 pub use exports::keep;
 pub use handler::Handler;
 pub use loader::{Plugins, Refusal};
+pub use lock::LockView;
 pub use operation::Operation;
 pub use setup::{OpenError, Setup};
 pub use status::{Status, Verdict};

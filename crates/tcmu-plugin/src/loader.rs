@@ -124,6 +124,23 @@ impl Plugins {
         plugins
     }
 
+    /// Loads one library, and tells what of it was refused. For programs that look and do not serve:
+    /// it is loaded for good.
+    pub fn load_file(file: &Path, built_in: &[&str]) -> (Plugins, Vec<Refusal>) {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plugins = Plugins::default();
+        let refused = plugins.add(file, built_in);
+        (plugins, refused)
+    }
+
+    /// The libraries of a directory, in the order in which they are loaded.
+    ///
+    /// # Errors
+    /// Of reading the directory.
+    pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+        files(directory)
+    }
+
     /// Loads a library; what was refused.
     fn add(&mut self, file: &Path, built_in: &[&str]) -> Vec<Refusal> {
         let taken = built_in.iter().map(|name| ((*name).to_owned(), true));

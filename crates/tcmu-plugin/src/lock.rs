@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The exclusive lock of a device that several hosts serve: the handler takes it for a target port
-//! group. Commands that come meanwhile wait for the one attempt that is under way.
+//! group, and gives it back. One such call is under way at a time; who comes meanwhile waits for it.
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::answer::Answer;
 use crate::device::Shared;
 use crate::handler::{Handler, Pointer};
-use crate::pool::spawn;
+use crate::pool::{blocking, spawn};
 use crate::recovery;
 use crate::status::Status;
 
@@ -16,25 +17,87 @@ enum State {
     /// Somebody else may have it.
     #[default]
     Unlocked,
-    /// An attempt is under way, for whom these wait.
-    Acquiring(Vec<Answer<Status>>),
+    /// It is being taken for this group, or given back; these wait for the end of that.
+    Changing { to: Option<u16>, waiting: Vec<Answer<Status>> },
     /// It is this host's, for this group; `None`: nobody knows for which.
     Held(Option<u16>),
 }
 
+/// What the handler has said when it was last asked.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    group: Option<u16>,
+    locking: bool,
+}
+
+/// Who has a lock, as far as is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockView {
+    /// The target port group that it is held for, by this host or another; `None`: nobody has it,
+    /// or nobody knows who.
+    pub group: Option<u16>,
+    /// This host has it.
+    pub ours: bool,
+    /// This host is taking it or giving it back.
+    pub changing: bool,
+}
+
 /// The lock of one device.
 #[derive(Default)]
-pub(crate) struct Lock(Mutex<State>);
+pub(crate) struct Lock {
+    state: Mutex<State>,
+    told: Mutex<Told>,
+    /// The handler is being asked.
+    asking: AtomicBool,
+}
 
 impl Lock {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the handler of a device that was just opened.
     pub(crate) fn look(&self, handler: &Handler, device: Pointer) {
         if handler.locks() && handler.has_lock(device) == Some(true) {
             *self.state() = State::Held(handler.lock_tag(device));
+        }
+    }
+
+    /// Asks the handler who has the lock, unless it is being asked.
+    pub(crate) async fn ask(&self, shared: &Arc<Shared>) {
+        if !shared.handler.locks() || self.asking.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let asked = shared.calls.hold().map(|hold| {
+            let theirs = shared.clone();
+            blocking("lock", move || {
+                let (handler, device) = (&theirs.handler, theirs.pointer());
+                let group = handler.lock_tag(device);
+                *theirs.lock.told() = Told { group, locking: handler.is_locking(device) };
+                theirs.lock.asking.store(false, Ordering::Release);
+                drop(hold);
+            })
+        });
+        match asked {
+            Some(Ok(answer)) => answer.await,
+            // It is not open, or there is no thread: the next command asks again.
+            Some(Err(_)) | None => self.asking.store(false, Ordering::Release),
+        }
+    }
+
+    /// What is known now, without asking.
+    pub(crate) fn view(&self) -> LockView {
+        let told = *self.told();
+        match *self.state() {
+            State::Held(group) => {
+                LockView { group: group.or(told.group), ours: true, changing: false }
+            }
+            State::Changing { .. } => LockView { group: told.group, ours: false, changing: true },
+            State::Unlocked => LockView { group: told.group, ours: false, changing: told.locking },
         }
     }
 
@@ -47,7 +110,7 @@ impl Lock {
     }
 
     /// Gives it back, before the device is closed.
-    pub(crate) fn release(&self, handler: &Handler, device: Pointer) {
+    pub(crate) fn end(&self, handler: &Handler, device: Pointer) {
         if let State::Held(_) = std::mem::take(&mut *self.state()) {
             handler.unlock(device);
         }
@@ -55,54 +118,89 @@ impl Lock {
 
     /// Takes it for a group.
     pub(crate) async fn acquire(&self, shared: &Arc<Shared>, tag: u16) -> Result<(), Status> {
-        let answer = {
-            let mut state = self.state();
-            match &mut *state {
-                State::Held(held) if held.is_none_or(|held| held == tag) => return Ok(()),
-                State::Acquiring(waiting) => {
-                    let answer = Answer::default();
-                    waiting.push(answer.clone());
-                    answer
-                }
-                State::Held(_) | State::Unlocked => {
-                    let answer = Answer::default();
-                    *state = State::Acquiring(vec![answer.clone()]);
-                    drop(state);
-                    self.attempt(shared, tag);
-                    answer
-                }
-            }
+        let is_so =
+            |state: &State| matches!(state, State::Held(held) if held.is_none_or(|it| it == tag));
+        self.change(shared, Some(tag), is_so).await
+    }
+
+    /// Gives it back, if it is held for this group.
+    pub(crate) async fn release(&self, shared: &Arc<Shared>, tag: u16) -> Result<(), Status> {
+        let is_so = |state: &State| match state {
+            State::Unlocked => true,
+            State::Held(held) => held.is_some_and(|it| it != tag),
+            State::Changing { .. } => false,
         };
-        match answer.await {
-            Status::OK => Ok(()),
-            status => Err(status),
+        self.change(shared, None, is_so).await
+    }
+
+    /// Has the handler lock for a group, or unlock, unless `is_so` says that this is so already.
+    async fn change(
+        &self,
+        shared: &Arc<Shared>,
+        to: Option<u16>,
+        is_so: impl Fn(&State) -> bool,
+    ) -> Result<(), Status> {
+        loop {
+            let answer = Answer::default();
+            let under_way = {
+                let mut state = self.state();
+                if is_so(&state) {
+                    return Ok(());
+                }
+                match &mut *state {
+                    State::Changing { to, waiting } => {
+                        waiting.push(answer.clone());
+                        Some(*to)
+                    }
+                    State::Held(_) | State::Unlocked => {
+                        *state = State::Changing { to, waiting: vec![answer.clone()] };
+                        None
+                    }
+                }
+            };
+            if under_way.is_none() {
+                self.attempt(shared, to);
+            }
+            match answer.await {
+                // That was another change than ours.
+                _ if under_way.is_some_and(|under_way| under_way != to) => {}
+                Status::OK => return Ok(()),
+                status => return Err(status),
+            }
         }
     }
 
     /// Starts an attempt, on a thread of its own.
-    fn attempt(&self, shared: &Arc<Shared>, tag: u16) {
-        let Some(hold) = shared.calls.hold() else { return self.settle(Status::BUSY, tag) };
+    fn attempt(&self, shared: &Arc<Shared>, to: Option<u16>) {
+        let Some(hold) = shared.calls.hold() else { return self.settle(Status::BUSY, to) };
         let theirs = shared.clone();
         let started = spawn("lock", move || {
-            let status = theirs.handler.lock(theirs.pointer(), tag);
-            theirs.lock.settle(status, tag);
+            let (handler, device) = (&theirs.handler, theirs.pointer());
+            let status = to.map_or_else(|| handler.unlock(device), |tag| handler.lock(device, tag));
+            theirs.lock.settle(status, to);
             drop(hold);
-            match status {
-                Status::OK => tracing::info!("{}: has the lock for group {tag}", theirs.name),
-                Status::FENCED => recovery::begin(&theirs, recovery::Cause::LockLost),
-                _ => tracing::warn!("{}: the lock was not to be had: {status}", theirs.name),
+            let name = &theirs.name;
+            match (to, status) {
+                (Some(tag), Status::OK) => tracing::info!("{name}: has the lock for group {tag}"),
+                (None, Status::OK) => tracing::info!("{name}: has given the lock back"),
+                (Some(_), Status::FENCED) => recovery::begin(&theirs, recovery::Cause::LockLost),
+                (Some(_), _) => tracing::warn!("{name}: the lock was not to be had: {status}"),
+                (None, _) => tracing::warn!("{name}: the lock was not given back: {status}"),
             }
         });
         if let Err(error) = started {
             tracing::error!("{}: the lock: cannot start a thread: {error}", shared.name);
-            self.settle(Status::BUSY, tag);
+            self.settle(Status::BUSY, to);
         }
     }
 
     /// Ends an attempt: all who wait get its status.
-    fn settle(&self, status: Status, tag: u16) {
-        let after = if status == Status::OK { State::Held(Some(tag)) } else { State::Unlocked };
-        if let State::Acquiring(waiting) = std::mem::replace(&mut *self.state(), after) {
+    fn settle(&self, status: Status, to: Option<u16>) {
+        let after = match to {
+            Some(_) if status == Status::OK => State::Held(to),
+            _ => State::Unlocked,
+        };
+        if let State::Changing { waiting, .. } = std::mem::replace(&mut *self.state(), after) {
             waiting.into_iter().for_each(|answer| answer.give(status));
         }
     }

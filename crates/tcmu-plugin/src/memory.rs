@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sgl::Sgl;
 use tcmu_abi::layout::{SENSE_LEN, tcmulib_cmd, tcmur_cmd};
@@ -36,6 +37,8 @@ pub(crate) struct Block(NonNull<Parts>);
 /// The arguments of a handler's functions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arguments {
+    /// Of the command, in the ring.
+    pub(crate) id: u16,
     pub(crate) command: *mut tcmur_cmd,
     pub(crate) iovecs: *mut libc::iovec,
     pub(crate) count: usize,
@@ -46,13 +49,21 @@ pub(crate) struct Arguments {
 }
 
 // SAFETY: pointers into a block, which stays until the command is completed; who has them hands
-// them to the handler, and follows them only in `Arguments::cdb`.
+// them to the handler, and follows them only in the functions below.
 unsafe impl Send for Arguments {}
 
 impl Arguments {
     /// What names the command to the handler.
     pub(crate) fn key(&self) -> usize {
         self.command as usize
+    }
+
+    /// Lets the handler see that the command, which is not completed yet, has taken too long.
+    pub(crate) fn time_out(self) {
+        // SAFETY: the block stays until the command is completed. The handler reads this on other
+        // threads, so that it is written in one step.
+        unsafe { AtomicBool::from_ptr(&raw mut (*self.command).timed_out) }
+            .store(true, Ordering::Relaxed);
     }
 
     /// The CDB, and the zeroes behind it.
@@ -108,7 +119,7 @@ impl Block {
             (*command).iov_base_copy = first;
             (*command).requested = data.len();
             (*command).done = Some(exports::done);
-            Arguments { command, iovecs, count, len: data.len(), cdb }
+            Arguments { id, command, iovecs, count, len: data.len(), cdb }
         }
     }
 

@@ -38,6 +38,14 @@ impl Status {
     pub const MISCOMPARE: Status = Status(numbers::MISCOMPARE);
     /// A field of the CDB is wrong.
     pub const INVALID_CDB: Status = Status(numbers::INVALID_CDB);
+    /// There is no memory or the like for it.
+    pub const NO_RESOURCE: Status = Status(numbers::NO_RESOURCE);
+    /// It took too long.
+    pub const TIMEOUT: Status = Status(numbers::TIMEOUT);
+    /// The state of the target port group is changing.
+    pub const TRANSITION: Status = Status(numbers::TRANSITION);
+    /// The state of the target port group should have changed by itself, and has not.
+    pub const IMPL_TRANSITION_ERR: Status = Status(numbers::IMPL_TRANSITION_ERR);
     /// Another host has shut this one out.
     pub const FENCED: Status = Status(numbers::FENCED);
     /// Past the end of the medium.

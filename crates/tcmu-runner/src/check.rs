@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tcmu-runner check`: looks at what the daemon needs of this host, and says in plain words what
 //! is missing and how to fix it. One table of checks; each looks and changes nothing.
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -12,10 +12,12 @@ use rustix::fs::{Access, access};
 use tcmu::Configfs;
 use tcmu::module::{self, Module};
 use tcmu::uio::Sysfs;
+use tcmu_plugin::Plugins;
 
 use crate::cli::Cli;
 use crate::config::{self, Config};
-use crate::{daemon, dbus, lock, logging};
+use crate::trial::{self, Trial};
+use crate::{daemon, dbus, lock, logging, plugins};
 
 /// What a check found.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +40,7 @@ fn bad(what: impl Display, fix: impl Display) -> Finding {
 struct Host {
     root: PathBuf,
     log_dir: PathBuf,
+    handler_path: PathBuf,
 }
 
 impl Host {
@@ -63,15 +66,26 @@ const CHECKS: &[Check] = &[
     ("log directory", log_directory),
     ("io_uring", io_uring),
     ("handlers", handlers),
+    ("plugins", plugins),
 ];
+
+/// The program that is running.
+const PROGRAM: &str = "/proc/self/exe";
 
 /// Runs all checks and prints what they found; failure if the daemon cannot do its work.
 pub fn run(cli: &Cli) -> ExitCode {
-    let host = Host { root: "/".into(), log_dir: daemon::log_dir(cli) };
+    let handler_path = cli.handler_path.clone().unwrap_or_else(|| plugins::DIRECTORY.into());
+    let host = Host { root: "/".into(), log_dir: daemon::log_dir(cli), handler_path };
     match report(&host, CHECKS, &mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Loads a plugin in this process and says what is in it.
+pub fn try_plugin(file: &Path) -> ExitCode {
+    let text = config::read(Path::new(config::PATH)).unwrap_or_default();
+    trial::run(file, &config::parse(&text, &Config::default()).0)
 }
 
 fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<bool> {
@@ -317,13 +331,67 @@ fn handlers(_: &Host) -> Finding {
     Good(names.join(", "))
 }
 
+/// What a plugin's line begins with, under the line of the check.
+const ITEM: &str = "\n      ";
+
+fn plugins(host: &Host) -> Finding {
+    let directory = host.at(&host.handler_path.to_string_lossy());
+    let files = match Plugins::files(&directory) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Note(format!("{}: {error}", directory.display())),
+    };
+    if files.is_empty() {
+        return Good(format!("none in {}", directory.display()));
+    }
+    let tried: Vec<_> = files
+        .iter()
+        .map(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, trial::try_file(Path::new(PROGRAM), file))
+        })
+        .collect();
+    let text = format!("{} in {}{}", tried.len(), directory.display(), described(&tried));
+    match tried.iter().all(|(_, trial)| trial.refused.is_empty()) {
+        true => Good(text),
+        false => Note(text),
+    }
+}
+
+/// What plugins would serve, in the order in which they are loaded: a subtype is the first one's.
+fn described(tried: &[(String, Trial)]) -> String {
+    let mut text = String::new();
+    let mut taken: Vec<(&str, &str)> = Vec::new();
+    for (file, trial) in tried {
+        let used = trial.used.iter().map(|subtype| {
+            let by = taken.iter().find(|(other, _)| other == subtype).map(|(_, file)| *file);
+            let is_built_in = block::SUBTYPES.iter().any(|built_in| built_in.name == subtype);
+            taken.push((subtype, file));
+            match by {
+                Some(other) => format!("{subtype} is not used: {other} has it already"),
+                None if is_built_in => format!("{subtype}, in the place of what is built in"),
+                None => subtype.clone(),
+            }
+        });
+        let mut parts: Vec<_> = used.collect();
+        parts.extend(trial.later.iter().cloned());
+        parts.extend(trial.refused.iter().map(|why| format!("it is not used: {why}")));
+        let _ = write!(text, "{ITEM}{file}: {}", parts.join("; "));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn host() -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();
-        let host = Host { root: root.path().into(), log_dir: "/var/log".into() };
+        let host = Host {
+            root: root.path().into(),
+            log_dir: "/var/log".into(),
+            handler_path: "/plugins".into(),
+        };
         (root, host)
     }
 
@@ -390,6 +458,26 @@ mod tests {
         assert!(matches!(kernel_module(&host), Bad { .. }));
         write(&host, "/lib/modules/6.1/modules.dep", "kernel/x/target_core_user.ko: a.ko\n");
         assert!(matches!(kernel_module(&host), Note(_)));
+    }
+
+    #[test]
+    fn plugins_are_told_with_what_is_used_of_them() {
+        let (_root, host) = host();
+        assert!(matches!(plugins(&host), Good(text) if text.starts_with("none in")));
+        let of = |used: &[&str], later: &[&str], refused: &[&str]| {
+            let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            Trial { used: own(used), later: own(later), refused: own(refused) }
+        };
+        let tried = [
+            ("a.so".to_owned(), of(&["rbd", "qcow"], &[], &[])),
+            ("b.so".to_owned(), of(&["rbd"], &["the subtype file is built in"], &[])),
+            ("c.so".to_owned(), of(&[], &[], &["it does not load"])),
+        ];
+        let expected = "
+      a.so: rbd; qcow, in the place of what is built in
+      b.so: rbd is not used: a.so has it already; the subtype file is built in
+      c.so: it is not used: it does not load";
+        assert_eq!(described(&tried), expected);
     }
 
     #[test]

@@ -38,10 +38,16 @@ pub struct Cli {
 }
 
 /// What the program does instead of serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Report what is missing on this host, and how to fix it; exit status 1 if anything is missing
     Check,
+    /// Load one plugin and say what is in it: what `check` has a process of its own do for each
+    #[command(hide = true)]
+    TryPlugin {
+        /// The plugin
+        file: PathBuf,
+    },
 }
 
 #[cfg(test)]

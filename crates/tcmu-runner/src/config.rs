@@ -46,8 +46,9 @@ pub const KEYS: &[Key] = &[
               SCSI CMD: every SCSI command). A level includes those before it. The default is 3, or \
               5 with the option --debug.",
         parse: |config, value| {
-            let level = value.parse().ok().and_then(Level::from_number);
-            config.log_level = Some(level.ok_or("it must be a number from 0 to 5")?);
+            let number = value.parse().ok().filter(|&n: &u8| n <= Level::DebugScsiCmd as u8);
+            let number = number.ok_or("it must be a number from 0 to 5")?;
+            config.log_level = Some(Level::from_number(number.into()));
             Ok(())
         },
         keep: |config, old| config.log_level = old.log_level,

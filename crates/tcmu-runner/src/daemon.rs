@@ -281,7 +281,7 @@ impl Settings {
     }
 
     fn level(&self, config: &Config) -> Level {
-        let usual = if self.cli.debug { Level::ScsiCommands } else { Level::Info };
+        let usual = if self.cli.debug { Level::DebugScsiCmd } else { Level::Info };
         config.log_level.unwrap_or(usual)
     }
 
@@ -365,7 +365,7 @@ mod tests {
     fn the_file_wins_over_the_command_line_and_that_over_defaults() {
         let settings =
             Settings { cli: Cli { debug: true, ..Cli::default() }, log_dir: "/cli".into() };
-        assert_eq!(settings.level(&Config::default()), Level::ScsiCommands);
+        assert_eq!(settings.level(&Config::default()), Level::DebugScsiCmd);
         let config = Config { log_level: Some(Level::Error), ..Config::default() };
         assert_eq!(settings.level(&config), Level::Error);
         let plain = Settings::new(&Cli::default());

@@ -17,3 +17,4 @@ pub mod manager;
 pub mod memory;
 pub mod plugins;
 pub mod signals;
+mod trial;

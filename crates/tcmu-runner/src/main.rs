@@ -15,8 +15,9 @@ fn main() -> ExitCode {
             return if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match cli.command {
+    match &cli.command {
         Some(Command::Check) => tcmu_runner::check::run(&cli),
+        Some(Command::TryPlugin { file }) => tcmu_runner::check::try_plugin(file),
         None => daemon::run(&cli),
     }
 }

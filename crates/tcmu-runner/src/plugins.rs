@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tcmu_abi::log::{Level, Sink};
-use tcmu_plugin::{Handler, Plugins, config};
+use tcmu_plugin::{Handler, Plugins, Refusal, config};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
@@ -81,19 +81,33 @@ pub(crate) fn set_log_dir(directory: &Path) -> bool {
     log_dir().replace(directory.into()).is_some_and(|before| before != directory)
 }
 
-/// Loads the plugins of a directory, but for subtypes that are built in, unless the configuration
-/// puts the plugin first.
-pub(crate) fn load(directory: &Path, config: &Config) -> Plugins {
+/// Makes this program one that plugins can be loaded into.
+fn prepare() {
     tcmu_abi::keep();
     tcmu_plugin::keep();
     if tcmu_abi::log::install(Box::new(PluginLog)).is_err() {
         tracing::debug!("what plugins log goes to another log");
     }
+}
+
+/// The subtypes that no plugin gets: those built in, but for which the configuration puts the plugin
+/// first.
+fn built_in(config: &Config) -> Vec<&'static str> {
     let first = config.plugins_first.as_deref().unwrap_or_default();
-    let built_in = block::SUBTYPES.iter().map(|subtype| subtype.name);
-    let built_in: Vec<_> =
-        built_in.filter(|name| !first.iter().any(|first| first == name)).collect();
-    Plugins::load(directory, &built_in)
+    let all = block::SUBTYPES.iter().map(|subtype| subtype.name);
+    all.filter(|name| !first.iter().any(|first| first == name)).collect()
+}
+
+/// Loads the plugins of a directory, but for subtypes that are built in and come first.
+pub(crate) fn load(directory: &Path, config: &Config) -> Plugins {
+    prepare();
+    Plugins::load(directory, &built_in(config))
+}
+
+/// Loads one plugin in the same way; what of it is not used, and why.
+pub(crate) fn try_file(file: &Path, config: &Config) -> (Plugins, Vec<Refusal>) {
+    prepare();
+    Plugins::load_file(file, &built_in(config))
 }
 
 /// The handlers that are there, as D-Bus shows them: those built in, and those of plugins, which

@@ -55,7 +55,8 @@ fn the_man_page_of_the_program_is_current() {
     let mut page = String::from_utf8(page).unwrap();
     page.push_str(
         ".SH COMMANDS\n.TP\n.B check\nReport what is missing on this host, and how to fix it. The \
-         exit status is 1 if anything is missing.\n.SH CONFIGURATION STRINGS\n\
+         exit status is 1 if anything is missing. Plugins are loaded, each in a process of its own: \
+         the report tells which subtypes would be theirs, and why a plugin would not be used.\n.SH CONFIGURATION STRINGS\n\
          The configuration string of a device is \\fISUBTYPE\\fR/\\fIREST\\fR; targetcli's \
          \\fIcfgstring\\fR is the part after the first slash. Options, \
          \\fB;\\fINAME\\fB=\\fIVALUE\\fR each, may stand at its end, or at its beginning, with \

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use lun::copy::{CopyPeer, CopyPeers, PeerError, PeerReply, PeerRequest};
+use lun::peers::{CopyPeer, CopyPeers, PeerError, PeerReply, PeerRequest};
 use lun::{Config, Identity, Lun};
 use scsi::sense::Sense;
 

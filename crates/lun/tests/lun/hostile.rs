@@ -6,7 +6,7 @@ use std::io;
 use block::Discard;
 use lun::alua::{AccessState, Alua, Later, Snapshot};
 use proptest::prelude::*;
-use scsi::opcodes::OPCODES;
+use scsi::block_device::BLOCK_DEVICE;
 use scsi::sense::Status;
 use std::future::ready;
 
@@ -31,9 +31,13 @@ impl Alua for Explicit {
 /// A CDB of a command that exists, with some bytes of it changed: pure noise hardly ever passes
 /// the opcode and the reserved bits.
 fn cdbs() -> impl Strategy<Value = Vec<u8>> {
-    let row = (0..OPCODES.len(), prop::collection::vec(any::<u8>(), 16), any::<bool>());
+    let row = (
+        0..BLOCK_DEVICE.opcodes.all().len(),
+        prop::collection::vec(any::<u8>(), 16),
+        any::<bool>(),
+    );
     let likely = row.prop_map(|(row, noise, small)| {
-        let row = &OPCODES[row];
+        let row = &BLOCK_DEVICE.opcodes.all()[row];
         let mut cdb: Vec<u8> =
             row.usage().iter().zip(&noise).map(|(mask, byte)| mask & byte).collect();
         cdb[0] = row.opcode;

@@ -101,6 +101,7 @@ fn groups() -> Groups {
         ],
         implicit: true,
         explicit: true,
+        local: Vec::new(),
         port: Some(TargetPort { relative: 1, group: Some(16) }),
         transition_seconds: 0,
     })))

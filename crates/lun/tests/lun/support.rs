@@ -292,6 +292,7 @@ pub(crate) fn lun(memory: Memory) -> Lun<Memory> {
 pub(crate) fn config() -> Config {
     Config {
         name: "test".into(),
+        device_type: &scsi::block_device::BLOCK_DEVICE,
         block_size: BS as u32,
         max_transfer: 64 << 10,
         write_cache: true,

@@ -9,13 +9,14 @@
 
 use std::arch::naked_asm;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::Device;
 
-/// How much somebody wants to know, in tcmu.conf's numbers.
+/// How much somebody wants to know, in tcmu.conf's numbers. A level includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
@@ -33,14 +34,15 @@ pub enum Level {
     DebugScsiCmd,
 }
 
-/// All levels with the priority of syslog(3) that `tcmu_get_log_level` tells.
-const LEVELS: [(Level, c_uint); 6] = [
-    (Level::Crit, 2),
-    (Level::Error, 3),
-    (Level::Warning, 4),
-    (Level::Info, 6),
-    (Level::Debug, 7),
-    (Level::DebugScsiCmd, 8),
+/// All levels: label in a line, name in prose, and the priority of syslog(3) that
+/// `tcmu_get_log_level` tells.
+const LEVELS: [(Level, &str, &str, c_uint); 6] = [
+    (Level::Crit, "CRIT", "CRIT", 2),
+    (Level::Error, "ERROR", "ERROR", 3),
+    (Level::Warning, "WARN", "WARNING", 4),
+    (Level::Info, "INFO", "INFO", 6),
+    (Level::Debug, "DEBUG", "DEBUG", 7),
+    (Level::DebugScsiCmd, "DEBUG_SCSI_CMD", "DEBUG SCSI CMD", 8),
 ];
 
 impl Level {
@@ -50,9 +52,24 @@ impl Level {
         LEVELS.get(number).map_or(Level::DebugScsiCmd, |row| row.0)
     }
 
+    fn row(self) -> &'static (Level, &'static str, &'static str, c_uint) {
+        &LEVELS[self as usize]
+    }
+
+    /// As a line of a log shows it.
+    pub fn label(self) -> &'static str {
+        self.row().1
+    }
+
     /// The priority of syslog(3); that of `DebugScsiCmd` is beyond its last one.
     pub fn priority(self) -> c_uint {
-        LEVELS[self as usize].1
+        self.row().3
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.row().2)
     }
 }
 

@@ -2,7 +2,7 @@
 //! Calls of a plugin that does everything right.
 use block::{Disk, ErrorKind, Store, disk};
 use sgl::Sgl;
-use tcmu_plugin::{Operation, PluginStore, Scope, Status};
+use tcmu_plugin::{LockView, Operation, PluginStore, Scope, Status};
 
 use crate::support::{Right, SIZE, run, until};
 
@@ -176,6 +176,28 @@ fn a_handler_sees_every_cdb_and_has_sense_of_its_own() {
 }
 
 #[test]
+fn a_handler_sees_that_a_command_of_its_has_taken_too_long() {
+    let right = Right::new();
+    run(async {
+        let device = right.device("pcmd").await;
+        let ends_when_overdue = {
+            let device = device.clone();
+            async move {
+                let cdb = [0xc8, 0, 0, 0, 0, 0];
+                device.execute((3, &cdb), Operation::HandleCommand, &Sgl::empty()).await.status
+            }
+        };
+        let mut tasks = io_engine::TaskSet::new();
+        assert!(matches!(tasks.push(ends_when_overdue), io_engine::Started::Running(_)));
+        device.time_out(2);
+        device.time_out(3);
+        assert_eq!(tasks.next().await.1, Status::OK);
+        device.time_out(3);
+        device.store().close().await.unwrap();
+    });
+}
+
+#[test]
 fn compound_commands_of_a_passthrough_handler_are_checked_and_handed_on() {
     let right = Right::new();
     run(async {
@@ -267,6 +289,55 @@ fn a_lock_is_taken_once_and_given_back() {
         assert_eq!(right.counts().locked, 2, "another group's lock is another lock");
         device.store().close().await.unwrap();
         assert_eq!(right.counts().unlocked, 1);
+    });
+}
+
+#[test]
+fn a_lock_is_given_back_for_the_group_that_has_it_and_no_other() {
+    let right = Right::new();
+    run(async {
+        let device = right.device("plock").await;
+        assert_eq!(device.lock_view(), LockView::default());
+        device.acquire(7).await.unwrap();
+        let held = LockView { group: Some(7), ours: true, changing: false };
+        assert_eq!(device.lock_view(), held);
+        device.release(9).await.unwrap();
+        assert_eq!((right.counts().unlocked, device.lock_view()), (0, held));
+        device.look_at_lock().await;
+        device.release(7).await.unwrap();
+        device.release(7).await.unwrap();
+        assert_eq!(right.counts().unlocked, 1);
+        let told = LockView { group: Some(7), ours: false, changing: false };
+        assert_eq!(device.lock_view(), told, "as the handler said before");
+        device.look_at_lock().await;
+        assert_eq!(device.lock_view(), LockView::default());
+        right.set("right_lock_status", 13);
+        assert_eq!(device.acquire(7).await, Err(Status(13)));
+        assert!(!device.lock_view().ours);
+        right.set("right_lock_status", 0);
+        device.store().close().await.unwrap();
+        assert_eq!(right.counts().unlocked, 1, "what is not held is not given back");
+    });
+}
+
+#[test]
+fn changes_of_a_lock_that_come_together_are_made_one_after_the_other() {
+    let right = Right::new();
+    run(async {
+        let device = right.device("plock").await;
+        let mut tasks = io_engine::TaskSet::new();
+        let mut running = 0;
+        for tag in [7, 7, 8] {
+            let device = device.clone();
+            let task = tasks.push(async move { device.acquire(tag).await.unwrap() });
+            running += usize::from(matches!(task, io_engine::Started::Running(_)));
+        }
+        for _ in 0..running {
+            tasks.next().await;
+        }
+        assert_eq!(right.counts().locked, 2, "once for each group");
+        assert_eq!(device.lock_view().group, Some(8));
+        device.store().close().await.unwrap();
     });
 }
 

@@ -15,13 +15,13 @@
 struct counts { int opened, closed, locked, unlocked, unmapped, same, compared, flushed, events, log_dirs; };
 struct counts right_counts;
 /* What the tests tell. */
-int right_fail_open, right_hold;
+int right_fail_open, right_hold, right_lock_status;
 #define COUNT(WHAT) __sync_add_and_fetch(&right_counts.WHAT, 1)
 
 struct job {
     struct job *next;
     struct tcmur_cmd *cmd;
-    int write, flush;
+    int write, flush, overdue;
     struct iovec *iov;
     size_t cnt;
     off_t off;
@@ -64,8 +64,19 @@ static ssize_t transfer(int fd, int write, struct iovec *iov, size_t cnt, off_t 
     return done;
 }
 
+/* Waits until the daemon says that a command has taken too long, for ten seconds at most. */
+static int wait_overdue(struct tcmur_cmd *cmd)
+{
+    for (int i = 0; i < 10000; i++, usleep(1000))
+        if (__atomic_load_n(&cmd->timed_out, __ATOMIC_RELAXED))
+            return OK;
+    return WR_ERR;
+}
+
 static int run(struct disk *d, struct job *job)
 {
+    if (job->overdue)
+        return wait_overdue(job->cmd);
     if (job->flush)
         return fdatasync(d->fd) ? WR_ERR : OK;
     if (transfer(d->fd, job->write, job->iov, job->cnt, job->off) < 0)
@@ -245,8 +256,17 @@ static int async_flush(struct tcmu_device *dev, struct tcmur_cmd *cmd)
     return begin(dev, (struct job){ .cmd = cmd, .flush = 1 });
 }
 
+static int larger(struct tcmu_device *dev)
+{
+    uint64_t size = tcmu_dev_get_num_lbas(dev) * tcmu_dev_get_block_size(dev) / 2 * 3;
+    if (ftruncate(disk(dev)->fd, size))
+        return WR_ERR;
+    return tcmur_dev_update_size(dev, size), OK;
+}
+
 /* Sees every CDB. C0h: sense of its own; C1h: later; C2h: larger by half; C3h: the connection is lost;
- * C4h: the lock is; C5h: a command timed out. */
+ * C4h: the lock is; C5h: a command timed out; C7h: taking the lock ends with the status of byte 1;
+ * C8h: ends when it has taken too long. */
 static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
     uint8_t *cdb = cmd->lib_cmd->cdb;
@@ -256,12 +276,8 @@ static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
     case 0xc1:
         begin(dev, (struct job){ .cmd = cmd, .flush = 1 });
         return ASYNC_HANDLED;
-    case 0xc2: {
-        uint64_t size = tcmu_dev_get_num_lbas(dev) * tcmu_dev_get_block_size(dev) / 2 * 3;
-        if (ftruncate(disk(dev)->fd, size))
-            return WR_ERR;
-        return tcmur_dev_update_size(dev, size), OK;
-    }
+    case 0xc2:
+        return larger(dev);
     case 0xc3:
         return tcmu_notify_conn_lost(dev), OK;
     case 0xc4:
@@ -270,12 +286,19 @@ static int first_look(struct tcmu_device *dev, struct tcmur_cmd *cmd)
         return tcmu_notify_cmd_timed_out(dev), OK;
     case 0xc6:
         return tcmur_handle_writesame(dev, cmd, sync_same);
+    case 0xc7:
+        right_lock_status = cdb[1];
+        return OK;
+    case 0xc8:
+        begin(dev, (struct job){ .cmd = cmd, .overdue = 1 });
+        return ASYNC_HANDLED;
     default:
         return NOT_HANDLED;
     }
 }
 
-/* Answers everything: a medium changer that knows three commands, WRITE SAME and COMPARE AND WRITE. */
+/* Answers everything: a medium changer that knows three commands, WRITE SAME and COMPARE AND WRITE, and
+ * C2h: larger by half. */
 static int changer(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
     uint8_t *cdb = cmd->lib_cmd->cdb;
@@ -289,6 +312,8 @@ static int changer(struct tcmu_device *dev, struct tcmur_cmd *cmd)
             return tcmu_sense_set_data(cmd->lib_cmd->sense_buf, 5, 0x2400), PASSTHROUGH_ERR;
         tcmu_memcpy_into_iovec(cmd->lib_cmd->iovec, cmd->lib_cmd->iov_cnt, answer, sizeof answer);
         return OK;
+    case 0xc2:
+        return larger(dev);
     case 0x93:
         return tcmur_handle_writesame(dev, cmd, sync_same);
     case 0x89:
@@ -301,6 +326,8 @@ static int changer(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 static int lock(struct tcmu_device *dev, uint16_t tag)
 {
     COUNT(locked);
+    if (right_lock_status)
+        return right_lock_status;
     disk(dev)->held = 1;
     disk(dev)->tag = tag;
     return OK;

@@ -53,6 +53,8 @@ int handler_init(void)
     return 0;
 #elif CASE == 14
     return -17;
+#elif CASE == 15
+    return *(volatile int *)0;
 #else
     return tcmur_register_handler(&handler);
 #endif

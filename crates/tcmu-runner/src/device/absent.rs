@@ -26,7 +26,7 @@ use tcmu_conf::Watch;
 use super::commands::{Aborted, Done, Ending, execute, resets_lun};
 use super::open::{OpenError, open_lun};
 use super::respond::respond;
-use super::serve::{DiskLun, Server, close};
+use super::serve::{Server, SharedLun, close};
 use super::{Control, DeviceEvent, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
 
@@ -125,7 +125,7 @@ pub(super) async fn wait<'a>(
 
 /// Tells who the logical unit is; none of its blocks is ever asked for. What a handler answers
 /// by itself, nobody else knows.
-async fn stand_in(spec: &DeviceSpec) -> Option<DiskLun> {
+async fn stand_in(spec: &DeviceSpec) -> Option<SharedLun> {
     if spec.plugin.as_ref().is_some_and(|handler| handler.handles_commands()) {
         return None;
     }
@@ -153,7 +153,7 @@ struct Absent<'a> {
     doorbell: Readiness<OwnedFd>,
     control: Receiver<Control>,
     events: &'a Sender,
-    stand_in: Option<DiskLun>,
+    stand_in: Option<SharedLun>,
     /// Commands on the stand-in.
     under_way: TaskSet<Pin<Box<dyn Future<Output = Done>>>>,
     /// Commands that wait, the oldest first, and until when.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Target port groups as configfs has them, for the logical unit. The kernel does not say through
 //! which port a command came: only a device that is seen through a single port has one here.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,7 @@ const ACTIVE: u8 = 0x03;
 /// How long a command waits for a look at configfs. Whoever links a device to a tcm_loop port holds
 /// that folder's lock until the initiator's INQUIRY has been answered: a look takes as long, and
 /// commands must not wait for it, nor for one that is under way already.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The groups of one device.
 pub(super) struct ConfigfsAlua(Arc<Shared>);
@@ -58,18 +58,27 @@ impl Shared {
 fn read(device: &Device) -> Result<Snapshot, tcmu::Error> {
     let (groups, ports) = (device.alua_groups()?, device.ports()?);
     let numbers = relative_ids(&ports);
-    let port = match &ports[..] {
+    // Where a cluster is configured alike on all hosts, the ports of the others are disabled here.
+    let used: Vec<_> = ports.iter().filter(|port| port.enabled != Some(false)).collect();
+    let local: BTreeSet<_> = used.iter().filter_map(|port| group_of(port, &groups)).collect();
+    let port = match &used[..] {
         [port] => numbers
             .get(&port.name)
             .map(|&relative| TargetPort { relative, group: group_of(port, &groups) }),
         _ => None,
     };
+    // How access changes is said of the groups that commands come through: there is always a
+    // default group, which the kernel makes for both ways.
+    let is_local =
+        |group: &&AluaGroup| local.is_empty() || group.id.is_some_and(|id| local.contains(&id));
+    let counts = || groups.iter().filter(is_local);
     Ok(Snapshot {
-        implicit: groups.iter().any(|group| group.implicit),
-        explicit: groups.iter().any(|group| group.explicit),
+        implicit: counts().any(|group| group.implicit),
+        explicit: counts().any(|group| group.explicit),
         transition_seconds: groups.iter().filter_map(|g| g.implicit_trans_secs).max().unwrap_or(0),
         groups: groups.iter().filter_map(|group| port_group(group, &numbers)).collect(),
         port,
+        local: local.into_iter().collect(),
     })
 }
 

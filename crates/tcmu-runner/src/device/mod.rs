@@ -15,6 +15,7 @@ use crate::events::Sender;
 mod absent;
 mod alua;
 mod commands;
+mod locked;
 mod open;
 mod peers;
 mod plugin;

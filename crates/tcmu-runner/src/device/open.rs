@@ -8,10 +8,13 @@ use std::rc::Rc;
 use block::{AnyStore, Config, Held, OpenOptions};
 use io_engine::Receiver;
 use lun::Lun;
+use lun::alua::Alua;
+use scsi::block_device::BLOCK_DEVICE;
 use tcmu::Ring;
 
 use super::absent::{self, Opening};
 use super::alua::ConfigfsAlua;
+use super::locked::LockedAlua;
 use super::peers::Peers;
 use super::serve::Server;
 use super::{Control, DeviceSpec, plugin};
@@ -74,14 +77,19 @@ pub(super) async fn open_lun(
     };
     let lun_config = lun::Config {
         name: spec.name.clone(),
+        device_type: &BLOCK_DEVICE,
         block_size,
         max_transfer: spec.max_transfer,
         write_cache: spec.write_cache,
         identity: lun::Identity::new(&spec.serial),
     };
     let lun = Lun::new(backstore, lun_config)?;
-    let alua = ConfigfsAlua::new(spec.configfs.clone());
-    Ok(lun.with_alua(Box::new(alua)).with_peers(Rc::new(Peers)))
+    let groups = ConfigfsAlua::new(spec.configfs.clone());
+    let alua: Box<dyn Alua> = match plugin::of(&lun).filter(|device| device.handler().locks()) {
+        Some(device) => Box::new(LockedAlua::new(groups, device.clone())),
+        None => Box::new(groups),
+    };
+    Ok(lun.with_alua(alua).with_peers(Rc::new(Peers)))
 }
 
 /// Opens the image that `config` names.

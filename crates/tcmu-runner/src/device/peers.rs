@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use block::Store;
 use io_engine::{Receiver, Sender, channel};
 use lun::Lun;
-use lun::copy::{CopyPeer, CopyPeers, PeerError, PeerReply, PeerRequest};
+use lun::peers::{CopyPeer, CopyPeers, PeerError, PeerReply, PeerRequest};
 
 use super::Control;
 

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use block::{AnyStore, BoxedStore};
 use lun::Lun;
-use lun::alua::{Alua, Snapshot};
-use scsi::opcodes::{Opcode, Reach};
+use scsi::opcodes::Reach;
 use scsi::sense::{Sense, Status};
 use tcmu::Command;
 use tcmu_plugin::{
@@ -20,17 +19,29 @@ use tcmu_plugin::{
 };
 
 use super::DeviceSpec;
-use super::alua::ConfigfsAlua;
 use super::commands::{self, Aborted, Done, Ending};
+use super::locked;
 use super::open::OpenError;
-use super::serve::DiskLun;
+use super::serve::SharedLun;
 
 /// Operation codes of commands whose answer may be shorter than their buffer. What earlier
 /// commands left in it is erased before a handler gets it.
 const ANSWERS: &[u8] = &[
     0x03, 0x12, 0x1a, 0x23, 0x25, 0x3c, 0x43, 0x46, 0x4a, 0x4d, 0x51, 0x52, 0x5a, 0x5c, 0x5e, 0x95,
-    0x9e, 0xa0, 0xa3, 0xa4, 0xab, 0xac, 0xad, 0xb9, 0xbd, 0xbe,
+    0x9e, 0xa0, 0xab, 0xac, 0xad, 0xb9, 0xbd, 0xbe,
 ];
+
+/// Whether the answer of a command may be shorter than its buffer.
+fn answers(cdb: &[u8]) -> bool {
+    match *cdb {
+        // MAINTENANCE IN; without a service action it is SEND KEY of an optical drive.
+        [0xa3, action, ..] => action & 0x1f != 0,
+        // MAINTENANCE OUT; without a service action it is REPORT KEY of an optical drive.
+        [0xa4, action, ..] => action & 0x1f == 0,
+        [opcode, ..] => ANSWERS.contains(&opcode),
+        [] => false,
+    }
+}
 
 /// Between two looks at target port groups, while no lock is held.
 const LOOK: Duration = Duration::from_secs(1);
@@ -76,21 +87,19 @@ pub(super) async fn reconfigure(
 /// What executes the commands of a device.
 pub(super) struct Host {
     device: Rc<PluginDevice>,
-    /// Where the lock of the handler belongs to a target port group.
-    alua: ConfigfsAlua,
+    /// When target port groups were looked at for a command that needs the handler's lock.
     looked: Cell<Option<Instant>>,
 }
 
 impl Host {
-    pub(super) fn new(device: Rc<PluginDevice>, spec: &DeviceSpec) -> Rc<Host> {
-        let alua = ConfigfsAlua::new(spec.configfs.clone());
-        Rc::new(Host { device, alua, looked: Cell::default() })
+    pub(super) fn new(device: Rc<PluginDevice>) -> Rc<Host> {
+        Rc::new(Host { device, looked: Cell::default() })
     }
 
     /// Executes a command.
     pub(super) fn execute(
         self: &Rc<Self>,
-        lun: DiskLun,
+        lun: SharedLun,
         command: Command,
         aborted: Aborted,
     ) -> impl Future<Output = Done> + use<> {
@@ -98,8 +107,11 @@ impl Host {
         async move { host.run(lun, command, aborted).await }
     }
 
-    async fn run(&self, lun: DiskLun, command: Command, aborted: Aborted) -> Done {
-        if let Err(status) = self.lock(command.cdb()).await {
+    async fn run(&self, lun: SharedLun, command: Command, aborted: Aborted) -> Done {
+        if let Some(attention) = lun.attention_before(command.cdb()) {
+            return Done { ending: ending(Verdict::Check(attention), None, 0), command };
+        }
+        if let Err(status) = self.lock(&lun, command.cdb()).await {
             return Done { ending: ending(status.verdict(), None, 0), command };
         }
         let handler = self.device.handler();
@@ -131,37 +143,28 @@ impl Host {
     /// Has the handler look at a command.
     async fn handle(&self, command: &Command) -> Finished {
         let (cdb, data) = (command.cdb(), command.data());
-        if cdb.first().is_some_and(|opcode| ANSWERS.contains(opcode)) {
+        if answers(cdb) {
             data.fill(0..data.len(), 0);
         }
         self.device.execute((command.id(), cdb), Operation::HandleCommand, data).await
     }
 
-    /// Takes the lock of the handler for the port group through which commands come, where there is
-    /// such a group and the command needs access to the medium.
-    async fn lock(&self, cdb: &[u8]) -> Result<(), tcmu_plugin::Status> {
-        let needs = || Opcode::of(cdb).is_ok_and(|row| row.reach == Reach::Active);
-        if !self.device.handler().locks() || !needs() {
+    /// Sees to it that this host has the lock of the handler, where the port group through which
+    /// commands come asks for it and the command needs access to the medium: access that changes by
+    /// itself changes here.
+    async fn lock(&self, lun: &SharedLun, cdb: &[u8]) -> Result<(), tcmu_plugin::Status> {
+        let opcodes = &lun.device_type().opcodes;
+        let needs = || opcodes.find(cdb).is_ok_and(|row| row.reach == Reach::Active);
+        if !self.device.handler().locks() || self.device.lock_view().ours || !needs() {
             return Ok(());
         }
         let now = Instant::now();
         if self.looked.get().is_none_or(|looked| now.duration_since(looked) > LOOK) {
             self.looked.set(Some(now));
-            self.alua.refresh().await;
+            lun.refresh_access().await;
         }
-        match tag(&self.alua.snapshot()) {
-            Some(tag) => self.device.acquire(tag).await,
-            None => Ok(()),
-        }
+        locked::admit(&lun.port_groups(), &self.device).await
     }
-}
-
-/// The group that a lock is taken for: that of the port, where access changes by itself. The
-/// default group, which every device has, is none.
-fn tag(snapshot: &Snapshot) -> Option<u16> {
-    let port = snapshot.port.and_then(|port| port.group);
-    let group = port.or_else(|| snapshot.groups.first().map(|group| group.id));
-    group.filter(|group| snapshot.implicit && *group != 0)
 }
 
 /// How a command ends of which a handler has said this.
@@ -188,28 +191,12 @@ fn is_sense(sense: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use scsi::alua::PortGroup;
-
     use super::*;
 
-    fn snapshot(implicit: bool, ids: &[u16]) -> Snapshot {
-        let group = |&id: &u16| PortGroup {
-            id,
-            state: lun::alua::AccessState::Optimized,
-            preferred: false,
-            supported: 1,
-            status: 0,
-            ports: Vec::new(),
-        };
-        Snapshot { groups: ids.iter().map(group).collect(), implicit, ..Snapshot::default() }
-    }
-
     #[test]
-    fn a_lock_belongs_to_a_group_that_somebody_has_made() {
-        assert_eq!(tag(&snapshot(true, &[16])), Some(16));
-        assert_eq!(tag(&snapshot(true, &[0])), None, "the default group");
-        assert_eq!(tag(&snapshot(false, &[16])), None, "access does not change by itself");
-        assert_eq!(tag(&snapshot(true, &[])), None);
+    fn what_an_initiator_sends_is_never_erased() {
+        assert!(answers(&[0x12, 0]) && answers(&[0xa3, 0x0a]) && answers(&[0xa4, 0]));
+        assert!(!answers(&[0x2a, 0]) && !answers(&[0xa3, 0]) && !answers(&[0xa4, 0x0a]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The outcome of a command, as the kernel takes it.
-use scsi::opcodes::Opcode;
+use scsi::block_device::BLOCK_DEVICE;
 use scsi::sense::Status;
 use tcmu::{Response, Ring};
 
@@ -37,7 +37,7 @@ pub(super) fn respond(ring: &mut Ring, done: &Done) -> Result<(), tcmu::Error> {
     ring.complete(id, &Response { status, sense: &sense, read_len: None })
 }
 
-/// Whether a command sends its data to the medium.
+/// Whether a command sends its data to the medium, as far as block devices have it.
 fn writes(cdb: &[u8]) -> bool {
-    Opcode::of(cdb).is_ok_and(|row| row.writes)
+    BLOCK_DEVICE.opcodes.find(cdb).is_ok_and(|row| row.writes)
 }

@@ -34,7 +34,8 @@ const BATCH: usize = 32;
 /// would have nothing to do: with writes of 64 KiB at QD 32 both took turns.
 const BATCH_BYTES: usize = 64 << 10;
 
-pub(super) type DiskLun = Rc<Lun<AnyStore>>;
+/// The logical unit of a device, which its commands share.
+pub(super) type SharedLun = Rc<Lun<AnyStore>>;
 
 /// A change of the device under way. It yields what takes the place of the old image, if something
 /// does.
@@ -42,14 +43,14 @@ type Change = Pin<Box<dyn Future<Output = io::Result<Option<Successor>>>>>;
 
 /// What a new configuration string makes of a device.
 struct Successor {
-    lun: DiskLun,
+    lun: SharedLun,
     cmd_time_out: Option<Duration>,
 }
 
 /// An open device.
 pub(super) struct Server<'a> {
     pub(super) spec: &'a DeviceSpec,
-    pub(super) lun: DiskLun,
+    pub(super) lun: SharedLun,
     pub(super) ring: Ring,
     pub(super) control: Receiver<Control>,
     pub(super) events: &'a Sender,
@@ -63,7 +64,7 @@ impl Server<'_> {
         match plugin::of(&self.lun).cloned() {
             None => self.run_with(execute).await,
             Some(device) => {
-                let host = plugin::Host::new(device, self.spec);
+                let host = plugin::Host::new(device);
                 self.run_with(move |lun, command, aborted| host.execute(lun, command, aborted))
                     .await
             }
@@ -73,7 +74,7 @@ impl Server<'_> {
     /// Serves commands that `execute` makes futures of.
     async fn run_with<F: Future<Output = Done>>(
         mut self,
-        execute: impl Fn(DiskLun, Command, Aborted) -> F,
+        execute: impl Fn(SharedLun, Command, Aborted) -> F,
     ) -> Stop {
         let held = mem::take(&mut self.held);
         let doorbell = self.ring.as_fd().try_clone_to_owned().and_then(Readiness::new);
@@ -148,7 +149,7 @@ struct Serving<'a, F: Future<Output = Done>, E> {
 impl<F, E> Serving<'_, F, E>
 where
     F: Future<Output = Done>,
-    E: Fn(DiskLun, Command, Aborted) -> F,
+    E: Fn(SharedLun, Command, Aborted) -> F,
 {
     /// One turn of the loop: everything that can be done now.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -180,6 +181,9 @@ where
         for overdue in self.commands.poll_overdue(cx) {
             let device = self.server.spec.key;
             let (command, opcode, after) = (overdue.id, overdue.opcode, overdue.after);
+            if let Some(device) = plugin::of(&self.server.lun) {
+                device.time_out(command);
+            }
             self.server.events.send(DeviceEvent::CommandTimedOut {
                 device,
                 command,
@@ -335,7 +339,7 @@ where
     }
 }
 
-fn watch(lun: DiskLun) -> Pin<Box<dyn Future<Output = ()>>> {
+fn watch(lun: SharedLun) -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(async move {
         loop {
             lun.watch().await;
@@ -344,7 +348,7 @@ fn watch(lun: DiskLun) -> Pin<Box<dyn Future<Output = ()>>> {
 }
 
 /// Flushes and closes a store.
-pub(super) async fn close(lun: DiskLun) -> Result<(), lun::Error> {
+pub(super) async fn close(lun: SharedLun) -> Result<(), lun::Error> {
     lun.flush().await?;
     Ok(lun.store().close().await?)
 }
@@ -390,7 +394,7 @@ fn change(server: &Server<'_>, request: Request) -> Change {
 /// Opens the image that `config` names in the place of that of `lun`, which stays as it is, with
 /// its locks, until it is dropped.
 async fn succeed(
-    lun: &DiskLun,
+    lun: &SharedLun,
     spec: &DeviceSpec,
     config: &str,
 ) -> Result<Lun<AnyStore>, OpenError> {

@@ -86,13 +86,13 @@ fn run<F: Future<Output = ()>>(
     hold: Option<Duration>,
     test: impl FnOnce(World) -> F,
 ) -> Stop {
-    run_with(config, |spec| spec.hold = hold, test)
+    run_with(config, |spec, _| spec.hold = hold, test)
 }
 
 /// As [`serve`], where the device is different from the usual.
 fn run_with<F: Future<Output = ()>>(
     config: &str,
-    different: impl FnOnce(&mut DeviceSpec),
+    different: impl FnOnce(&mut DeviceSpec, &Tree),
     test: impl FnOnce(World) -> F,
 ) -> Stop {
     let tree = Tree::new().unwrap();
@@ -115,7 +115,7 @@ fn run_with<F: Future<Output = ()>>(
         max_transfer: 1 << 20,
         backend: Backend::Auto,
     };
-    different(&mut spec);
+    different(&mut spec, &tree);
     let (spec, hold) = (spec.clone(), spec.hold);
     let (kernel, parts) = Kernel::new(&Options::default()).unwrap();
     let mut ring = parts.ring().unwrap();

@@ -40,7 +40,9 @@ impl Line {
 
     /// For journald on stderr, which knows the time and the process.
     pub(super) fn for_journal(&self) -> String {
-        format!("<{}>{}:{}: {}\n", self.level.priority(), self.place.0, self.place.1, self.text)
+        // The one beyond syslog's last is of C's own.
+        let priority = self.level.priority().min(7);
+        format!("<{priority}>{}:{}: {}\n", self.place.0, self.place.1, self.text)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
-use std::{fmt, io, thread};
+use std::{io, thread};
 
 use tracing::level_filters::LevelFilter;
 use tracing::span;
@@ -20,6 +20,7 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 pub use line::Line;
+pub use tcmu_abi::log::Level;
 pub use writer::Style;
 
 /// The name of the log file in its directory.
@@ -35,79 +36,26 @@ macro_rules! crit {
     ($($arg:tt)+) => { tracing::error!(target: $crate::logging::CRIT, $($arg)+) };
 }
 
-/// How much is logged: `log_level` in tcmu.conf. A level includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Level {
-    /// Start, stop, and what ends the daemon.
-    Crit,
-    /// Something failed, and somebody should act.
-    Error,
-    /// Something is odd; the daemon goes on.
-    Warning,
-    /// What happens to devices.
-    Info,
-    /// Steps inside the daemon.
-    Debug,
-    /// Every SCSI command.
-    ScsiCommands,
-}
-
-/// The levels: value in tcmu.conf, label in a line, name in prose, syslog priority.
-const LEVELS: [(Level, &str, &str, u8); 6] = [
-    (Level::Crit, "CRIT", "CRIT", 2),
-    (Level::Error, "ERROR", "ERROR", 3),
-    (Level::Warning, "WARN", "WARNING", 4),
-    (Level::Info, "INFO", "INFO", 6),
-    (Level::Debug, "DEBUG", "DEBUG", 7),
-    (Level::ScsiCommands, "DEBUG_SCSI_CMD", "DEBUG SCSI CMD", 7),
-];
-
-impl Level {
-    /// The level of a number in tcmu.conf, 0 to 5.
-    pub fn from_number(n: u8) -> Option<Level> {
-        LEVELS.get(usize::from(n)).map(|row| row.0)
-    }
-
-    fn row(self) -> &'static (Level, &'static str, &'static str, u8) {
-        &LEVELS[self as usize]
-    }
-
-    /// As a line shows it.
-    pub fn label(self) -> &'static str {
-        self.row().1
-    }
-
-    /// The priority that journald and syslog know it by.
-    pub fn priority(self) -> u8 {
-        self.row().3
-    }
-
-    fn of(metadata: &Metadata<'_>) -> Level {
-        match *metadata.level() {
-            tracing::Level::ERROR if metadata.target() == CRIT => Level::Crit,
-            tracing::Level::ERROR => Level::Error,
-            tracing::Level::WARN => Level::Warning,
-            tracing::Level::INFO => Level::Info,
-            tracing::Level::DEBUG => Level::Debug,
-            tracing::Level::TRACE => Level::ScsiCommands,
-        }
-    }
-
-    fn filter(self) -> LevelFilter {
-        match self {
-            Level::Crit | Level::Error => LevelFilter::ERROR,
-            Level::Warning => LevelFilter::WARN,
-            Level::Info => LevelFilter::INFO,
-            Level::Debug => LevelFilter::DEBUG,
-            Level::ScsiCommands => LevelFilter::TRACE,
-        }
+/// The level of an event.
+fn level_of(metadata: &Metadata<'_>) -> Level {
+    match *metadata.level() {
+        tracing::Level::ERROR if metadata.target() == CRIT => Level::Crit,
+        tracing::Level::ERROR => Level::Error,
+        tracing::Level::WARN => Level::Warning,
+        tracing::Level::INFO => Level::Info,
+        tracing::Level::DEBUG => Level::Debug,
+        tracing::Level::TRACE => Level::DebugScsiCmd,
     }
 }
 
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.row().2)
+/// What `tracing` lets through at a level.
+fn filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Crit | Level::Error => LevelFilter::ERROR,
+        Level::Warning => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::DebugScsiCmd => LevelFilter::TRACE,
     }
 }
 
@@ -157,7 +105,7 @@ impl Log {
 
     /// How much is logged.
     pub fn level(&self) -> Level {
-        Level::from_number(self.0.level.load(Ordering::Relaxed)).unwrap_or(Level::ScsiCommands)
+        Level::from_number(self.0.level.load(Ordering::Relaxed).into())
     }
 
     /// Changes how much is logged.
@@ -213,16 +161,16 @@ impl Subscriber for Log {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        Level::of(metadata) as u8 <= self.0.level.load(Ordering::Relaxed)
-            && !(is_foreign(metadata.target()) && Level::of(metadata) > Level::Warning)
+        level_of(metadata) as u8 <= self.0.level.load(Ordering::Relaxed)
+            && !(is_foreign(metadata.target()) && level_of(metadata) > Level::Warning)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level().filter())
+        Some(filter(self.level()))
     }
 
     fn event(&self, event: &Event<'_>) {
-        self.put(Line::new(SystemTime::now(), Level::of(event.metadata()), event));
+        self.put(Line::new(SystemTime::now(), level_of(event.metadata()), event));
     }
 
     // Spans carry nothing here: a line names its device itself.
@@ -273,7 +221,7 @@ mod tests {
             crit!("e");
             tracing::error!("f");
             assert_eq!(lines(&queue), ["CRIT: e"]);
-            log.set_level(Level::ScsiCommands);
+            log.set_level(Level::DebugScsiCmd);
             tracing::trace!("g");
             assert_eq!(lines(&queue), ["DEBUG_SCSI_CMD: g"]);
         });
@@ -304,8 +252,7 @@ mod tests {
     #[test]
     fn every_level_has_its_number() {
         for n in 0..6 {
-            assert_eq!(Level::from_number(n).unwrap() as u8, n);
+            assert_eq!(Level::from_number(n.into()) as u8, n);
         }
-        assert_eq!(Level::from_number(6), None);
     }
 }

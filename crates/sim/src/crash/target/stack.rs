@@ -196,6 +196,7 @@ impl Target for Stack {
         let block_size = u32::try_from(record.unit as u64 * record.block).unwrap_or(0);
         let config = Config {
             name: "simulated".into(),
+            device_type: &scsi::block_device::BLOCK_DEVICE,
             block_size,
             max_transfer: 1 << 20,
             write_cache: record.write_cache,

@@ -47,9 +47,46 @@ impl Built {
         config: &str,
         test: impl FnOnce(World) -> F,
     ) -> Stop {
+        self.serve_with(config, |_, _| (), test)
+    }
+
+    /// The same, where the device is different from the usual.
+    fn serve_with<F: Future<Output = ()>>(
+        &self,
+        config: &str,
+        different: impl FnOnce(&mut DeviceSpec, &Tree),
+        test: impl FnOnce(World) -> F,
+    ) -> Stop {
         let handler = self.plugins.find(config.split('/').next().unwrap()).cloned();
         assert!(handler.is_some());
-        run_with(config, |spec| spec.plugin = handler, test)
+        let different = |spec: &mut DeviceSpec, tree: &Tree| {
+            spec.plugin = handler;
+            different(spec, tree);
+        };
+        run_with(config, different, test)
+    }
+
+    /// Serves a device with a lock, whose only port is in the target port group 7, which has this
+    /// kind of access.
+    fn serve_locked<F: Future<Output = ()>>(
+        &self,
+        access: &str,
+        test: impl FnOnce(World) -> F,
+    ) -> Stop {
+        let config = format!("plock/{}", self.image.display());
+        let grouped = |_: &mut DeviceSpec, tree: &Tree| {
+            let group = "target/core/user_0/a/alua/ours";
+            for (file, content) in
+                [("tg_pt_gp_id", "7"), ("alua_access_state", "0"), ("alua_access_type", access)]
+            {
+                tree.put(&format!("{group}/{file}"), content).unwrap();
+            }
+            let port = "target/loopback/naa.1/tpgt_1/lun/lun_0";
+            tree.put(&format!("{port}/alua_tg_pt_gp"), "TG Port Alias: ours\n").unwrap();
+            let device = tree.path().join("target/core/user_0/a");
+            std::os::unix::fs::symlink(device, tree.path().join(port).join("a")).unwrap();
+        };
+        self.serve_with(&config, grouped, test)
     }
 }
 
@@ -108,6 +145,22 @@ fn a_plugin_sees_a_cdb_first_and_leaves_the_rest_to_the_logical_unit() {
 }
 
 #[test]
+fn a_plugin_sees_that_a_command_has_been_under_way_for_longer_than_the_device_allows() {
+    let built = Built::new();
+    let config = format!("pcmd/{}", built.image.display());
+    let impatient = |spec: &mut DeviceSpec, _: &Tree| {
+        spec.cmd_time_out = Some(Duration::from_secs(1));
+    };
+    built.serve_with(&config, impatient, |mut world| async move {
+        assert_eq!(world.execute(&[0xc8, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        let told = world.events.drain().any(|event| {
+            matches!(event, Event::Device(DeviceEvent::CommandTimedOut { opcode: 0xc8, .. }))
+        });
+        assert!(told, "and so does the manager");
+    });
+}
+
+#[test]
 fn a_device_that_its_plugin_alone_answers_for_is_what_the_plugin_says() {
     let built = Built::new();
     let stop = built.serve("ppass", |mut world| async move {
@@ -119,6 +172,30 @@ fn a_device_that_its_plugin_alone_answers_for_is_what_the_plugin_says() {
         assert_eq!((read.status, sense(&read)), (2, [5, 0x20, 0]));
     });
     assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn initiators_of_a_device_that_its_plugin_alone_answers_for_hear_of_changes() {
+    let built = Built::new();
+    built.serve("ppass", |mut world| async move {
+        let world = &mut world;
+        let ready = async |world: &mut World| {
+            let ready = world.execute(&[0; 6], Data::None).await;
+            (ready.status, if ready.status == 2 { sense(&ready) } else { [0; 3] })
+        };
+        assert_eq!(ready(world).await.0, 0);
+        world.request(Request::Resize(2 * SIZE)).await.unwrap();
+        let inquiry = world.execute(&[0x12, 0, 0, 0, 96, 0], Data::In(96)).await;
+        assert_eq!(inquiry.status, 0, "INQUIRY goes on");
+        assert_eq!(ready(world).await, (2, [6, 0x2a, 0x09]));
+        assert_eq!(ready(world).await.0, 0, "once");
+        world.request(Request::SetWriteCache(false)).await.unwrap();
+        assert_eq!(ready(world).await, (2, [6, 0x2a, 0x01]));
+        // The plugin tells of another size.
+        assert_eq!(world.execute(&[0xc2, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        assert_eq!(ready(world).await, (2, [6, 0x2a, 0x09]));
+        assert_eq!(ready(world).await.0, 0);
+    });
 }
 
 #[test]
@@ -204,6 +281,81 @@ fn commands_are_sent_again_while_a_plugin_opens_its_device_again() {
         }
     });
     assert_eq!(stop, Stop::Asked);
+}
+
+/// REPORT TARGET PORT GROUPS: the state of the first group.
+async fn access(world: &mut World) -> u8 {
+    let cdb = [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0];
+    let report = world.execute(&cdb, Data::In(64)).await;
+    assert_eq!((report.status, &report.data[6..8]), (0, &[0, 7][..]));
+    report.data[4] & 0x0f
+}
+
+/// SET TARGET PORT GROUPS of group 7.
+async fn set_access(world: &mut World, state: u8) -> Completion {
+    let cdb = [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0];
+    world.execute(&cdb, Data::Out(&[0, 0, 0, 0, state, 0, 0, 7])).await
+}
+
+/// READ of a block; status and sense.
+async fn read(world: &mut World) -> (u8, [u8; 3]) {
+    let read = world.execute(&read_10(0, 1), Data::In(512)).await;
+    (read.status, if read.status == 2 { sense(&read) } else { [0; 3] })
+}
+
+#[test]
+fn with_explicit_access_the_lock_goes_where_set_target_port_groups_says() {
+    let built = Built::new();
+    let stop = built.serve_locked("Explicit", |mut world| async move {
+        let world = &mut world;
+        let standby = (2, [2, 0x04, 0x0b]);
+        assert_eq!((access(world).await, read(world).await), (2, standby));
+        assert_eq!(set_access(world, 0).await.status, 0);
+        assert_eq!((access(world).await, read(world).await.0), (0, 0));
+        assert_eq!(set_access(world, 2).await.status, 0);
+        assert_eq!((access(world).await, read(world).await), (2, standby));
+        // A state that a lock cannot bring about, and a group that there is not.
+        let refused = set_access(world, 1).await;
+        assert_eq!((refused.status, sense(&refused)), (2, [5, 0x26, 0]));
+        // The handler does not get the lock.
+        assert_eq!(world.execute(&[0xc7, 13, 0, 0, 0, 0], Data::None).await.status, 0);
+        let failed = set_access(world, 0).await;
+        assert_eq!((failed.status, sense(&failed)), (2, [4, 0x67, 0x0a]));
+        assert_eq!((access(world).await, read(world).await), (2, standby));
+    });
+    assert_eq!(stop, Stop::Asked);
+}
+
+#[test]
+fn with_explicit_access_a_lost_lock_is_not_taken_again_by_itself() {
+    let built = Built::new();
+    built.serve_locked("Explicit", |mut world| async move {
+        let world = &mut world;
+        assert_eq!(set_access(world, 0).await.status, 0);
+        assert_eq!(world.execute(&[0xc4, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        assert_eq!(read(world).await, (2, [2, 0x04, 0x0b]));
+        let until = Instant::now() + Duration::from_secs(20);
+        while set_access(world, 0).await.status != 0 {
+            assert!(Instant::now() < until, "it is open again");
+            io_engine::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!((access(world).await, read(world).await.0), (0, 0));
+    });
+}
+
+#[test]
+fn with_implicit_access_a_command_takes_the_lock_or_says_that_the_transition_has_failed() {
+    let built = Built::new();
+    built.serve_locked("Implicit", |mut world| async move {
+        let world = &mut world;
+        assert_eq!(world.execute(&[0xc7, 13, 0, 0, 0, 0], Data::None).await.status, 0);
+        assert_eq!(access(world).await, 0);
+        assert_eq!(read(world).await, (2, [6, 0x2a, 0x07]));
+        assert_eq!(world.execute(&[0xc7, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        assert_eq!((read(world).await.0, access(world).await), (0, 0));
+        let refused = set_access(world, 2).await;
+        assert_eq!((refused.status, sense(&refused)), (2, [5, 0x20, 0]));
+    });
 }
 
 #[test]

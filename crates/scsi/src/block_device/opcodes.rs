@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The rows of the opcode table, in the order of opcodes and service actions.
-//!
-//! The usage data of a row has a bit for each that is looked at. Further bits are accepted where
-//! initiators may set them and ignoring them is right: [`Opcode::ignore`]. Any other bit is refused.
+//! The opcode table of block devices, in the order of opcodes and service actions.
 
-use super::{Opcode, Reach};
 use crate::cdb::Cdb;
 use crate::command::{ByteCheck, Command, CopyService, ModeRequest, OpcodeReport, PageControl};
+use crate::opcodes::{Opcode, Reach, row};
 use crate::sense::Sense;
 
 /// Bits of byte 1 that held the LUN in SCSI-2; reserved since.
@@ -19,36 +16,8 @@ const RARC: u8 = 0x04;
 const FUA_NV: u8 = 0x02;
 /// RELADR of byte 1: obsolete.
 const RELADR: u8 = 0x01;
-/// CONTROL: all but NACA, which asks for an ACA condition that we do not establish.
-const CONTROL: u8 = !0x04;
-
 /// SYNC_NV of byte 1 in SYNCHRONIZE CACHE: obsolete.
 const SYNC_NV: u8 = 0x04;
-
-/// A row without a service action.
-const fn row<const LEN: usize>(
-    name: &'static str,
-    usage: [u8; LEN],
-    decode: fn(&Cdb) -> Result<Command, Sense>,
-) -> Opcode {
-    let mut padded = [0; Cdb::MAX];
-    let mut at = 0;
-    while at < LEN {
-        padded[at] = usage[at];
-        at += 1;
-    }
-    Opcode {
-        name,
-        opcode: usage[0],
-        action: None,
-        writes: false,
-        reach: Reach::Active,
-        usage: padded,
-        len: LEN,
-        accepted: u128::from_be_bytes(padded) | bits(LEN - 1, CONTROL),
-        decode,
-    }
-}
 
 /// Usage data of a 10-byte CDB with an LBA and a length.
 const fn range10(opcode: u8, flags: u8) -> [u8; 10] {
@@ -90,47 +59,8 @@ const fn persistent_reserve_out(name: &'static str, action: u8) -> Opcode {
     .reach(Reach::Standby)
 }
 
-/// The bits of byte `at` in their place among a CDB's.
-const fn bits(at: usize, mask: u8) -> u128 {
-    (mask as u128) << (8 * (Cdb::MAX - 1 - at))
-}
-
-impl Opcode {
-    /// The service action is in byte 1.
-    const fn action(mut self) -> Self {
-        self.action = Some(self.usage[1] & 0x1f);
-        self
-    }
-
-    /// Bits of byte `at` may be set and change nothing.
-    const fn ignore(mut self, at: usize, mask: u8) -> Self {
-        self.accepted |= bits(at, mask);
-        self
-    }
-
-    /// The same for whole bytes, from `first` to `last`.
-    const fn ignore_bytes(mut self, first: usize, last: usize) -> Self {
-        let mut at = first;
-        while at <= last {
-            self = self.ignore(at, 0xff);
-            at += 1;
-        }
-        self
-    }
-
-    const fn writes(mut self) -> Self {
-        self.writes = true;
-        self
-    }
-
-    const fn reach(mut self, reach: Reach) -> Self {
-        self.reach = reach;
-        self
-    }
-}
-
 /// Every command that is supported, sorted by opcode and service action.
-pub static OPCODES: &[Opcode] = &[
+pub(super) const ROWS: &[Opcode] = &[
     row("TEST UNIT READY", [0x00, 0, 0, 0, 0, 0], |_| Ok(Command::TestUnitReady)).ignore(1, LUN),
     row("REQUEST SENSE", [0x03, 0x01, 0, 0, 0xff, 0], |c| {
         Ok(Command::RequestSense { descriptor: c.bit(1, 0), alloc: c.len8(4) })
