@@ -97,10 +97,10 @@ pub(crate) fn try_file(program: &Path, file: &Path) -> Trial {
     }
 }
 
-/// Takes what is there to be read; what is too much is lost.
+/// Takes what is there to be read, for a while if there is no end of it; what is too much is lost.
 fn drain(out: &mut impl Read, said: &mut Vec<u8>) -> io::Result<()> {
     let mut buffer = [0; 4096];
-    loop {
+    for _ in 0..64 {
         match out.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(len) => {
@@ -112,6 +112,7 @@ fn drain(out: &mut impl Read, said: &mut Vec<u8>) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 fn refused(why: String) -> Trial {

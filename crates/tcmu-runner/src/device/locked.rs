@@ -115,7 +115,7 @@ pub(super) async fn admit(snapshot: &Snapshot, device: &PluginDevice) -> Result<
     }
 }
 
-/// What a command ends with when the lock was not to be had. What another attempt may mend stays as
+/// What a command ends with when the lock was not to be had. What another attempt may overcome stays as
 /// the handler says it; all else is a transition that has failed (SPC-4 5.15.2.5).
 fn implicitly(status: Status) -> Status {
     const AS_IT_IS: [Status; 5] =
