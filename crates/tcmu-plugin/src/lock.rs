@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::answer::Answer;
 use crate::device::Shared;
-use crate::handler::{Handler, Pointer};
 use crate::pool::spawn;
 use crate::recovery;
 use crate::status::Status;
@@ -32,9 +31,9 @@ impl Lock {
     }
 
     /// Asks the handler of a device that was just opened.
-    pub(crate) fn look(&self, handler: &Handler, device: Pointer) {
-        if handler.locks() && handler.has_lock(device) == Some(true) {
-            *self.state() = State::Held(handler.lock_tag(device));
+    pub(crate) fn look(&self, shared: &Shared) {
+        if shared.handler.locks() && shared.has_lock() == Some(true) {
+            *self.state() = State::Held(shared.lock_tag());
         }
     }
 
@@ -47,9 +46,10 @@ impl Lock {
     }
 
     /// Gives it back, before the device is closed.
-    pub(crate) fn release(&self, handler: &Handler, device: Pointer) {
-        if let State::Held(_) = std::mem::take(&mut *self.state()) {
-            handler.unlock(device);
+    pub(crate) fn release(&self, shared: &Shared) {
+        let before = std::mem::take(&mut *self.state());
+        if let State::Held(_) = before {
+            shared.return_lock();
         }
     }
 
@@ -84,7 +84,7 @@ impl Lock {
         let Some(hold) = shared.calls.hold() else { return self.settle(Status::BUSY, tag) };
         let theirs = shared.clone();
         let started = spawn("lock", move || {
-            let status = theirs.handler.lock(theirs.pointer(), tag);
+            let status = theirs.take_lock(tag);
             theirs.lock.settle(status, tag);
             drop(hold);
             match status {

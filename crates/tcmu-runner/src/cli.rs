@@ -38,10 +38,16 @@ pub struct Cli {
 }
 
 /// What the program does instead of serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Report what is missing on this host, and how to fix it; exit status 1 if anything is missing
     Check,
+    /// Be the process of a plugin: the daemon starts it (plugin_isolation in tcmu.conf)
+    #[command(hide = true)]
+    PluginProcess {
+        /// The plugin.
+        file: PathBuf,
+    },
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ fn main() -> ExitCode {
             return if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match cli.command {
+    match cli.command.clone() {
         Some(Command::Check) => tcmu_runner::check::run(&cli),
+        Some(Command::PluginProcess { file }) => tcmu_runner::plugins::run_process(&file),
         None => daemon::run(&cli),
     }
 }
