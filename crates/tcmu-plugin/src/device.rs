@@ -144,7 +144,7 @@ impl PluginDevice {
         let (config, time_out) = split.map_err(|why| refused(libc::EINVAL, why))?;
         let abi = setup.device(&config);
         let place = match handler.process() {
-            Some(away) => Place::Away(Remote::new(away.clone(), &setup, time_out)),
+            Some(away) => Place::Away(Box::new(Remote::new(away.clone(), &setup, time_out))),
             None => Place::Here,
         };
         let shared = Shared::new(setup.name.clone(), handler, abi, place);

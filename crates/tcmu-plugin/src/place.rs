@@ -15,7 +15,7 @@ pub(crate) enum Place {
     /// In this process, which serves the device.
     Here,
     /// In a process of its own. This one serves the device.
-    Away(Remote),
+    Away(Box<Remote>),
     /// In this process, which belongs to it. Another one serves the device.
     Hosted(Relay),
 }

@@ -17,8 +17,10 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use sgl::Sgl;
 
-/// Slots are multiples of it, and so far apart: a page, however large these are.
-const UNIT: usize = 64 << 10;
+/// Slots are multiples of it: a page, however large these are.
+const UNIT: u32 = 64 << 10;
+/// What nobody may touch before, between and behind slots, in bytes.
+const GAP: usize = UNIT as usize;
 /// The longest slot. Commands with more data have memory of their own.
 const MAX_SLOT: u32 = 1 << 20;
 /// The memory of a device; what no command has used takes none.
@@ -51,7 +53,7 @@ impl Geometry {
 
     fn round(len: u32) -> u32 {
         // Beyond 4 GiB nothing is asked for.
-        len.checked_next_multiple_of(UNIT as u32).unwrap_or(u32::MAX - (UNIT as u32 - 1))
+        len.checked_next_multiple_of(UNIT).unwrap_or(u32::MAX - (UNIT - 1))
     }
 
     fn slot_len(self) -> usize {
@@ -63,7 +65,7 @@ impl Geometry {
     }
 
     fn is_sound(self) -> bool {
-        self.slots > 0 && self.slot_len > 0 && self.slot_len() % UNIT == 0
+        self.slots > 0 && self.slot_len > 0 && self.slot_len.is_multiple_of(UNIT)
     }
 }
 
@@ -112,13 +114,13 @@ impl Slots {
         if !geometry.is_sound() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let stride = geometry.slot_len() + UNIT;
-        let mapped = stride * usize::from(geometry.slots) + UNIT;
+        let stride = geometry.slot_len() + GAP;
+        let mapped = stride * usize::from(geometry.slots) + GAP;
         // SAFETY: a fresh mapping at an address that the kernel chooses.
         let base = unsafe {
             mmap_anonymous(ptr::null_mut(), mapped, ProtFlags::empty(), MapFlags::PRIVATE)
         }?;
-        let slots = Slots { base: not_null(base)?, mapped, stride, first: UNIT, geometry };
+        let slots = Slots { base: not_null(base)?, mapped, stride, first: GAP, geometry };
         for slot in 0..usize::from(geometry.slots) {
             let at = slots.base.as_ptr().wrapping_add(slots.first + slot * stride);
             let rights = ProtFlags::READ | ProtFlags::WRITE;
@@ -187,7 +189,8 @@ mod tests {
             let end = b.iovecs()[0].iov_base as usize + len.next_multiple_of(ALIGN);
             assert_eq!(end % 4096, 0, "the page that nobody may touch follows");
         }
-        assert!(ours.view(0, 1).unwrap().iovecs()[0].iov_base as usize % ALIGN == 0);
+        let odd = ours.view(0, 1).unwrap().iovecs()[0].iov_base as usize;
+        assert!(odd.is_multiple_of(ALIGN));
         for (slot, len) in [(64, 512), (0, 65537), (u16::MAX, 1), (0, usize::MAX)] {
             assert!(ours.view(slot, len).is_none() && theirs.view(slot, len).is_none());
         }

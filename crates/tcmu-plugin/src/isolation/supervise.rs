@@ -33,6 +33,8 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=1 << 20;
 pub(super) const NAME: &str = "tcmu-plugin";
 /// Between two looks at what takes too long.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// How long a process may go on without a connection: one that ends closes it first.
+const CLOSED_TIME: Duration = Duration::from_secs(5);
 /// Messages that are taken between two looks.
 const BATCH: usize = 256;
 /// A process that has ended sooner has the next one wait: at first so long, and then longer.
@@ -96,26 +98,26 @@ fn connect(host: &Host, child: &Child, socket: Socket) -> io::Result<Running> {
 fn serve(host: &Host, mut child: Child, running: &Running, begun: Instant) -> String {
     let mut buffer = vec![0; MAX_MESSAGE];
     let mut looked = begun;
-    // Whether it may say more.
-    let mut talks = true;
+    // Since when it says nothing any more.
+    let mut closed: Option<Instant> = None;
     loop {
         let mut wanted = [
             PollFd::new(&*running.pidfd, PollFlags::IN),
             PollFd::new(&*running.socket, PollFlags::IN),
         ];
-        let count = if talks { 2 } else { 1 };
+        let count = if closed.is_none() { 2 } else { 1 };
         // Interrupted or not, there is a look at everything.
         let _ = poll(wanted.get_mut(..count).unwrap_or_default(), Some(&TICK));
         // First: what it has said before its end counts.
         let ended = child.try_wait();
         let mut left = if matches!(ended, Ok(None)) { BATCH } else { usize::MAX };
-        while talks && left > 0 {
+        while closed.is_none() && left > 0 {
             left -= 1;
             match listen(host, running, &mut buffer) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(why) => {
-                    talks = false;
+                    closed = Some(Instant::now());
                     if let (Some(why), Ok(None)) = (why, &ended) {
                         host.kill(why);
                     }
@@ -129,7 +131,7 @@ fn serve(host: &Host, mut child: Child, running: &Running, begun: Instant) -> St
         }
         if looked.elapsed() >= Duration::from_secs(1) {
             looked = Instant::now();
-            if !talks {
+            if closed.is_some_and(|since| since.elapsed() > CLOSED_TIME) {
                 host.kill("it has closed its connection");
             }
             host.look(begun);
