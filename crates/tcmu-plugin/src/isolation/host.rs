@@ -76,7 +76,7 @@ pub(super) struct State {
     pub(super) known: Option<Vec<Facts>>,
     pub(super) calls: BTreeMap<u64, Waiting>,
     pub(super) last_call: u64,
-    /// Why the process is killed, and since when.
+    /// Why the process is killed, and since when, or when that was said last.
     pub(super) killed: Option<(String, Instant)>,
     /// No further process is wanted.
     pub(super) ended: bool,

@@ -35,6 +35,8 @@ pub(super) const NAME: &str = "tcmu-plugin";
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How long a process may go on without a connection: one that ends closes it first.
 const CLOSED_TIME: Duration = Duration::from_secs(5);
+/// How long a process that is killed may take to end, before that is logged; and again.
+const DYING_TIME: Duration = Duration::from_secs(15);
 /// Messages that are taken between two looks.
 const BATCH: usize = 256;
 /// A process that has ended sooner has the next one wait: at first so long, and then longer.
@@ -203,23 +205,27 @@ impl Host {
     /// Kills the process if something takes too long. Called about once a second.
     fn look(&self, begun: Instant) {
         let now = Instant::now();
-        let (loading, late_call, dying) = {
-            let state = self.state();
+        let (loading, late_call) = {
+            let mut state = self.state();
+            if let Some((_, since)) = &mut state.killed {
+                let stays = now.duration_since(*since) > DYING_TIME;
+                if stays {
+                    *since = now;
+                }
+                drop(state);
+                if stays {
+                    tracing::error!(
+                        "{}: its process was killed and has not ended: the storage does not let it \
+                         go. Its devices wait",
+                        self.file().display()
+                    );
+                }
+                return;
+            }
             let late =
                 |call: &Waiting| call.reply.is_none() && call.until.is_some_and(|t| t <= now);
-            let dying = state.killed.as_ref().map(|(_, since)| now.duration_since(*since));
-            (!state.loaded, state.calls.values().any(late), dying)
+            (!state.loaded, state.calls.values().any(late))
         };
-        if let Some(dying) = dying {
-            if dying.as_secs() % 60 == 10 {
-                let (file, seconds) = (self.file().display(), dying.as_secs());
-                tracing::error!(
-                    "{file}: its process was killed {seconds} s ago and has not ended: the \
-                     storage does not let it go"
-                );
-            }
-            return;
-        }
         if loading && now.duration_since(begun) > LOAD_TIME {
             return self.kill(&format!("it is not loaded after {} s", LOAD_TIME.as_secs()));
         }
