@@ -6,6 +6,8 @@ const SYMBOLS: [&str; 2] = [include_str!("../tcmu-abi/symbols.txt"), include_str
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     for symbol in SYMBOLS.iter().flat_map(|symbols| symbols.lines()) {
-        println!("cargo::rustc-link-arg-tests=-Wl,--export-dynamic-symbol={symbol}");
+        for target in ["tests", "bins"] {
+            println!("cargo::rustc-link-arg-{target}=-Wl,--export-dynamic-symbol={symbol}");
+        }
     }
 }

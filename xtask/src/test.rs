@@ -163,9 +163,10 @@ const PACKAGE: &str = "package:";
 const LIBTCMU2: &[&str] = &["package:libtcmu2"];
 /// Debian's plugins.
 const HANDLERS: &[&str] = &["package:tcmu-runner"];
-/// The one script whose daemon loads plugins. Those that this machine happens to have do not belong
-/// to the others.
+/// The scripts whose daemon loads plugins. Those that this machine happens to have do not belong to
+/// the others.
 const PLUGIN: &str = "plugin.sh";
+const ISOLATION: &str = "isolation.sh";
 const NO_PLUGINS: &str = " --handler-path /nonexistent";
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
@@ -178,6 +179,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600 },
     Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
     Suite { name: "plugin",    script: PLUGIN,         args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
+    Suite { name: "isolation", script: ISOLATION,      args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
     Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900 },
@@ -353,7 +355,8 @@ fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<
 fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
-    let plugins = if suite.script == PLUGIN || options.daemon.is_some() { "" } else { NO_PLUGINS };
+    let loads = [PLUGIN, ISOLATION].contains(&suite.script) || options.daemon.is_some();
+    let plugins = if loads { "" } else { NO_PLUGINS };
     let mut words = vec![script.to_string_lossy().into_owned(), format!("{daemon}{plugins}")];
     for argument in args {
         words.push(match argument.strip_prefix(PACKAGE) {

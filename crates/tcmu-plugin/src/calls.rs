@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands of one device that its handler has. Each is completed once, by the pointer that
 //! names it: what is not here is refused, whoever names it.
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tcmu_abi::layout::SENSE_LEN;
 
 use crate::answer::Answer;
 use crate::handler::{Handler, Pointer};
@@ -22,9 +25,39 @@ pub(crate) enum Gate {
     Closed,
 }
 
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    pub(crate) status: Status,
+    /// What came with the status, where the handler is in another process.
+    pub(crate) sense: Option<Box<[u8; SENSE_LEN]>>,
+}
+
+/// Who is told of a command's end.
+enum Ending {
+    /// A future of this process.
+    Answer(Answer<Completion>),
+    /// Whoever has the command executed here.
+    Report(Box<dyn FnOnce(Status) + Send>),
+}
+
 struct Entry {
-    arguments: Arguments,
-    answer: Answer<Status>,
+    /// What a handler in this process got.
+    arguments: Option<Arguments>,
+    /// When it went to a handler in another process.
+    since: Option<Instant>,
+    #[allow(dead_code, reason = "memory that such a handler has until the command's end")]
+    memory: Option<Arc<dyn Any + Send + Sync>>,
+    ending: Ending,
+}
+
+impl Entry {
+    fn end(self, status: Status, sense: Option<Box<[u8; SENSE_LEN]>>) {
+        match self.ending {
+            Ending::Answer(answer) => answer.give(Completion { status, sense }),
+            Ending::Report(report) => report(status),
+        }
+    }
 }
 
 struct State {
@@ -64,19 +97,59 @@ impl Calls {
     ///
     /// # Errors
     /// The status with which it ends at once, if it may not go to the handler.
-    pub(crate) fn enter(&self, arguments: Arguments) -> Result<Answer<Status>, Status> {
+    pub(crate) fn enter(&self, arguments: Arguments) -> Result<Answer<Completion>, Status> {
+        let answer = Answer::default();
+        let ending = Ending::Answer(answer.clone());
+        let entry = Entry { arguments: Some(arguments), since: None, memory: None, ending };
+        self.insert(arguments.key(), entry)?;
+        Ok(answer)
+    }
+
+    /// The same for a command of a handler in another process, which has this memory.
+    pub(crate) fn enter_away(
+        &self,
+        key: usize,
+        memory: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Answer<Completion>, Status> {
+        let answer = Answer::default();
+        let ending = Ending::Answer(answer.clone());
+        let (since, memory) = (Some(Instant::now()), Some(memory));
+        self.insert(key, Entry { arguments: None, since, memory, ending })?;
+        Ok(answer)
+    }
+
+    /// The same for a command of another process, which is told of its end.
+    pub(crate) fn enter_for(
+        &self,
+        arguments: Arguments,
+        report: Box<dyn FnOnce(Status) + Send>,
+    ) -> Result<(), Status> {
+        let (key, ending) = (arguments.key(), Ending::Report(report));
+        let arguments = Some(arguments);
+        self.insert(key, Entry { arguments, since: None, memory: None, ending })
+    }
+
+    fn insert(&self, key: usize, entry: Entry) -> Result<(), Status> {
         let mut state = self.lock();
         if state.gate != Gate::Open {
             return Err(Status::BUSY);
         }
-        let answer = Answer::default();
-        let entry = Entry { arguments, answer: answer.clone() };
-        state.under_way.insert(arguments.key(), entry);
-        Ok(answer)
+        state.under_way.insert(key, entry);
+        Ok(())
     }
 
-    /// Completes a command; whether there was one.
+    /// Completes a command; one that is not under way is logged.
     pub(crate) fn complete(&self, key: usize, status: Status) {
+        self.complete_with(key, status, None);
+    }
+
+    /// The same, with what is in the command's sense buffer.
+    pub(crate) fn complete_with(
+        &self,
+        key: usize,
+        status: Status,
+        sense: Option<Box<[u8; SENSE_LEN]>>,
+    ) {
         let mut state = self.lock();
         let Some(entry) = state.under_way.remove(&key) else {
             drop(state);
@@ -93,7 +166,19 @@ impl Calls {
         if idle {
             self.changed.notify_all();
         }
-        entry.answer.give(status);
+        entry.end(status, sense);
+    }
+
+    /// Completes all commands: the handler does not have them any more.
+    pub(crate) fn end_all(&self, status: Status) {
+        let all = std::mem::take(&mut self.lock().under_way);
+        self.changed.notify_all();
+        all.into_values().for_each(|entry| entry.end(status, None));
+    }
+
+    /// Since when the oldest command is with a handler in another process.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.lock().under_way.values().filter_map(|entry| entry.since).min()
     }
 
     /// Keeps the device open for a call that is no command; `None`: it is not open.
@@ -107,7 +192,7 @@ impl Calls {
 
     /// What the handler got of a command under way.
     pub(crate) fn arguments(&self, key: usize) -> Option<Arguments> {
-        self.lock().under_way.get(&key).map(|entry| entry.arguments)
+        self.lock().under_way.get(&key).and_then(|entry| entry.arguments)
     }
 
     /// Lets the handler see that the command with this id in the ring, if it has it, has taken too

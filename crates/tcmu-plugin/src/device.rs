@@ -17,12 +17,13 @@ use tcmu_abi::layout::SENSE_LEN;
 use tcmu_abi::properties::Properties;
 
 use crate::answer::Answer;
-use crate::calls::{Calls, Gate};
-use crate::exports;
+use crate::calls::{Calls, Completion, Gate};
 use crate::handler::{Handler, Pointer};
+use crate::isolation::remote::Remote;
 use crate::lock::{Lock, LockView};
 use crate::memory::{Arguments, Block, Spare};
 use crate::operation::{Change, Operation};
+use crate::place::{self, Place};
 use crate::pool::{Pool, blocking, spawn};
 use crate::recovery::Recovery;
 use crate::setup::{OpenError, Setup};
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) handler: Arc<Handler>,
     pub(crate) abi: Arc<Device>,
+    pub(crate) place: Place,
     pub(crate) calls: Arc<Calls>,
     pub(crate) lock: Lock,
     pub(crate) recovery: Recovery,
@@ -48,6 +50,24 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(
+        name: String,
+        handler: Arc<Handler>,
+        abi: Arc<Device>,
+        place: Place,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            calls: Arc::new(Calls::new(&name)),
+            name,
+            handler,
+            abi,
+            place,
+            lock: Lock::default(),
+            recovery: Recovery::default(),
+            news: Mutex::default(),
+        })
+    }
+
     /// The device, as the handler knows it.
     pub(crate) fn pointer(&self) -> Pointer {
         Pointer(self.abi.as_ptr())
@@ -60,6 +80,10 @@ impl Shared {
     /// Takes a new size, in bytes, that the handler tells of.
     pub(crate) fn resized(&self, size: u64) {
         self.set_size(size);
+        if let Place::Hosted(relay) = &self.place {
+            relay.properties(self.abi.properties());
+            return relay.resized(size);
+        }
         let mut news = self.news();
         news.resized = true;
         let waker = news.waker.take();
@@ -69,19 +93,19 @@ impl Shared {
         }
     }
 
-    fn set_size(&self, size: u64) {
+    pub(crate) fn set_size(&self, size: u64) {
         let properties = self.abi.properties();
         properties.set_num_lbas(size / u64::from(properties.block_size().max(1)));
     }
 
     /// Has the handler close the device, once it has completed everything.
-    fn close(&self) {
+    fn end(&self) {
         self.calls.wait_idle();
         if self.recovery.end() {
-            self.lock.end(&self.handler, self.pointer());
-            self.handler.close(self.pointer());
+            self.lock.end(self);
+            self.close(true);
         }
-        exports::forget(self.pointer());
+        place::forget(self);
     }
 }
 
@@ -116,37 +140,36 @@ impl PluginDevice {
     /// Has a handler open a device.
     pub async fn open(handler: Arc<Handler>, setup: Setup) -> Result<Rc<Self>, OpenError> {
         let refused = |errno, reason: String| OpenError { errno, reason };
-        let (config, _) = config::split(&setup.config).map_err(|why| refused(libc::EINVAL, why))?;
+        let split = config::split(&setup.config);
+        let (config, time_out) = split.map_err(|why| refused(libc::EINVAL, why))?;
         let abi = setup.device(&config);
-        let shared = Arc::new(Shared {
-            calls: Arc::new(Calls::new(&setup.name)),
-            name: setup.name.clone(),
-            handler,
-            abi,
-            lock: Lock::default(),
-            recovery: Recovery::default(),
-            news: Mutex::default(),
-        });
-        let no_thread = |e: io::Error| refused(libc::EAGAIN, format!("cannot start a thread: {e}"));
-        let pool = match shared.handler.threads() {
-            0 => None,
-            threads => Some(workers(&shared, threads).map_err(no_thread)?),
+        let place = match handler.process() {
+            Some(away) => Place::Away(Box::new(Remote::new(away.clone(), &setup, time_out))),
+            None => Place::Here,
         };
-        exports::remember(&shared);
+        let shared = Shared::new(setup.name.clone(), handler, abi, place);
+        let no_thread = |e: io::Error| refused(libc::EAGAIN, format!("cannot start a thread: {e}"));
+        let pool = match (&shared.place, shared.handler.threads()) {
+            // Those of a process are its own.
+            (Place::Away(_), _) | (_, 0) => None,
+            (_, threads) => Some(workers(&shared, threads).map_err(no_thread)?),
+        };
+        place::remember(&shared);
         let theirs = shared.clone();
         let opening = blocking("open", move || {
-            let opened = theirs.handler.open(theirs.pointer(), false);
+            let opened = theirs.open(false);
             match opened {
                 Ok(()) => {
-                    theirs.lock.look(&theirs.handler, theirs.pointer());
+                    theirs.lock.look(&theirs);
                     theirs.calls.begin();
+                    place::check(&theirs);
                 }
-                Err(_) => exports::forget(theirs.pointer()),
+                Err(_) => place::forget(&theirs),
             }
             opened
         });
         let opening = opening.map_err(|error| {
-            exports::forget(shared.pointer());
+            place::forget(&shared);
             no_thread(error)
         })?;
         opening.await.map_err(|errno| {
@@ -198,6 +221,9 @@ impl PluginDevice {
         operation: Operation,
         data: &Sgl<'_>,
     ) -> Finished {
+        if let Place::Away(remote) = &self.shared.place {
+            return remote.execute(&self.shared.calls, (id, cdb), operation, data).await;
+        }
         if let Some(shared) = data.share() {
             return self.call((id, cdb), operation, shared).await;
         }
@@ -234,7 +260,7 @@ impl PluginDevice {
                 shared.calls.run(&shared.handler, shared.pointer(), arguments, operation);
             }
         }
-        let status = answer.await;
+        let Completion { status, .. } = answer.await;
         out.finish(status)
     }
 
@@ -253,9 +279,12 @@ impl PluginDevice {
 
     /// Has the handler take another configuration string, subtype included.
     pub async fn reconfigure(&self, config: &str) -> io::Result<()> {
-        let (config, _) = config::split(config).map_err(io::Error::other)?;
+        let (config, time_out) = config::split(config).map_err(io::Error::other)?;
         let change = CString::new(config.clone()).map_err(io::Error::other)?;
         self.change(Change::Config(change)).await?;
+        if let Place::Away(remote) = &self.shared.place {
+            remote.set_time_out(time_out);
+        }
         self.shared.abi.set_cfgstring(&config);
         Ok(())
     }
@@ -284,7 +313,7 @@ impl PluginDevice {
         let theirs = self.shared.clone();
         let work = move || {
             let _hold = hold;
-            theirs.handler.reconfigure(theirs.pointer(), &change)
+            theirs.reconfigure(&change)
         };
         blocking("reconfig", work)?.await.map_err(io::Error::from_raw_os_error)
     }
@@ -324,6 +353,11 @@ impl PluginDevice {
         .await
     }
 
+    /// Gives up a device whose handler does not answer: it is neither closed nor opened again.
+    pub fn abandon(&self) {
+        self.shared.calls.set_gate(Gate::Closed);
+    }
+
     /// Has the handler close the device, once it has completed everything. Nothing goes to it any
     /// more.
     pub(crate) async fn close(&self) -> io::Result<()> {
@@ -331,7 +365,7 @@ impl PluginDevice {
             return Ok(());
         }
         let theirs = self.shared.clone();
-        let closing: Answer<()> = blocking("close", move || theirs.close())?;
+        let closing: Answer<()> = blocking("close", move || theirs.end())?;
         closing.await;
         Ok(())
     }
@@ -346,7 +380,7 @@ impl Drop for PluginDevice {
             return;
         }
         let theirs = self.shared.clone();
-        if let Err(error) = spawn("close", move || theirs.close()) {
+        if let Err(error) = spawn("close", move || theirs.end()) {
             tracing::error!("{}: it is not closed: cannot start a thread: {error}", self.name());
         }
     }

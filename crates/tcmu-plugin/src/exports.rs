@@ -21,6 +21,7 @@ use crate::handler::Pointer;
 use crate::loader;
 use crate::memory::Arguments;
 use crate::operation::Operation;
+use crate::place::Place;
 use crate::recovery::{self, CAUSES, Cause};
 use crate::status::Status;
 
@@ -57,6 +58,15 @@ fn find(device: *mut Device, function: &str) -> Option<Arc<Shared>> {
         tracing::error!("a plugin calls {function} for a device that it does not have; ignored");
     }
     found
+}
+
+/// The number by which the daemon knows a device of a handler in this process.
+pub(crate) fn relayed(device: *mut Device) -> Option<u32> {
+    let found = devices().get(&(device as usize)).cloned();
+    match &found?.place {
+        Place::Hosted(relay) => Some(relay.id()),
+        Place::Here | Place::Away(_) => None,
+    }
 }
 
 fn complete(device: *mut Device, command: usize, status: c_int, function: &str) {

@@ -9,6 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::Arc;
 
 use tcmu_abi::Device;
 use tcmu_abi::layout::{
@@ -16,24 +17,33 @@ use tcmu_abi::layout::{
     tcmur_handler,
 };
 
+use crate::facts::{MAX_SUBTYPE, function, functions};
+use crate::isolation::host::Host;
+use crate::isolation::wire::Facts;
 use crate::loader::Refusal;
 use crate::memory::Arguments;
 use crate::operation::{Change, Operation};
 use crate::status::Status;
 
-/// Length of a subtype and of what is said of it, in bytes, as for handlers on D-Bus.
-const MAX_SUBTYPE: usize = 64;
+/// Length of what is said of a subtype, in bytes, as for handlers on D-Bus.
 const MAX_DESCRIPTION: usize = 16 << 10;
 /// The most of a handler's reason why a configuration string is not valid.
 const MAX_REASON: usize = 4096;
 
 /// A handler of a plugin.
 pub struct Handler {
+    /// Without functions where the plugin is in a process of its own.
     raw: tcmur_handler,
-    name: String,
-    subtype: String,
-    description: String,
+    facts: Facts,
     file: PathBuf,
+    away: Option<Away>,
+}
+
+/// The process that a handler is in, and its number there.
+#[derive(Clone)]
+pub(crate) struct Away {
+    pub(crate) host: Arc<Host>,
+    pub(crate) handler: u16,
 }
 
 // SAFETY: the table is never written to; its pointers are to the plugin's code and to what belongs
@@ -44,7 +54,7 @@ unsafe impl Sync for Handler {}
 
 impl fmt::Debug for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Handler({} of {})", self.subtype, self.file.display())
+        write!(f, "Handler({} of {})", self.facts.subtype, self.file.display())
     }
 }
 
@@ -59,14 +69,6 @@ unsafe fn text(text: *const c_char, max: usize) -> String {
     // SAFETY: the caller says so.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
     String::from_utf8_lossy(bytes.get(..max).unwrap_or(bytes)).into_owned()
-}
-
-/// Whether a name can be that of a D-Bus object, and stand before a slash.
-fn is_subtype(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    name.len() <= MAX_SUBTYPE
-        && name.bytes().all(plain)
-        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 impl Handler {
@@ -88,41 +90,47 @@ impl Handler {
                 text(raw.cfg_desc, MAX_DESCRIPTION),
             )
         };
-        if !is_subtype(&subtype) {
-            return Err(Refusal::Subtype(subtype));
-        }
-        let missing = [
-            (raw.open.is_none(), "open"),
-            (raw.close.is_none(), "close"),
-            (
-                raw.read.is_none() && raw.write.is_none() && raw.handle_cmd.is_none(),
-                "read, write and handle_cmd",
-            ),
-            (raw.read.is_none() && raw.write.is_some(), "read"),
-            (raw.lock.is_some() && raw.unlock.is_none(), "unlock"),
-        ];
-        if let Some((_, what)) = missing.into_iter().find(|(missing, _)| *missing) {
-            return Err(Refusal::Missing { subtype, what });
-        }
-        if !(0..=MAX_THREADS).contains(&raw.nr_threads) {
-            return Err(Refusal::Threads { subtype, threads: raw.nr_threads });
-        }
-        Ok(Handler { raw, name, subtype, description, file: file.into() })
+        let functions = functions(&raw);
+        let facts = Facts { name, subtype, description, threads: raw.nr_threads, functions };
+        facts.check()?;
+        Ok(Handler { raw, facts, file: file.into(), away: None })
+    }
+
+    /// A handler in a process of its own, which says this of it.
+    pub(crate) fn away(facts: Facts, file: &Path, away: Away) -> Result<Handler, Refusal> {
+        facts.check()?;
+        // SAFETY: plain data, for which all zeroes is a value: no functions, no strings.
+        let raw = unsafe { std::mem::zeroed() };
+        Ok(Handler { raw, facts, file: file.into(), away: Some(away) })
+    }
+
+    /// What there is to know of it.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Where it is, if it is in a process of its own.
+    pub(crate) fn process(&self) -> Option<&Away> {
+        self.away.as_ref()
+    }
+
+    fn has(&self, function: u32) -> bool {
+        self.facts.has(function)
     }
 
     /// What configuration strings of it begin with.
     pub fn subtype(&self) -> &str {
-        &self.subtype
+        &self.facts.subtype
     }
 
     /// Its name for people.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.facts.name
     }
 
     /// What people read about its configuration strings.
     pub fn description(&self) -> &str {
-        &self.description
+        &self.facts.description
     }
 
     /// The library that it is in.
@@ -132,51 +140,54 @@ impl Handler {
 
     /// How many threads of each device call it; none: the device's own thread does.
     pub(crate) fn threads(&self) -> usize {
-        usize::try_from(self.raw.nr_threads).unwrap_or(0)
+        usize::try_from(self.facts.threads).unwrap_or(0)
     }
 
     /// Whether it sees every CDB first.
     pub fn handles_commands(&self) -> bool {
-        self.raw.handle_cmd.is_some()
+        self.has(function::HANDLE_COMMAND)
     }
 
     /// Whether it neither reads nor writes, so that every CDB is its own affair.
     pub fn is_passthrough(&self) -> bool {
-        self.raw.read.is_none()
+        !self.has(function::READ)
     }
 
     /// Whether it has exclusive locks.
     pub fn locks(&self) -> bool {
-        self.raw.lock.is_some()
+        self.has(function::LOCK)
     }
 
     pub(crate) fn writes(&self) -> bool {
-        self.raw.write.is_some()
+        self.has(function::WRITE)
     }
 
     pub(crate) fn flushes(&self) -> bool {
-        self.raw.flush.is_some()
+        self.has(function::FLUSH)
     }
 
     pub(crate) fn unmaps(&self) -> bool {
-        self.raw.unmap.is_some()
+        self.has(function::UNMAP)
     }
 
     pub(crate) fn writes_same(&self) -> bool {
-        self.raw.writesame.is_some()
+        self.has(function::WRITE_SAME)
     }
 
     /// Whether it compares and writes in one step.
     pub fn compares_and_writes(&self) -> bool {
-        self.raw.caw.is_some()
+        self.has(function::COMPARE_AND_WRITE)
     }
 
     pub(crate) fn reports_events(&self) -> bool {
-        self.raw.report_event.is_some()
+        self.has(function::REPORT_EVENT)
     }
 
     /// Whether a configuration string would do, or why not. May block.
     pub fn check_config(&self, config: &str) -> Result<(), String> {
+        if let Some(Away { host, handler }) = &self.away {
+            return host.check_config(*handler, config);
+        }
         let Some(check) = self.raw.check_config else { return Ok(()) };
         let config = CString::new(config).map_err(|_| "it contains a NUL byte".to_owned())?;
         let mut reason: *mut c_char = ptr::null_mut();
@@ -188,7 +199,7 @@ impl Handler {
         unsafe { libc::free(reason.cast()) };
         match valid {
             true => Ok(()),
-            false if said.is_empty() => Err(format!("the handler {} refuses it", self.subtype)),
+            false if said.is_empty() => Err(format!("the handler {} refuses it", self.subtype())),
             false => Err(said),
         }
     }
@@ -209,6 +220,11 @@ impl Handler {
             // SAFETY: by the interface; there are no devices any more.
             unsafe { destroy() };
         }
+    }
+
+    /// Whether it wants to know of another directory of log files.
+    pub(crate) fn logs_to_files(&self) -> bool {
+        self.has(function::UPDATE_LOG_DIR)
     }
 
     /// Tells it that the directory of log files is another one; false: it could not follow.
@@ -262,20 +278,9 @@ impl Handler {
     }
 
     /// Whether this host has the lock; `None`: the handler does not tell.
-    pub(crate) fn has_lock(&self, device: Pointer) -> Option<bool> {
+    pub(crate) fn lock_state(&self, device: Pointer) -> Option<LockState> {
         // SAFETY: by the interface.
-        match unsafe { self.raw.get_lock_state?(device.0) } {
-            1 => Some(false),
-            // For reading, or for writing.
-            3 | 5 => Some(true),
-            _ => None,
-        }
-    }
-
-    /// Whether this host is taking the lock, for reading or for writing.
-    pub(crate) fn is_locking(&self, device: Pointer) -> bool {
-        // SAFETY: by the interface.
-        self.raw.get_lock_state.is_some_and(|state| matches!(unsafe { state(device.0) }, 2 | 4))
+        LockState::of(unsafe { self.raw.get_lock_state?(device.0) })
     }
 
     /// The group that the holder of the lock has locked it for.
@@ -326,8 +331,6 @@ impl Handler {
     }
 }
 
-/// Which of these are called on more threads of a device is beyond reason.
-const MAX_THREADS: c_int = 1024;
 /// The tag that is none.
 const NO_TAG: u16 = u16::MAX;
 
@@ -345,6 +348,29 @@ fn errno(result: c_int) -> Result<(), i32> {
     }
 }
 
+/// What a handler says of the exclusive lock, for reading or for writing. The numbers are those of
+/// the interface's `get_lock_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LockState {
+    Unlocked = 1,
+    /// This host is taking it.
+    Locking = 4,
+    /// This host has it.
+    Locked = 5,
+}
+
+impl LockState {
+    /// `None`: the handler does not know.
+    pub(crate) fn of(number: i32) -> Option<LockState> {
+        match number {
+            1 => Some(LockState::Unlocked),
+            2 | 4 => Some(LockState::Locking),
+            3 | 5 => Some(LockState::Locked),
+            _ => None,
+        }
+    }
+}
+
 /// A device, as handlers know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pointer(pub(crate) *mut Device);
@@ -355,17 +381,6 @@ unsafe impl Send for Pointer {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_subtype_is_a_name_that_a_bus_takes() {
-        for good in ["qcow", "fbo", "_x9", "A"] {
-            assert!(is_subtype(good), "{good}");
-        }
-        let long = "x".repeat(MAX_SUBTYPE + 1);
-        for bad in ["", "9x", "a/b", "a-b", "ä", long.as_str()] {
-            assert!(!is_subtype(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_no_errno_is_an_input_output_error() {

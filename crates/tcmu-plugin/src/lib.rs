@@ -14,20 +14,25 @@
 //! - [`Plugins`] loads them; [`Handler`] is one, behind safe functions
 //! - [`PluginDevice`] is an open device: commands go in, statuses come out as futures
 //! - [`PluginStore`] is the same as a [`block::Store`], for handlers that read and write blocks
+//! - [`isolation`] puts plugins in processes of their own
 //! - [`status`] has what the numbers mean that handlers answer with
 //!
 //! What a handler says is not trusted: pointers that it hands back are looked up, never followed.
-//! That it is code in this process remains: it can crash it, or write to any memory.
+//! That it is code in this process remains, unless it is isolated: it can crash it, or write to any
+//! memory.
 mod answer;
 mod calls;
 pub mod config;
 mod device;
 pub mod exports;
+mod facts;
 mod handler;
+pub mod isolation;
 mod loader;
 mod lock;
 mod memory;
 mod operation;
+mod place;
 mod pool;
 mod recovery;
 mod setup;
@@ -37,6 +42,7 @@ mod store;
 pub use device::{Finished, PluginDevice};
 pub use exports::keep;
 pub use handler::Handler;
+pub use isolation::Isolation;
 pub use loader::{Plugins, Refusal};
 pub use lock::LockView;
 pub use operation::Operation;

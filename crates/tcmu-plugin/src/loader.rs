@@ -8,13 +8,15 @@
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{fs, io, mem};
+use std::{fs, io, mem, thread};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 use tcmu_abi::layout::tcmur_handler;
 
 use crate::exports;
-use crate::handler::Handler;
+use crate::handler::{Away, Handler};
+use crate::isolation::host::{Host, Isolation};
+use crate::pool::spawn;
 
 /// Why a library or one of its handlers is not used.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,9 @@ pub enum Refusal {
         "the subtype {0} is built in, and comes first (plugins_first in tcmu.conf changes that)"
     )]
     BuiltIn(String),
+    /// It is to have a process of its own, which has ended or was not to be had.
+    #[error("its process {0}")]
+    Process(String),
     /// It says so itself.
     #[error("init of its handler {subtype} failed: {error}")]
     HandlerInit {
@@ -95,12 +100,35 @@ fn loading() -> MutexGuard<'static, Option<Loading>> {
 #[derive(Debug, Default)]
 pub struct Plugins {
     handlers: Vec<Arc<Handler>>,
+    /// The processes of those that have one.
+    hosts: Vec<Arc<Host>>,
 }
 
 impl Plugins {
     /// Loads all plugins of a directory; one that does not exist has none. Subtypes for which
     /// `built_in` is true are the program's own.
     pub fn load(directory: &Path, built_in: &[&str]) -> Plugins {
+        Self::load_with(directory, |plugins, file| plugins.add(file, plugins.taken(built_in)))
+    }
+
+    /// The same, each in a process of its own.
+    pub fn load_isolated(directory: &Path, built_in: &[&str], isolation: &Isolation) -> Plugins {
+        Self::load_with(directory, |plugins, file| plugins.add_isolated(file, built_in, isolation))
+    }
+
+    /// Loads one plugin, in its own process. Subtypes are built in, or those of other plugins.
+    pub(crate) fn load_file(file: &Path, built_in: &[String], others: &[String]) -> Plugins {
+        let mut plugins = Plugins::default();
+        let built_in = built_in.iter().map(|name| (name.clone(), true));
+        let others = others.iter().map(|name| (name.clone(), false));
+        report(file, plugins.add(file, built_in.chain(others).collect()));
+        plugins
+    }
+
+    fn load_with(
+        directory: &Path,
+        mut add: impl FnMut(&mut Plugins, &Path) -> Vec<Refusal>,
+    ) -> Plugins {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut plugins = Plugins::default();
         let files = match files(directory) {
@@ -112,24 +140,17 @@ impl Plugins {
             }
         };
         for file in files {
-            let loaded = plugins.add(&file, built_in);
-            for refusal in loaded {
-                let file = file.display();
-                match refusal {
-                    Refusal::BuiltIn(_) => tracing::info!("{file}: {refusal}"),
-                    refusal => tracing::error!("{file}: {refusal}; the plugin is not used"),
-                }
-            }
+            report(&file, add(&mut plugins, &file));
         }
         plugins
     }
 
     /// Loads one library, and tells what of it was refused. For programs that look and do not serve:
     /// it is loaded for good.
-    pub fn load_file(file: &Path, built_in: &[&str]) -> (Plugins, Vec<Refusal>) {
+    pub fn try_file(file: &Path, built_in: &[&str]) -> (Plugins, Vec<Refusal>) {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mut plugins = Plugins::default();
-        let refused = plugins.add(file, built_in);
+        let refused = plugins.add(file, plugins.taken(built_in));
         (plugins, refused)
     }
 
@@ -141,16 +162,58 @@ impl Plugins {
         files(directory)
     }
 
-    /// Loads a library; what was refused.
-    fn add(&mut self, file: &Path, built_in: &[&str]) -> Vec<Refusal> {
+    /// Subtypes that are taken: true for those built in.
+    fn taken(&self, built_in: &[&str]) -> Vec<(String, bool)> {
         let taken = built_in.iter().map(|name| ((*name).to_owned(), true));
         let others = self.handlers.iter().map(|handler| (handler.subtype().to_owned(), false));
-        *loading() = Some(Loading {
-            file: file.into(),
-            taken: taken.chain(others).collect(),
-            registered: Vec::new(),
-            refused: Vec::new(),
-        });
+        taken.chain(others).collect()
+    }
+
+    /// Starts the process of a library; what was refused, but for what the process says itself.
+    fn add_isolated(
+        &mut self,
+        file: &Path,
+        built_in: &[&str],
+        isolation: &Isolation,
+    ) -> Vec<Refusal> {
+        let (ours, others): (Vec<_>, Vec<_>) =
+            self.taken(built_in).into_iter().partition(|(_, built_in)| *built_in);
+        let names = |taken: Vec<(String, bool)>| taken.into_iter().map(|(name, _)| name).collect();
+        let started = Host::start(file, isolation.clone(), names(ours), names(others));
+        let (host, all) = match started {
+            Ok(started) => started,
+            Err(refusal) => return vec![refusal],
+        };
+        let mut refused = Vec::new();
+        for (number, facts) in (0..=u16::MAX).zip(all) {
+            let away = Away { host: host.clone(), handler: number };
+            match Handler::away(facts, file, away) {
+                // The process was told of both.
+                Ok(handler) if self.find(handler.subtype()).is_some() => {
+                    refused.push(Refusal::Taken(handler.subtype().to_owned()));
+                }
+                Ok(handler) if built_in.contains(&handler.subtype()) => {
+                    refused.push(Refusal::BuiltIn(handler.subtype().to_owned()));
+                }
+                Ok(handler) => self.handlers.push(Arc::new(handler)),
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        let used = |handler: &Arc<Handler>| {
+            handler.process().is_some_and(|away| Arc::ptr_eq(&away.host, &host))
+        };
+        if self.handlers.iter().any(used) {
+            self.hosts.push(host);
+        } else {
+            host.end();
+        }
+        refused
+    }
+
+    /// Loads a library, of whose subtypes these are taken; what was refused.
+    fn add(&mut self, file: &Path, taken: Vec<(String, bool)>) -> Vec<Refusal> {
+        *loading() =
+            Some(Loading { file: file.into(), taken, registered: Vec::new(), refused: Vec::new() });
         let result = initialize(file);
         let Some(Loading { registered, mut refused, .. }) = loading().take() else {
             return Vec::new();
@@ -190,24 +253,72 @@ impl Plugins {
         self.handlers.iter().find(|handler| handler.subtype() == subtype)
     }
 
-    /// Tells all handlers that the directory of log files is another one.
+    /// Tells the processes of plugins that another amount is logged, or to another directory.
+    pub fn log_changed(&self) {
+        self.hosts.iter().for_each(|host| host.log_changed());
+    }
+
+    /// Tells all handlers that the directory of log files is another one. Those in processes of
+    /// their own are not waited for.
     pub fn update_log_dir(&self) {
-        for handler in self.handlers.iter().filter(|handler| !handler.update_log_dir()) {
+        let lost = |handler: &Handler| {
             tracing::error!(
                 "{}: the handler {} does not log to the new directory",
                 handler.file().display(),
                 handler.subtype()
             );
+        };
+        for handler in self.handlers.iter().filter(|handler| handler.logs_to_files()) {
+            let Some(Away { host, handler: number }) = handler.process().cloned() else {
+                if !handler.update_log_dir() {
+                    lost(handler);
+                }
+                continue;
+            };
+            let theirs = handler.clone();
+            let told = spawn("log", move || {
+                if !host.update_log_dir(number) {
+                    lost(&theirs);
+                }
+            });
+            if told.is_err() {
+                lost(handler);
+            }
         }
     }
 
     /// Ends all handlers, unless there are devices that they did not close.
     pub fn destroy(&self) {
+        thread::scope(|scope| {
+            for host in &self.hosts {
+                let end = || host.end();
+                if thread::Builder::new().spawn_scoped(scope, end).is_err() {
+                    host.end();
+                }
+            }
+        });
         if exports::has_devices() {
             tracing::warn!("plugins are not told of the end: one has not closed its device");
             return;
         }
         self.handlers.iter().for_each(|handler| handler.destroy());
+    }
+}
+
+impl Drop for Plugins {
+    fn drop(&mut self) {
+        self.hosts.iter().for_each(|host| host.end());
+    }
+}
+
+/// Logs what was refused of a file.
+fn report(file: &Path, refused: Vec<Refusal>) {
+    let file = file.display();
+    for refusal in refused {
+        match refusal {
+            Refusal::BuiltIn(_) => tracing::info!("{file}: {refusal}"),
+            refusal => tracing::error!("{file}: {refusal}; the plugin is not used"),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::answer::Answer;
 use crate::device::Shared;
-use crate::handler::{Handler, Pointer};
+use crate::handler::LockState;
 use crate::pool::{blocking, spawn};
 use crate::recovery;
 use crate::status::Status;
@@ -61,9 +61,9 @@ impl Lock {
     }
 
     /// Asks the handler of a device that was just opened.
-    pub(crate) fn look(&self, handler: &Handler, device: Pointer) {
-        if handler.locks() && handler.has_lock(device) == Some(true) {
-            *self.state() = State::Held(handler.lock_tag(device));
+    pub(crate) fn look(&self, shared: &Shared) {
+        if shared.handler.locks() && shared.lock_state() == Some(LockState::Locked) {
+            *self.state() = State::Held(shared.lock_tag());
         }
     }
 
@@ -75,9 +75,8 @@ impl Lock {
         let asked = shared.calls.hold().map(|hold| {
             let theirs = shared.clone();
             blocking("lock", move || {
-                let (handler, device) = (&theirs.handler, theirs.pointer());
-                let group = handler.lock_tag(device);
-                *theirs.lock.told() = Told { group, locking: handler.is_locking(device) };
+                let locking = theirs.lock_state() == Some(LockState::Locking);
+                *theirs.lock.told() = Told { group: theirs.lock_tag(), locking };
                 theirs.lock.asking.store(false, Ordering::Release);
                 drop(hold);
             })
@@ -110,9 +109,9 @@ impl Lock {
     }
 
     /// Gives it back, before the device is closed.
-    pub(crate) fn end(&self, handler: &Handler, device: Pointer) {
+    pub(crate) fn end(&self, shared: &Shared) {
         if let State::Held(_) = std::mem::take(&mut *self.state()) {
-            handler.unlock(device);
+            shared.return_lock();
         }
     }
 
@@ -175,8 +174,7 @@ impl Lock {
         let Some(hold) = shared.calls.hold() else { return self.settle(Status::BUSY, to) };
         let theirs = shared.clone();
         let started = spawn("lock", move || {
-            let (handler, device) = (&theirs.handler, theirs.pointer());
-            let status = to.map_or_else(|| handler.unlock(device), |tag| handler.lock(device, tag));
+            let status = to.map_or_else(|| theirs.return_lock(), |tag| theirs.take_lock(tag));
             theirs.lock.settle(status, to);
             drop(hold);
             let name = &theirs.name;

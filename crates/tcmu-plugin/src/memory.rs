@@ -18,7 +18,7 @@ use tcmu_abi::layout::{SENSE_LEN, tcmulib_cmd, tcmur_cmd};
 use crate::exports;
 
 /// The longest CDB (SPC-4 4.2.5.1).
-const MAX_CDB: usize = 264;
+pub(crate) const MAX_CDB: usize = 264;
 /// A block is used again when so many others have been since.
 const RESTING: usize = 64;
 
@@ -33,6 +33,9 @@ struct Parts {
 
 /// What a handler gets of one command.
 pub(crate) struct Block(NonNull<Parts>);
+
+// SAFETY: plain data on the heap, which a block alone refers to while no handler has it.
+unsafe impl Send for Block {}
 
 /// The arguments of a handler's functions.
 #[derive(Clone, Copy, Debug)]

@@ -6,13 +6,17 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::calls::Gate;
+use crate::calls::{Calls, Gate};
 use crate::device::Shared;
+use crate::isolation::remote::NO_PROCESS;
+use crate::place::Place;
 use crate::pool::spawn;
 
 /// Between two attempts: at first, and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The same while there is no process to open it in.
+const PROCESS_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a handler tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +27,11 @@ pub(crate) enum Cause {
     ConnectionLost,
     /// The storage has not answered a command in time.
     CommandTimedOut,
+    /// The process that the handler was in has ended. No handler tells of that.
+    ProcessEnded,
 }
 
-/// All causes by their numbers, and how they are called.
+/// What handlers tell of, by their numbers, and how they are called.
 pub(crate) const CAUSES: [(Cause, &std::ffi::CStr); 3] = [
     (Cause::LockLost, c"lock lost"),
     (Cause::ConnectionLost, c"connection lost"),
@@ -37,6 +43,8 @@ struct State {
     open: bool,
     /// A thread is at it.
     under_way: bool,
+    /// The process has ended since the thread's last attempt has begun.
+    outdated: bool,
 }
 
 /// What is known of the recovery of one device.
@@ -47,7 +55,7 @@ pub(crate) struct Recovery {
 
 impl Default for Recovery {
     fn default() -> Self {
-        let state = State { open: true, under_way: false };
+        let state = State { open: true, under_way: false, outdated: false };
         Recovery { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -65,15 +73,33 @@ impl Recovery {
         state.unwrap_or_else(PoisonError::into_inner).open
     }
 
-    fn finish(&self, open: bool) {
-        *self.state() = State { open, under_way: false };
+    /// An attempt begins.
+    fn attempt(&self) {
+        self.state().outdated = false;
+    }
+
+    /// Ends it, and lets commands go to the handler again, unless the attempt that has succeeded is
+    /// outdated.
+    fn finish(&self, open: bool, calls: &Calls) -> bool {
+        let mut state = self.state();
+        if open && state.outdated {
+            return false;
+        }
+        *state = State { open, under_way: false, outdated: false };
+        // Before another recovery can begin.
+        calls.set_gate(Gate::Open);
+        drop(state);
         self.changed.notify_all();
+        true
     }
 }
 
 /// Acts on what a handler tells of. It returns at once: the handler may be in the middle of
 /// something.
 pub(crate) fn begin(shared: &Arc<Shared>, cause: Cause) {
+    if let Place::Hosted(relay) = &shared.place {
+        return relay.lost(cause);
+    }
     let name = &shared.name;
     let text = CAUSES.iter().find(|(known, _)| *known == cause).map(|(_, text)| text);
     let text = text.and_then(|text| text.to_str().ok()).unwrap_or_default();
@@ -83,20 +109,24 @@ pub(crate) fn begin(shared: &Arc<Shared>, cause: Cause) {
     }
     {
         let mut state = shared.recovery.state();
+        state.outdated |= cause == Cause::ProcessEnded;
         if state.under_way || shared.calls.set_gate(Gate::Suspended) == Gate::Closed {
             return;
         }
         state.under_way = true;
     }
-    tracing::error!(
-        "{name}: the handler says: {text}. It is opened again; commands get BUSY until then"
-    );
+    // Of its process, there is a line already.
+    if cause != Cause::ProcessEnded {
+        tracing::error!(
+            "{name}: the handler says: {text}. It is opened again; commands get BUSY until then"
+        );
+    }
     shared.lock.lost();
     let theirs = shared.clone();
     if let Err(error) = spawn("recovery", move || run(&theirs)) {
         tracing::error!("{name}: it is not opened again: cannot start a thread: {error}");
-        shared.recovery.finish(true);
-        shared.calls.set_gate(Gate::Open);
+        shared.recovery.attempt();
+        shared.recovery.finish(true, &shared.calls);
     }
 }
 
@@ -107,7 +137,7 @@ fn report(shared: &Arc<Shared>) {
     let theirs = shared.clone();
     let reported = spawn("report", move || {
         let _hold = hold;
-        let result = theirs.handler.report_event(theirs.pointer());
+        let result = theirs.report_event();
         if result != 0 {
             tracing::warn!("{}: report_event: {result}", theirs.name);
         }
@@ -119,33 +149,37 @@ fn report(shared: &Arc<Shared>) {
 
 fn run(shared: &Arc<Shared>) {
     shared.calls.wait_idle();
-    shared.handler.close(shared.pointer());
+    shared.close(false);
     let (mut pause, mut last) = (PAUSE, None);
-    let open = loop {
+    loop {
         if shared.calls.is_closed() {
-            break false;
+            shared.recovery.finish(false, &shared.calls);
+            return;
         }
-        match shared.handler.open(shared.pointer(), true) {
-            Ok(()) => break true,
-            Err(errno) if last != Some(errno) => {
-                let error = io::Error::from_raw_os_error(errno);
-                tracing::error!("{}: opening it again: {error}; trying on", shared.name);
-                last = Some(errno);
+        shared.recovery.attempt();
+        let wait = match shared.open(true) {
+            Ok(()) => {
+                shared.lock.look(shared);
+                if shared.recovery.finish(true, &shared.calls) {
+                    break;
+                }
+                shared.close(false);
+                continue;
             }
-            Err(_) => {}
-        }
-        if shared.calls.wait_closed(pause) {
-            break false;
-        }
-        pause = (pause * 2).min(MAX_PAUSE);
-    };
-    if open {
-        shared.lock.look(&shared.handler, shared.pointer());
-        tracing::info!("{}: is open again", shared.name);
+            Err(NO_PROCESS) if matches!(shared.place, Place::Away(_)) => PROCESS_PAUSE,
+            Err(errno) => {
+                if last != Some(errno) {
+                    let error = io::Error::from_raw_os_error(errno);
+                    tracing::error!("{}: opening it again: {error}; trying on", shared.name);
+                    last = Some(errno);
+                }
+                let wait = pause;
+                pause = (pause * 2).min(MAX_PAUSE);
+                wait
+            }
+        };
+        shared.calls.wait_closed(wait);
     }
-    shared.recovery.finish(open);
-    shared.calls.set_gate(Gate::Open);
-    if open {
-        report(shared);
-    }
+    tracing::info!("{}: is open again", shared.name);
+    report(shared);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is known of a device before a handler opens it, and why one does not.
 use std::sync::Arc;
+use std::time::Duration;
 
 use tcmu_abi::{Device, DeviceConfig};
 
@@ -23,6 +24,9 @@ pub struct Setup {
     pub max_transfer: u32,
     /// Whether the kernel tells initiators of a volatile write cache.
     pub write_cache: bool,
+    /// After this, a command that a plugin in a process of its own has not answered has the process
+    /// killed; the option `tcmur_cmd_time_out` wins over it.
+    pub patience: Duration,
 }
 
 /// Why a handler did not open a device.

@@ -32,6 +32,8 @@ impl Status {
     pub const NOT_HANDLED: Status = Status(numbers::NOT_HANDLED);
     /// Done.
     pub const OK: Status = Status(numbers::OK);
+    /// There is no memory or the like for it.
+    pub const NO_RESOURCE: Status = Status(numbers::NO_RESOURCE);
     /// Not now.
     pub const BUSY: Status = Status(numbers::BUSY);
     /// COMPARE AND WRITE has found other bytes.

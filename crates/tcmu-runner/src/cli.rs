@@ -48,6 +48,12 @@ pub enum Command {
         /// The plugin
         file: PathBuf,
     },
+    /// Be the process of a plugin: the daemon starts it (plugin_isolation in tcmu.conf)
+    #[command(hide = true)]
+    PluginProcess {
+        /// The plugin
+        file: PathBuf,
+    },
 }
 
 #[cfg(test)]

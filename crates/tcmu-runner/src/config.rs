@@ -21,6 +21,8 @@ pub struct Config {
     pub backing_dirs: Option<Vec<PathBuf>>,
     /// Subtypes of which a plugin comes before the built-in handler.
     pub plugins_first: Option<Vec<String>>,
+    /// Whether each plugin has a process of its own.
+    pub plugin_isolation: Option<bool>,
 }
 
 /// One setting.
@@ -109,6 +111,30 @@ pub const KEYS: &[Key] = &[
             _ => "none".into(),
         },
     },
+    Key {
+        name: "plugin_isolation",
+        example: "true",
+        doc: "Whether each plugin (handler_*.so) runs in a process of its own: true or false. One \
+              that crashes then takes its own devices only, and they come back: the plugin is \
+              started again and opens them, and until then their commands get BUSY, so that \
+              initiators send them again. A plugin that does not answer a command for two thirds of \
+              the shorter of 30 seconds and the device's attribute cmd_time_out, or for as long as \
+              the option tcmur_cmd_time_out of its configuration string says, or does not return \
+              from another function than open for a minute, is killed, and started again. Each \
+              command's data are copied, and two processes take turns, which costs time. The \
+              default is false: plugins run in the daemon, and a crash of theirs is the daemon's. A \
+              change takes effect when the daemon starts.",
+        parse: |config, value| {
+            config.plugin_isolation = Some(match value {
+                "true" => true,
+                "false" => false,
+                _ => return Err("it must be true or false".into()),
+            });
+            Ok(())
+        },
+        keep: |config, old| config.plugin_isolation = old.plugin_isolation,
+        show: |config| config.plugin_isolation.unwrap_or(false).to_string(),
+    },
 ];
 
 fn absolute(value: &str) -> Result<PathBuf, String> {
@@ -182,13 +208,15 @@ mod tests {
     fn the_legacy_grammar_is_understood() {
         let (c, problems) = config(
             "# comment\n\n  log_level=2 # loud\nlog_dir\t= \"/scratch/a b#c\"  # there\n\
-             backing_dirs = /srv/images:/data\r\nplugins_first = \"qcow: zbc\"\n",
+             backing_dirs = /srv/images:/data\r\nplugins_first = \"qcow: zbc\"\n\
+             plugin_isolation = true\n",
         );
         assert_eq!(problems, [""; 0]);
         assert_eq!(c.log_level, Some(Level::Warning));
         assert_eq!(c.log_dir, Some("/scratch/a b#c".into()));
         assert_eq!(c.backing_dirs, Some(vec!["/srv/images".into(), "/data".into()]));
         assert_eq!(c.plugins_first, Some(vec!["qcow".into(), "zbc".into()]));
+        assert_eq!(c.plugin_isolation, Some(true));
     }
 
     #[test]
@@ -201,7 +229,7 @@ mod tests {
     fn bad_lines_are_numbered_and_do_not_spoil_the_others() {
         let (c, problems) = config(
             "log_level = 6\nlog_dir = relative\nbogus = 1\nnonsense\nlog_dir = \"/x\nlog_level = 1\n\
-             backing_dirs =\nlog_dir = \"/x\" y\n",
+             backing_dirs =\nlog_dir = \"/x\" y\nplugin_isolation = yes\n",
         );
         assert_eq!(c, Config { log_level: Some(Level::Error), ..Config::default() });
         assert_eq!(
@@ -215,6 +243,7 @@ mod tests {
                 "line 7: backing_dirs: there is no value; its value stays any",
                 "line 8: log_dir: there is something after the closing quotation mark; \
                  its value stays default",
+                "line 9: plugin_isolation: it must be true or false; its value stays false",
             ]
         );
     }

@@ -33,6 +33,8 @@ use crate::signals::{Signal, Signals};
 
 /// How long the start waits for the D-Bus name, once all else is there.
 const BUS_TIME: Duration = Duration::from_millis(500);
+/// How long the start waits for processes of a predecessor's plugins to end.
+const PLUGINS_TIME: Duration = Duration::from_secs(15);
 /// How long the end waits for the log.
 const LOG_TIME: Duration = Duration::from_secs(2);
 /// After an error of netlink, before it is read again.
@@ -78,12 +80,14 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
         tracing::warn!("changes of {} will go unnoticed: {error}", config::PATH);
     }
     let signals = signals.map_err(|error| format!("signals: {error}"))?;
-    let _lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
+    let lock = Lock::take(Path::new(lock::PATH)).map_err(|error| error.to_string())?;
+    // They may have images open.
+    lock.wait_for_plugins(PLUGINS_TIME).map_err(|error| error.to_string())?;
     set_file_limit(settings.cli.nofile);
 
     // D-Bus lists them, and the first device may need one.
     let directory = settings.cli.handler_path.as_deref().unwrap_or(Path::new(plugins::DIRECTORY));
-    let plugins = Arc::new(plugins::load(directory, &configuration.config));
+    let plugins = Arc::new(plugins::load(directory, &configuration.config, lock.file()));
     // Early, as connecting takes time: it goes on while the module is loaded.
     let handlers = Arc::new(Handlers::new(plugins::handlers(&plugins)));
     let bus = start_dbus(handlers.clone(), plugins.clone());
@@ -215,7 +219,9 @@ impl Main<'_> {
         if changes.is_empty() {
             return;
         }
-        if self.settings.apply(&self.configuration.config, self.log) {
+        let other_dir = self.settings.apply(&self.configuration.config, self.log);
+        self.plugins.log_changed();
+        if other_dir {
             self.plugins.update_log_dir();
         }
         self.manager.set_backing_dirs(self.configuration.config.backing_dirs.clone());

@@ -7,8 +7,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
@@ -26,6 +29,16 @@ pub enum Error {
         /// The holder; 0 when it is in another PID namespace.
         pid: i32,
     },
+    /// Processes of plugins that an earlier daemon has started hold the file open.
+    #[error(
+        "processes of plugins (tcmu-plugin) that an earlier daemon has started have not ended, and \
+         may have images open: their storage does not let them go. They hold {path}",
+        path = .path.display()
+    )]
+    Plugins {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// The file cannot be used.
     #[error("cannot lock {path}: {source}; run as root, with a writable /run", path = .path.display())]
     Io {
@@ -36,10 +49,15 @@ pub enum Error {
     },
 }
 
+/// Between two looks at whether others hold the file.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// The lock, held for the life of the value.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    /// Never opened, nor duplicated and closed, a second time: that would drop the lock.
+    file: Arc<File>,
+    path: PathBuf,
 }
 
 impl Lock {
@@ -56,11 +74,34 @@ impl Lock {
             .open(path)
             .map_err(io)?;
         match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => Ok(Lock { file: Arc::new(file), path: path.into() }),
             Err(Errno::ACCESS | Errno::AGAIN) => {
                 Err(Error::Held { path: path.to_owned(), pid: holder(&file).unwrap_or(0) })
             }
             Err(errno) => Err(io(errno.into())),
+        }
+    }
+}
+
+impl Lock {
+    /// The file, for the processes of plugins, which hold it open for as long as they run.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Waits until the plugins of an earlier daemon that was killed have ended, too. Their processes
+    /// share its lock of another kind, flock(2), which goes with the last of them.
+    pub fn wait_for_plugins(&self, time: Duration) -> Result<(), Error> {
+        let until = Instant::now() + time;
+        loop {
+            match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOOK),
+                Err(Errno::WOULDBLOCK) => return Err(Error::Plugins { path: self.path.clone() }),
+                Err(errno) => {
+                    return Err(Error::Io { path: self.path.clone(), source: errno.into() });
+                }
+            }
         }
     }
 }
@@ -123,6 +164,24 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(Lock::take(&path).is_ok(), "the lock outlived its holder");
+    }
+
+    #[test]
+    fn a_daemon_waits_for_what_an_earlier_one_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = Lock::take(&path).unwrap();
+        let theirs = File::open(&path).unwrap();
+        flock(&theirs, FlockOperation::LockExclusive).unwrap();
+        let error = lock.wait_for_plugins(Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, Error::Plugins { .. }), "{error}");
+        let end = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(theirs);
+        });
+        lock.wait_for_plugins(Duration::from_secs(20)).unwrap();
+        lock.wait_for_plugins(Duration::ZERO).unwrap();
+        end.join().unwrap();
     }
 
     #[test]

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Plugins: handlers written in C, loaded when the daemon starts. What they log goes to our log;
 //! this is where their directory, their log and the names for D-Bus come from.
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tcmu_abi::log::{Level, Sink};
-use tcmu_plugin::{Handler, Plugins, Refusal, config};
+use tcmu_plugin::{Handler, Isolation, Plugins, Refusal, config, isolation};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::Config;
-use crate::{crit, dbus};
+use crate::{crit, dbus, memory};
 
 /// Where plugins are, unless the command line says otherwise: where Debian's are.
 pub const DIRECTORY: &str = if cfg!(target_arch = "x86_64") {
@@ -81,6 +84,11 @@ pub(crate) fn set_log_dir(directory: &Path) -> bool {
     log_dir().replace(directory.into()).is_some_and(|before| before != directory)
 }
 
+/// This program, also after its file was replaced.
+const PROGRAM: &str = "/proc/self/exe";
+/// The command of a plugin's process.
+const PROCESS: &str = "plugin-process";
+
 /// Makes this program one that plugins can be loaded into.
 fn prepare() {
     tcmu_abi::keep();
@@ -98,16 +106,35 @@ fn built_in(config: &Config) -> Vec<&'static str> {
     all.filter(|name| !first.iter().any(|first| first == name)).collect()
 }
 
-/// Loads the plugins of a directory, but for subtypes that are built in and come first.
-pub(crate) fn load(directory: &Path, config: &Config) -> Plugins {
+/// Loads the plugins of a directory, but for subtypes that are built in and come first. Those in
+/// processes of their own hold the lock file open.
+pub(crate) fn load(directory: &Path, config: &Config, lock: Arc<File>) -> Plugins {
     prepare();
-    Plugins::load(directory, &built_in(config))
+    let built_in = built_in(config);
+    if config.plugin_isolation != Some(true) {
+        return Plugins::load(directory, &built_in);
+    }
+    let isolation =
+        Isolation { program: PROGRAM.into(), arguments: vec![PROCESS.into()], lock: Some(lock) };
+    Plugins::load_isolated(directory, &built_in, &isolation)
 }
 
-/// Loads one plugin in the same way; what of it is not used, and why.
+/// Loads one plugin into this process, for those who want to know what is in it; what of it is not
+/// used, and why.
 pub(crate) fn try_file(file: &Path, config: &Config) -> (Plugins, Vec<Refusal>) {
     prepare();
-    Plugins::load_file(file, &built_in(config))
+    Plugins::try_file(file, &built_in(config))
+}
+
+/// Is the process of a plugin.
+pub fn run_process(file: &Path) -> ExitCode {
+    memory::prepare();
+    tcmu_abi::keep();
+    tcmu_plugin::keep();
+    if let Err(why) = isolation::process::run(file) {
+        writeln!(io::stderr(), "tcmu-runner {PROCESS}: {why}").ok();
+    }
+    ExitCode::FAILURE
 }
 
 /// The handlers that are there, as D-Bus shows them: those built in, and those of plugins, which
@@ -145,6 +172,14 @@ mod tests {
             assert!(!handler.description.is_empty());
             assert!(handler.subtype.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
         }
+    }
+
+    #[test]
+    fn the_command_of_a_plugins_process_is_one_that_the_program_knows() {
+        use clap::Parser;
+        let cli = crate::cli::Cli::try_parse_from(["tcmu-runner", PROCESS, "/x.so"]).unwrap();
+        let file = "/x.so".into();
+        assert_eq!(cli.command, Some(crate::cli::Command::PluginProcess { file }));
     }
 
     #[test]

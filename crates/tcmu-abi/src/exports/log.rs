@@ -143,6 +143,16 @@ fn sink() -> Option<&'static dyn Sink> {
     SINK.get().map(Box::as_ref)
 }
 
+/// The level up to which lines are wanted.
+pub fn level() -> Level {
+    sink().map_or(Level::Info, Sink::level)
+}
+
+/// The directory of log files; empty if nobody has said.
+pub fn directory() -> PathBuf {
+    sink().map(Sink::directory).unwrap_or_default()
+}
+
 /// Whether lines of a level go anywhere.
 pub fn wanted(level: Level) -> bool {
     sink().is_some_and(|sink| level <= sink.level())
@@ -190,7 +200,7 @@ pub extern "C" fn tcmu_set_log_level(level: c_int) {
 /// How much is logged, as a priority of syslog(3).
 #[unsafe(no_mangle)]
 pub extern "C" fn tcmu_get_log_level() -> c_uint {
-    sink().map_or(Level::Info, Sink::level).priority()
+    level().priority()
 }
 
 /// Writes the path of a file in the directory of logs to `path`, which has room for `PATH_MAX` bytes.

@@ -11,7 +11,7 @@ use tcmu_plugin::{Operation, Plugins, Status};
 use crate::support::{Built, SIZE, open, run};
 
 /// The directory with the plugins of Debian's package.
-fn fetched() -> &'static Path {
+pub(crate) fn fetched() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian");

@@ -5,5 +5,6 @@
 mod calls;
 mod debian;
 mod faults;
+mod isolation;
 mod refusals;
 mod support;

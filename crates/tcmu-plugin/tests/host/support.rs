@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use io_engine::{Backend, Engine};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use tcmu_plugin::{OpenError, PluginDevice, Plugins, Setup};
+use tcmu_plugin::{Isolation, OpenError, PluginDevice, Plugins, Setup};
 use tcmu_sim::Tree;
 use tempfile::TempDir;
 
@@ -52,6 +52,31 @@ impl Built {
     /// The plugins, loaded.
     pub(crate) fn load(&self) -> Plugins {
         Plugins::load(self.path(), &["file", "qcow"])
+    }
+
+    /// The plugins, each in a process of its own.
+    pub(crate) fn isolate(&self) -> Plugins {
+        let program = env!("CARGO_BIN_EXE_plugin-process").into();
+        let isolation = Isolation { program, arguments: Vec::new(), lock: None };
+        Plugins::load_isolated(self.path(), &["file"], &isolation)
+    }
+
+    /// The processes of its plugins.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let path = entry.unwrap().path();
+            let arguments = std::fs::read(path.join("cmdline")).unwrap_or_default();
+            let arguments = String::from_utf8_lossy(&arguments).into_owned();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if let Ok(pid) = name.parse()
+                && arguments.starts_with("tcmu-plugin\0")
+                && arguments.contains(self.path().to_str().unwrap())
+            {
+                found.push(pid);
+            }
+        }
+        found
     }
 }
 
@@ -144,6 +169,7 @@ pub(crate) async fn open(
         block_size,
         max_transfer: 1 << 20,
         write_cache: true,
+        patience: Duration::from_secs(3),
     };
     // Handlers look into configfs whenever they like.
     TREES.with_borrow_mut(|trees| trees.push(tree));

@@ -53,8 +53,13 @@ int handler_init(void)
     return 0;
 #elif CASE == 14
     return -17;
-#elif CASE == 15
-    return *(volatile int *)0;
+#elif CASE == 15 /* only where it is isolated, as what follows */
+    abort();
+#elif CASE == 16
+    exit(7);
+#elif CASE == 17
+    tcmur_register_handler(&handler);
+    abort();
 #else
     return tcmur_register_handler(&handler);
 #endif

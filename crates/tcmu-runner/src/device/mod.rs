@@ -60,6 +60,9 @@ pub struct DeviceSpec {
     pub serial: String,
     /// After this a command counts as stuck; `None`: never.
     pub cmd_time_out: Option<Duration>,
+    /// After this, a command that the plugin's own process has not answered has the process killed;
+    /// `cmd_time_out` wins over it.
+    pub patience: Duration,
     /// For how long a command may wait for an image that cannot be opened yet; `None`: not being
     /// able to open it is an error, which whoever enabled the device gets.
     pub hold: Option<Duration>,

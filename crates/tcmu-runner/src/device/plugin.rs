@@ -66,6 +66,7 @@ pub(super) async fn open(
         block_size: spec.block_size,
         max_transfer: spec.max_transfer,
         write_cache: spec.write_cache,
+        patience: spec.patience,
     };
     let device = PluginDevice::open(handler, setup).await;
     let device = device.map_err(|error| OpenError::new(error.errno, error.reason))?;

@@ -107,6 +107,9 @@ impl Server<'_> {
                     "{} commands do not come back from the backstore",
                     serving.commands.len()
                 );
+                if let Some(device) = plugin::of(&serving.server.lun) {
+                    device.abandon();
+                }
                 // Their memory is the kernel's until they do: it stays until the process ends.
                 mem::forget(serving);
                 Stop::Unclean(why)

@@ -110,6 +110,7 @@ fn run_with<F: Future<Output = ()>>(
         plugin: None,
         serial: String::new(),
         cmd_time_out: None,
+        patience: Duration::from_secs(20),
         hold: None,
         backing_dirs: None,
         max_transfer: 1 << 20,

@@ -88,7 +88,8 @@ pub(super) fn spec(
     };
     let kernel = configfs.cmd_time_out()?.filter(|&seconds| seconds > 0);
     let kernel = kernel.map(|seconds| Duration::from_secs(seconds.into()));
-    let patience = [cmd_time_out, kernel].into_iter().flatten().fold(INITIATOR_TIME_OUT, Ord::min);
+    let shortest = [cmd_time_out, kernel].into_iter().flatten().fold(INITIATOR_TIME_OUT, Ord::min);
+    let patience = shortest * 2 / 3;
     Ok(DeviceSpec {
         key,
         name: format!("user_{}/{}", uio.name.hba, uio.name.name),
@@ -100,7 +101,8 @@ pub(super) fn spec(
         plugin,
         serial: configfs.unit_serial()?.unwrap_or_default(),
         cmd_time_out,
-        hold: (!new).then_some(patience * 2 / 3),
+        patience,
+        hold: (!new).then_some(patience),
         backing_dirs,
         backend: options.backend,
         configfs,
