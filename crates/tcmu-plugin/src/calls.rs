@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands of one device that its handler has. Each is completed once, by the pointer that
 //! names it: what is not here is refused, whoever names it.
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ struct Entry {
 }
 
 struct State {
-    under_way: HashMap<usize, Entry>,
+    under_way: BTreeMap<usize, Entry>,
     /// Calls of the handler that are no commands.
     holds: usize,
     gate: Gate,
@@ -53,7 +53,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(name: &str) -> Calls {
-        let state = State { under_way: HashMap::new(), holds: 0, gate: Gate::Closed, waiting: 0 };
+        let state = State { under_way: BTreeMap::new(), holds: 0, gate: Gate::Closed, waiting: 0 };
         let state = Mutex::new(state);
         Calls { name: name.into(), state, changed: Condvar::new() }
     }
