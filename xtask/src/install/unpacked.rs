@@ -48,7 +48,11 @@ pub(crate) fn plugin(file: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Moves a directory to its place, unless somebody has been there first.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to.parent().unwrap_or(to))?;
-    std::fs::rename(from, to).with_context(|| format!("cannot make {}", to.display()))
+    match std::fs::rename(from, to) {
+        Err(_) if to.is_dir() => Ok(()),
+        result => result.with_context(|| format!("cannot make {}", to.display())),
+    }
 }
