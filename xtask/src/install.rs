@@ -75,7 +75,6 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("genisoimage"),        For::Test,  "genisoimage"),
     (Sign::Program("blkzone"),            For::Test,  "util-linux"),
     (Sign::Program("growisofs"),          For::Test,  "growisofs"),
-    (Sign::Program("dvd+rw-mediainfo"),   For::Test,  "dvd+rw-tools"),
     (Sign::Program("wodim"),              For::Test,  "wodim"),
     (Sign::Program("xorriso"),            For::Test,  "xorriso"),
     (Sign::File(RBD),                     For::Test,  "librbd1"),
