@@ -3,8 +3,9 @@
 # bench.sh DAEMON KIND RUNTIME MB MANY: the guest's part of `cargo xtask bench tcmu`. fio on a LUN of
 # the backstore KIND, and what the daemon used meanwhile; `zeroes` is the example serve_zeroes, of
 # which fio's jobs alone are of interest. PLUGIN in the environment says where Debian's
-# handler_qcow.so has to be: `inside` of the daemon's process, or in one that it has `apart`. Raw
-# figures go to /share (see fio.sh), and:
+# handler_qcow.so has to be: `inside` of the daemon's process, in one that it has `apart`, or with its
+# own daemon, which is `theirs`; its image has all of its clusters from the start, as it syncs the file
+# twice for each new one. Raw figures go to /share (see fio.sh), and:
 #   smaps-1, smaps-MANY              /proc/PID/smaps, idle with one device and with MANY
 #   ready                            microseconds from the start to the answer to a waiting command
 #   about                            kernel and versions
@@ -14,6 +15,7 @@ IMG=/scratch/x.img
 
 listens() { grep -q ^listening $DAEMON_LOG; }
 image $KIND $IMG $MB
+[ -z "${PLUGIN:-}" ] || qemu-img create -q -f qcow2 -o preallocation=metadata $IMG ${MB}M
 case ${PLUGIN:-} in
 inside) configure 'plugins_first = "qcow"' ;;
 apart) configure 'plugins_first = "qcow"' 'plugin_isolation = true' ;;

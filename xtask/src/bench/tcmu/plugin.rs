@@ -21,10 +21,11 @@ const KIND: &str = "qcow";
 pub(super) fn measure(ours: &str, c: &CDaemon, isolation: bool) -> Result<String> {
     let setting = &SETTINGS[0];
     let ours = format!("{ours} --handler-path {}", install::unpacked::plugin(HANDLER)?.display());
-    let hosted = |who, place| Run { plugin: Some(place), ..Run::new(KIND, &ours, who) };
-    let mut runs = VecDeque::from([Run::new(KIND, &c.command, "c"), hosted("plugin", "inside")]);
+    let hosted = |daemon, who, place| Run { plugin: Some(place), ..Run::new(KIND, daemon, who) };
+    let mut runs =
+        VecDeque::from([hosted(&c.command, "c", "theirs"), hosted(&ours, "plugin", "inside")]);
     if isolation {
-        runs.push_back(hosted("isolated", "apart"));
+        runs.push_back(hosted(&ours, "isolated", "apart"));
     }
     // Neither memory nor the start of many devices is of interest here.
     let mut shares = run_all(setting, runs, true)?;
