@@ -47,12 +47,18 @@ make_image() {
     extended-l2) qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=128k $2 ${MB}M ;;
     esac
 }
+# A hole, or zeroes on a disk that does not discard.
+hole() {
+    local way=-z
+    [ "$(</sys/block/${1#/dev/}/queue/discard_max_bytes)" = 0 ] || way=
+    blkdiscard $way -o $2 -l $3 $1
+}
 # The same to every disk: random writes of many sizes, then holes and zeroes.
 workload() {
     fio --name=w --filename=$1 --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite \
         --bsrange=512-128k --bs_unaligned=0 --blockalign=512 --randseed=7 --size=${MB}M --io_size=12M \
         --buffer_pattern=0xdeadbeef --output=fio.out || { cat fio.out; return 1; }
-    blkdiscard -o 1048576 -l 3145728 $1 && blkdiscard -o 8389120 -l 65024 $1 &&
+    hole $1 1048576 3145728 && hole $1 8389120 65024 &&
         blkdiscard -z -o 20971520 -l 1049088 $1 &&
         dd if=base.raw of=$1 bs=4608 seek=1000 count=7 oflag=direct status=none &&
         dd if=base.raw of=$1 bs=64k seek=20 count=4 oflag=direct status=none

@@ -6,6 +6,10 @@
 # A check is a sentence. It prints a line "ok SENTENCE" or "FAIL SENTENCE", the latter with what
 # the command said; `finish` prints how many there were, which tells a suite that came to its end
 # from one that broke off.
+#
+# With HANDLER=SUBTYPE in the environment a handler written in C, which the daemon finds in its handler
+# path, comes before what is built in. handler_SUBTYPE.expected lists the checks that it fails, with
+# the reasons: such a check is ok when it fails, and a failure when it does not.
 [ -n "${LUNETTE_VM:-}" ] || { echo "run this with: cargo xtask vm -- $0 DAEMON" >&2; exit 2; }
 
 CFG=/sys/kernel/config/target
@@ -18,6 +22,28 @@ CHECKS=0
 FAILED=0
 REPO=$(dirname "$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")")
 mkdir -p $WORK && cd $WORK || exit 1
+
+# configure LINE...: the daemon's configuration
+configure() { mkdir -p /etc/tcmu && printf '%s\n' "$@" >/etc/tcmu/tcmu.conf; }
+
+# What is expected to fail, by sentence, and which of it has been checked.
+declare -A EXPECTED CHECKED
+# expect FILE SCRIPT: takes what stands there of this script
+expect() {
+    local line sentence=
+    while IFS= read -r line; do
+        case $line in
+        '' | '#'*) ;;
+        '    '*) [ -z "$sentence" ] || EXPECTED[$sentence]=${line#    } ;;
+        "$2 "*) sentence=${line#"$2 "} ;;
+        *) sentence= ;;
+        esac
+    done <"$1"
+}
+if [ -n "${HANDLER:-}" ]; then
+    configure "plugins_first = \"$HANDLER\""
+    expect "$REPO/tests/vm/handler_$HANDLER.expected" "${0##*/}" || exit 1
+fi
 
 now() { local t; read -r t _ </proc/uptime; echo "$t"; }
 # since T: hundredths of a second since T
@@ -34,10 +60,17 @@ state() { local s; { s=$(</proc/$1/stat); } 2>/dev/null || return; s=${s##*) }; 
 
 # check SENTENCE CMD...: CMD succeeds
 check() {
-    local sentence=$1 rc; shift
+    local sentence=$1 rc why; shift
     "$@" >$WORK/check.out 2>&1; rc=$?
     CHECKS=$((CHECKS + 1))
-    if [ $rc = 0 ]; then
+    why=${EXPECTED[$sentence]-}
+    CHECKED[$sentence]=1
+    if [ -n "$why" ] && [ $rc != 0 ]; then
+        echo "ok as expected, this fails: $sentence ($why)"
+    elif [ -n "$why" ]; then
+        FAILED=$((FAILED + 1))
+        echo "FAIL this succeeds, and is expected to fail: $sentence ($why)"
+    elif [ $rc = 0 ]; then
         echo "ok $sentence"
     else
         FAILED=$((FAILED + 1))
@@ -47,10 +80,16 @@ check() {
     return $rc
 }
 # For checks that the rest depends on: a failure ends the suite.
-must() { check "$@" || { finish; exit 1; }; }
+must() { check "$@" || { FAILED=$((FAILED + 1)); finish; exit 1; }; }
 note() { echo "# $*"; }
 
 finish() {
+    local sentence
+    for sentence in "${!EXPECTED[@]}"; do
+        [ -z "${CHECKED[$sentence]-}" ] || continue
+        FAILED=$((FAILED + 1))
+        echo "FAIL this is expected to fail, and was not checked: $sentence"
+    done
     if [ "$FAILED" != 0 ]; then
         local f
         for f in $DAEMON_LOG /var/log/tcmu-runner.log; do

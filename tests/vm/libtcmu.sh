@@ -1,26 +1,28 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# libtcmu.sh DAEMON PACKAGE: a C program on libtcmu (crates/libtcmu/examples/consumer.c) with our
-# library, which lies beside the daemon, and the same program with Debian's, whose package's files are
-# in the directory PACKAGE: it answers initiators in the same way.
+# libtcmu.sh DAEMON PACKAGE [valgrind]: a C program on libtcmu (crates/libtcmu/examples/consumer.c) with
+# our library, which lies beside the daemon; the same program watched by the compiler's sanitizers, and
+# by valgrind if that is asked for; and the same program with Debian's library, whose package's files
+# are in the directory PACKAGE: it answers initiators in the same way.
 . "$(dirname "$(realpath "$0")")/lib.sh"
-DAEMON=$1 DEBIANS=$(echo $2/usr/lib/*)
+DAEMON=$1 DEBIANS=$(echo $2/usr/lib/*) VALGRIND=${3:-}
 LIB=$REPO/crates/libtcmu
 MB=32
 BYTES=$((MB << 20))
 INSTALLED=$WORK/ours
 mkdir -p $INSTALLED && cp "$(dirname "${DAEMON%% *}")/liblibtcmu.so" $INSTALLED/libtcmu.so.2 && ln -sf libtcmu.so.2 $INSTALLED/libtcmu.so
-must "the program compiles with the headers and links" \
-    cc -Wall -Wextra -Werror -o consumer $LIB/examples/consumer.c -I$LIB/include -L$INSTALLED -ltcmu -lpthread
+compile() { cc -Wall -Wextra -Werror "$@" $LIB/examples/consumer.c -I$LIB/include -L$INSTALLED -ltcmu -lpthread; }
+must "the program compiles with the headers and links" compile -o consumer
 modprobe target_core_user && modprobe -a tcm_loop sd_mod sg
 
 # consumer DIR ARGUMENT...: starts the program on the library in DIR; sets CONSUMER
+PROGRAM=./consumer
 consumer() {
     : >consumer.out
-    LD_LIBRARY_PATH=$1 ./consumer "${@:2}" >>consumer.out 2>>$DAEMON_LOG & CONSUMER=$!
-    within 30 grep -q ready consumer.out
+    LD_LIBRARY_PATH=$1 $PROGRAM "${@:2}" >>consumer.out 2>>$DAEMON_LOG & CONSUMER=$!
+    within 120 grep -q ready consumer.out
 }
-end() { kill $CONSUMER && within 10 ended $CONSUMER && wait $CONSUMER; }
+end() { kill $CONSUMER && within ${1:-10} ended $CONSUMER && wait $CONSUMER; }
 
 # disk NAME N CONFIG: a device that becomes LUN N
 disk() { mk_dev $1 $BYTES "$3" && lun $1 $2; }
@@ -108,6 +110,43 @@ check "both are removed" eval 'gone p 0 && gone q 1'
 check "when the daemon is started again, the handlers are registered again" eval 'stop && start "$DAEMON" && within 20 listed'
 check "when the program ends, they are gone" eval 'end && within 10 not listed'
 check "the daemon ends" stop
+
+# -- the same, watched: the first finding ends the program, and what is lost is found at its end
+# found: what there is to see of findings, none
+found() { ! cat found.* 2>/dev/null | grep .; }
+# watched TOOL PROGRAM
+watched() {
+    local tool=$1; PROGRAM=$2
+    rm -f found.*
+    must "$tool: the daemon and the program start" eval 'start "$DAEMON" && consumer $INSTALLED -r'
+    check "$tool: a configuration is checked, and the reason given if it is wrong" \
+        eval 'within 60 listed && valid mem/x | grep "boolean true" && valid mem/ | grep "there is no name"'
+    must "$tool: two devices become disks" eval 'disk a 0 mem/a && A=$DISK A_SDEV=$SDEV && disk b 1 late/b && B=$DISK'
+    check "$tool: commands that end in any order" verified $B 2
+    (verified $A 4 --rate=,1m) & FIO=$!
+    must "$tool: there is I/O" within 60 flowing $A
+    check "$tool: a device grows under it, and takes another configuration" \
+        eval 'echo -n $((BYTES * 2)) >$(dev a)/attrib/dev_size && echo -n mem/renamed >$(dev a)/attrib/dev_config'
+    check "$tool: the I/O went on meanwhile" wait $FIO
+    for lun in "a 0 $A" "b 1 $B"; do
+        set -- $lun
+        fio --name=h --filename=$3 --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k --size=8M --time_based --runtime=300 --output=h.out >/dev/null 2>&1 & HOT=$!
+        must "$tool: there is I/O on $1" within 60 flowing $3
+        check "$tool: $1 is removed under it" eval 'timeout 100 rm $LOOP/tpgt_1/lun/lun_$2/$1 && within 100 ended $HOT && rmdir $LOOP/tpgt_1/lun/lun_$2 && rm_dev $1'
+    done
+    check "$tool: the program ends" end 60
+    check "$tool: nothing is found" found
+    must "$tool: the daemon ends" stop
+    PROGRAM=./consumer
+}
+must "the program compiles with sanitizers" compile -g -fsanitize=address,undefined -fno-sanitize-recover=all -o sanitized
+export ASAN_OPTIONS=detect_leaks=1:exitcode=9:log_path=$WORK/found UBSAN_OPTIONS=print_stacktrace=1:log_path=$WORK/found
+# Addresses that are chosen at random may be those that this compiler's sanitizers need (Linux 6.12).
+watched sanitizers "setarch -R ./sanitized"
+if [ -n "$VALGRIND" ]; then
+    must "the program compiles for valgrind" compile -g -o watched
+    watched valgrind "valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --log-file=found.valgrind ./watched"
+fi
 
 # -- how statuses look to an initiator
 statuses $INSTALLED >ours.statuses

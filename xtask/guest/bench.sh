@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # bench.sh DAEMON KIND RUNTIME MB MANY: the guest's part of `cargo xtask bench tcmu`. fio on a LUN of
 # the backstore KIND, and what the daemon used meanwhile; `zeroes` is the example serve_zeroes, of
-# which fio's jobs alone are of interest. Raw figures go to /share (see fio.sh), and:
+# which fio's jobs alone are of interest. PLUGIN in the environment says where Debian's
+# handler_qcow.so has to be: `inside` of the daemon's process, in one that it has `apart`, or with its
+# own daemon, which is `theirs`; its image has all of its clusters from the start, as it syncs the file
+# twice for each new one. Raw figures go to /share (see fio.sh), and:
 #   smaps-1, smaps-MANY              /proc/PID/smaps, idle with one device and with MANY
 #   ready                            microseconds from the start to the answer to a waiting command
 #   about                            kernel and versions
@@ -12,6 +15,11 @@ IMG=/scratch/x.img
 
 listens() { grep -q ^listening $DAEMON_LOG; }
 image $KIND $IMG $MB
+[ -z "${PLUGIN:-}" ] || qemu-img create -q -f qcow2 -o preallocation=metadata $IMG ${MB}M
+case ${PLUGIN:-} in
+inside) configure 'plugins_first = "qcow"' ;;
+apart) configure 'plugins_first = "qcow"' 'plugin_isolation = true' ;;
+esac
 if [ $KIND = zeroes ]; then
     launch "$DAEMON"
     must "the daemon starts" within 60 listens
@@ -19,7 +27,18 @@ else
     must "the daemon starts" start "$DAEMON"
 fi
 must "a device becomes a disk" export_disk $KIND $MB $IMG
+# Who has the image open; what is built in would discard.
+holder() { local p; for p in $(<$GROUP/cgroup.procs); do ! ls -l /proc/$p/fd | grep -q " $IMG\$" || echo $p; done; }
+has_plugin() { grep -q /handler_qcow.so /proc/$(holder)/maps && [ $(</sys/block/${DISK#/dev/}/queue/discard_max_bytes) = 0 ]; }
+case ${PLUGIN:-} in
+inside) must "the plugin serves it, in the daemon's process" eval 'has_plugin && [ $(holder) = $DAEMON_PID ]' ;;
+apart) must "the plugin serves it, in a process of its own" eval 'has_plugin && [ $(holder) != $DAEMON_PID ]' ;;
+esac
 must "it is filled" fill $MB
+# While the host is busy, much of the guest's time can pass here, and the kernel writes pages back; a
+# write to a page that is clean is dearer. So all are dirty, and stay so.
+echo 0 >/proc/sys/vm/dirty_writeback_centisecs
+must "it is filled again" fill $MB
 run_jobs $RUNTIME $MB /share
 
 if [ $KIND = zeroes ]; then

@@ -11,9 +11,12 @@ mount -t cgroup2 none /sys/fs/cgroup && mkdir $GROUP || exit 1
 launch() { (echo $BASHPID >$GROUP/cgroup.procs; exec $1) >>$DAEMON_LOG 2>&1 </dev/null & DAEMON_PID=$!; }
 cpu() { local k v; while read -r k v; do [ "$k" = usage_usec ] && echo "$v"; done <$GROUP/cpu.stat; }
 
-# export_disk KIND MB IMG: the disk to measure on; sets DISK
+# export_disk KIND MB IMG: the disk to measure on; sets DISK. Its commands have time: where a clock
+# counts instructions and the host is busy, a wait for its disk can be half a minute.
 export_disk() {
-    mk_dev disk0 $(($2 << 20)) $1/$3 && lun disk0 0 && echo none >/sys/block/${DISK#/dev/}/queue/scheduler
+    mk_dev disk0 $(($2 << 20)) $1/$3 && echo 0 >$(dev disk0)/attrib/cmd_time_out &&
+        lun disk0 0 && echo 3600 >$SDEV/timeout &&
+        echo none >/sys/block/${DISK#/dev/}/queue/scheduler
 }
 # Filled: reads find data, and clusters of qcow2 are allocated.
 fill() {

@@ -2,7 +2,11 @@
 //! All tests, in the order in which they are quick to fail: the project's files, formatting, lints,
 //! documentation, unit tests (among them short runs of what `fuzz/` feeds), the model checks of
 //! loom, the simulation, and with `--full` more seeds of the qcow2 engine beside QEMU's; then the
-//! suites of `tests/vm` on a real kernel. Nothing is skipped silently: what cannot run has failed.
+//! suites of `tests/vm` on a real kernel, some of them in several ways ([`variants`]). Nothing is
+//! skipped silently: what cannot run has failed.
+
+mod tally;
+mod variants;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
@@ -11,10 +15,12 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::install::{self, For};
 use crate::{check, differential, run, vm};
+use tally::Tally;
+use variants::{VARIANTS, Variant};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -23,10 +29,12 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
     /// Only the steps and suites whose names contain NAME; may be repeated. guestfs:NAME means the
-    /// scripts of tests/guestfs whose names contain NAME, such as guestfs:transfer@btrfs
+    /// scripts of tests/guestfs whose names contain NAME, such as guestfs:transfer@btrfs. SUITE@WAY
+    /// is a suite run in another way, such as data@6.12, and is meant by names with an @ alone
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// More of each: 256 devices, 40 kills, seeds, all filesystems beside the distribution's guestfsd
+    /// More of each: 256 devices, 40 kills, seeds, all filesystems beside the distribution's
+    /// guestfsd, and more suites with a C handler or on another kernel
     #[arg(long)]
     full: bool,
     /// Another daemon for the suites in the VM: a command line
@@ -161,12 +169,13 @@ struct Suite {
 /// directory of its unpacked files.
 const PACKAGE: &str = "package:";
 const LIBTCMU2: &[&str] = &["package:libtcmu2"];
+const WITH_VALGRIND: &[&str] = &["package:libtcmu2", "valgrind"];
 /// Debian's plugins.
 const HANDLERS: &[&str] = &["package:tcmu-runner"];
-/// The scripts whose daemon loads plugins. Those that this machine happens to have do not belong to
-/// the others.
-const PLUGIN: &str = "plugin.sh";
-const ISOLATION: &str = "isolation.sh";
+const WITH_CLUSTER: &[&str] = &["package:tcmu-runner", "cluster"];
+/// The scripts whose daemons load plugins of the scripts' choice. Those that this machine happens to
+/// have do not belong to the others.
+const CHOOSE_PLUGINS: [&str; 4] = ["plugin.sh", "isolation.sh", "media.sh", "rbd.sh"];
 const NO_PLUGINS: &str = " --handler-path /nonexistent";
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
@@ -178,15 +187,17 @@ const SUITES: &[Suite] = &[
     Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900 },
     Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600 },
     Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
-    Suite { name: "plugin",    script: PLUGIN,         args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
-    Suite { name: "isolation", script: ISOLATION,      args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
+    Suite { name: "plugin",    script: "plugin.sh",    args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
+    Suite { name: "isolation", script: "isolation.sh", args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
+    Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900 },
     Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900 },
+    Suite { name: "rbd",       script: "rbd.sh",       args: HANDLERS,  full_args: WITH_CLUSTER,    env: &[],  timeout: 600 },
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
     Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900 },
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: LIBTCMU2,        env: &[],  timeout: 900 },
+    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900 },
     Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900 },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
 ];
@@ -218,10 +229,15 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         options.only.is_empty() || options.only.iter().any(is_meant)
     };
     let steps: Vec<Step> = STEPS.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let suites: Vec<&Suite> =
-        SUITES.iter().filter(|suite| !options.quick && wanted(suite.name)).collect();
+    let plain = SUITES.iter().filter(|suite| wanted(suite.name)).map(Job::plain);
+    let varied = VARIANTS.iter().filter(|variant| variant.is_wanted(options)).map(Job::varied);
+    let suites: Vec<Job> = match options.quick {
+        true => Vec::new(),
+        false => plain.map(Ok).chain(varied).collect::<Result<_>>()?,
+    };
     if options.list {
         let names = STEPS.iter().map(|step| step.0).chain(SUITES.iter().map(|suite| suite.name));
+        let names = names.map(str::to_owned).chain(VARIANTS.iter().map(Variant::name));
         println!("{}", names.collect::<Vec<_>>().join("\n"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -229,7 +245,13 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         bail!("no step or suite is called so; --list names them");
     }
     install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
+    if options.full && suites.iter().any(|job| job.suite.full_args == WITH_CLUSTER) {
+        install::ensure(&[For::Cluster])?;
+    }
     install::kernel(options.kernel.as_deref())?;
+    for job in &suites {
+        install::kernel(job.kernel(options))?;
+    }
     let mut total = Checks::default();
     let mut lines = Vec::new();
     for (name, step) in steps {
@@ -267,7 +289,7 @@ fn in_vm(options: &Options) -> Result<ExitCode> {
 fn summary(name: &str, checks: &Checks, start: Instant) -> String {
     let seconds = start.elapsed().as_secs();
     let (passed, failed) = (checks.passed, checks.failed.len());
-    format!("   {name:<10} {passed:>4} passed {failed:>3} failed {seconds:>5} s")
+    format!("   {name:<18} {passed:>4} passed {failed:>3} failed {seconds:>5} s")
 }
 
 /// A command as one check.
@@ -325,24 +347,24 @@ fn of_cargo_test(text: &str) -> Checks {
 }
 
 /// Runs the suites, some at the same time; each line of theirs comes out behind the suite's name.
-fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<(String, Checks)>> {
+fn run_suites(suites: &[Job], daemon: &str, options: &Options) -> Result<Vec<(String, Checks)>> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.unwrap_or(cpus.min(4)).clamp(1, suites.len());
-    let queue: Mutex<VecDeque<&Suite>> = Mutex::new(suites.iter().copied().collect());
+    let queue: Mutex<VecDeque<&Job>> = Mutex::new(suites.iter().collect());
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
-                    let Some(suite) = next.filter(|_| !run::interrupted()) else { return };
+                    let Some(job) = next.filter(|_| !run::interrupted()) else { return };
                     let start = Instant::now();
-                    let checks = run_suite(suite, daemon, options).unwrap_or_else(|error| {
-                        println!("{}: FAIL {error:#}", suite.name);
-                        Checks::of(format!("{}: {error:#}", suite.name), false)
+                    let checks = run_suite(job, daemon, options).unwrap_or_else(|error| {
+                        println!("{}: FAIL {error:#}", job.name);
+                        Checks::of(format!("{}: {error:#}", job.name), false)
                     });
                     if let Ok(mut results) = results.lock() {
-                        results.push((summary(suite.name, &checks, start), checks));
+                        results.push((summary(&job.name, &checks, start), checks));
                     }
                 }
             });
@@ -352,38 +374,68 @@ fn run_suites(suites: &[&Suite], daemon: &str, options: &Options) -> Result<Vec<
     Ok(results.into_inner().unwrap_or_default())
 }
 
-fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
+/// A suite that is to run, in its own way or another one.
+struct Job {
+    name: String,
+    suite: &'static Suite,
+    variant: Option<&'static Variant>,
+}
+
+impl Job {
+    fn plain(suite: &'static Suite) -> Job {
+        Job { name: suite.name.to_owned(), suite, variant: None }
+    }
+
+    fn varied(variant: &'static Variant) -> Result<Job> {
+        let suite = SUITES.iter().find(|suite| suite.name == variant.suite);
+        let suite = suite.with_context(|| format!("there is no suite {}", variant.suite))?;
+        Ok(Job { name: variant.name(), suite, variant: Some(variant) })
+    }
+
+    /// The kernel's version, or how it begins, where it is not the distribution's usual one.
+    fn kernel<'a>(&self, options: &'a Options) -> Option<&'a str> {
+        self.variant.and_then(Variant::kernel).or(options.kernel.as_deref())
+    }
+}
+
+fn run_suite(job: &Job, daemon: &str, options: &Options) -> Result<Checks> {
+    let Job { name, suite, variant } = job;
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
-    let loads = [PLUGIN, ISOLATION].contains(&suite.script) || options.daemon.is_some();
-    let plugins = if loads { "" } else { NO_PLUGINS };
-    let mut words = vec![script.to_string_lossy().into_owned(), format!("{daemon}{plugins}")];
+    let own_plugins = CHOOSE_PLUGINS.contains(&suite.script) || options.daemon.is_some();
+    let mut plugins = if own_plugins { String::new() } else { NO_PLUGINS.to_owned() };
+    let mut vm = vm::Options::new([script.to_string_lossy().into_owned()]);
+    vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
+    // Another daemon has its own handlers, of which nothing is expected.
+    if let Some(handler) = variant.and_then(Variant::handler).filter(|_| options.daemon.is_none()) {
+        plugins = format!(" --handler-path {}", handler.directory()?.display());
+        vm.env.push(format!("HANDLER={}", handler.subtype));
+    }
+    vm.script.push(format!("{daemon}{plugins}"));
     for argument in args {
-        words.push(match argument.strip_prefix(PACKAGE) {
+        vm.script.push(match argument.strip_prefix(PACKAGE) {
             Some(name) => install::unpacked::package(name)?.to_string_lossy().into_owned(),
             None => (*argument).to_owned(),
         });
     }
-    let mut vm = vm::Options::new(words);
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
-    vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
-    vm.kernel = options.kernel.clone();
+    vm.kernel = job.kernel(options).map(str::to_owned);
     vm.quiet = true;
     vm.mem = 1536;
-    let mut tally = Tally::of(suite.name);
+    let mut tally = Tally::of(name);
     let mut text = Vec::new();
     let outcome = vm::boot(&vm, &mut |bytes| {
         text.extend_from_slice(bytes);
         while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = text.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            println!("{}: {}", suite.name, line.trim_end());
+            println!("{name}: {}", line.trim_end());
             tally.line(line.trim_end());
         }
         Ok(())
     })?;
     let mut fail = |what: &str| {
-        println!("{}: FAIL {what}", suite.name);
+        println!("{name}: FAIL {what}");
         tally.fail(what);
     };
     for line in outcome.trouble.iter().take(5) {
@@ -394,60 +446,15 @@ fn run_suite(suite: &Suite, daemon: &str, options: &Options) -> Result<Checks> {
     } else if outcome.status.is_none() {
         fail("the VM ended early");
         for line in &outcome.last_words {
-            println!("{}:   {line}", suite.name);
+            println!("{name}:   {line}");
         }
     }
     Ok(tally.end(outcome.status))
 }
 
-/// Checkss the lines of a suite: "ok ...", "FAIL ...", and at the end "1..N".
-#[derive(Debug)]
-struct Tally {
-    suite: &'static str,
-    checks: Checks,
-    planned: Option<usize>,
-}
-
-impl Tally {
-    fn of(suite: &'static str) -> Tally {
-        Tally { suite, checks: Checks::default(), planned: None }
-    }
-
-    fn fail(&mut self, what: &str) {
-        self.checks.failed.push(format!("{}: {what}", self.suite));
-    }
-
-    fn line(&mut self, line: &str) {
-        if line.starts_with("ok ") {
-            self.checks.passed += 1;
-        } else if let Some(what) = line.strip_prefix("FAIL ") {
-            self.fail(what);
-        } else if line.starts_with("     |") {
-            self.checks.explain([line].into_iter());
-        } else if let Some(plan) = line.strip_prefix("1..") {
-            self.planned = plan.parse().ok();
-        }
-    }
-
-    /// The count; a suite that broke off, or fails without saying where, has failed.
-    fn end(mut self, status: Option<u8>) -> Checks {
-        let whole = status == Some(0) && self.planned == Some(self.checks.passed);
-        if self.checks.failed.is_empty() && !whole {
-            self.fail("it broke off");
-        }
-        self.checks
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tally(text: &str, status: Option<u8>) -> Checks {
-        let mut tally = Tally::of("a");
-        text.lines().for_each(|line| tally.line(line));
-        tally.end(status)
-    }
 
     #[test]
     fn the_results_of_all_test_binaries_are_added_and_what_failed_is_named() {
@@ -457,27 +464,6 @@ mod tests {
         let checks = of_cargo_test(text);
         assert_eq!((checks.passed, checks.failed.len()), (4, 2));
         assert_eq!(checks.failed[0], "b::c");
-    }
-
-    #[test]
-    fn a_suite_that_comes_to_its_end_counts_its_checks() {
-        assert_eq!(
-            tally("ok a\n# note\nok b\n1..2", Some(0)),
-            Checks { passed: 2, failed: vec![] }
-        );
-        assert_eq!(
-            tally("ok a\nFAIL b (exit 1): x\n     | ok\n1..2", Some(1)),
-            Checks { passed: 1, failed: vec!["a: b (exit 1): x\n     | ok".into()] }
-        );
-    }
-
-    #[test]
-    fn a_suite_that_breaks_off_has_failed() {
-        assert_eq!(tally("ok a\n", Some(0)).failed.len(), 1);
-        assert_eq!(tally("ok a\n1..2\n", Some(0)).failed.len(), 1);
-        assert_eq!(tally("ok a\n1..1\n", None).failed.len(), 1);
-        assert_eq!(tally("ok a\n1..1\n", Some(3)).failed.len(), 1);
-        assert_eq!(tally("", Some(0)).failed.len(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The commands of one device that its handler has. Each is completed once, by the pointer that
 //! names it: what is not here is refused, whoever names it.
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,10 +61,12 @@ impl Entry {
 }
 
 struct State {
-    under_way: HashMap<usize, Entry>,
+    under_way: BTreeMap<usize, Entry>,
     /// Calls of the handler that are no commands.
     holds: usize,
     gate: Gate,
+    /// Threads that wait for `changed`. To wake nobody is a system call, too.
+    waiting: usize,
 }
 
 impl State {
@@ -84,7 +86,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(name: &str) -> Calls {
-        let state = State { under_way: HashMap::new(), holds: 0, gate: Gate::Closed };
+        let state = State { under_way: BTreeMap::new(), holds: 0, gate: Gate::Closed, waiting: 0 };
         let state = Mutex::new(state);
         Calls { name: name.into(), state, changed: Condvar::new() }
     }
@@ -161,9 +163,9 @@ impl Calls {
             );
             return;
         };
-        let idle = state.is_idle();
+        let awaited = state.waiting > 0 && state.is_idle();
         drop(state);
-        if idle {
+        if awaited {
             self.changed.notify_all();
         }
         entry.end(status, sense);
@@ -227,9 +229,10 @@ impl Calls {
 
     /// Waits until no call of the handler is under way.
     pub(crate) fn wait_idle(&self) {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.waiting += 1;
         let waited = self.changed.wait_while(state, |state| !state.is_idle());
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        waited.unwrap_or_else(PoisonError::into_inner).waiting -= 1;
     }
 
     /// Waits until the gate is closed, for so long at most; whether it is.

@@ -277,14 +277,18 @@ impl PluginDevice {
         }
     }
 
-    /// Has the handler take another configuration string, subtype included.
+    /// Has the handler take another configuration string, subtype included. One that it has already
+    /// it is not asked for: few handlers take any, and targetcli restores what was saved.
     pub async fn reconfigure(&self, config: &str) -> io::Result<()> {
         let (config, time_out) = config::split(config).map_err(io::Error::other)?;
-        let change = CString::new(config.clone()).map_err(io::Error::other)?;
-        self.change(Change::Config(change)).await?;
         if let Place::Away(remote) = &self.shared.place {
             remote.set_time_out(time_out);
         }
+        if self.shared.abi.cfgstring() == config {
+            return Ok(());
+        }
+        let change = CString::new(config.clone()).map_err(io::Error::other)?;
+        self.change(Change::Config(change)).await?;
         self.shared.abi.set_cfgstring(&config);
         Ok(())
     }

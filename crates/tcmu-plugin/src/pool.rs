@@ -31,6 +31,8 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Res
 struct Queue<J> {
     jobs: VecDeque<J>,
     ended: bool,
+    /// Threads that sleep, and that nobody has called yet. To call nobody is a system call, too.
+    asleep: usize,
 }
 
 struct Shared<J> {
@@ -53,6 +55,7 @@ impl<J> Shared<J> {
             if queue.ended {
                 return None;
             }
+            queue.asleep += 1;
             queue = self.come.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -69,7 +72,7 @@ impl<J: Send + 'static> Pool<J> {
         threads: usize,
         work: impl Fn() -> W,
     ) -> io::Result<Self> {
-        let queue = Mutex::new(Queue { jobs: VecDeque::new(), ended: false });
+        let queue = Mutex::new(Queue { jobs: VecDeque::new(), ended: false, asleep: 0 });
         let pool = Pool(Arc::new(Shared { queue, come: Condvar::new() }));
         for _ in 0..threads {
             let (shared, work) = (pool.0.clone(), work());
@@ -84,8 +87,13 @@ impl<J: Send + 'static> Pool<J> {
 
     /// Hands over a job.
     pub(crate) fn push(&self, job: J) {
-        self.0.lock().jobs.push_back(job);
-        self.0.come.notify_one();
+        let mut queue = self.0.lock();
+        queue.jobs.push_back(job);
+        if let Some(others) = queue.asleep.checked_sub(1) {
+            queue.asleep = others;
+            drop(queue);
+            self.0.come.notify_one();
+        }
     }
 }
 

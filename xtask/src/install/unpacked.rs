@@ -28,7 +28,31 @@ pub(crate) fn package(name: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// A directory with one of the plugins of Debian's package tcmu-runner, and no other.
+pub(crate) fn plugin(file: &str) -> Result<PathBuf> {
+    let dir = run::cache_dir()?.join("plugins").join(file.trim_end_matches(".so"));
+    if dir.join(file).exists() {
+        return Ok(dir);
+    }
+    let lib = package("tcmu-runner")?.join("usr/lib");
+    let found = std::fs::read_dir(&lib)?
+        .flatten()
+        .map(|triplet| triplet.path().join("tcmu-runner").join(file))
+        .find(|path| path.is_file());
+    let found = found.with_context(|| format!("the package tcmu-runner has no {file}"))?;
+    let new = tempfile::tempdir_in(run::cache_dir()?)?;
+    let files = new.path().join("files");
+    std::fs::create_dir(&files)?;
+    std::fs::copy(&found, files.join(file))?;
+    rename(&files, &dir)?;
+    Ok(dir)
+}
+
+/// Moves a directory to its place, unless somebody has been there first.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to.parent().unwrap_or(to))?;
-    std::fs::rename(from, to).with_context(|| format!("cannot make {}", to.display()))
+    match std::fs::rename(from, to) {
+        Err(_) if to.is_dir() => Ok(()),
+        result => result.with_context(|| format!("cannot make {}", to.display())),
+    }
 }

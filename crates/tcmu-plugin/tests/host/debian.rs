@@ -79,6 +79,10 @@ fn a_qcow2_image_is_read_and_written_by_the_handler() {
         let back = Sgl::zeroed(65536);
         store.read(&back, 131_072).await.unwrap();
         assert_eq!(back.first_difference(&data), None);
+        // The handler takes no configuration at all, and need not: it has this one.
+        device.reconfigure(&format!("{config};tcmur_cmd_time_out=7")).await.unwrap();
+        let refused = device.reconfigure("qcow//another").await.unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP));
         store.close().await.unwrap();
     });
     let check = Command::new("qemu-io")

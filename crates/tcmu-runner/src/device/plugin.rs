@@ -5,6 +5,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,7 +128,8 @@ impl Host {
             }
         }
         let scope = Scope::new(command.id(), command.cdb());
-        let mut done = scope.run(commands::execute(lun, command, aborted)).await;
+        // Pinned here: it is large, and each move would copy it.
+        let mut done = scope.run(pin!(commands::execute(lun, command, aborted))).await;
         if let (Some(failure), Ending::Outcome(outcome)) = (scope.failure(), &done.ending)
             && outcome.status != Status::Good
         {

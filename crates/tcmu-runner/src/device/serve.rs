@@ -169,7 +169,9 @@ where
             Err(e) => return Poll::Ready(End::Failed(e.to_string())),
         }
         let write_cache = self.server.lun.write_cache();
-        if mem::replace(&mut self.write_cache, write_cache) != write_cache {
+        // While the administrator changes it, it is not what it is going to be.
+        if self.change.is_none() && mem::replace(&mut self.write_cache, write_cache) != write_cache
+        {
             let device = self.server.spec.key;
             self.server.events.send(DeviceEvent::WriteCacheSet { device, on: write_cache });
         }

@@ -4,6 +4,7 @@
 mod c_daemon;
 mod native;
 mod parse;
+mod plugin;
 mod report;
 mod wall;
 
@@ -32,6 +33,15 @@ pub(crate) struct Options {
     /// By the wall clock on two CPUs in place of counted instructions: both daemons in turns
     #[arg(long, conflicts_with_all = ["quick", "native"])]
     wall: bool,
+    /// Debian's handler_qcow.so, under its own daemon and under ours, by counted instructions
+    #[arg(long, conflicts_with_all = ["quick", "native", "wall", "only"])]
+    plugin: bool,
+    /// With --plugin: under ours also in a process of its own (plugin_isolation)
+    #[arg(long, requires = "plugin")]
+    isolation: bool,
+    /// By counted instructions: so it is where nothing else is said
+    #[arg(long, conflicts_with_all = ["native", "wall"])]
+    icount: bool,
     /// With --wall: how often each daemon's turn comes
     #[arg(long, value_name = "N", default_value_t = 9, requires = "wall")]
     rounds: usize,
@@ -88,7 +98,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
     install::ensure(install::ALL)?;
     let c = c_daemon::prepare()?;
-    if let Some(why) = &c.no_file {
+    if let Some(why) = c.no_file.as_ref().filter(|_| !options.plugin) {
         println!("the C daemon is not measured with `file`: {why}");
     }
     let ours = match &options.daemon {
@@ -101,11 +111,12 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         .collect();
     // What does not measure all of it is printed only.
     let whole = !options.quick && options.only.is_none() && options.daemon.is_none();
-    let (section, mut text) = match options.wall {
-        true => ("tcmu-wall", wall::measure(&ours, &c, &kinds, options.rounds.max(1))?),
-        false => ("tcmu", counted(&ours, &c, &kinds, options.quick)?),
+    let (section, mut text) = match (options.wall, options.plugin) {
+        (true, _) => ("tcmu-wall", wall::measure(&ours, &c, &kinds, options.rounds.max(1))?),
+        (_, true) => ("tcmu-plugin", plugin::measure(&ours, &c, options.isolation)?),
+        (false, false) => ("tcmu", counted(&ours, &c, &kinds, options.quick)?),
     };
-    if let Some(why) = &c.no_file {
+    if let Some(why) = c.no_file.as_ref().filter(|_| !options.plugin) {
         text += &format!("\nThe C daemon's `file` handler could not be built: {why}\n");
     }
     println!("\n{text}");
@@ -127,12 +138,12 @@ fn counted(ours: &str, c: &CDaemon, kinds: &[&'static str], quick: bool) -> Resu
     for (i, setting) in settings.iter().enumerate() {
         let mut runs = VecDeque::new();
         for &kind in kinds {
-            runs.push_back(Run { kind, daemon: ours.to_owned(), who: "ours" });
+            runs.push_back(Run::new(kind, ours, "ours"));
             if kind != "file" || c.no_file.is_none() {
-                runs.push_back(Run { kind, daemon: c.command.clone(), who: "c" });
+                runs.push_back(Run::new(kind, &c.command, "c"));
             }
         }
-        runs.push_back(Run { kind: "zeroes", daemon: zeroes.clone(), who: "least" });
+        runs.push_back(Run::new("zeroes", &zeroes, "least"));
         let mut shares = measure(setting, runs, quick)?;
         let least = shares.remove(&("zeroes", "least")).map(|s| parse::jobs(&s)).transpose()?;
         let devices: &[u32] = if many(setting, quick) > 0 { &[1, setting.many] } else { &[1] };
@@ -175,6 +186,14 @@ struct Run {
     kind: &'static str,
     daemon: String,
     who: &'static str,
+    /// For bench.sh: where a plugin has to be.
+    plugin: Option<&'static str>,
+}
+
+impl Run {
+    fn new(kind: &'static str, daemon: &str, who: &'static str) -> Run {
+        Run { kind, daemon: daemon.to_owned(), who, plugin: None }
+    }
 }
 
 /// The daemon that does the least.
@@ -223,6 +242,7 @@ fn measure_one(setting: &Setting, one: &Run, quick: bool) -> Result<PathBuf> {
     let many = many(setting, quick).to_string();
     let mut vm = vm_of("bench.sh", &[&one.daemon, one.kind, "300ms", "32", &many]);
     vm.icount = true;
+    vm.env.extend(one.plugin.map(|place| format!("PLUGIN={place}")));
     vm.cpu = setting.cpu.map(str::to_owned);
     vm.timeout = 1800;
     vm.scratch = 16384;
