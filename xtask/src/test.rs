@@ -163,6 +163,15 @@ struct Suite {
     env: &'static [&'static str],
     /// In seconds, on a slow machine without KVM.
     timeout: u64,
+    when: When,
+}
+
+/// When a suite runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    /// With --full, or where --only names it: what it shows others show nearly as well, in less time.
+    Full,
 }
 
 /// What stands before the name of a Debian package in a suite's arguments: the suite gets the
@@ -182,24 +191,24 @@ const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 /// The longest first, so that the last to end is short.
 #[rustfmt::skip]
 const SUITES: &[Suite] = &[
-    Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900 },
-    Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900 },
-    Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900 },
-    Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600 },
-    Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600 },
-    Suite { name: "plugin",    script: "plugin.sh",    args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
-    Suite { name: "isolation", script: "isolation.sh", args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200 },
-    Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900 },
-    Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900 },
-    Suite { name: "rbd",       script: "rbd.sh",       args: HANDLERS,  full_args: WITH_CLUSTER,    env: &[],  timeout: 600 },
-    Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900 },
-    Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600 },
-    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900 },
-    Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900 },
-    Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600 },
+    Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600,  when: When::Always },
+    Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600,  when: When::Always },
+    Suite { name: "plugin",    script: "plugin.sh",    args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, when: When::Always },
+    Suite { name: "isolation", script: "isolation.sh", args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, when: When::Always },
+    Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900,  when: When::Full   },
+    Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
+    Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
+    Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "rbd",       script: "rbd.sh",       args: HANDLERS,  full_args: WITH_CLUSTER,    env: &[],  timeout: 600,  when: When::Full   },
+    Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
+    Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
+    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  when: When::Full   },
 ];
 
 /// Shell scripts of `tests/vm` that are no suite, without what suites share.
@@ -229,7 +238,9 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         options.only.is_empty() || options.only.iter().any(is_meant)
     };
     let steps: Vec<Step> = STEPS.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let plain = SUITES.iter().filter(|suite| wanted(suite.name)).map(Job::plain);
+    let is_due = |when: When| when == When::Always || options.full || !options.only.is_empty();
+    let plain = SUITES.iter().filter(|suite| wanted(suite.name) && is_due(suite.when));
+    let plain = plain.map(Job::plain);
     let varied = VARIANTS.iter().filter(|variant| variant.is_wanted(options)).map(Job::varied);
     let suites: Vec<Job> = match options.quick {
         true => Vec::new(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::Options;
+use super::{Options, When};
 use crate::install;
 
 /// A suite, and another way to run it.
@@ -25,13 +25,6 @@ enum Way {
     Kernel(&'static str),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
-    Always,
-    /// With --full, or where --only names it.
-    Full,
-}
-
 /// A handler of a Debian package.
 pub(super) struct Handler {
     pub(super) subtype: &'static str,
@@ -47,7 +40,7 @@ const NEWER: &str = "6.12";
 #[rustfmt::skip]
 pub(super) const VARIANTS: &[Variant] = &[
     Variant { suite: "scsi-qcow", way: Way::Handler(&QCOW), when: When::Always },
-    Variant { suite: "targetcli", way: Way::Handler(&QCOW), when: When::Always },
+    Variant { suite: "targetcli", way: Way::Handler(&QCOW), when: When::Full },
     Variant { suite: "data",      way: Way::Kernel(NEWER),  when: When::Full },
     Variant { suite: "life-qcow", way: Way::Kernel(NEWER),  when: When::Full },
     Variant { suite: "scsi-qcow", way: Way::Kernel(NEWER),  when: When::Full },
@@ -124,7 +117,7 @@ mod tests {
 
     #[test]
     fn most_variants_run_with_full_or_by_their_names() {
-        assert_eq!(wanted(&[]), ["scsi-qcow@handler", "targetcli@handler"]);
+        assert_eq!(wanted(&[]), ["scsi-qcow@handler"]);
         assert_eq!(wanted(&["--full"]).len(), VARIANTS.len());
         assert_eq!(wanted(&["--only", "data@6.12"]), ["data@6.12"]);
         assert_eq!(wanted(&["--only", "@handler"]).len(), 2);
