@@ -129,10 +129,10 @@ watched() {
         eval 'echo -n $((BYTES * 2)) >$(dev a)/attrib/dev_size && echo -n mem/renamed >$(dev a)/attrib/dev_config'
     check "$tool: the I/O went on meanwhile" wait $FIO
     for lun in "a 0 $A" "b 1 $B"; do
-        set -- $lun
-        fio --name=h --filename=$3 --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k --size=8M --time_based --runtime=300 --output=h.out >/dev/null 2>&1 & HOT=$!
-        must "$tool: there is I/O on $1" within 60 flowing $3
-        check "$tool: $1 is removed under it" eval 'timeout 100 rm $LOOP/tpgt_1/lun/lun_$2/$1 && within 100 ended $HOT && rmdir $LOOP/tpgt_1/lun/lun_$2 && rm_dev $1'
+        read -r NAME NUMBER OF <<<"$lun"
+        fio --name=h --filename=$OF --direct=1 --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k --size=8M --time_based --runtime=300 --output=h.out >/dev/null 2>&1 & HOT=$!
+        must "$tool: there is I/O on $NAME" within 60 flowing $OF
+        check "$tool: $NAME is removed under it" eval 'timeout 100 rm $LOOP/tpgt_1/lun/lun_$NUMBER/$NAME && within 100 ended $HOT && rmdir $LOOP/tpgt_1/lun/lun_$NUMBER && rm_dev $NAME'
     done
     check "$tool: the program ends" end 60
     check "$tool: nothing is found" found
