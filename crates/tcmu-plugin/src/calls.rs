@@ -202,8 +202,8 @@ impl Calls {
     pub(crate) fn time_out(&self, id: u16) {
         // Under the lock, so that it is not completed meanwhile.
         let state = self.lock();
-        let of_command = state.under_way.values().filter(|entry| entry.arguments.id == id);
-        of_command.for_each(|entry| entry.arguments.time_out());
+        let all = state.under_way.values().filter_map(|entry| entry.arguments);
+        all.filter(|arguments| arguments.id == id).for_each(Arguments::time_out);
     }
 
     /// Sets the gate, unless it is closed; how it was.

@@ -40,8 +40,6 @@ impl Status {
     pub const MISCOMPARE: Status = Status(numbers::MISCOMPARE);
     /// A field of the CDB is wrong.
     pub const INVALID_CDB: Status = Status(numbers::INVALID_CDB);
-    /// There is no memory or the like for it.
-    pub const NO_RESOURCE: Status = Status(numbers::NO_RESOURCE);
     /// It took too long.
     pub const TIMEOUT: Status = Status(numbers::TIMEOUT);
     /// The state of the target port group is changing.
