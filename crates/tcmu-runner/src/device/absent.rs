@@ -330,7 +330,7 @@ impl Absent<'_> {
         while let Poll::Ready((_, done)) = self.under_way.poll_next(cx) {
             respond(&mut self.ring, &done)?;
         }
-        // Before the ring is looked at, lest what comes in between be missed.
+        // Before the ring is looked at, so that what comes in between is not missed.
         while let Poll::Ready(rung) = self.doorbell.poll_ready(cx) {
             rung.map_err(|source| tcmu::Error::Channel { action: "wait for the kernel", source })?;
         }

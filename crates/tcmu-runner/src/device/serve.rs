@@ -227,7 +227,7 @@ where
             while let Poll::Ready(done) = self.commands.poll_done(cx) {
                 self.complete(&done)?;
             }
-            // Before the ring is looked at, lest what comes in between be missed.
+            // Before the ring is looked at, so that what comes in between is not missed.
             while let Poll::Ready(rung) = self.doorbell.poll_ready(cx) {
                 rung.map_err(|source| tcmu::Error::Channel {
                     action: "wait for the kernel",
