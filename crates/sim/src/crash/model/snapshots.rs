@@ -172,9 +172,11 @@ impl Model {
         let Err(why) = before.judge_all(after, size, bytes) else { return Ok(()) };
         let mut done = self.clone();
         done.applying = None;
+        // Until it is acknowledged it may come after a write that has begun, and ended, since.
+        let now = done.tick();
         for version in done.sectors.iter_mut().chain([&mut done.sizes]).flatten() {
             if version.begun == begun {
-                (version.ended, version.fate) = (begun, Fate::Durable);
+                (version.ended, version.fate) = (now, Fate::Durable);
             }
         }
         let done = done.judge_all(after, size, bytes);

@@ -183,6 +183,30 @@ fn a_disk_goes_back_to_a_snapshot_wholly_or_not_at_all() {
 }
 
 #[test]
+fn a_disk_that_goes_back_to_a_snapshot_may_do_so_before_or_after_a_write_beside_that() {
+    let mut model = Model::new(9, UNIT, 2, |_| INITIAL);
+    let create = model.begin_create(7);
+    model.end_create(7, create, Fate::Durable);
+    let before = model.begin(0..2, 8);
+    model.end(0..2, before, Fate::Done);
+    let apply = model.begin_apply(7);
+    let beside = model.begin(0..1, 9);
+    model.end(0..1, beside, Fate::Done);
+    for acknowledged in [false, true] {
+        if acknowledged {
+            model.end_apply(apply, Fate::Durable);
+        }
+        assert!(judge(&model, After::Kill, &[1, 1]), "the write was first");
+        assert!(judge(&model, After::Kill, &[9, 1]), "it was second");
+        assert_eq!(judge(&model, After::Kill, &[9, 8]), !acknowledged, "nothing went back");
+        assert!(!judge(&model, After::Kill, &[8, 1]) && !judge(&model, After::Kill, &[8, 8]));
+    }
+    let later = model.begin(0..1, 10);
+    model.end(0..1, later, Fate::Done);
+    assert!(judge(&model, After::Kill, &[10, 1]) && !judge(&model, After::Kill, &[1, 1]));
+}
+
+#[test]
 fn a_bitmap_that_counts_has_to_tell_of_what_was_written() {
     let format = Format { bitmaps: Some(9), ..FORMAT };
     let (image, _) = create(&format, &[0; 2 * UNIT], 0);
