@@ -33,20 +33,9 @@ fn log_dir() -> MutexGuard<'static, Option<PathBuf>> {
 /// The log, as plugins write to it.
 struct PluginLog;
 
-/// The levels that plugins know, and ours.
-const LEVELS: [(LevelFilter, Level); 5] = [
-    (LevelFilter::ERROR, Level::Error),
-    (LevelFilter::WARN, Level::Warning),
-    (LevelFilter::INFO, Level::Info),
-    (LevelFilter::DEBUG, Level::Debug),
-    (LevelFilter::TRACE, Level::DebugScsiCmd),
-];
-
 impl Sink for PluginLog {
     fn level(&self) -> Level {
-        let current = LevelFilter::current();
-        let row = LEVELS.iter().find(|(filter, _)| *filter == current);
-        row.map_or(Level::Crit, |&(_, level)| level)
+        LevelFilter::current().into_level().map_or(Level::Crit, Level::of)
     }
 
     fn set_level(&self, level: Level) {

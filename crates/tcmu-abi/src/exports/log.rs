@@ -14,6 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use tracing::level_filters::LevelFilter;
+
 use crate::Device;
 
 /// How much somebody wants to know, in tcmu.conf's numbers. A level includes those before it.
@@ -54,6 +56,28 @@ impl Level {
 
     fn row(self) -> &'static (Level, &'static str, &'static str, c_uint) {
         &LEVELS[self as usize]
+    }
+
+    /// The level of what `tracing` calls so; it has none for what is critical.
+    pub fn of(level: tracing::Level) -> Level {
+        match level {
+            tracing::Level::ERROR => Level::Error,
+            tracing::Level::WARN => Level::Warning,
+            tracing::Level::INFO => Level::Info,
+            tracing::Level::DEBUG => Level::Debug,
+            tracing::Level::TRACE => Level::DebugScsiCmd,
+        }
+    }
+
+    /// What `tracing` lets through at this level.
+    pub fn filter(self) -> LevelFilter {
+        match self {
+            Level::Crit | Level::Error => LevelFilter::ERROR,
+            Level::Warning => LevelFilter::WARN,
+            Level::Info => LevelFilter::INFO,
+            Level::Debug => LevelFilter::DEBUG,
+            Level::DebugScsiCmd => LevelFilter::TRACE,
+        }
     }
 
     /// As a line of a log shows it.

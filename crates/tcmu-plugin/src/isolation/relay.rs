@@ -85,37 +85,21 @@ impl Sink for Log {
     }
 }
 
-/// The levels of `tracing`, and those of the log.
-const LEVELS: [(LevelFilter, Level); 5] = [
-    (LevelFilter::ERROR, Level::Error),
-    (LevelFilter::WARN, Level::Warning),
-    (LevelFilter::INFO, Level::Info),
-    (LevelFilter::DEBUG, Level::Debug),
-    (LevelFilter::TRACE, Level::DebugScsiCmd),
-];
-
-fn level_of(metadata: &Metadata<'_>) -> Level {
-    let row = LEVELS.iter().find(|(filter, _)| filter >= metadata.level());
-    row.map_or(Level::DebugScsiCmd, |row| row.1)
-}
-
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // What is an error to us is told even where only what is critical is logged: the daemon
         // decides.
-        level_of(metadata) <= self.0.current().max(Level::Error)
+        Level::of(*metadata.level()) <= self.0.current().max(Level::Error)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        let current = self.0.current();
-        let row = LEVELS.iter().find(|(_, level)| *level >= current);
-        Some(row.map_or(LevelFilter::TRACE, |row| row.0))
+        Some(self.0.current().filter())
     }
 
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
-        let level = level_of(event.metadata()) as u8;
+        let level = Level::of(*event.metadata().level()) as u8;
         self.0.tell(&FromPlugin::Own { level, text: cut(&text.0) });
     }
 

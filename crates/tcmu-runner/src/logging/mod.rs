@@ -40,22 +40,7 @@ macro_rules! crit {
 fn level_of(metadata: &Metadata<'_>) -> Level {
     match *metadata.level() {
         tracing::Level::ERROR if metadata.target() == CRIT => Level::Crit,
-        tracing::Level::ERROR => Level::Error,
-        tracing::Level::WARN => Level::Warning,
-        tracing::Level::INFO => Level::Info,
-        tracing::Level::DEBUG => Level::Debug,
-        tracing::Level::TRACE => Level::DebugScsiCmd,
-    }
-}
-
-/// What `tracing` lets through at a level.
-fn filter(level: Level) -> LevelFilter {
-    match level {
-        Level::Crit | Level::Error => LevelFilter::ERROR,
-        Level::Warning => LevelFilter::WARN,
-        Level::Info => LevelFilter::INFO,
-        Level::Debug => LevelFilter::DEBUG,
-        Level::DebugScsiCmd => LevelFilter::TRACE,
+        level => Level::of(level),
     }
 }
 
@@ -166,7 +151,7 @@ impl Subscriber for Log {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(filter(self.level()))
+        Some(self.level().filter())
     }
 
     fn event(&self, event: &Event<'_>) {
