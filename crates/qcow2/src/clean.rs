@@ -201,14 +201,7 @@ impl<S: Storage + 'static> Core<S> {
 
     /// Frees what is pending and the reserve, and cuts the file.
     async fn tidy(&self) -> Result<()> {
-        // Old tables may have been replaced meanwhile.
-        while !self.freed.is_empty() {
-            self.flush().await?;
-            if !self.can_reclaim() {
-                break;
-            }
-            self.reclaim().await?;
-        }
+        self.reclaim_all().await?;
         self.end_pack().await?;
         for (first, count) in self.reserve.take_all() {
             self.set_refcounts(first..first + count, 0).await.1?;

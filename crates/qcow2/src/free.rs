@@ -162,6 +162,20 @@ impl<S: Storage + 'static> Core<S> {
         self.commit_all().await
     }
 
+    /// Frees all that is pending: refcounts are as high as there are references then, beside those of
+    /// the reserve. The gate is closed. Part of a job.
+    pub(crate) async fn reclaim_all(&self) -> Result<()> {
+        // Old tables may have been replaced meanwhile.
+        while !self.freed.is_empty() {
+            self.flush().await?;
+            if !self.can_reclaim() {
+                break;
+            }
+            self.reclaim().await?;
+        }
+        Ok(())
+    }
+
     /// Lowers the refcounts of clusters by references that are not there on stable storage. Returns
     /// of how many that was done, and why not of all.
     pub(crate) async fn decrement(&self, first: u64, count: u64, by: u64) -> (u64, Result<()>) {

@@ -78,7 +78,9 @@ impl<S: Storage + 'static> Core<S> {
     /// Raises the refcounts of all that an L1 table refers to, on stable storage. Nothing of it may
     /// be overwritten from now on. After an error they are as before.
     pub(crate) async fn raise(&self, l1: &[u64]) -> Result<()> {
-        // Refcounts that are ahead of use would count as owners.
+        // Refcounts that are ahead of use, or still to be lowered, would count as owners: of what is
+        // referred to again, too.
+        self.reclaim_all().await?;
         self.end_pack().await?;
         self.cache.uncheck();
         self.l1.borrow().uncheck();

@@ -446,3 +446,24 @@ fn no_cluster_of_the_guest_is_where_a_snapshot_has_its_tables() {
         );
     }
 }
+
+/// What is written between a snapshot and its return leaves a shared cluster whose refcount is still
+/// to be lowered.
+#[test]
+fn the_only_owner_of_a_cluster_has_its_flag_after_a_snapshot_came_back_and_went() {
+    let dir = Dir::new();
+    dir.create("image", "cluster_size=64k", "1M");
+    dir.with("image", async |image| {
+        let write = async |byte| {
+            let mut data = vec![byte; 64 << 10];
+            image.write(&Sgl::from_slice(&mut data), 0).await.unwrap();
+        };
+        write(1).await;
+        image.create_snapshot("first", DATE).await.unwrap();
+        write(2).await;
+        image.apply_snapshot("first").await.unwrap();
+        image.delete_snapshot("first").await.unwrap();
+    });
+    assert_eq!(dir.content("image", None)[..2], [1, 1]);
+    dir.check("image");
+}
