@@ -45,6 +45,8 @@ pub struct ImageOptions {
     pub snapshot: Option<String>,
     /// The file that has the passphrase of an encrypted image.
     pub secret_file: Option<PathBuf>,
+    /// How the Ceph cluster of an image is connected to.
+    pub rbd: rbd::Options,
 }
 
 /// What a configuration string sets beside subtype and rest.
@@ -137,8 +139,49 @@ pub static OPTIONS: &[ConfigOption] = &[
               may have rights to it.",
         subtypes: &["qcow"],
         set: |(_, image), value| {
-            let path = Some(PathBuf::from(value)).filter(|path| path.is_absolute());
-            image.secret_file = Some(path.ok_or("an absolute path")?);
+            image.secret_file = Some(absolute(value)?);
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "conf",
+        value: "PATH",
+        doc: "The configuration file of the Ceph cluster. The default is that of CEPH_CONF, or \
+              /etc/ceph/ceph.conf.",
+        subtypes: &["rbd"],
+        set: |(_, image), value| {
+            image.rbd.conf = Some(absolute(value)?);
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "id",
+        value: "NAME",
+        doc: "The user of the Ceph cluster, without \"client.\"; the default is admin.",
+        subtypes: &["rbd"],
+        set: |(_, image), value| {
+            image.rbd.id = Some(value.to_owned());
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "keyring",
+        value: "PATH",
+        doc: "The file with that user's key. The default is what the configuration file says.",
+        subtypes: &["rbd"],
+        set: |(_, image), value| {
+            image.rbd.keyring = Some(absolute(value)?);
+            Ok(())
+        },
+    },
+    ConfigOption {
+        name: "osd_op_timeout",
+        value: "SECONDS",
+        doc: "After so long an operation that no OSD answers fails. The default, 0, waits until one \
+              answers.",
+        subtypes: &["rbd"],
+        set: |(_, image), value| {
+            image.rbd.osd_op_timeout = command_timeout(value)?;
             Ok(())
         },
     },
@@ -256,6 +299,11 @@ fn parse_size(text: &str) -> Option<u64> {
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
     let size = digits.parse::<u64>().ok().filter(|_| plain)?.checked_mul(1 << shift)?;
     (size > 0 && i64::try_from(size).is_ok()).then_some(size)
+}
+
+/// A path that means the same to everybody.
+fn absolute(value: &str) -> Result<PathBuf, &'static str> {
+    Some(PathBuf::from(value)).filter(|path| path.is_absolute()).ok_or("an absolute path")
 }
 
 /// `on` or `off`.

@@ -10,7 +10,7 @@ use sgl::Sgl;
 use crate::format::chain::{self, Format, Opening};
 use crate::format::read_only::{self, Kind};
 use crate::format::{FORMATS, qcow};
-use crate::protocol::{file, null, ram};
+use crate::protocol::{file, glfs, null, ram, rbd};
 
 use crate::{
     BoxedStore, Config, ConfigOption, Error, Event, Facts, FileStore, Held, ImageOptions,
@@ -41,6 +41,30 @@ pub struct OpenOptions {
     /// somebody else has open is then refused at once. `None`: it replaces none, and opening such
     /// an image is retried for some seconds.
     pub predecessor: Option<Held>,
+}
+
+impl OpenOptions {
+    /// The capacity on something of `size` bytes at `path`; `enlarge` says which command makes that
+    /// as large as the device.
+    pub(crate) fn capacity(
+        &self,
+        size: u64,
+        path: &Path,
+        enlarge: impl FnOnce(u64) -> String,
+    ) -> Result<u64, Error> {
+        match self.size {
+            None => Ok(size),
+            Some(wanted) if wanted <= size => Ok(wanted),
+            Some(wanted) => {
+                let text = format!(
+                    "it has {size} bytes, which is less than the {wanted} bytes of the device; \
+                     enlarge it ({}) or make the device smaller",
+                    enlarge(wanted)
+                );
+                Err(Error::invalid(text, "open", path))
+            }
+        }
+    }
 }
 
 /// Which files of an image are locked: against writers, or, if they are written, against everybody.
@@ -78,6 +102,12 @@ pub static SUBTYPES: &[Subtype] = &[
         },
     },
     Subtype {
+        name: "glfs",
+        config_desc: "/VOLUME@HOST[:PORT]/PATH: a file on a Gluster volume",
+        check: glfs::check,
+        open: glfs::open,
+    },
+    Subtype {
         name: "gz",
         config_desc: "/path/to/image.gz: a raw image that gzip or bgzip compressed, for reading",
         check: |config| read_only::check(config, Kind::Gz),
@@ -102,6 +132,12 @@ pub static SUBTYPES: &[Subtype] = &[
         config_desc: "/SIZE, such as /64M: memory, which is gone when the daemon ends",
         check: ram::check,
         open: |config, options| Box::pin(async { Ok(AnyStore::File(ram::open(config, options)?)) }),
+    },
+    Subtype {
+        name: "rbd",
+        config_desc: "/POOL[/NAMESPACE]/IMAGE[@SNAPSHOT]: an image in a Ceph cluster",
+        check: rbd::check,
+        open: rbd::open,
     },
     Subtype {
         name: "vdi",

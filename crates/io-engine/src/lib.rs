@@ -5,7 +5,8 @@
 //! or, where that may not be used (`kernel.io_uring_disabled`, a seccomp filter, an old kernel),
 //! to epoll and a bounded pool of threads. Both look the same from here: [`File`] reads and
 //! writes, [`Readiness`] waits for descriptors, [`sleep`] for time, [`unblock`] for code that can
-//! only block, [`channel`] for other threads, and a [`TaskSet`] runs many futures as one.
+//! only block, [`channel`] for other threads, [`external()`] for what a library's threads do, and a
+//! [`TaskSet`] runs many futures as one.
 //!
 //! # What an I/O costs
 //! Reads that the page cache answers and buffered writes while the storage is fast never leave
@@ -28,6 +29,7 @@
 mod channel;
 mod core;
 mod engine;
+mod external;
 mod file;
 mod meter;
 mod notify;
@@ -47,6 +49,7 @@ mod uring;
 
 pub use channel::{Receiver, Sender, channel};
 pub use engine::{Backend, Engine};
+pub use external::{Completer, External, external};
 pub use file::File;
 pub use readiness::Readiness;
 pub use signals::{Signals, unblock_all};

@@ -24,8 +24,9 @@ const THREADS: usize = 64;
 const LANE_THREADS: usize = 8;
 /// How long a thread waits for work.
 const LINGER: Duration = Duration::from_secs(10);
-/// Stack of a thread, in bytes: system calls, and closures of ours.
-const STACK: usize = 256 * 1024;
+/// Stack of a thread, in bytes. System calls and closures of ours need less than 256 KiB; libraries
+/// that are called from these may need more. What is not used takes no memory.
+const STACK: usize = 2 << 20;
 
 enum Job {
     Io { request: Request, slot: u32, port: Arc<Port> },

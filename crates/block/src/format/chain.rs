@@ -276,18 +276,9 @@ impl Site<'_> {
 /// # Errors
 /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if more are wanted.
 pub(crate) fn capacity(size: u64, site: &Site<'_>) -> Result<u64, Error> {
-    match site.options().and_then(|options| options.size) {
-        None => Ok(size),
-        Some(wanted) if wanted <= size => Ok(wanted),
-        Some(wanted) => {
-            let text = format!(
-                "it has {size} bytes, which is less than the {wanted} bytes of the device; enlarge \
-                 it (`qemu-img resize {} {wanted}`) or make the device smaller",
-                site.path.display()
-            );
-            Err(Error::invalid(text, OPERATION, &site.path))
-        }
-    }
+    let Some(options) = site.options() else { return Ok(size) };
+    let path = &site.path;
+    options.capacity(size, path, |size| format!("`qemu-img resize {} {size}`", path.display()))
 }
 
 /// Whether a format that QEMU names so is the bytes of a file.

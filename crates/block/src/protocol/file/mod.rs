@@ -68,12 +68,7 @@ impl FileStore {
         path: &Path,
         options: &OpenOptions,
     ) -> Result<Self, Error> {
-        let size = image.size;
-        let size = match options.size {
-            None => size,
-            Some(wanted) if wanted <= size => wanted,
-            Some(wanted) => return Err(too_small(wanted, size, path)),
-        };
+        let size = options.capacity(image.size, path, |size| format!("truncate -s {size}"))?;
         let medium = Medium::new(image, options.read_only);
         let medium = medium.map_err(|e| Error::new(e, "find its properties", path))?;
         Ok(FileStore {
@@ -182,14 +177,6 @@ pub(crate) fn durable(operation: impl Display, lost: bool) -> String {
         ""
     };
     format!("{operation}{hint}")
-}
-
-fn too_small(wanted: u64, size: u64, path: &Path) -> Error {
-    let text = format!(
-        "it has {size} bytes, which is less than the {wanted} bytes of the device; enlarge it \
-         (truncate -s {wanted}) or make the device smaller"
-    );
-    Error::invalid(text, "open", path)
 }
 
 /// The zeroes of a range that is to be judged.

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `glfs/VOLUME@HOST[:PORT]/PATH`: a file on a Gluster volume, through libgfapi.
+//!
+//! The client's caches are off, so that what is acknowledged is with the bricks: it survives the
+//! death of the daemon, and other hosts see it. A flush is fdatasync(2) of the bricks.
+//!
+//! A brick that cannot be reached fails operations (ENOTCONN), the flush too, until it is back. A
+//! flush that a brick's storage fails is final for the open file: what was lost is not known.
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use gfapi::{Extent, File, Server, Volume};
+use io_engine::unblock;
+use sgl::Sgl;
+
+use crate::format::chain::Opening;
+use crate::protocol::file::durable;
+use crate::{
+    AnyStore, BoxedStore, Config, Discard, Error, ErrorClass, ErrorKind, Facts, OpenOptions,
+    Provisioning, Store,
+};
+
+/// Best alignment and length of an I/O, in bytes: what a request to a brick carries.
+const REQUEST: u32 = 128 << 10;
+/// Below so many bytes a discard frees nothing: a block of the bricks' file systems.
+const BLOCK: u32 = 4096;
+
+/// What a configuration string names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    server: Server,
+    path: PathBuf,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct GlfsStore {
+    target: Target,
+    /// `None`: it was closed. Whoever needs it opens it again.
+    file: RefCell<Option<File>>,
+    size: Cell<u64>,
+    read_only: bool,
+    /// Whether the bricks make holes.
+    holes: Cell<bool>,
+    /// The errno of the first flush that was final.
+    lost: Cell<Option<i32>>,
+}
+
+/// Whether a configuration string is right, and the library there. Blocks.
+pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
+    let target = Target::parse(config)?;
+    gfapi::check().map_err(|e| target.failed(e, "load its library"))
+}
+
+pub(crate) fn open<'a>(config: &'a Config<'a>, options: &'a OpenOptions) -> Opening<'a, AnyStore> {
+    Box::pin(async move {
+        let target = Target::parse(config)?;
+        let (file, there) = connect(&target, options.read_only).await?;
+        let enlarge = |size| format!("truncate -s {size}, where the volume is mounted");
+        let size = options.capacity(there, &target.name(), enlarge)?;
+        Ok(AnyStore::Boxed(BoxedStore::new(GlfsStore {
+            target,
+            file: RefCell::new(Some(file)),
+            size: Cell::new(size),
+            read_only: options.read_only,
+            holes: Cell::new(true),
+            lost: Cell::default(),
+        })))
+    })
+}
+
+/// Opens the file; its size in bytes.
+async fn connect(target: &Target, read_only: bool) -> Result<(File, u64), Error> {
+    let wanted = target.clone();
+    let opened = unblock(move || {
+        let volume = Volume::connect(&wanted.server)?;
+        let file = File::open(&volume, &wanted.path, read_only)?;
+        let size = file.size();
+        let size =
+            size.map_err(|error| gfapi::Error::Call { call: "find its size".into(), error })?;
+        Ok((file, size))
+    });
+    opened.await.map_err(|e: gfapi::Error| target.failed(e, "open"))
+}
+
+impl Target {
+    fn parse(config: &Config<'_>) -> Result<Self, Error> {
+        const FORM: &str = "it has to be glfs/VOLUME@HOST[:PORT]/PATH";
+        let whole = || format!("{}/{}", config.subtype, config.rest);
+        let invalid = |text: String| Error::invalid(text, "configuration string", whole());
+        let (volume, rest) = config.rest.split_once('@').ok_or_else(|| invalid(FORM.into()))?;
+        let (address, path) = rest.split_once('/').ok_or_else(|| invalid(FORM.into()))?;
+        // An IPv6 address stands in brackets.
+        let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, Some(port.strip_prefix(':').unwrap_or(port))),
+            None => match address.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (address, None),
+            },
+        };
+        for (name, what) in [(volume, "volume"), (host, "host"), (path, "path")] {
+            if name.is_empty() {
+                return Err(invalid(format!("the {what} is missing; {FORM}")));
+            }
+        }
+        let port = match port {
+            None => Server::PORT,
+            Some(text) => match text.parse() {
+                Ok(port) if port > 0 => port,
+                _ => return Err(invalid(format!("{text:?} is no port; {FORM}"))),
+            },
+        };
+        let server = Server { volume: volume.to_owned(), host: host.to_owned(), port };
+        Ok(Target { server, path: Path::new("/").join(path) })
+    }
+
+    /// As people name it, for messages.
+    fn name(&self) -> PathBuf {
+        format!("glfs/{}@{}{}", self.server.volume, self.server.host, self.path.display()).into()
+    }
+
+    fn failed(&self, error: gfapi::Error, operation: &str) -> Error {
+        let kind = match error {
+            gfapi::Error::Call { call, error } => return Error::new(error, call, self.name()),
+            missing @ gfapi::Error::Library(_) => ErrorKind::Unsupported(missing.to_string()),
+            other => ErrorKind::Invalid(other.to_string()),
+        };
+        Error::new(kind, operation, self.name())
+    }
+}
+
+impl GlfsStore {
+    /// The file, opened again where it was closed.
+    async fn file(&self) -> Result<File, Error> {
+        let current = self.file.borrow().clone();
+        if let Some(file) = current {
+            return Ok(file);
+        }
+        let (file, _) = connect(&self.target, self.read_only).await?;
+        *self.file.borrow_mut() = Some(file.clone());
+        Ok(file)
+    }
+
+    #[cold]
+    fn error(&self, kind: impl Into<ErrorKind>, operation: impl fmt::Display) -> Error {
+        Error::new(kind, operation.to_string(), self.target.name())
+    }
+
+    fn writable(&self, what: &str) -> Result<(), Error> {
+        if self.read_only { Err(self.error(ErrorKind::ReadOnly, what)) } else { Ok(()) }
+    }
+
+    /// Makes a range zero, by a hole where that is wanted and possible.
+    async fn zero(&self, offset: u64, len: u64, hole: bool, what: &str) -> Result<(), Error> {
+        self.writable(what)?;
+        let file = self.file().await?;
+        let doing = || format!("{what} {len} bytes at {offset}");
+        if hole && self.holes.get() {
+            match file.discard(offset, len).await {
+                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => self.holes.set(false),
+                result => return result.map_err(|e| self.error(e, doing())),
+            }
+        }
+        file.zero(offset, len).await.map_err(|e| self.error(e, doing()))
+    }
+
+    async fn sync(&self, file: &File) -> Result<(), Error> {
+        let latched = self.lost.get().map(io::Error::from_raw_os_error);
+        let result = match latched {
+            Some(e) => Err(e),
+            None => file.sync().await,
+        };
+        result.map_err(|e| {
+            let errno = e.raw_os_error();
+            let class = ErrorKind::from(e).class();
+            // Bricks that cannot be reached have what was written.
+            let back = matches!(class, ErrorClass::Connection | ErrorClass::TimedOut);
+            if !back && self.lost.get().is_none() {
+                self.lost.set(errno);
+            }
+            let e = io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO));
+            self.error(e, durable("flush", self.lost.get().is_some()))
+        })
+    }
+}
+
+impl Store for GlfsStore {
+    fn facts(&self) -> Facts {
+        Facts {
+            size: self.size.get(),
+            read_only: self.read_only,
+            optimal_io: REQUEST,
+            request_alignment: 1,
+            shared: true,
+            discard: (!self.read_only).then_some(Discard { granularity: BLOCK, zeroes: true }),
+            write_zeroes: true,
+        }
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
+        let file = self.file().await?;
+        let doing = || format!("read {} bytes at {offset}", data.len());
+        match file.read(data, offset).await {
+            Ok(n) if n == data.len() => Ok(()),
+            Ok(n) => {
+                let text = format!("the file ends at {}: it was cut off", offset + n as u64);
+                let e = io::Error::new(io::ErrorKind::UnexpectedEof, text);
+                Err(self.error(e, doing()))
+            }
+            Err(e) => Err(self.error(e, doing())),
+        }
+    }
+
+    async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
+        self.writable("write")?;
+        let file = self.file().await?;
+        let written = file.write(data, offset).await;
+        written
+            .map_err(|e| self.error(e, format_args!("write {} bytes at {offset}", data.len())))?;
+        if fua { self.sync(&file).await } else { Ok(()) }
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        let file = self.file().await?;
+        self.sync(&file).await
+    }
+
+    async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
+        self.zero(offset, len, true, "discard").await
+    }
+
+    async fn write_zeroes(&self, offset: u64, len: u64, may_unmap: bool) -> Result<(), Error> {
+        self.zero(offset, len, may_unmap, "write zeroes to").await
+    }
+
+    async fn provisioning(&self, offset: u64, len: u64) -> Result<(Provisioning, u64), Error> {
+        let file = self.file().await?;
+        let found = unblock(move || file.extent(offset)).await;
+        let (extent, end) = found.map_err(|e| self.error(e, "look for data"))?;
+        let kind = match extent {
+            Extent::Data => Provisioning::Mapped,
+            Extent::Hole => Provisioning::Deallocated,
+        };
+        Ok((kind, end.saturating_sub(offset).clamp(1, len.max(1))))
+    }
+
+    async fn resize(&self, size: u64) -> Result<(), Error> {
+        let file = self.file().await?;
+        let read_only = self.read_only;
+        let resized = unblock(move || {
+            // Shrinking leaves the content.
+            if size <= file.size()? || read_only { Ok(()) } else { file.resize(size) }
+        });
+        resized.await.map_err(|e| self.error(e, format_args!("resize to {size} bytes")))?;
+        self.size.set(size);
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        let Some(file) = self.file.borrow_mut().take() else { return Ok(()) };
+        let flushed = if self.read_only { Ok(()) } else { self.sync(&file).await };
+        unblock(move || drop(file)).await;
+        flushed
+    }
+}
