@@ -163,6 +163,7 @@ static int open_disk(struct tcmu_device *dev, bool reopen)
     pthread_cond_init(&d->come, NULL);
     pthread_create(&d->thread, NULL, worker, d);
     tcmur_dev_set_private(dev, d);
+    tcmu_dev_set_max_unmap_len(dev, 16);
     tcmu_info_message(dev, __func__, __LINE__, "opened %s\n", tcmu_dev_get_cfgstring(dev));
     look(dev);
     COUNT(opened);
