@@ -211,12 +211,15 @@ const SUITES: &[Suite] = &[
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  when: When::Full   },
 ];
 
+/// What suites share.
+const SHARED: [&str; 2] = ["lib.sh", "ceph.sh"];
+
 /// Shell scripts of `tests/vm` that are no suite, without what suites share.
 pub(crate) fn unused_suites(files: &BTreeSet<PathBuf>) -> Vec<String> {
     let scripts = files.iter().filter_map(|path| path.strip_prefix("tests/vm").ok());
     let scripts = scripts.filter(|script| script.extension() == Some(OsStr::new("sh")));
     let used = |script: &&Path| {
-        *script == Path::new("lib.sh")
+        SHARED.iter().any(|shared| *script == Path::new(shared))
             || SUITES.iter().any(|suite| *script == Path::new(suite.script))
     };
     scripts

@@ -7,13 +7,14 @@ use std::ffi::CString;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use sgl::Sgl;
 use tcmu_abi::Device;
-use tcmu_abi::layout::SENSE_LEN;
+use tcmu_abi::layout::{SENSE_LEN, tcmur_device};
 use tcmu_abi::properties::Properties;
 
 use crate::answer::Answer;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Arc<Calls>,
     pub(crate) lock: Lock,
     pub(crate) recovery: Recovery,
+    /// What handlers of the C daemon find behind `tcmu_dev_get_private`.
+    pub(crate) known: Box<tcmur_device>,
     news: Mutex<News>,
 }
 
@@ -56,6 +59,8 @@ impl Shared {
         abi: Arc<Device>,
         place: Place,
     ) -> Arc<Shared> {
+        let known: Box<tcmur_device> = Box::default();
+        abi.set_private(ptr::from_ref(known.as_ref()).cast_mut().cast());
         Arc::new(Shared {
             calls: Arc::new(Calls::new(&name)),
             name,
@@ -64,6 +69,7 @@ impl Shared {
             place,
             lock: Lock::default(),
             recovery: Recovery::default(),
+            known,
             news: Mutex::default(),
         })
     }

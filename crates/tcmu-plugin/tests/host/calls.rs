@@ -58,6 +58,26 @@ fn a_handler_with_threads_reads_and_writes() {
 }
 
 #[test]
+fn a_handler_unmaps_no_more_at_once_than_it_has_said() {
+    let right = Right::new();
+    run(async {
+        let device = right.device("psync").await;
+        let store = device.store();
+        store.write(&data(&[1; 65536]), 0, false).await.unwrap();
+        // It has said 16 blocks.
+        store.discard(4096, 3 * 8192 + 512).await.unwrap();
+        assert_eq!(right.counts().unmapped, 4);
+        let back = Sgl::zeroed(65536);
+        store.read(&back, 0).await.unwrap();
+        let bytes = bytes(&back);
+        let end = 4096 + 3 * 8192 + 512;
+        assert!(bytes[4096..end].iter().all(|&byte| byte == 0));
+        assert!(bytes[..4096].iter().chain(&bytes[end..]).all(|&byte| byte == 1));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_handler_without_threads_completes_from_its_own() {
     let right = Right::new();
     run(async {

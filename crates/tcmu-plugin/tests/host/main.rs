@@ -6,5 +6,6 @@ mod calls;
 mod debian;
 mod faults;
 mod isolation;
+mod known;
 mod refusals;
 mod support;

@@ -104,6 +104,16 @@ pub(crate) struct Counts {
     pub(crate) log_dirs: i32,
 }
 
+/// What the plugin has found behind `tcmu_dev_get_private` when it last looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Known {
+    pub(crate) lock_lost: u64,
+    pub(crate) conn_lost: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) lock_state: u64,
+}
+
 impl Right {
     pub(crate) fn new() -> Right {
         let built = Built::new();
@@ -120,6 +130,11 @@ impl Right {
     pub(crate) fn counts(&self) -> Counts {
         // SAFETY: the plugin has a variable of this name and layout.
         unsafe { self.library.get::<*mut Counts>(b"right_counts\0").unwrap().read_volatile() }
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        // SAFETY: the plugin has a variable of this name and layout.
+        unsafe { self.library.get::<*mut Known>(b"right_known\0").unwrap().read_volatile() }
     }
 
     /// Sets a variable of the plugin.

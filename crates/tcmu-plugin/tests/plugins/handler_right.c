@@ -37,6 +37,24 @@ struct disk {
     bool ended;
 };
 
+/* What Debian's handler_rbd.so looks at when it opens a device and when it reports an event: the C daemon's own
+ * structure, which it takes to be behind tcmu_dev_get_private. */
+struct known {
+    char before[48];
+    uint64_t lock_lost, conn_lost, timed_out;
+    char between[9];
+    uint8_t lock_state;
+};
+struct { uint64_t lock_lost, conn_lost, timed_out, lock_state; } right_known;
+static void look(struct tcmu_device *dev)
+{
+    struct known *known = tcmu_dev_get_private(dev);
+    right_known.lock_lost = known->lock_lost;
+    right_known.conn_lost = known->conn_lost;
+    right_known.timed_out = known->timed_out;
+    right_known.lock_state = known->lock_state;
+}
+
 static struct disk *disk(struct tcmu_device *dev) { return tcmur_dev_get_private(dev); }
 
 static bool check(const char *config, char **reason)
@@ -145,7 +163,9 @@ static int open_disk(struct tcmu_device *dev, bool reopen)
     pthread_cond_init(&d->come, NULL);
     pthread_create(&d->thread, NULL, worker, d);
     tcmur_dev_set_private(dev, d);
+    tcmu_dev_set_max_unmap_len(dev, 16);
     tcmu_info_message(dev, __func__, __LINE__, "opened %s\n", tcmu_dev_get_cfgstring(dev));
+    look(dev);
     COUNT(opened);
     return 0;
 }
@@ -335,7 +355,7 @@ static int lock(struct tcmu_device *dev, uint16_t tag)
 static int unlock(struct tcmu_device *dev) { COUNT(unlocked); disk(dev)->held = 0; return OK; }
 static int lock_tag(struct tcmu_device *dev, uint16_t *tag) { *tag = disk(dev)->held ? disk(dev)->tag : 0xffff; return OK; }
 static int lock_state(struct tcmu_device *dev) { return disk(dev)->held ? 5 : 1; }
-static int event(struct tcmu_device *dev) { (void)dev; COUNT(events); return 0; }
+static int event(struct tcmu_device *dev) { look(dev); COUNT(events); return 0; }
 static bool log_dir(void) { COUNT(log_dirs); return true; }
 
 #define FILES .check_config = check, .reconfig = reconfig, .open = open_disk, .close = close_disk
