@@ -28,6 +28,7 @@ pub mod exports;
 mod facts;
 mod handler;
 pub mod isolation;
+mod keep;
 mod loader;
 mod lock;
 mod memory;
@@ -40,9 +41,9 @@ pub mod status;
 mod store;
 
 pub use device::{Finished, PluginDevice};
-pub use exports::keep;
 pub use handler::Handler;
 pub use isolation::Isolation;
+pub use keep::keep;
 pub use loader::{Plugins, Refusal};
 pub use lock::LockView;
 pub use operation::Operation;
