@@ -40,6 +40,19 @@ pub struct Isolation {
     pub arguments: Vec<OsString>,
     /// What each process holds open while it runs: who locks this file waits for their end.
     pub lock: Option<Arc<File>>,
+    /// After this a plugin that is still being loaded is not used.
+    pub load_time: Duration,
+    /// Whether what plugins write to standard output and error goes where this program's does.
+    pub output: bool,
+}
+
+impl Isolation {
+    /// By this program, with these arguments; nothing is locked, a plugin has half a minute to load,
+    /// and its output is seen.
+    pub fn new(program: impl Into<PathBuf>, arguments: Vec<OsString>) -> Isolation {
+        let (program, load_time) = (program.into(), Duration::from_secs(30));
+        Isolation { program, arguments, lock: None, load_time, output: true }
+    }
 }
 
 /// There is no process, or it has ended before it answered.
@@ -74,6 +87,8 @@ pub(super) struct State {
     pub(super) arriving: Vec<Facts>,
     /// What the first one has registered.
     pub(super) known: Option<Vec<Facts>>,
+    /// What of it the first one does not use.
+    pub(super) refused: Vec<Refusal>,
     pub(super) calls: BTreeMap<u64, Waiting>,
     pub(super) last_call: u64,
     /// Why the process is killed, and since when, or when that was said last.
@@ -105,14 +120,14 @@ impl fmt::Debug for Host {
 }
 
 impl Host {
-    /// Starts the process of a plugin; what it registers. Subtypes that are built in or taken are
-    /// not for it.
+    /// Starts the process of a plugin; what it registers, and what of it is not used. Subtypes that
+    /// are built in or taken are not for it.
     pub(crate) fn start(
         file: &Path,
         isolation: Isolation,
         built_in: Vec<String>,
         taken: Vec<String>,
-    ) -> Result<(Arc<Host>, Vec<Facts>), Refusal> {
+    ) -> Result<(Arc<Host>, Vec<Facts>, Vec<Refusal>), Refusal> {
         let host = Arc::new(Host {
             file: file.into(),
             isolation,
@@ -129,11 +144,13 @@ impl Host {
             .map_err(|error| refused(format!("cannot be started: {error}")))?;
         let state = host.state();
         let wait = |state: &mut State| state.known.is_none() && !state.over;
-        let state = host.changed.wait_while(state, wait).unwrap_or_else(PoisonError::into_inner);
+        let waited = host.changed.wait_while(state, wait);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         match state.known.clone() {
             Some(facts) => {
+                let refused = std::mem::take(&mut state.refused);
                 drop(state);
-                Ok((host, facts))
+                Ok((host, facts, refused))
             }
             None => Err(refused(state.last.clone())),
         }
