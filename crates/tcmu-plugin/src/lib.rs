@@ -21,6 +21,7 @@
 //! That it is code in this process remains, unless it is isolated: it can crash it, or write to any
 //! memory.
 mod answer;
+mod callers;
 mod calls;
 pub mod config;
 mod device;
@@ -47,6 +48,7 @@ pub use keep::keep;
 pub use loader::{Plugins, Refusal};
 pub use lock::LockView;
 pub use operation::Operation;
+pub use pool::STACK;
 pub use setup::{OpenError, Setup};
 pub use status::{Status, Verdict};
 pub use store::{PluginStore, Scope};

@@ -8,3 +8,4 @@ mod faults;
 mod isolation;
 mod refusals;
 mod support;
+mod threads;
