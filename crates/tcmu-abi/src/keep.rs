@@ -16,7 +16,7 @@ unsafe impl Sync for Address {}
 
 /// A table of all functions that a crate exports, by module, and the function `keep` that makes the
 /// linker look at it. A test compares it with the crate's list `symbols.txt`, which its function
-/// `symbols` reads; with UPDATE_SYMBOLS in the environment, it writes the list.
+/// `symbols`, beside the module, reads; with UPDATE_SYMBOLS in the environment, it writes the list.
 #[macro_export]
 macro_rules! exported {
     ($($module:ident: $($function:ident)*;)*) => {
@@ -32,6 +32,7 @@ macro_rules! exported {
 
         #[cfg(test)]
         mod tests {
+            use super::super::symbols;
             use super::{TABLE, keep};
 
             #[test]
@@ -42,7 +43,7 @@ macro_rules! exported {
                     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/symbols.txt");
                     std::fs::write(file, names.join("\n") + "\n").unwrap();
                 }
-                assert_eq!(crate::symbols().collect::<Vec<_>>(), names, "UPDATE_SYMBOLS=1 writes it");
+                assert_eq!(symbols().collect::<Vec<_>>(), names, "UPDATE_SYMBOLS=1 writes it");
             }
 
             #[test]
