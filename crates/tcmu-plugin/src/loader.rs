@@ -15,7 +15,7 @@ use tcmu_abi::layout::tcmur_handler;
 
 use crate::exports;
 use crate::handler::{Away, Handler};
-use crate::isolation::host::{Host, Isolation};
+use crate::isolation::host::{Host, Isolation, Started};
 use crate::pool::spawn;
 
 /// Why a library or one of its handlers is not used.
@@ -191,11 +191,11 @@ impl Plugins {
             self.taken(built_in).into_iter().partition(|(_, built_in)| *built_in);
         let names = |taken: Vec<(String, bool)>| taken.into_iter().map(|(name, _)| name).collect();
         let started = Host::start(file, isolation.clone(), names(ours), names(others));
-        let (host, all, mut refused) = match started {
+        let Started { host, handlers, mut refused } = match started {
             Ok(started) => started,
             Err(refusal) => return vec![refusal],
         };
-        for (number, facts) in (0..=u16::MAX).zip(all) {
+        for (number, facts) in (0..=u16::MAX).zip(handlers) {
             let away = Away { host: host.clone(), handler: number };
             match Handler::away(facts, file, away) {
                 // The process was told of both.

@@ -113,6 +113,14 @@ pub(crate) struct Host {
     last_device: AtomicU32,
 }
 
+/// A plugin's process, and what it says of the plugin.
+pub(crate) struct Started {
+    pub(crate) host: Arc<Host>,
+    pub(crate) handlers: Vec<Facts>,
+    /// What of it is not used.
+    pub(crate) refused: Vec<Refusal>,
+}
+
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Host({})", self.file.display())
@@ -127,7 +135,7 @@ impl Host {
         isolation: Isolation,
         built_in: Vec<String>,
         taken: Vec<String>,
-    ) -> Result<(Arc<Host>, Vec<Facts>, Vec<Refusal>), Refusal> {
+    ) -> Result<Started, Refusal> {
         let host = Arc::new(Host {
             file: file.into(),
             isolation,
@@ -147,10 +155,10 @@ impl Host {
         let waited = host.changed.wait_while(state, wait);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         match state.known.clone() {
-            Some(facts) => {
+            Some(handlers) => {
                 let refused = std::mem::take(&mut state.refused);
                 drop(state);
-                Ok((host, facts, refused))
+                Ok(Started { host, handlers, refused })
             }
             None => Err(refused(state.last.clone())),
         }
