@@ -9,3 +9,4 @@ mod isolation;
 mod known;
 mod refusals;
 mod support;
+mod threads;

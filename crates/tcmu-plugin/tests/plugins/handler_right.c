@@ -14,8 +14,10 @@
 /* What the tests ask for. */
 struct counts { int opened, closed, locked, unlocked, unmapped, same, compared, flushed, events, log_dirs; };
 struct counts right_counts;
-/* What the tests tell. */
-int right_fail_open, right_hold, right_lock_status;
+/* How many calls that transfer there are at once, the most that there were, and the last one's thread. */
+int right_at_once, right_most_at_once, right_thread;
+/* What the tests tell; the delay is that of such a call, in milliseconds. */
+int right_fail_open, right_hold, right_lock_status, right_delay;
 #define COUNT(WHAT) __sync_add_and_fetch(&right_counts.WHAT, 1)
 
 struct job {
@@ -202,15 +204,27 @@ static int reconfig(struct tcmu_device *dev, struct tcmulib_cfg_info *cfg)
 }
 
 /* With threads: each call does what it is for. */
+static ssize_t sync_transfer(struct tcmu_device *dev, int write, struct iovec *iov, size_t cnt, off_t off)
+{
+    int now = __sync_add_and_fetch(&right_at_once, 1);
+    if (now > right_most_at_once)
+        right_most_at_once = now;
+    right_thread = gettid();
+    if (right_delay)
+        usleep(right_delay * 1000);
+    ssize_t done = transfer(disk(dev)->fd, write, iov, cnt, off);
+    __sync_sub_and_fetch(&right_at_once, 1);
+    return done;
+}
 static int sync_read(struct tcmu_device *dev, struct tcmur_cmd *cmd, struct iovec *iov, size_t cnt, size_t len, off_t off)
 {
     (void)cmd, (void)len;
-    return transfer(disk(dev)->fd, 0, iov, cnt, off) < 0 ? RD_ERR : OK;
+    return sync_transfer(dev, 0, iov, cnt, off) < 0 ? RD_ERR : OK;
 }
 static int sync_write(struct tcmu_device *dev, struct tcmur_cmd *cmd, struct iovec *iov, size_t cnt, size_t len, off_t off)
 {
     (void)cmd, (void)len;
-    return transfer(disk(dev)->fd, 1, iov, cnt, off) < 0 ? WR_ERR : OK;
+    return sync_transfer(dev, 1, iov, cnt, off) < 0 ? WR_ERR : OK;
 }
 static int sync_flush(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
