@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # data.sh DAEMON: ext4 on LUNs of file and qcow; then the same writes, discards and zeroes to a raw
-# LUN and to qcow2 LUNs of several makes, which have to hold the same bytes.
+# LUN and to qcow2 LUNs of several makes, which have to hold the same bytes. Then LUKS volumes, which the
+# kernel's dm-crypt has to read and write as we do.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 DAEMON=$1
 must "the daemon starts" start "$DAEMON"
@@ -80,6 +81,57 @@ for make in v3 v2 small-clusters narrow-refcounts preallocated backed compressed
     check "$make: qemu-img compare finds the content of the twin" qemu-img compare -f qcow2 -F raw i.qcow2 twin.raw
 done
 check "the base images are as they were" eval 'qemu-img compare -q -f qcow2 -F raw base.qcow2 base.raw && clean_image base.qcow2'
+
+# LUKS volumes: a LUN of ours and the kernel's dm-crypt have the same bytes, whoever wrote them.
+export DM_DISABLE_UDEV=1
+modprobe -a loop dm_mod dm_crypt
+(umask 077; printf 'correct horse' >key; printf 'second\n' >second)
+# volume MiB DERIVATION OPTION...: a volume with two keys
+volume() {
+    local size=$1 derivation=$2; shift 2
+    rm -f v.img; truncate -s ${size}M v.img
+    cryptsetup luksFormat -q $derivation "$@" --key-file key v.img &&
+        cryptsetup luksAddKey -q $derivation --key-file key v.img second
+}
+crypt() { cryptsetup open --key-file key v.img crypt && CRYPT=/dev/mapper/crypt; }
+uncrypt() { cryptsetup close crypt; }
+for make in luks1 luks2-4096 luks2-essiv luks2-twofish; do
+    derivation="--pbkdf pbkdf2 --pbkdf-force-iterations 1000"
+    case $make in
+    luks1) options="--type luks1" ;;
+    luks2-4096)
+        options="--sector-size 4096"
+        derivation="--pbkdf argon2id --pbkdf-memory 4096 --pbkdf-parallel 4 --pbkdf-force-iterations 4" ;;
+    luks2-essiv) options="--cipher aes-cbc-essiv:sha256 --key-size 256" ;;
+    luks2-twofish) options="--cipher twofish-xts-plain64 --sector-size 1024" ;;
+    esac
+    must "$make: cryptsetup makes a volume" volume $((MB + 18)) "$derivation" $options
+    must "$make: it becomes a disk, by its second key" eval \
+        'mk_dev l $((MB << 20)) "luks/$WORK/v.img;secret-file=$WORK/second" && lun l 0'
+    check "$make: the LUN takes writes" dd if=base.raw of=$DISK bs=256k oflag=direct status=none
+    check "$make: of single blocks, too" dd if=/dev/zero of=$DISK bs=512 seek=4097 count=5 oflag=direct status=none
+    check "$make: it is removed" eval 'unlun l 0 && rm_dev l'
+    cp base.raw twin.raw
+    dd if=/dev/zero of=twin.raw bs=512 seek=4097 count=5 conv=notrunc status=none
+    must "$make: dm-crypt opens it" crypt
+    check "$make: dm-crypt reads what we wrote" cmp -n $((MB << 20)) $CRYPT twin.raw
+    check "$make: dm-crypt writes" dd if=base.raw of=$CRYPT bs=64k seek=100 skip=7 count=16 oflag=direct status=none
+    dd if=base.raw of=twin.raw bs=64k seek=100 skip=7 count=16 conv=notrunc status=none
+    check "$make: dm-crypt closes it" uncrypt
+    must "$make: it becomes a disk again, by its first key" eval \
+        'mk_dev l $((MB << 20)) "luks/$WORK/v.img;secret-file=$WORK/key" && lun l 0'
+    check "$make: we read what dm-crypt wrote" cmp $DISK twin.raw
+    check "$make: it is removed again" eval 'unlun l 0 && rm_dev l'
+done
+must "a volume in a qcow2 image becomes a disk" eval 'qemu-img convert -q -f raw -O qcow2 v.img v.qcow2 &&
+    mk_dev l $((MB << 20)) "luks/qcow/$WORK/v.qcow2;secret-file=$WORK/key;discard=on" && lun l 0'
+check "it has the bytes of the volume" cmp $DISK twin.raw
+check "it takes writes and discards" eval 'dd if=base.raw of=$DISK bs=64k count=64 oflag=direct status=none && blkdiscard -o $((32 << 20)) -l $((8 << 20)) $DISK'
+check "it is removed" eval 'unlun l 0 && rm_dev l && clean_image v.qcow2'
+check "dm-crypt reads it, too" eval 'qemu-img convert -q -f qcow2 -O raw v.qcow2 v.img && crypt && cmp -n $((4 << 20)) $CRYPT base.raw && uncrypt'
+(umask 077; printf hunter2 >wrong)
+check "a wrong key is refused" eval 'not mk_dev w $((MB << 20)) "luks/$WORK/v.img;secret-file=$WORK/wrong" && rmdir "$(dev w)"'
+check "the log tells so, and has no key" eval 'grep "the passphrase opens none of its 2 key slots" $DAEMON_LOG && not grep -E "hunter2|correct horse" $DAEMON_LOG'
 check "SIGTERM ends the daemon in 5 s" stop 5
 check "no task is stuck in the kernel" no_stuck
 check "no ring was broken" ring_is_whole
