@@ -58,6 +58,12 @@ within() {
 ended() { [ ! -e /proc/$1 ] || [ "$(state $1)" = Z ]; }
 state() { local s; { s=$(</proc/$1/stat); } 2>/dev/null || return; s=${s##*) }; echo "${s%% *}"; }
 
+# threads PID: where each thread of a process is in the kernel, for a hang that is to be explained
+threads() {
+    local t
+    for t in /proc/$1/task/*; do echo "$(<$t/comm) $(state ${t#/proc/}): $(tr '\0' ' ' <$t/wchan) $(<$t/syscall)"; done 2>/dev/null
+}
+
 # check SENTENCE CMD...: CMD succeeds
 check() {
     local sentence=$1 rc why; shift
@@ -160,10 +166,10 @@ find_lun() {
 disk_there() { local s; s=$(cat $SDEV/block/*/size 2>/dev/null) && [ "$s" != 0 ] && [ -d $SDEV/scsi_generic ]; }
 unlun() { rm $LOOP/tpgt_1/lun/lun_$2/$1 && rmdir $LOOP/tpgt_1/lun/lun_$2; }
 
-# image KIND FILE MiB: an empty image for the backstore KIND
+# image KIND FILE MiB [OPTION...]: an empty image for the backstore KIND; OPTIONs are those of qemu-img
 image() {
     case $1 in
-    qcow) qemu-img create -q -f qcow2 $2 ${3}M ;;
+    qcow) qemu-img create -q -f qcow2 "${@:4}" $2 ${3}M ;;
     *) rm -f $2; truncate -s ${3}M $2 ;;
     esac
 }
@@ -182,6 +188,36 @@ num() { echo $((16#$(hex "$@"))); }
 rd() { dd if=$DISK of=back bs=512 skip=$1 count=$2 iflag=direct,fullblock status=none; }
 # reads LBA BLOCKS FILE: the blocks hold what is in FILE
 reads() { rd $1 $2 && cmp back "$3"; }
+
+# compound_commands NAME DISK SG: COMPARE AND WRITE and WRITE SAME, at the beginning of the disk
+compound_commands() {
+    local name=$1 disk=$2 sg=$3
+    head -c 32768 /dev/urandom >noise
+    { dd if=$disk bs=512 count=1 iflag=direct status=none; head -c 512 noise; } >caw
+    check "$name: COMPARE AND WRITE writes" eval "sg_compare_and_write --in=caw --lba=0 --num=1 --xferlen=1024 $sg && dd if=$disk bs=512 count=1 iflag=direct status=none | cmp -n 512 - noise"
+    check "$name: COMPARE AND WRITE with other bytes is a miscompare" eval "sg_compare_and_write --in=caw --lba=0 --num=1 --xferlen=1024 $sg; [ \$? = 14 ]"
+    check "$name: WRITE SAME of zeroes" eval "dd if=noise of=$disk bs=32k seek=32 oflag=direct status=none && sg_write_same --16 --in=/dev/zero --xferlen=512 --lba=2048 --num=64 $sg && dd if=$disk bs=512 skip=2048 count=64 iflag=direct status=none | cmp -n 32768 - /dev/zero"
+}
+
+FILES="/usr/share/perl5/Debconf /usr/bin/bash"
+MNT=/scratch/mnt
+files_are_right() { local f; for f in $FILES; do diff -r $f $MNT/${f##*/} || return 1; done; }
+# filesystem NAME DISK [MEANWHILE]: an ext4 whose files are what they were when it is mounted again.
+# MEANWHILE is run while they are copied.
+filesystem() {
+    local name=$1 disk=$2 copy
+    mkdir -p $MNT
+    check "$name: mkfs.ext4" mkfs.ext4 -q -F $disk
+    check "$name: mount" mount $disk $MNT
+    cp -r $FILES $MNT/ & copy=$!
+    ${3:-:}
+    check "$name: files are copied" wait $copy
+    check "$name: umount" umount $MNT
+    echo 3 >/proc/sys/vm/drop_caches
+    check "$name: fsck finds nothing" fsck.ext4 -fn $disk
+    check "$name: mounted again, the files are what they were" eval "mount $disk $MNT && files_are_right"
+    umount $MNT
+}
 
 # No task is stuck in the kernel: none is in state D at two looks, a second apart.
 blocked() {

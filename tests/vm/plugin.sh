@@ -15,8 +15,8 @@ for plugin in handler_right handler_wrong; do
         -o $PLUGINS/$plugin.so $REPO/crates/tcmu-plugin/tests/plugins/$plugin.c
 done
 echo "this is no library" >$PLUGINS/handler_text.so
-mkdir -p /etc/tcmu /scratch/mnt
-echo 'plugins_first = "qcow"' >/etc/tcmu/tcmu.conf
+mkdir -p $MNT
+configure 'plugins_first = "qcow"'
 note "plugins: $(cd $PLUGINS; echo *.so)"
 t=$(now)
 must "the daemon starts with plugins" start "$DAEMON"
@@ -44,20 +44,13 @@ disk_of() {
     check "$kind: what was written is read" eval 'dd if=r1m of=$DISK bs=64k seek=16 oflag=direct status=none && dd if=$DISK bs=64k skip=16 count=16 iflag=direct status=none | cmp - r1m'
     check "$kind: it is in the file" cmp -n 1048576 -i 0:1048576 r1m /scratch/a.img
     check "$kind: fio finds what it wrote" fio --name=v --filename=$DISK --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=16M --verify=crc32c --output=fio.out
-    check "$kind: mkfs.ext4" mkfs.ext4 -q -F $DISK
-    check "$kind: mount" mount $DISK /scratch/mnt
-    check "$kind: files are copied" cp -r /usr/share/perl5/Debconf /usr/bin/bash /scratch/mnt/
-    check "$kind: umount" umount /scratch/mnt
-    check "$kind: fsck finds nothing" fsck.ext4 -fn $DISK
+    filesystem $kind $DISK
 }
 resized() { [ "$(($(cat $SDEV/block/*/size) * 512))" = "$1" ]; }
 for kind in psync pasync pcmd; do
     disk_of $kind
     if [ $kind = psync ]; then
-        dd if=r1m of=cw bs=512 count=2 status=none; dd if=$DISK of=cw bs=512 count=1 iflag=direct conv=notrunc status=none
-        check "$kind: COMPARE AND WRITE writes" sg_compare_and_write --in=cw --lba=0 --num=1 --xferlen=1024 $SG
-        check "$kind: COMPARE AND WRITE with other bytes is a miscompare" eval 'sg_compare_and_write --in=cw --lba=0 --num=1 --xferlen=1024 $SG 2>&1 | grep -i miscompare'
-        check "$kind: WRITE SAME of zeroes" eval 'sg_write_same --16 --in=/dev/zero --xferlen=512 --lba=2048 --num=64 $SG && dd if=$DISK bs=512 skip=2048 count=64 iflag=direct status=none | cmp -n 32768 - /dev/zero'
+        compound_commands $kind $DISK $SG
         check "$kind: UNMAP" sg_unmap --lba=0 --num=8 $SG
         check "$kind: it grows" eval 'echo -n $(((MB + 16) << 20)) >$(dev a)/attrib/dev_size && { sg_turs $SG; sg_turs $SG; } && echo 1 >$SDEV/rescan && resized $(((MB + 16) << 20))'
         check "$kind: the write cache is turned off and on" eval 'echo 0 >$(dev a)/attrib/emulate_write_cache && sg_turs $SG; dd if=r1m of=$DISK bs=64k count=1 oflag=direct status=none && echo 1 >$(dev a)/attrib/emulate_write_cache; sg_turs $SG; true'
@@ -121,15 +114,7 @@ check "ppass: it is removed" eval 'unlun c 3 && rm_dev c'
 image qcow /scratch/q.img $MB
 must "handler_qcow.so: a device is enabled" mk_dev q $((MB << 20)) qcow//scratch/q.img
 must "handler_qcow.so: it becomes a disk" lun q 0
-check "handler_qcow.so: mkfs.ext4" mkfs.ext4 -q -F $DISK
-check "handler_qcow.so: mount" mount $DISK /scratch/mnt
-check "handler_qcow.so: files are copied" cp -r /usr/share/perl5/Debconf /usr/bin/bash /scratch/mnt/
-(cd /scratch/mnt && find . -type f -exec sha256sum {} +) >sums
-check "handler_qcow.so: umount" umount /scratch/mnt
-echo 3 >/proc/sys/vm/drop_caches
-check "handler_qcow.so: mount again, the files have their checksums" bash -c "mount $DISK /scratch/mnt && cd /scratch/mnt && sha256sum --quiet -c $WORK/sums"
-umount /scratch/mnt
-check "handler_qcow.so: fsck finds nothing" fsck.ext4 -fn $DISK
+filesystem handler_qcow.so $DISK
 
 # -- kill -9 under I/O, with this device and one of ours
 rm -f /scratch/a.img; truncate -s ${MB}M /scratch/a.img

@@ -9,6 +9,7 @@
 #   smaps-1, smaps-MANY              /proc/PID/smaps, idle with one device and with MANY
 #   ready                            microseconds from the start to the answer to a waiting command
 #   about                            kernel and versions
+#   met                              with PLUGIN, what the jobs meet: the disk, the image, its pages
 . "$(dirname "$(realpath "$0")")/fio.sh"
 DAEMON=$1 KIND=$2 RUNTIME=$3 MB=$4 MANY=$5
 IMG=/scratch/x.img
@@ -39,6 +40,16 @@ must "it is filled" fill $MB
 # write to a page that is clean is dearer. So all are dirty, and stay so.
 echo 0 >/proc/sys/vm/dirty_writeback_centisecs
 must "it is filled again" fill $MB
+if [ -n "${PLUGIN:-}" ]; then
+    {
+        echo "the most KiB of a request: $(<$SDEV/block/${DISK#/dev/}/queue/max_sectors_kb)"
+        echo "commands under way at most: $(<$SDEV/queue_depth)"
+        echo "512-byte blocks of the image: $(stat -c %b $IMG)"
+        echo "extents of the image: $(filefrag $IMG | sed 's/.*: \([0-9]*\) extent.*/\1/')"
+        echo "pages of the image in the cache: $(fincore -n -b -o PAGES $IMG | tr -d ' ')"
+        echo "dirty MiB: $(($(awk '/^Dirty:/ { print $2 }' /proc/meminfo) / 1024))"
+    } >/share/met
+fi
 run_jobs $RUNTIME $MB /share
 
 if [ $KIND = zeroes ]; then

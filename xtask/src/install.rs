@@ -24,11 +24,9 @@ pub(crate) enum For {
     Test,
     /// Measuring beside the C daemon.
     Bench,
-    /// A Ceph cluster in the VM.
-    Cluster,
 }
 
-/// All there is, but a cluster's programs, which few need.
+/// All there is.
 pub(crate) const ALL: &[For] = &[For::Vm, For::Luns, For::Files, For::Test, For::Bench];
 
 /// How to tell that something is there.
@@ -55,6 +53,7 @@ const NL_GENL: &str = "/usr/lib/x86_64-linux-gnu/libnl-genl-3.so.200";
 const GLIB: &str = "/usr/lib/x86_64-linux-gnu/libgio-2.0.so.0";
 /// What Debian's handler_rbd.so is linked with.
 const RBD: &str = "/usr/lib/x86_64-linux-gnu/librbd.so.1";
+const GFAPI: &str = "/usr/lib/x86_64-linux-gnu/libgfapi.so.0";
 
 /// What is needed, for what, and its package.
 #[rustfmt::skip]
@@ -78,6 +77,11 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("wodim"),              For::Test,  "wodim"),
     (Sign::Program("xorriso"),            For::Test,  "xorriso"),
     (Sign::File(RBD),                     For::Test,  "librbd1"),
+    (Sign::Program("ceph-mon"),           For::Test,  "ceph-mon"),
+    (Sign::Program("ceph-osd"),           For::Test,  "ceph-osd"),
+    (Sign::Program("rbd"),                For::Test,  "ceph-common"),
+    (Sign::File(GFAPI),                   For::Test,  "libgfapi0"),
+    (Sign::Program("glusterd"),           For::Test,  "glusterfs-server"),
     (Sign::Program("dpkg-deb"),           For::Test,  "dpkg"),
     (Sign::Program("cryptsetup"),         For::Test,  "cryptsetup-bin"),
     (Sign::Program("python3"),            For::Test,  "python3"),
@@ -133,9 +137,6 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),
     (Sign::Program("dpkg-source"),        For::Bench, "dpkg-dev"),
-    (Sign::Program("ceph-mon"),           For::Cluster, "ceph-mon"),
-    (Sign::Program("ceph-osd"),           For::Cluster, "ceph-osd"),
-    (Sign::Program("rbd"),                For::Cluster, "ceph-common"),
 ];
 
 impl Sign {

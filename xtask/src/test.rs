@@ -211,12 +211,15 @@ const SUITES: &[Suite] = &[
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  when: When::Full   },
 ];
 
+/// What suites share.
+const SHARED: [&str; 2] = ["lib.sh", "ceph.sh"];
+
 /// Shell scripts of `tests/vm` that are no suite, without what suites share.
 pub(crate) fn unused_suites(files: &BTreeSet<PathBuf>) -> Vec<String> {
     let scripts = files.iter().filter_map(|path| path.strip_prefix("tests/vm").ok());
     let scripts = scripts.filter(|script| script.extension() == Some(OsStr::new("sh")));
     let used = |script: &&Path| {
-        *script == Path::new("lib.sh")
+        SHARED.iter().any(|shared| *script == Path::new(shared))
             || SUITES.iter().any(|suite| *script == Path::new(suite.script))
     };
     scripts
@@ -256,9 +259,6 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         bail!("no step or suite is called so; --list names them");
     }
     install::ensure(&[For::Vm, For::Luns, For::Files, For::Test])?;
-    if options.full && suites.iter().any(|job| job.suite.full_args == WITH_CLUSTER) {
-        install::ensure(&[For::Cluster])?;
-    }
     install::kernel(options.kernel.as_deref())?;
     for job in &suites {
         install::kernel(job.kernel(options))?;

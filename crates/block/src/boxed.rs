@@ -17,6 +17,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 trait DynStore: fmt::Debug {
     fn facts(&self) -> Facts;
     fn held(&self) -> Held;
+    fn grows_by_noise(&self) -> bool;
     fn read<'a>(&'a self, data: &'a Sgl<'a>, offset: u64) -> Boxed<'a, Result<(), Error>>;
     fn write<'a>(
         &'a self,
@@ -46,6 +47,10 @@ impl<S: Store + fmt::Debug + 'static> DynStore for S {
 
     fn held(&self) -> Held {
         Store::held(self)
+    }
+
+    fn grows_by_noise(&self) -> bool {
+        Store::grows_by_noise(self)
     }
 
     fn read<'a>(&'a self, data: &'a Sgl<'a>, offset: u64) -> Boxed<'a, Result<(), Error>> {
@@ -125,6 +130,10 @@ impl Store for BoxedStore {
 
     fn held(&self) -> Held {
         self.0.held()
+    }
+
+    fn grows_by_noise(&self) -> bool {
+        self.0.grows_by_noise()
     }
 
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {

@@ -6,8 +6,10 @@
 //! ```
 //!
 //! `SUBTYPE` names the store, which decides what `REST` means: a path (`file//scratch/x.img` is
-//! the file `/scratch/x.img`), a size, or nothing. Options may stand anywhere after the subtype;
-//! [`OPTIONS`] has all of them. The parser, errors, D-Bus and the man page follow that table.
+//! the file `/scratch/x.img`), a size, or nothing. A store of [`LAYERS`] may lie on any other one:
+//! its `REST` is a path, or the `SUBTYPE/REST` of what is below it (`luks/qcow//scratch/x.qcow2`).
+//! Options may stand anywhere after the subtype; each is for the layer that takes it. [`OPTIONS`] has
+//! all of them. The parser, errors, D-Bus and the man page follow that table.
 //!
 //! The C daemon leaves options that it does not know in `REST`; here they are refused, because
 //! a misspelt option would become part of a file's name. A `;` that is not followed by
@@ -17,9 +19,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Error;
+use crate::options::{ConfigOption, ImageOptions, OPTIONS, Settings, parse_size};
 
 /// What fails, in errors.
 const OPERATION: &str = "configuration string";
+
+/// Subtypes whose images may be in another store. Each may stand in a string once.
+pub(crate) const LAYERS: &[&str] = &["luks", "qcow"];
 
 /// A parsed configuration string.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,159 +39,6 @@ pub struct Config<'a> {
     /// How an image is opened.
     pub image: ImageOptions,
 }
-
-/// How an image is opened, beyond what all stores have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageOptions {
-    /// The bytes that cached tables of a qcow2 image may take; `None`: what it needs, within limits.
-    pub cache_size: Option<u64>,
-    /// Whether what is written to a qcow2 image is compressed.
-    pub compress: bool,
-    /// The identifier, or else the name, of the internal snapshot that is served, to be read only.
-    pub snapshot: Option<String>,
-    /// The file that has the passphrase of an encrypted image.
-    pub secret_file: Option<PathBuf>,
-    /// How the Ceph cluster of an image is connected to.
-    pub rbd: rbd::Options,
-}
-
-/// What a configuration string sets beside subtype and rest.
-type Settings = (Option<Duration>, ImageOptions);
-
-/// An option of configuration strings.
-#[derive(Debug)]
-pub struct ConfigOption {
-    /// As it stands before the `=`.
-    pub name: &'static str,
-    /// What stands after it, in one word.
-    pub value: &'static str,
-    /// What it does: a sentence, without markup.
-    pub doc: &'static str,
-    /// The subtypes that take it; none: all.
-    pub subtypes: &'static [&'static str],
-    /// Takes a value, or says what it has to be.
-    set: fn(&mut Settings, &str) -> Result<(), &'static str>,
-}
-
-impl ConfigOption {
-    /// Whether devices of a subtype take it.
-    pub fn is_for(&self, subtype: &str) -> bool {
-        self.subtypes.is_empty() || self.subtypes.contains(&subtype)
-    }
-}
-
-/// The option that devices of all subtypes have, those of plugins included.
-pub const COMMAND_TIME_OUT: &str = "tcmur_cmd_time_out";
-
-/// The value of [`COMMAND_TIME_OUT`]: after how long a running command is reported.
-///
-/// # Errors
-/// What it has to be.
-pub fn command_timeout(value: &str) -> Result<Option<Duration>, &'static str> {
-    let seconds = value.parse::<u32>().map_err(|_| "a number of seconds below 2^32")?;
-    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
-}
-
-/// All options.
-pub static OPTIONS: &[ConfigOption] = &[
-    ConfigOption {
-        name: COMMAND_TIME_OUT,
-        value: "SECONDS",
-        doc: "Reports commands that are under way for longer; 0 reports none.",
-        subtypes: &[],
-        set: |(timeout, _), value| {
-            *timeout = command_timeout(value)?;
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "cache-size",
-        value: "SIZE",
-        doc: "The memory that tables of the image may take, such as 64M. The default is what the \
-              image needs, at most 32M, which is enough for 128 GiB in clusters of 64 KiB.",
-        subtypes: &["qcow"],
-        set: |(_, image), value| {
-            image.cache_size = Some(parse_size(value).ok_or("a size, such as 64M")?);
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "compress",
-        value: "on|off",
-        doc: "Compresses what is written, by the cluster, as the image says: deflate or zstd. Writes \
-              of less than a cluster cost much more than without.",
-        subtypes: &["qcow"],
-        set: |(_, image), value| {
-            image.compress = parse_switch(value).ok_or("on or off")?;
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "snapshot",
-        value: "NAME",
-        doc: "Serves an internal snapshot of the image, to be read only: the one that has this \
-              identifier, or else this name. A name cannot contain a semicolon here.",
-        subtypes: &["qcow"],
-        set: |(_, image), value| {
-            image.snapshot = Some(value.to_owned());
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "secret-file",
-        value: "PATH",
-        doc: "The file whose bytes are the passphrase of an encrypted image, as QEMU's secret \
-              objects have them: all of them, a newline at the end included. Nobody but its owner \
-              may have rights to it.",
-        subtypes: &["qcow"],
-        set: |(_, image), value| {
-            image.secret_file = Some(absolute(value)?);
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "conf",
-        value: "PATH",
-        doc: "The configuration file of the Ceph cluster. The default is that of CEPH_CONF, or \
-              /etc/ceph/ceph.conf.",
-        subtypes: &["rbd"],
-        set: |(_, image), value| {
-            image.rbd.conf = Some(absolute(value)?);
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "id",
-        value: "NAME",
-        doc: "The user of the Ceph cluster, without \"client.\"; the default is admin.",
-        subtypes: &["rbd"],
-        set: |(_, image), value| {
-            image.rbd.id = Some(value.to_owned());
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "keyring",
-        value: "PATH",
-        doc: "The file with that user's key. The default is what the configuration file says.",
-        subtypes: &["rbd"],
-        set: |(_, image), value| {
-            image.rbd.keyring = Some(absolute(value)?);
-            Ok(())
-        },
-    },
-    ConfigOption {
-        name: "osd_op_timeout",
-        value: "SECONDS",
-        doc: "After so long an operation that no OSD answers fails. The default, 0, waits until one \
-              answers.",
-        subtypes: &["rbd"],
-        set: |(_, image), value| {
-            image.rbd.osd_op_timeout = command_timeout(value)?;
-            Ok(())
-        },
-    },
-];
 
 impl<'a> Config<'a> {
     /// Parses a string. It does not check that the subtype exists, or what `rest` means to it.
@@ -204,7 +57,7 @@ impl<'a> Config<'a> {
         if config.contains('\0') {
             return Err(invalid("it contains a NUL byte".into()));
         }
-        let mut settings = Settings::default();
+        let mut options = Vec::new();
         let mut parts = rest.split(';');
         let mut kept = Cow::Borrowed(parts.next().unwrap_or_default());
         let mut parts = parts.peekable();
@@ -212,8 +65,8 @@ impl<'a> Config<'a> {
         let mut after_option = false;
         while let Some(part) = parts.next() {
             match option(part) {
-                Some((name, value)) => {
-                    set(&mut settings, subtype, name, value).map_err(invalid)?;
+                Some(option) => {
+                    options.push(option);
                     after_option = true;
                 }
                 None if part.is_empty() && parts.peek().is_none() => {}
@@ -226,6 +79,11 @@ impl<'a> Config<'a> {
                 }
             }
         }
+        let layers = layers(subtype, &kept).map_err(invalid)?;
+        let mut settings = Settings::default();
+        for (name, value) in options {
+            set(&mut settings, &layers, name, value).map_err(invalid)?;
+        }
         let (command_timeout, image) = settings;
         if let Some(name) = image.snapshot.as_ref().filter(|_| image.compress) {
             return Err(invalid(format!(
@@ -233,6 +91,32 @@ impl<'a> Config<'a> {
             )));
         }
         Ok(Config { subtype, rest: kept, command_timeout, image })
+    }
+
+    /// What a layer lies on, if that is another store than the file at a path.
+    pub(crate) fn below(&self) -> Option<Config<'_>> {
+        let (subtype, rest) = split(self.subtype, &self.rest)?;
+        let mut image = self.image.clone();
+        // It is the outer one that has a passphrase, if it is that of a LUKS volume.
+        image.secret.take_if(|_| self.subtype == "luks");
+        Some(Config { subtype, rest: Cow::Borrowed(rest), command_timeout: None, image })
+    }
+
+    /// The image options of this layer alone: of two that could have a passphrase, the LUKS volume
+    /// has it.
+    pub(crate) fn own_image_options(&self) -> ImageOptions {
+        let mut image = self.image.clone();
+        image.secret.take_if(|_| self.subtype != "luks" && self.lies_on("luks"));
+        image
+    }
+
+    fn lies_on(&self, subtype: &str) -> bool {
+        self.below().is_some_and(|below| below.subtype == subtype || below.lies_on(subtype))
+    }
+
+    /// What the bottom of the stack has as its rest: the path of the image, for most stores.
+    pub fn bottom(&self) -> PathBuf {
+        self.below().map_or_else(|| PathBuf::from(&*self.rest), |below| below.bottom())
     }
 
     /// The rest as a path, which has to be absolute: the daemon's working directory means nothing
@@ -270,9 +154,30 @@ impl<'a> Config<'a> {
     }
 }
 
+/// What a layer with this rest lies on, if that is another store: its subtype and rest.
+fn split<'a>(subtype: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
+    let below = rest.split_once('/').filter(|(below, _)| !below.is_empty())?;
+    LAYERS.contains(&subtype).then_some(below)
+}
+
+/// The subtypes of a stack, from the top down.
+fn layers<'a>(subtype: &'a str, rest: &'a str) -> Result<Vec<&'a str>, String> {
+    let (mut layers, mut rest) = (vec![subtype], rest);
+    while let Some((below, its)) = layers.last().and_then(|top| split(top, rest)) {
+        if layers.contains(&below) {
+            return Err(format!("{below} stands in it twice; a store has a layer once"));
+        }
+        layers.push(below);
+        rest = its;
+    }
+    Ok(layers)
+}
+
 /// Takes the value of an option, or says what is wrong.
-fn set(settings: &mut Settings, subtype: &str, name: &str, value: &str) -> Result<(), String> {
-    let known = || OPTIONS.iter().filter(|option| option.is_for(subtype));
+fn set(settings: &mut Settings, layers: &[&str], name: &str, value: &str) -> Result<(), String> {
+    let is_for = |option: &&ConfigOption| layers.iter().any(|layer| option.is_for(layer));
+    let known = || OPTIONS.iter().filter(is_for);
+    let subtype = layers.join("/");
     let Some(option) = known().find(|option| option.name == name) else {
         let list: Vec<_> =
             known().map(|option| format!("{}={}", option.name, option.value)).collect();
@@ -283,36 +188,6 @@ fn set(settings: &mut Settings, subtype: &str, name: &str, value: &str) -> Resul
         });
     };
     (option.set)(settings, value).map_err(|why| format!("{name}={value}: it has to be {why}"))
-}
-
-/// A number with an optional suffix K, M, G or T, powers of 1024; positive, and no more than a file
-/// can have.
-fn parse_size(text: &str) -> Option<u64> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        Some(b'T' | b't') => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    // `parse` takes a plus sign; a size has none.
-    let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let size = digits.parse::<u64>().ok().filter(|_| plain)?.checked_mul(1 << shift)?;
-    (size > 0 && i64::try_from(size).is_ok()).then_some(size)
-}
-
-/// A path that means the same to everybody.
-fn absolute(value: &str) -> Result<PathBuf, &'static str> {
-    Some(PathBuf::from(value)).filter(|path| path.is_absolute()).ok_or("an absolute path")
-}
-
-/// `on` or `off`.
-fn parse_switch(text: &str) -> Option<bool> {
-    match text {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
-    }
 }
 
 /// `NAME=VALUE`, when that is what a part looks like.
@@ -327,6 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::SecretSource;
 
     fn parts(config: &str) -> (String, String, Option<u64>) {
         let c = Config::parse(config).unwrap();
@@ -372,7 +248,8 @@ mod tests {
             (
                 "qcow//x;cache=none",
                 "unknown option \"cache\"; there is tcmur_cmd_time_out=SECONDS, cache-size=SIZE, \
-                 compress=on|off, snapshot=NAME, secret-file=PATH",
+                 compress=on|off, snapshot=NAME, secret-file=PATH, secret-credential=NAME, \
+                 secret-fd=N",
             ),
             (
                 "file//x;cache-size=1M",
@@ -381,6 +258,24 @@ mod tests {
             ("qcow//x;compress=yes", "compress=yes: it has to be on or off"),
             ("qcow//x;cache-size=0", "cache-size=0: it has to be a size, such as 64M"),
             ("qcow//x;secret-file=s", "secret-file=s: it has to be an absolute path"),
+            ("luks//x;header=h", "header=h: it has to be an absolute path"),
+            (
+                "luks//x;secret-credential=../s",
+                "secret-credential=../s: it has to be the name of a credential",
+            ),
+            ("luks//x;secret-fd=-1", "secret-fd=-1: it has to be the number of a descriptor"),
+            (
+                "luks//x;secret-file=/a;secret-fd=3",
+                "secret-fd=3: it has to be the only option that says where the passphrase is",
+            ),
+            (
+                "luks/file//x;cache-size=1M",
+                "luks/file has no option \"cache-size\"; there is tcmur_cmd_time_out=SECONDS, \
+                 secret-file=PATH, secret-credential=NAME, secret-fd=N, header=PATH, \
+                 discard=on|off",
+            ),
+            ("luks/qcow/luks//x", "luks stands in it twice; a store has a layer once"),
+            ("luks/x", "the path is relative; it has to be luks//path/to/image"),
             (
                 "file//x;tcmur_cmd_time_out=soon",
                 "tcmur_cmd_time_out=soon: it has to be a number of seconds below 2^32",
@@ -414,6 +309,31 @@ mod tests {
             let known = |name| crate::SUBTYPES.iter().any(|subtype| subtype.name == name);
             assert!(option.subtypes.iter().all(|name| known(*name)), "{}", option.name);
         }
+    }
+
+    #[test]
+    fn a_layer_lies_on_another_store_and_the_passphrase_is_that_of_the_luks_volume() {
+        let secret = Some(SecretSource::Descriptor(3));
+        for (string, own, below) in [
+            ("luks/qcow//x;secret-fd=3;cache-size=1M", secret.clone(), None),
+            ("qcow/luks//x;secret-fd=3;cache-size=1M", None, secret.clone()),
+            ("qcow/file//x;secret-fd=3;cache-size=1M", secret.clone(), secret.clone()),
+        ] {
+            let top = Config::parse(string).unwrap();
+            let bottom = top.below().unwrap();
+            assert_eq!((&*bottom.rest, bottom.below()), ("/x", None));
+            assert_eq!(top.bottom(), PathBuf::from("/x"));
+            assert_eq!(top.own_image_options().secret, own, "{string}");
+            assert_eq!(bottom.own_image_options().secret, below, "{string}");
+            assert_eq!(bottom.image.cache_size, Some(1 << 20));
+        }
+        for string in ["luks//x/y", "file/qcow//x", "rbd/pool/image", "null/"] {
+            assert_eq!(Config::parse(string).unwrap().below(), None, "{string}");
+        }
+        let three = Config::parse("luks/qcow/rbd/pool/image").unwrap();
+        let lowest = three.below().unwrap();
+        let lowest = lowest.below().unwrap();
+        assert_eq!((lowest.subtype, &*lowest.rest), ("rbd", "pool/image"));
     }
 
     #[test]

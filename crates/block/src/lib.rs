@@ -6,7 +6,8 @@
 //! - `protocol`: the bottom layers: files, memory, nothing
 //! - `format`: formats of images, layers on other stores; `format::chain` opens the files of images
 //! - [`Lower`]: what a format lies on
-//! - `registry`, `config`: which stores there are, and the strings that name them
+//! - `registry`, `config`, `options`: which stores there are, the strings that name them, and their
+//!   options
 //! - [`disk`]: what every front end needs; `range_lock`, `scratch`, [`statistics`]: parts of it
 //! - `error`: errors and their classes
 //!
@@ -18,6 +19,7 @@ mod error;
 mod format;
 pub mod fuzz;
 mod lower;
+mod options;
 mod protocol;
 mod range_lock;
 mod registry;
@@ -27,7 +29,7 @@ pub mod statistics;
 use sgl::Sgl;
 
 pub use boxed::BoxedStore;
-pub use config::{COMMAND_TIME_OUT, Config, ConfigOption, ImageOptions, OPTIONS, command_timeout};
+pub use config::Config;
 pub use disk::Disk;
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use format::chain::Format;
@@ -35,6 +37,9 @@ pub use format::chain::refusal as format_refusal;
 pub use format::probe::{PROBED, head, probe};
 pub use format::qcow::QcowStore;
 pub use lower::Lower;
+pub use options::{
+    COMMAND_TIME_OUT, ConfigOption, ImageOptions, OPTIONS, SecretSource, command_timeout,
+};
 pub use protocol::file::{FileStore, Held, Locks, lock_image};
 pub use protocol::null::NullStore;
 pub use range_lock::Access;
@@ -131,6 +136,10 @@ pub trait Store {
     /// The files that it has open, which a successor may take over: [`OpenOptions::predecessor`].
     fn held(&self) -> Held {
         Held::default()
+    }
+    /// Whether what a resize adds may read as anything: zeroes in the layer below, decrypted.
+    fn grows_by_noise(&self) -> bool {
+        false
     }
     /// Waits until something happens that nobody here has done; never returns for most stores.
     async fn event(&self) -> Event {

@@ -5,9 +5,11 @@
 //!
 //! Bytes past the end read as zeroes. What is acknowledged survives the death of this process, and
 //! loss of power once `sync` has returned; a `sync` that fails is final, see [`io_engine::File`].
-use std::cell::Cell;
+mod nested;
+
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 
 use qcow2::Extent;
@@ -15,7 +17,8 @@ use sgl::Sgl;
 
 use crate::protocol::file::Medium;
 use crate::protocol::zeroes;
-use crate::{AnyStore, Error, ErrorKind, Provisioning, Store};
+use crate::{AnyStore, Discard, Error, ErrorKind, Event, Provisioning};
+use nested::Nested;
 
 /// Up to this many bytes, writing zeroes costs less than fallocate(2).
 const WRITTEN_ZEROES: u64 = 16 << 10;
@@ -27,11 +30,7 @@ pub struct Lower(Kind);
 #[derive(Debug)]
 enum Kind {
     File(Medium),
-    Store {
-        store: Box<AnyStore>,
-        /// Where bytes of before may be past the end: that is where a store was longer.
-        stale: Cell<u64>,
-    },
+    Store(Box<Nested>),
 }
 
 /// A call of a store.
@@ -43,9 +42,9 @@ impl Lower {
         Lower(Kind::File(medium))
     }
 
-    /// The content of any store.
-    pub fn store(store: AnyStore) -> Self {
-        Lower(Kind::Store { store: Box::new(store), stale: Cell::new(0) })
+    /// The content of any store; `path` is for messages.
+    pub fn store(store: AnyStore, path: &Path) -> Self {
+        Lower(Kind::Store(Box::new(Nested::new(store, path))))
     }
 
     /// In bytes.
@@ -55,7 +54,7 @@ impl Lower {
     pub fn size(&self) -> io::Result<u64> {
         match &self.0 {
             Kind::File(medium) => medium.len(),
-            Kind::Store { store, .. } => Ok(store.facts().size),
+            Kind::Store(nested) => Ok(nested.size()),
         }
     }
 
@@ -63,7 +62,57 @@ impl Lower {
     pub fn optimal_io(&self) -> u32 {
         match &self.0 {
             Kind::File(medium) => medium.optimal_io(),
-            Kind::Store { store, .. } => store.facts().optimal_io,
+            Kind::Store(nested) => nested.disk().facts().optimal_io,
+        }
+    }
+
+    /// What a discard does, where there is one.
+    pub(crate) fn discards(&self) -> Option<Discard> {
+        match &self.0 {
+            Kind::File(medium) => medium.discards(),
+            Kind::Store(nested) => nested.disk().facts().discard,
+        }
+    }
+
+    /// Gives up the space of a range.
+    ///
+    /// # Errors
+    /// Of the system, or of the store.
+    pub(crate) async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        match &self.0 {
+            Kind::File(medium) => medium.discard(offset, len).await,
+            Kind::Store(nested) => {
+                let range = offset..offset.saturating_add(len);
+                let call: Boxed<'_, ()> =
+                    Box::pin(async move { nested.disk().discard(&[range]).await });
+                call.await.map_err(to_io)
+            }
+        }
+    }
+
+    /// Waits until something happens to the store that nobody here has done; never returns for a
+    /// file. Meanwhile the store does its own work.
+    pub(crate) async fn event(&self) -> Event {
+        match &self.0 {
+            Kind::File(_) => std::future::pending().await,
+            Kind::Store(nested) => {
+                let event: Pin<Box<dyn Future<Output = Event> + '_>> = Box::pin(nested.event());
+                event.await
+            }
+        }
+    }
+
+    /// Closes the store, see [`Store::close`]; a file needs no more than to be flushed.
+    ///
+    /// # Errors
+    /// Of the store.
+    pub(crate) async fn close(&self) -> Result<(), Error> {
+        match &self.0 {
+            Kind::File(_) => Ok(()),
+            Kind::Store(nested) => {
+                let call: Boxed<'_, ()> = Box::pin(nested.disk().close());
+                call.await
+            }
         }
     }
 }
@@ -89,41 +138,6 @@ pub(crate) fn from_io(error: io::Error) -> Result<Error, io::Error> {
     error.downcast::<Error>()
 }
 
-/// Makes a store longer, by zeroes.
-async fn grow(store: &AnyStore, stale: &Cell<u64>, len: u64) -> Result<(), Error> {
-    let there = store.facts().size;
-    store.resize(len).await?;
-    let end = stale.get().min(len);
-    if there < end {
-        store.write_zeroes(there, end - there, true).await?;
-    }
-    Ok(())
-}
-
-/// Reads what of a range is inside a store; returns how many bytes that is.
-async fn read_store(store: &AnyStore, data: &Sgl<'_>, offset: u64) -> Result<usize, Error> {
-    let left = store.facts().size.saturating_sub(offset);
-    let there = usize::try_from(left).unwrap_or(usize::MAX).min(data.len());
-    if there > 0 {
-        store.read(&data.slice(0..there), offset).await?;
-    }
-    Ok(there)
-}
-
-/// Writes to a store, which becomes longer where it has to.
-async fn write_store(
-    store: &AnyStore,
-    stale: &Cell<u64>,
-    data: &Sgl<'_>,
-    offset: u64,
-) -> Result<(), Error> {
-    let end = offset.saturating_add(data.len() as u64);
-    if end > store.facts().size {
-        grow(store, stale, end).await?;
-    }
-    store.write(data, offset, false).await
-}
-
 impl qcow2::Storage for Lower {
     async fn length(&self) -> io::Result<u64> {
         self.size()
@@ -132,8 +146,8 @@ impl qcow2::Storage for Lower {
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
         let there = match &self.0 {
             Kind::File(medium) => medium.file().read_at(data, offset).await?,
-            Kind::Store { store, .. } => {
-                let call: Boxed<'_, usize> = Box::pin(read_store(store, data, offset));
+            Kind::Store(nested) => {
+                let call: Boxed<'_, usize> = Box::pin(nested.read(data, offset));
                 call.await.map_err(to_io)?
             }
         };
@@ -146,8 +160,8 @@ impl qcow2::Storage for Lower {
     async fn write(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
         match &self.0 {
             Kind::File(medium) => medium.file().write_at(data, offset, false).await,
-            Kind::Store { store, stale } => {
-                let call: Boxed<'_, ()> = Box::pin(write_store(store, stale, data, offset));
+            Kind::Store(nested) => {
+                let call: Boxed<'_, ()> = Box::pin(nested.write(data, offset));
                 call.await.map_err(to_io)
             }
         }
@@ -159,35 +173,29 @@ impl qcow2::Storage for Lower {
                 zeroes::write(medium.file(), offset, len).await
             }
             Kind::File(medium) => medium.zero(offset, len, punch).await,
-            Kind::Store { store, .. } => {
-                let call: Boxed<'_, ()> = Box::pin(store.write_zeroes(offset, len, punch));
+            Kind::Store(nested) => {
+                let zero = nested.disk().write_zeroes(offset, len, punch);
+                let call: Boxed<'_, ()> = Box::pin(zero);
                 call.await.map_err(to_io)
             }
         }
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        let (store, stale) = match &self.0 {
-            Kind::File(medium) => return medium.set_len(len),
-            Kind::Store { store, stale } => (store, stale),
-        };
-        let call: Boxed<'_, ()> = Box::pin(async move {
-            let there = store.facts().size;
-            if len > there {
-                return grow(store, stale, len).await;
+        match &self.0 {
+            Kind::File(medium) => medium.set_len(len),
+            Kind::Store(nested) => {
+                let call: Boxed<'_, ()> = Box::pin(nested.set_len(len));
+                call.await.map_err(to_io)
             }
-            store.resize(len).await?;
-            stale.set(stale.get().max(there));
-            Ok(())
-        });
-        call.await.map_err(to_io)
+        }
     }
 
     async fn sync(&self) -> io::Result<()> {
         match &self.0 {
             Kind::File(medium) => medium.file().sync(true).await,
-            Kind::Store { store, .. } => {
-                let call: Boxed<'_, ()> = Box::pin(store.flush());
+            Kind::Store(nested) => {
+                let call: Boxed<'_, ()> = Box::pin(nested.disk().flush());
                 call.await.map_err(to_io)
             }
         }
@@ -196,12 +204,8 @@ impl qcow2::Storage for Lower {
     async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
         let (kind, n) = match &self.0 {
             Kind::File(medium) => medium.extent(offset, len)?,
-            Kind::Store { store, .. } => {
-                let left = store.facts().size.saturating_sub(offset);
-                if left == 0 {
-                    return Ok((Extent::Zero, len.max(1)));
-                }
-                let call: Boxed<'_, _> = Box::pin(store.provisioning(offset, len.min(left)));
+            Kind::Store(nested) => {
+                let call: Boxed<'_, _> = Box::pin(nested.provisioning(offset, len));
                 call.await.map_err(to_io)?
             }
         };

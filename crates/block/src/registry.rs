@@ -9,7 +9,7 @@ use sgl::Sgl;
 
 use crate::format::chain::{self, Format, Opening};
 use crate::format::read_only::{self, Kind};
-use crate::format::{FORMATS, qcow};
+use crate::format::{FORMATS, luks, qcow};
 use crate::protocol::{file, glfs, null, ram, rbd};
 
 use crate::{
@@ -114,6 +114,13 @@ pub static SUBTYPES: &[Subtype] = &[
         open: |config, options| image(config, options, &["gz"]),
     },
     Subtype {
+        name: "luks",
+        config_desc: "/path/to/image, or another store as SUBTYPE/REST: a LUKS volume, version 1 or \
+                      2, as `cryptsetup luksFormat` makes it",
+        check: |config| layer_check(config, luks::check),
+        open: |config, options| image(config, options, luks::NAMES),
+    },
+    Subtype {
         name: "null",
         config_desc: "(nothing): reads zeroes and forgets what is written",
         check: null::check,
@@ -123,8 +130,11 @@ pub static SUBTYPES: &[Subtype] = &[
     },
     Subtype {
         name: "qcow",
-        config_desc: "/path/to/image: a qcow2 image (version 1 images can be read)",
-        check: |config| chain::check(config.path()?, qcow::NAMES, &config.image),
+        config_desc: "/path/to/image, or another store as SUBTYPE/REST: a qcow2 image (version 1 \
+                      images can be read)",
+        check: |config| {
+            layer_check(config, |config| chain::check(config.path()?, qcow::NAMES, &config.image))
+        },
         open: |config, options| image(config, options, qcow::NAMES),
     },
     Subtype {
@@ -192,44 +202,59 @@ impl Subtype {
     }
 }
 
-/// Opens an image of one of these formats.
+/// Opens an image of one of these formats, in a file or in another store.
 fn image<'a>(
     config: &'a Config<'a>,
     options: &'a OpenOptions,
     formats: &'static [&'static str],
 ) -> Opening<'a, AnyStore> {
-    Box::pin(async move { chain::open(config.path()?, formats, options).await })
+    Box::pin(async move {
+        let Some(below) = config.below() else {
+            return chain::open(config.path()?, formats, options).await;
+        };
+        let its = OpenOptions { size: None, image: below.own_image_options(), ..options.clone() };
+        let store = (subtype(&below)?.open)(&below, &its).await?;
+        chain::open_on(store, &below.bottom(), formats, options).await
+    })
 }
 
-fn find(config: &str) -> Result<(Config<'_>, &'static Subtype), Error> {
-    let parsed = Config::parse(config)?;
-    match SUBTYPES.iter().find(|subtype| subtype.name == parsed.subtype) {
-        Some(subtype) => Ok((parsed, subtype)),
-        None => {
-            let names: Vec<_> = SUBTYPES.iter().map(|subtype| subtype.name).collect();
-            let text = format!("no subtype {:?}; there are {}", parsed.subtype, names.join(", "));
-            Err(Error::invalid(text, "configuration string", config))
-        }
+/// Checks an image in a file. Of one in another store it is that store that is checked.
+fn layer_check(
+    config: &Config<'_>,
+    check: impl FnOnce(&Config<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match config.below() {
+        None => check(config),
+        Some(below) => (subtype(&below)?.check)(&below),
     }
+}
+
+fn subtype(config: &Config<'_>) -> Result<&'static Subtype, Error> {
+    SUBTYPES.iter().find(|subtype| subtype.name == config.subtype).ok_or_else(|| {
+        let names: Vec<_> = SUBTYPES.iter().map(|subtype| subtype.name).collect();
+        let text = format!("no subtype {:?}; there are {}", config.subtype, names.join(", "));
+        let string = format!("{}/{}", config.subtype, config.rest);
+        Error::invalid(text, "configuration string", string)
+    })
 }
 
 /// Whether a configuration string could be opened for writing, as far as can be told without
 /// doing so: its form, and that the image is there and is of the right kind. Blocks.
 pub fn check(config: &str) -> Result<(), Error> {
-    let (config, subtype) = find(config)?;
-    (subtype.check)(&config)
+    let config = Config::parse(config)?;
+    (subtype(&config)?.check)(&config)
 }
 
 /// Opens what a configuration string names, in the engine that runs on this thread.
 pub async fn open(config: &str, options: &OpenOptions) -> Result<AnyStore, Error> {
-    let (config, subtype) = find(config)?;
+    let config = Config::parse(config)?;
     let options = OpenOptions {
         // A snapshot stays what it is.
         read_only: options.read_only || config.image.snapshot.is_some(),
-        image: config.image.clone(),
+        image: config.own_image_options(),
         ..options.clone()
     };
-    (subtype.open)(&config, &options).await
+    (subtype(&config)?.open)(&config, &options).await
 }
 
 /// Opens the image in a file, in the engine that runs on this thread; `format` is one of
@@ -248,9 +273,10 @@ pub async fn open_image(
     }
 }
 
-/// The format of images that QEMU names so; `None`: there is none here, or it is raw.
+/// The format of images that QEMU names so; `None`: there is none here, it is raw, or its images need
+/// a passphrase, which only a configuration string can name.
 pub fn image_format(name: &str) -> Option<&'static Format> {
-    FORMATS.iter().find(|format| format.name == name)
+    FORMATS.iter().find(|format| format.name == name && !format.needs_secret)
 }
 
 /// A store of any subtype. Which one is decided by a `match` in each call: those that matter for speed are
@@ -337,6 +363,10 @@ impl Store for AnyStore {
 
     fn held(&self) -> Held {
         each!(self, it => it.held())
+    }
+
+    fn grows_by_noise(&self) -> bool {
+        each!(self, it => it.grows_by_noise())
     }
 
     async fn event(&self) -> Event {

@@ -307,7 +307,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
-    use crate::pace::Begun;
+    use crate::pace::{Begun, Start};
     use crate::{Backend, Engine};
 
     fn is_pending(work: impl Future<Output = io::Result<()>>) -> bool {
@@ -324,7 +324,7 @@ mod tests {
                 let data = Sgl::from_slice(&mut buf);
                 assert!(!is_pending(file.write_at(&data, 0, false)));
                 assert!(is_pending(file.write_at(&data, 0, true)));
-                file.pace.end(Begun::Exactly(0, -1));
+                file.pace.end(Begun(Start::Exactly(0, -1)));
                 assert!(is_pending(file.write_at(&data, 0, false)));
                 file.write_at(&data, 0, false).await.unwrap();
             };

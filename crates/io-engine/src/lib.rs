@@ -51,6 +51,7 @@ pub use channel::{Receiver, Sender, channel};
 pub use engine::{Backend, Engine};
 pub use external::{Completer, External, external};
 pub use file::File;
+pub use pace::{Begun, Pace};
 pub use readiness::Readiness;
 pub use signals::{Signals, unblock_all};
 pub use task_set::{Key, Started, TaskSet};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether a file's buffered writes are fast enough to be done on the engine's own thread.
+//! Whether calls that may block are fast enough to be made on the engine's own thread: a file's
+//! buffered writes, say. This text tells of those.
 //!
 //! A buffered write is a copy to the page cache: 1 to 10 us, less than the way through io_uring's
 //! workers takes (ext4 on Linux 6.1 has no buffered writes without waiting, so io_uring gives each
@@ -21,9 +22,10 @@ const TERM: u64 = 1_000_000_000;
 /// What a write of a suspect file may take, in nanoseconds.
 const LIMIT: u64 = 2_000_000;
 
-/// The pace of one file. One thread uses it; atomics make it `Sync` at no cost.
+/// The pace of one file, or of what else may block: calls that wait for more than 2 ms are to be made
+/// elsewhere for a second. One thread uses it; atomics make it `Sync` at no cost.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// Until when the file is suspect or slow, by the coarse clock; 0: it is fast.
     until: AtomicU64,
     /// Which of the two.
@@ -32,8 +34,12 @@ pub(crate) struct Pace {
     ticked: AtomicBool,
 }
 
-/// An inline write that has begun.
-pub(crate) enum Begun {
+/// A call on the thread itself that has begun.
+#[derive(Debug)]
+pub struct Begun(pub(crate) Start);
+
+#[derive(Debug)]
+pub(crate) enum Start {
     /// By the coarse clock.
     Roughly(u64),
     /// By the exact clock, and how often the thread had waited.
@@ -41,24 +47,24 @@ pub(crate) enum Begun {
 }
 
 impl Pace {
-    /// Begins an inline write; `None`: it has to go through the driver.
-    pub(crate) fn begin(&self) -> Option<Begun> {
+    /// Begins a call on this thread; `None`: it has to be made elsewhere.
+    pub fn begin(&self) -> Option<Begun> {
         let coarse = meter::coarse();
         if self.until.load(Relaxed) == 0 {
-            return Some(Begun::Roughly(coarse));
+            return Some(Begun(Start::Roughly(coarse)));
         }
         match self.verdict(coarse) {
-            Verdict::Fast => Some(Begun::Roughly(coarse)),
-            Verdict::Suspect => Some(Begun::Exactly(meter::now(), meter::waits())),
+            Verdict::Fast => Some(Begun(Start::Roughly(coarse))),
+            Verdict::Suspect => Some(Begun(Start::Exactly(meter::now(), meter::waits()))),
             Verdict::Slow => None,
         }
     }
 
     /// Ends it.
-    pub(crate) fn end(&self, begun: Begun) {
-        match begun {
-            Begun::Roughly(begin) => self.took_roughly(begin, meter::coarse(), meter::tick()),
-            Begun::Exactly(begin, waits) => {
+    pub fn end(&self, begun: Begun) {
+        match begun.0 {
+            Start::Roughly(begin) => self.took_roughly(begin, meter::coarse(), meter::tick()),
+            Start::Exactly(begin, waits) => {
                 let took = meter::now().saturating_sub(begin);
                 // The second half is a system call: not for each.
                 if took > LIMIT && meter::waits() > waits {
@@ -148,7 +154,7 @@ mod tests {
         let pace = Pace::default();
         pace.suspect(meter::coarse());
         let begun = pace.begin().unwrap();
-        assert!(matches!(begun, Begun::Exactly(..)));
+        assert!(matches!(begun, Begun(Start::Exactly(..))));
         sleep(Duration::from_millis(3));
         pace.end(begun);
         assert!(pace.begin().is_none());
@@ -163,8 +169,8 @@ mod tests {
         let pace = Pace::default();
         pace.suspect(meter::coarse());
         // Until 3 ms were spent with no wait by chance (a page fault, a lock of the allocator).
-        let begun = Begun::Exactly(meter::now().saturating_sub(10_000_000), libc::c_long::MAX);
-        pace.end(begun);
+        let begin = meter::now().saturating_sub(10_000_000);
+        pace.end(Begun(Start::Exactly(begin, libc::c_long::MAX)));
         assert!(pace.begin().is_some());
     }
 }

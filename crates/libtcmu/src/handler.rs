@@ -4,12 +4,15 @@
 //! A program's handler: a copy of its structure, with what is needed of it in Rust's types.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::ptr;
+use std::ffi::c_void;
 
+use tcmu_abi::check::{check_config, text};
 use tcmu_abi::layout::tcmulib_handler;
 
 use crate::checks::Verdict;
+
+/// Longer texts of a handler are cut off, in bytes.
+const MAX_TEXT: usize = 16 << 10;
 
 /// The C program's handler; it stays as long as the context.
 #[derive(Clone, Copy)]
@@ -28,15 +31,6 @@ pub(crate) struct Handler {
     pub(crate) c: HandlerPointer,
 }
 
-/// Text of C's; `None` for a null pointer.
-///
-/// # Safety
-/// It ends with a NUL.
-pub(crate) unsafe fn text(text: *const c_char) -> Option<String> {
-    // SAFETY: as the caller promises.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
 impl Handler {
     /// Takes one of the program's.
     ///
@@ -44,7 +38,8 @@ impl Handler {
     /// Its strings end with a NUL; its functions are as they are declared.
     pub(crate) unsafe fn new(c: &tcmulib_handler) -> Result<Handler, String> {
         // SAFETY: as the caller promises.
-        let (subtype, description) = unsafe { (text(c.subtype), text(c.cfg_desc)) };
+        let (subtype, description) =
+            unsafe { (text(c.subtype, MAX_TEXT), text(c.cfg_desc, MAX_TEXT)) };
         let subtype = subtype.filter(|subtype| !subtype.is_empty() && !subtype.contains('/'));
         let subtype = subtype.ok_or("a handler has no subtype, or one with a slash")?;
         if c.added.is_none() || c.removed.is_none() {
@@ -68,16 +63,9 @@ impl Handler {
     }
 
     pub(crate) fn check(&self, config: &str) -> Verdict {
-        let Some(check) = self.functions().check_config else { return Ok(()) };
-        let config = CString::new(config).map_err(|_| "it contains a NUL".to_owned())?;
-        let mut reason: *mut c_char = ptr::null_mut();
+        let check = self.functions().check_config;
         // SAFETY: as the program has declared it.
-        let good = unsafe { check(config.as_ptr(), &raw mut reason) };
-        // SAFETY: the reason is null or malloc'ed text.
-        let why = unsafe { text(reason) };
-        // SAFETY: as above; nothing else refers to it.
-        unsafe { libc::free(reason.cast()) };
-        if good { Ok(()) } else { Err(why.unwrap_or_else(|| "the handler gives no reason".into())) }
+        check.map_or(Ok(()), |check| unsafe { check_config(check, config) })
     }
 }
 

@@ -50,6 +50,16 @@ impl Digest {
         }
     }
 
+    /// The hash of the concatenation of `parts`.
+    pub(crate) fn hash(self, parts: &[&[u8]]) -> Vec<u8> {
+        match self {
+            Digest::Sha1 => hash::<Sha1>(parts),
+            Digest::Sha256 => hash::<Sha256>(parts),
+            Digest::Sha512 => hash::<Sha512>(parts),
+            Digest::Ripemd160 => hash::<ripemd::Ripemd160>(parts),
+        }
+    }
+
     /// Spreads every bit of `data` over a digest's length: block `n` becomes the hash of `n` and
     /// itself.
     pub(crate) fn diffuse(self, data: &mut [u8]) {
@@ -60,6 +70,12 @@ impl Digest {
             Digest::Ripemd160 => diffuse::<ripemd::Ripemd160>(data),
         }
     }
+}
+
+fn hash<D: sha2::Digest>(parts: &[&[u8]]) -> Vec<u8> {
+    let mut digest = D::new();
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize().to_vec()
 }
 
 fn diffuse<D: sha2::Digest>(data: &mut [u8]) {

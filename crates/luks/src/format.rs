@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A new header, with a random key that the first slot has.
+//! A new header of version 1, with a random key that the first slot has.
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use crate::cipher::{Cipher, SECTOR, SectorCipher};
+use crate::cipher::Cipher;
 use crate::digest::Digest;
-use crate::header::{HEADER_LEN, Header, MAX_ITERATIONS, Slot};
+use crate::header::{HEADER_LEN, Header, Slot};
+use crate::kdf::MAX_ITERATIONS;
+use crate::sector::{SECTOR, SectorCipher};
 use crate::{Error, Secret, split};
 
 /// How many stripes a key is split into (specification 2.4).

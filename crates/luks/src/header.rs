@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The header (specification 2.3): eight key slots, each of which has the master key encrypted with
-//! a passphrase of its own.
+//! The header of version 1 (specification 2.3): eight key slots, each of which has the master key
+//! encrypted with a passphrase of its own.
 use std::fmt::Display;
 use std::ops::Range;
 
@@ -9,15 +9,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use zeroize::Zeroizing;
 
 use crate::block_cipher::Algorithm;
-use crate::cipher::{Cipher, SECTOR, SectorCipher};
+use crate::cipher::Cipher;
 use crate::digest::Digest;
+use crate::kdf::check_iterations;
+use crate::sector::{SECTOR, SectorCipher};
 use crate::{Error, Secret, split};
 
-const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
+pub(crate) const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
 /// The length of the header without the key material, in bytes.
 pub const HEADER_LEN: usize = size_of::<Raw>();
-/// The most rounds of PBKDF2 that a header may ask for: some 20 s at 5 million a second.
-pub const MAX_ITERATIONS: u32 = 100_000_000;
 /// Header and key material end within so many bytes; what is usual is 2 MiB.
 const MAX_LEN: u64 = 16 << 20;
 const SLOTS: usize = 8;
@@ -108,18 +108,6 @@ fn unsupported(what: impl Display) -> Error {
     ))
 }
 
-fn check_iterations(iterations: u32, what: &str) -> Result<u32, Error> {
-    match iterations {
-        0 => Err(Error::Invalid(format!("the iterations of {what} are 0 in its LUKS header"))),
-        1..=MAX_ITERATIONS => Ok(iterations),
-        _ => Err(Error::Unsupported(format!(
-            "{what} of its LUKS header takes {iterations} iterations, more than {MAX_ITERATIONS}; \
-             give it fewer with `cryptsetup luksChangeKey --pbkdf-force-iterations` or `qemu-img \
-             amend`"
-        ))),
-    }
-}
-
 impl Header {
     /// Parses the first [`HEADER_LEN`] bytes, or more, of what may be anything.
     ///
@@ -173,7 +161,7 @@ impl Header {
             key_digest: raw.key_digest,
             key_digest_salt: raw.key_digest_salt,
             key_digest_iterations: check_iterations(
-                raw.key_digest_iterations.get(),
+                raw.key_digest_iterations.get().into(),
                 "the digest of the key",
             )?,
             uuid: text(&raw.uuid, "UUID")?.to_owned(),
@@ -230,9 +218,8 @@ impl Header {
 
     /// How many bytes, from the header's beginning, [`unlock`](Self::unlock) needs: at most 16 MiB.
     pub fn area_len(&self) -> usize {
-        let ends = self.slots.iter().filter(|slot| slot.enabled);
-        let end = ends.map(|slot| slot.place(self.key_len).end).max().unwrap_or(0);
-        usize::try_from(end.next_multiple_of(SECTOR as u64)).unwrap_or(0).max(HEADER_LEN)
+        let end = self.areas().map(|area| area.end).max().unwrap_or(0);
+        usize::try_from(end).unwrap_or(0).max(HEADER_LEN)
     }
 
     /// How many rounds of PBKDF2 [`unlock`](Self::unlock) takes for each 20 bytes of a key, with a
@@ -242,6 +229,16 @@ impl Header {
         slots.map(|slot| u64::from(slot.iterations) + u64::from(self.key_digest_iterations)).sum()
     }
 
+    /// The places in use, in bytes from the header's beginning: whole sectors of key material, at
+    /// most 16 MiB in all.
+    pub(crate) fn areas(&self) -> impl Iterator<Item = Range<u64>> {
+        let slots = self.slots.iter().filter(|slot| slot.enabled);
+        slots.map(|slot| {
+            let place = slot.place(self.key_len);
+            place.start..place.end.next_multiple_of(SECTOR as u64)
+        })
+    }
+
     /// Opens the first slot that the passphrase fits. `area` has [`area_len`](Self::area_len) bytes
     /// from the header's beginning. This takes seconds.
     ///
@@ -249,12 +246,10 @@ impl Header {
     /// [`Error::WrongPassphrase`], and where `area` is too short.
     pub fn unlock(&self, area: &[u8], passphrase: &Secret) -> Result<SectorCipher, Error> {
         let mut tried = 0;
-        for slot in self.slots.iter().filter(|slot| slot.enabled) {
+        for (index, place) in self.areas().enumerate() {
             tried += 1;
-            let place = slot.place(self.key_len);
             let start = usize::try_from(place.start).unwrap_or(usize::MAX);
-            let len = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
-            let end = start.saturating_add(len.next_multiple_of(SECTOR));
+            let end = usize::try_from(place.end).unwrap_or(usize::MAX);
             let Some(material) = area.get(start..end) else {
                 return Err(Error::Invalid(format!(
                     "the key material of its LUKS header ends at {end}, after the {} bytes that \
@@ -262,15 +257,30 @@ impl Header {
                     area.len()
                 )));
             };
-            let mut material = Zeroizing::new(material.to_vec());
-            self.slot_cipher(slot, passphrase)?.decrypt(0, &mut material);
-            let material = material.get(..len).unwrap_or_default();
-            let key = split::merge(material, self.key_len, self.digest);
-            if self.digest_of(&key) == self.key_digest {
-                return SectorCipher::new(self.cipher, &key);
+            if let Some(cipher) = self.try_slot(index, material, passphrase)? {
+                return Ok(cipher);
             }
         }
-        Err(Error::WrongPassphrase(tried))
+        Err(Error::wrong_passphrase(tried))
+    }
+
+    /// Opens the slot of one of [`areas`](Self::areas), whose bytes `material` is; `None`: the
+    /// passphrase is not that slot's.
+    pub(crate) fn try_slot(
+        &self,
+        index: usize,
+        material: &[u8],
+        passphrase: &Secret,
+    ) -> Result<Option<SectorCipher>, Error> {
+        let Some(slot) = self.slots.iter().filter(|slot| slot.enabled).nth(index) else {
+            return Ok(None);
+        };
+        let mut material = Zeroizing::new(material.to_vec());
+        self.slot_cipher(slot, passphrase)?.decrypt(0, &mut material);
+        let len = (slot.stripes as usize).saturating_mul(self.key_len);
+        let key = split::merge(material.get(..len).unwrap_or_default(), self.key_len, self.digest);
+        let is_right = self.digest_of(&key) == self.key_digest;
+        is_right.then(|| SectorCipher::new(self.cipher, &key)).transpose()
     }
 
     /// The cipher of a slot's key material.
@@ -308,7 +318,7 @@ impl RawSlot {
             stripes: self.stripes.get(),
         };
         if enabled {
-            check_iterations(slot.iterations, &format!("key slot {number}"))?;
+            check_iterations(slot.iterations.into(), &format!("key slot {number}"))?;
             let place = slot.place(key_len);
             if slot.stripes == 0 || place.start < HEADER_LEN as u64 || place.end > MAX_LEN {
                 return Err(Error::Invalid(format!(

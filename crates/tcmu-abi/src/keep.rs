@@ -8,22 +8,53 @@ use crate::exports::{cdb, cfgfs, device, iovec, log, sense, thread};
 use crate::properties;
 
 /// The address of a function; it is not called through this.
-#[derive(Clone, Copy)]
-struct Address(*const ());
+#[derive(Clone, Copy, Debug)]
+pub struct Address(pub *const ());
 
 // SAFETY: nothing is done with it but comparing.
 unsafe impl Sync for Address {}
 
-macro_rules! table {
+/// A table of all functions that a crate exports, by module, and the function `keep` that makes the
+/// linker look at it. A test compares it with the crate's list `symbols.txt`, which its function
+/// `symbols`, beside the module, reads; with UPDATE_SYMBOLS in the environment, it writes the list.
+#[macro_export]
+macro_rules! exported {
     ($($module:ident: $($function:ident)*;)*) => {
         #[used]
-        static TABLE: &[(&str, Address)] = &[
-            $($((stringify!($function), Address($module::$function as *const ())),)*)*
+        static TABLE: &[(&str, $crate::Address)] = &[
+            $($((stringify!($function), $crate::Address($module::$function as *const ())),)*)*
         ];
+
+        /// Makes the linker look at this crate; returns how many functions it exports.
+        pub fn keep() -> usize {
+            std::hint::black_box(TABLE).iter().filter(|row| !row.1.0.is_null()).count()
+        }
+
+        #[cfg(test)]
+        mod tests {
+            use super::super::symbols;
+            use super::{TABLE, keep};
+
+            #[test]
+            fn the_list_of_symbols_is_the_table() {
+                let mut names: Vec<&str> = TABLE.iter().map(|row| row.0).collect();
+                names.sort_unstable();
+                if std::env::var_os("UPDATE_SYMBOLS").is_some() {
+                    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/symbols.txt");
+                    std::fs::write(file, names.join("\n") + "\n").unwrap();
+                }
+                assert_eq!(symbols().collect::<Vec<_>>(), names, "UPDATE_SYMBOLS=1 writes it");
+            }
+
+            #[test]
+            fn no_function_is_left_out() {
+                assert_eq!(keep(), TABLE.len());
+            }
+        }
     };
 }
 
-table! {
+exported! {
     cdb: tcmu_cdb_get_length tcmu_cdb_get_lba tcmu_cdb_get_xfer_length tcmu_cdb_to_byte
         tcmu_cdb_print_info;
     cfgfs: tcmu_cfgfs_get_str tcmu_cfgfs_set_str tcmu_cfgfs_get_int tcmu_cfgfs_set_u32
@@ -48,30 +79,4 @@ table! {
         tcmu_dev_set_write_cache_enabled tcmu_dev_get_solid_state_media
         tcmu_dev_set_solid_state_media tcmu_dev_get_unmap_enabled tcmu_dev_set_unmap_enabled
         tcmu_dev_get_write_protect_enabled tcmu_dev_set_write_protect_enabled;
-}
-
-/// Makes the linker look at this crate; returns how many functions it exports.
-pub fn keep() -> usize {
-    std::hint::black_box(TABLE).iter().filter(|row| !row.1.0.is_null()).count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_symbols_is_the_table() {
-        let mut names: Vec<&str> = TABLE.iter().map(|row| row.0).collect();
-        names.sort_unstable();
-        if std::env::var_os("UPDATE_SYMBOLS").is_some() {
-            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/symbols.txt");
-            std::fs::write(file, names.join("\n") + "\n").unwrap();
-        }
-        assert_eq!(crate::symbols().collect::<Vec<_>>(), names, "UPDATE_SYMBOLS=1 writes it");
-    }
-
-    #[test]
-    fn no_function_is_left_out() {
-        assert_eq!(keep(), TABLE.len());
-    }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::offset_of;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use libc::iovec;
 
@@ -214,6 +215,25 @@ pub struct tcmur_handler {
     pub destroy: Option<unsafe extern "C" fn()>,
 }
 
+/// What the C daemon keeps of a plugin's device, behind `tcmu_dev_get_private`. It is no part of the
+/// interface, but Debian's handler_rbd.so reads these fields of it (as compiled in 1.5.4) whenever it
+/// opens an image. All else is zero.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct tcmur_device {
+    _before: [u64; 6],
+    /// How often another host has taken the lock.
+    pub lock_lost_cnt: AtomicU64,
+    /// How often the storage could not be reached.
+    pub conn_lost_cnt: AtomicU64,
+    /// How often it has not answered in time.
+    pub cmd_timed_out_cnt: AtomicU64,
+    _between: [u8; 9],
+    /// As the plugin's `get_lock_state` answers.
+    pub lock_state: AtomicU8,
+    _after: [[u8; 32]; 16],
+}
+
 /// Asserts size and offsets of a structure.
 macro_rules! laid_out {
     ($type:ident, $size:literal: $($field:ident $offset:literal),* $(,)?) => {
@@ -234,6 +254,8 @@ mod asserted {
         reconfig 40, update_logdir 48, added 56, removed 64, hm_private 72, connection 80);
     laid_out!(tcmur_cmd, 96: lib_cmd 0, iovec 8, iov_cnt 16, iov_base_copy 24, cmd_state 32,
         requested 40, cmds_list_entry 48, start_time 64, timed_out 80, done 88);
+    laid_out!(tcmur_device, 600: lock_lost_cnt 48, conn_lost_cnt 56, cmd_timed_out_cnt 64,
+        lock_state 81);
     laid_out!(tcmur_handler, 200: name 0, subtype 8, cfg_desc 16, opaque 24, check_config 32,
         reconfig 40, open 48, close 56, nr_threads 64, handle_cmd 72, read 80, write 88, flush 96,
         unmap 104, writesame 112, caw 120, report_event 128, lock 136, unlock 144,

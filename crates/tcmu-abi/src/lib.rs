@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The C interface that tcmu-runner's plugins (`handler_*.so`) and programs on libtcmu are written
 //! for: structures ([`layout`]), statuses ([`status`]), the device ([`Device`]) and the functions that
-//! need no more than these ([`exports`]).
+//! need no more than these ([`exports`]); and the one callback that every host makes ([`check`]).
 //!
 //! Who links this crate serves devices: the host of plugins, or the library. It makes a [`Device`],
 //! hangs its own state on it ([`Owner`]), and gives its pointer to C code; what C code logs comes
@@ -12,6 +12,7 @@
 //! `-Wl,--export-dynamic-symbol=NAME` for each line of `symbols.txt`, and if it calls [`keep`], so
 //! that the linker looks at this crate at all.
 
+pub mod check;
 pub mod exports;
 pub mod layout;
 pub mod properties;
@@ -22,7 +23,7 @@ mod keep;
 
 pub use device::{Device, DeviceConfig, Memory, Owner};
 pub use exports::log;
-pub use keep::keep;
+pub use keep::{Address, keep};
 pub use properties::Properties;
 
 /// The names of the functions that this crate exports.

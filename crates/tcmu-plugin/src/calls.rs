@@ -42,16 +42,34 @@ enum Ending {
 }
 
 struct Entry {
-    /// What a handler in this process got.
-    arguments: Option<Arguments>,
-    /// When it went to a handler in another process.
-    since: Option<Instant>,
-    #[allow(dead_code, reason = "memory that such a handler has until the command's end")]
-    memory: Option<Arc<dyn Any + Send + Sync>>,
+    to: Recipient,
     ending: Ending,
 }
 
+/// Who has a command.
+enum Recipient {
+    /// A handler in this process, which got this.
+    Here(Arguments),
+    /// One in another process.
+    Away {
+        /// Of the command, in the ring.
+        id: u16,
+        since: Instant,
+        /// When it was found overdue.
+        overdue: Option<Instant>,
+        #[allow(dead_code, reason = "memory that the handler has until the command's end")]
+        memory: Arc<dyn Any + Send + Sync>,
+    },
+}
+
 impl Entry {
+    fn arguments(&self) -> Option<Arguments> {
+        match self.to {
+            Recipient::Here(arguments) => Some(arguments),
+            Recipient::Away { .. } => None,
+        }
+    }
+
     fn end(self, status: Status, sense: Option<Box<[u8; SENSE_LEN]>>) {
         match self.ending {
             Ending::Answer(answer) => answer.give(Completion { status, sense }),
@@ -102,21 +120,20 @@ impl Calls {
     pub(crate) fn enter(&self, arguments: Arguments) -> Result<Answer<Completion>, Status> {
         let answer = Answer::default();
         let ending = Ending::Answer(answer.clone());
-        let entry = Entry { arguments: Some(arguments), since: None, memory: None, ending };
-        self.insert(arguments.key(), entry)?;
+        self.insert(arguments.key(), Entry { to: Recipient::Here(arguments), ending })?;
         Ok(answer)
     }
 
-    /// The same for a command of a handler in another process, which has this memory.
+    /// The same for a command with this id of a handler in another process, which has this memory.
     pub(crate) fn enter_away(
         &self,
-        key: usize,
+        (key, id): (usize, u16),
         memory: Arc<dyn Any + Send + Sync>,
     ) -> Result<Answer<Completion>, Status> {
         let answer = Answer::default();
         let ending = Ending::Answer(answer.clone());
-        let (since, memory) = (Some(Instant::now()), Some(memory));
-        self.insert(key, Entry { arguments: None, since, memory, ending })?;
+        let to = Recipient::Away { id, since: Instant::now(), overdue: None, memory };
+        self.insert(key, Entry { to, ending })?;
         Ok(answer)
     }
 
@@ -126,9 +143,8 @@ impl Calls {
         arguments: Arguments,
         report: Box<dyn FnOnce(Status) + Send>,
     ) -> Result<(), Status> {
-        let (key, ending) = (arguments.key(), Ending::Report(report));
-        let arguments = Some(arguments);
-        self.insert(key, Entry { arguments, since: None, memory: None, ending })
+        let ending = Ending::Report(report);
+        self.insert(arguments.key(), Entry { to: Recipient::Here(arguments), ending })
     }
 
     fn insert(&self, key: usize, entry: Entry) -> Result<(), Status> {
@@ -178,9 +194,22 @@ impl Calls {
         all.into_values().for_each(|entry| entry.end(status, None));
     }
 
-    /// Since when the oldest command is with a handler in another process.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.lock().under_way.values().filter_map(|entry| entry.since).min()
+    /// Commands that have been with a handler in another process for longer than `limit`: the ids of
+    /// those that are found now, and whether one that was found `grace` ago is still there.
+    pub(crate) fn overdue(&self, limit: Duration, grace: Duration) -> (Vec<u16>, bool) {
+        let (mut found, mut stays) = (Vec::new(), false);
+        for entry in self.lock().under_way.values_mut() {
+            let Recipient::Away { id, since, overdue, .. } = &mut entry.to else { continue };
+            match overdue {
+                Some(when) => stays |= when.elapsed() >= grace,
+                None if since.elapsed() > limit => {
+                    *overdue = Some(Instant::now());
+                    found.push(*id);
+                }
+                None => {}
+            }
+        }
+        (found, stays)
     }
 
     /// Keeps the device open for a call that is no command; `None`: it is not open.
@@ -194,7 +223,7 @@ impl Calls {
 
     /// What the handler got of a command under way.
     pub(crate) fn arguments(&self, key: usize) -> Option<Arguments> {
-        self.lock().under_way.get(&key).and_then(|entry| entry.arguments)
+        self.lock().under_way.get(&key).and_then(Entry::arguments)
     }
 
     /// Lets the handler see that the command with this id in the ring, if it has it, has taken too
@@ -202,7 +231,7 @@ impl Calls {
     pub(crate) fn time_out(&self, id: u16) {
         // Under the lock, so that it is not completed meanwhile.
         let state = self.lock();
-        let all = state.under_way.values().filter_map(|entry| entry.arguments);
+        let all = state.under_way.values().filter_map(Entry::arguments);
         all.filter(|arguments| arguments.id == id).for_each(Arguments::time_out);
     }
 

@@ -7,24 +7,26 @@ use std::ffi::CString;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use sgl::Sgl;
 use tcmu_abi::Device;
-use tcmu_abi::layout::SENSE_LEN;
+use tcmu_abi::layout::{SENSE_LEN, tcmur_device};
 use tcmu_abi::properties::Properties;
 
 use crate::answer::Answer;
+use crate::callers::Callers;
 use crate::calls::{Calls, Completion, Gate};
 use crate::handler::{Handler, Pointer};
 use crate::isolation::remote::Remote;
 use crate::lock::{Lock, LockView};
-use crate::memory::{Arguments, Block, Spare};
+use crate::memory::{Block, Spare};
 use crate::operation::{Change, Operation};
 use crate::place::{self, Place};
-use crate::pool::{Pool, blocking, spawn};
+use crate::pool::{blocking, spawn};
 use crate::recovery::Recovery;
 use crate::setup::{OpenError, Setup};
 use crate::status::Status;
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) calls: Arc<Calls>,
     pub(crate) lock: Lock,
     pub(crate) recovery: Recovery,
+    /// What handlers of the C daemon find behind `tcmu_dev_get_private`.
+    pub(crate) known: Box<tcmur_device>,
     news: Mutex<News>,
 }
 
@@ -56,6 +60,8 @@ impl Shared {
         abi: Arc<Device>,
         place: Place,
     ) -> Arc<Shared> {
+        let known: Box<tcmur_device> = Box::default();
+        abi.set_private(ptr::from_ref(known.as_ref()).cast_mut().cast());
         Arc::new(Shared {
             calls: Arc::new(Calls::new(&name)),
             name,
@@ -64,6 +70,7 @@ impl Shared {
             place,
             lock: Lock::default(),
             recovery: Recovery::default(),
+            known,
             news: Mutex::default(),
         })
     }
@@ -118,13 +125,10 @@ pub struct Finished {
     pub sense: Option<Box<[u8; SENSE_LEN]>>,
 }
 
-type Job = (Arguments, Operation);
-
 /// An open device, on its own thread.
 pub struct PluginDevice {
     shared: Arc<Shared>,
-    /// `None`: the handler is called on this thread.
-    pool: Option<Pool<Job>>,
+    callers: Callers,
     spare: RefCell<Spare>,
     /// The memory of commands that nobody awaits any more, and that the handler may still have.
     lost: RefCell<Vec<(Block, Sgl<'static>)>>,
@@ -149,11 +153,14 @@ impl PluginDevice {
         };
         let shared = Shared::new(setup.name.clone(), handler, abi, place);
         let no_thread = |e: io::Error| refused(libc::EAGAIN, format!("cannot start a thread: {e}"));
-        let pool = match (&shared.place, shared.handler.threads()) {
+        let threads = match &shared.place {
             // Those of a process are its own.
-            (Place::Away(_), _) | (_, 0) => None,
-            (_, threads) => Some(workers(&shared, threads).map_err(no_thread)?),
+            Place::Away(_) => 0,
+            Place::Here | Place::Hosted(_) => shared.handler.threads(),
         };
+        let parts = (&shared.handler, &shared.calls, shared.pointer());
+        let callers = Callers::new(&shared.name, threads, parts).map_err(no_thread)?;
+        callers.set_time_out(time_out);
         place::remember(&shared);
         let theirs = shared.clone();
         let opening = blocking("open", move || {
@@ -181,7 +188,7 @@ impl PluginDevice {
             )
         })?;
         let (spare, lost) = Default::default();
-        Ok(Rc::new(PluginDevice { shared, pool, spare, lost }))
+        Ok(Rc::new(PluginDevice { shared, callers, spare, lost }))
     }
 
     /// The device as a store.
@@ -253,13 +260,7 @@ impl PluginDevice {
             }
         };
         let mut out = Out { device: self, memory: Some((block, data)) };
-        match &self.pool {
-            Some(pool) => pool.push((arguments, operation)),
-            None => {
-                let shared = &self.shared;
-                shared.calls.run(&shared.handler, shared.pointer(), arguments, operation);
-            }
-        }
+        self.callers.call(cdb, arguments, operation);
         let Completion { status, .. } = answer.await;
         out.finish(status)
     }
@@ -284,6 +285,7 @@ impl PluginDevice {
         if let Place::Away(remote) = &self.shared.place {
             remote.set_time_out(time_out);
         }
+        self.callers.set_time_out(time_out);
         if self.shared.abi.cfgstring() == config {
             return Ok(());
         }
@@ -411,19 +413,4 @@ impl Drop for Out<'_> {
     fn drop(&mut self) {
         self.device.lost.borrow_mut().extend(self.memory.take());
     }
-}
-
-/// The threads that call the handler of a device.
-fn workers(shared: &Arc<Shared>, threads: usize) -> io::Result<Pool<Job>> {
-    let name: String = shared.name.chars().rev().take(15).collect();
-    let name: String = name.chars().rev().collect();
-    Pool::new(&name, threads, || {
-        let (handler, calls) = (shared.handler.clone(), shared.calls.clone());
-        let device = shared.pointer();
-        move |(arguments, operation)| {
-            // The whole of it, not its field: that is not to be sent.
-            let device = device;
-            calls.run(&handler, device, arguments, operation);
-        }
-    })
 }

@@ -246,30 +246,3 @@ fn range(shared: &Shared, arguments: Arguments, which: Compound) -> Result<(u64,
         _ => Err(Status::RANGE),
     }
 }
-
-/// The address of a function; it is not called through this.
-struct Address(#[allow(dead_code, reason = "it is there to be there")] *const ());
-
-// SAFETY: nothing is done with it.
-unsafe impl Sync for Address {}
-
-/// All functions that are exported, so that no linker leaves one out.
-#[used]
-static TABLE: [Address; 11] = [
-    Address(tcmu_event_name as *const ()),
-    Address(tcmu_notify_cmd_timed_out as *const ()),
-    Address(tcmu_notify_conn_lost as *const ()),
-    Address(tcmu_notify_lock_lost as *const ()),
-    Address(tcmur_cmd_complete as *const ()),
-    Address(tcmur_dev_get_private as *const ()),
-    Address(tcmur_dev_set_private as *const ()),
-    Address(tcmur_dev_update_size as *const ()),
-    Address(tcmur_handle_caw as *const ()),
-    Address(tcmur_handle_writesame as *const ()),
-    Address(tcmur_register_handler as *const ()),
-];
-
-/// Makes the linker look at what is exported; returns how many functions it is.
-pub fn keep() -> usize {
-    std::hint::black_box(&TABLE).len()
-}

@@ -5,13 +5,14 @@
 //! The functions stay where they are: a library is never unloaded.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::c_int;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
 
 use tcmu_abi::Device;
+use tcmu_abi::check::{check_config, text};
 use tcmu_abi::layout::{
     CFG_DEV_CFGSTR, CFG_DEV_SIZE, CFG_WRITE_CACHE, tcmulib_cfg_data, tcmulib_cfg_info,
     tcmur_handler,
@@ -27,8 +28,6 @@ use crate::status::Status;
 
 /// Length of what is said of a subtype, in bytes, as for handlers on D-Bus.
 const MAX_DESCRIPTION: usize = 16 << 10;
-/// The most of a handler's reason why a configuration string is not valid.
-const MAX_REASON: usize = 4096;
 
 /// A handler of a plugin.
 pub struct Handler {
@@ -58,19 +57,6 @@ impl fmt::Debug for Handler {
     }
 }
 
-/// A string of a plugin, without what is no UTF-8; none where there is no pointer.
-///
-/// # Safety
-/// `text` is null, or a C string.
-unsafe fn text(text: *const c_char, max: usize) -> String {
-    if text.is_null() {
-        return String::new();
-    }
-    // SAFETY: the caller says so.
-    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
-    String::from_utf8_lossy(bytes.get(..max).unwrap_or(bytes)).into_owned()
-}
-
 impl Handler {
     /// Copies what a plugin hands over.
     ///
@@ -85,9 +71,9 @@ impl Handler {
         // SAFETY: the caller says that they are strings. One byte more tells what is too long.
         let (name, subtype, description) = unsafe {
             (
-                text(raw.name, MAX_DESCRIPTION),
-                text(raw.subtype, MAX_SUBTYPE + 1),
-                text(raw.cfg_desc, MAX_DESCRIPTION),
+                text(raw.name, MAX_DESCRIPTION).unwrap_or_default(),
+                text(raw.subtype, MAX_SUBTYPE + 1).unwrap_or_default(),
+                text(raw.cfg_desc, MAX_DESCRIPTION).unwrap_or_default(),
             )
         };
         let functions = functions(&raw);
@@ -188,20 +174,8 @@ impl Handler {
         if let Some(Away { host, handler }) = &self.away {
             return host.check_config(*handler, config);
         }
-        let Some(check) = self.raw.check_config else { return Ok(()) };
-        let config = CString::new(config).map_err(|_| "it contains a NUL byte".to_owned())?;
-        let mut reason: *mut c_char = ptr::null_mut();
-        // SAFETY: by the interface; the string and the place for the reason outlive the call.
-        let valid = unsafe { check(config.as_ptr(), &mut reason) };
-        // SAFETY: null, or a C string, which is ours from now on.
-        let said = unsafe { text(reason, MAX_REASON) };
-        // SAFETY: null, or allocated by the handler with malloc.
-        unsafe { libc::free(reason.cast()) };
-        match valid {
-            true => Ok(()),
-            false if said.is_empty() => Err(format!("the handler {} refuses it", self.subtype())),
-            false => Err(said),
-        }
+        // SAFETY: by the interface.
+        self.raw.check_config.map_or(Ok(()), |check| unsafe { check_config(check, config) })
     }
 
     /// Called once, before all else.

@@ -21,6 +21,7 @@
 //! That it is code in this process remains, unless it is isolated: it can crash it, or write to any
 //! memory.
 mod answer;
+mod callers;
 mod calls;
 pub mod config;
 mod device;
@@ -28,6 +29,7 @@ pub mod exports;
 mod facts;
 mod handler;
 pub mod isolation;
+mod keep;
 mod loader;
 mod lock;
 mod memory;
@@ -40,12 +42,13 @@ pub mod status;
 mod store;
 
 pub use device::{Finished, PluginDevice};
-pub use exports::keep;
 pub use handler::Handler;
 pub use isolation::Isolation;
+pub use keep::keep;
 pub use loader::{Plugins, Refusal};
 pub use lock::LockView;
 pub use operation::Operation;
+pub use pool::STACK;
 pub use setup::{OpenError, Setup};
 pub use status::{Status, Verdict};
 pub use store::{PluginStore, Scope};

@@ -15,7 +15,7 @@ use tcmu_abi::layout::tcmur_handler;
 
 use crate::exports;
 use crate::handler::{Away, Handler};
-use crate::isolation::host::{Host, Isolation};
+use crate::isolation::host::{Host, Isolation, Started};
 use crate::pool::spawn;
 
 /// Why a library or one of its handlers is not used.
@@ -68,6 +68,9 @@ pub enum Refusal {
     /// It is to have a process of its own, which has ended or was not to be had.
     #[error("its process {0}")]
     Process(String),
+    /// Its process says so, of one of the others.
+    #[error("{0}")]
+    Told(String),
     /// It says so itself.
     #[error("init of its handler {subtype} failed: {error}")]
     HandlerInit {
@@ -116,13 +119,18 @@ impl Plugins {
         Self::load_with(directory, |plugins, file| plugins.add_isolated(file, built_in, isolation))
     }
 
-    /// Loads one plugin, in its own process. Subtypes are built in, or those of other plugins.
-    pub(crate) fn load_file(file: &Path, built_in: &[String], others: &[String]) -> Plugins {
+    /// Loads one plugin, in its own process; what of it was refused. Subtypes are built in, or those
+    /// of other plugins.
+    pub(crate) fn load_file(
+        file: &Path,
+        built_in: &[String],
+        others: &[String],
+    ) -> (Plugins, Vec<Refusal>) {
         let mut plugins = Plugins::default();
         let built_in = built_in.iter().map(|name| (name.clone(), true));
         let others = others.iter().map(|name| (name.clone(), false));
-        report(file, plugins.add(file, built_in.chain(others).collect()));
-        plugins
+        let refused = plugins.add(file, built_in.chain(others).collect());
+        (plugins, refused)
     }
 
     fn load_with(
@@ -145,12 +153,15 @@ impl Plugins {
         plugins
     }
 
-    /// Loads one library, and tells what of it was refused. For programs that look and do not serve:
-    /// it is loaded for good.
-    pub fn try_file(file: &Path, built_in: &[&str]) -> (Plugins, Vec<Refusal>) {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Loads one library in a process of its own, and tells what of it was refused. For programs that
+    /// look and do not serve: the process ends with what is returned.
+    pub fn try_file(
+        file: &Path,
+        built_in: &[&str],
+        isolation: &Isolation,
+    ) -> (Plugins, Vec<Refusal>) {
         let mut plugins = Plugins::default();
-        let refused = plugins.add(file, plugins.taken(built_in));
+        let refused = plugins.add_isolated(file, built_in, isolation);
         (plugins, refused)
     }
 
@@ -169,7 +180,7 @@ impl Plugins {
         taken.chain(others).collect()
     }
 
-    /// Starts the process of a library; what was refused, but for what the process says itself.
+    /// Starts the process of a library; what was refused.
     fn add_isolated(
         &mut self,
         file: &Path,
@@ -180,12 +191,11 @@ impl Plugins {
             self.taken(built_in).into_iter().partition(|(_, built_in)| *built_in);
         let names = |taken: Vec<(String, bool)>| taken.into_iter().map(|(name, _)| name).collect();
         let started = Host::start(file, isolation.clone(), names(ours), names(others));
-        let (host, all) = match started {
+        let Started { host, handlers, mut refused } = match started {
             Ok(started) => started,
             Err(refusal) => return vec![refusal],
         };
-        let mut refused = Vec::new();
-        for (number, facts) in (0..=u16::MAX).zip(all) {
+        for (number, facts) in (0..=u16::MAX).zip(handlers) {
             let away = Away { host: host.clone(), handler: number };
             match Handler::away(facts, file, away) {
                 // The process was told of both.

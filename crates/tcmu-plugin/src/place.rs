@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where a device's handler is, and its functions, called there.
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::device::Shared;
 use crate::exports;
@@ -49,10 +50,19 @@ pub(crate) fn check(shared: &Arc<Shared>) {
 
 /// Functions of the handler. Each may block.
 impl Shared {
+    /// Lets the handler see, where it looks for it, who has the lock; `None`: nobody knows.
+    fn knows(&self, state: Option<LockState>) {
+        let number = state.map_or(0, |state| state as u8);
+        self.known.lock_state.store(number, Ordering::Relaxed);
+    }
+
     pub(crate) fn open(&self, again: bool) -> Result<(), i32> {
         match &self.place {
             Place::Away(remote) => remote.open(&self.abi, again),
-            Place::Here | Place::Hosted(_) => self.handler.open(self.pointer(), again),
+            Place::Here | Place::Hosted(_) => {
+                self.knows(Some(LockState::Unlocked));
+                self.handler.open(self.pointer(), again)
+            }
         }
     }
 
@@ -74,14 +84,24 @@ impl Shared {
     pub(crate) fn take_lock(&self, tag: u16) -> Status {
         match &self.place {
             Place::Away(remote) => remote.lock(tag),
-            Place::Here | Place::Hosted(_) => self.handler.lock(self.pointer(), tag),
+            Place::Here | Place::Hosted(_) => {
+                self.knows(Some(LockState::Locking));
+                let status = self.handler.lock(self.pointer(), tag);
+                let locked = status == Status::OK;
+                self.knows(Some(if locked { LockState::Locked } else { LockState::Unlocked }));
+                status
+            }
         }
     }
 
     pub(crate) fn return_lock(&self) -> Status {
         match &self.place {
             Place::Away(remote) => remote.unlock(),
-            Place::Here | Place::Hosted(_) => self.handler.unlock(self.pointer()),
+            Place::Here | Place::Hosted(_) => {
+                let status = self.handler.unlock(self.pointer());
+                self.knows(Some(LockState::Unlocked));
+                status
+            }
         }
     }
 
@@ -89,7 +109,11 @@ impl Shared {
     pub(crate) fn lock_state(&self) -> Option<LockState> {
         match &self.place {
             Place::Away(remote) => remote.lock_state(),
-            Place::Here | Place::Hosted(_) => self.handler.lock_state(self.pointer()),
+            Place::Here | Place::Hosted(_) => {
+                let state = self.handler.lock_state(self.pointer());
+                self.knows(state);
+                state
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! The threads of one device that call its handler, and threads for calls that may take long.
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -9,7 +10,7 @@ use crate::answer::Answer;
 
 /// Of a thread that runs a plugin's code, in bytes: what C programs have. Address space; what is
 /// not used costs nothing.
-const STACK: usize = 8 << 20;
+pub const STACK: usize = 8 << 20;
 
 /// Runs work that may block on a thread of its own. When nobody awaits the answer, the work goes on
 /// by itself.
@@ -38,6 +39,8 @@ struct Queue<J> {
 struct Shared<J> {
     queue: Mutex<Queue<J>>,
     come: Condvar,
+    /// Jobs that were handed over and are not done.
+    left: AtomicUsize,
 }
 
 impl<J> Shared<J> {
@@ -73,20 +76,28 @@ impl<J: Send + 'static> Pool<J> {
         work: impl Fn() -> W,
     ) -> io::Result<Self> {
         let queue = Mutex::new(Queue { jobs: VecDeque::new(), ended: false, asleep: 0 });
-        let pool = Pool(Arc::new(Shared { queue, come: Condvar::new() }));
+        let left = AtomicUsize::new(0);
+        let pool = Pool(Arc::new(Shared { queue, come: Condvar::new(), left }));
         for _ in 0..threads {
             let (shared, work) = (pool.0.clone(), work());
             spawn(name, move || {
                 while let Some(job) = shared.next() {
                     work(job);
+                    shared.left.fetch_sub(1, Ordering::Release);
                 }
             })?;
         }
         Ok(pool)
     }
 
+    /// Whether its threads have nothing to do, nor are at the end of something.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.left.load(Ordering::Acquire) == 0
+    }
+
     /// Hands over a job.
     pub(crate) fn push(&self, job: J) {
+        self.0.left.fetch_add(1, Ordering::Relaxed);
         let mut queue = self.0.lock();
         queue.jobs.push_back(job);
         if let Some(others) = queue.asleep.checked_sub(1) {
@@ -110,14 +121,18 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn jobs_handed_over_before_the_end_are_all_done() {
+    fn jobs_handed_over_are_all_done_before_the_threads_are_idle() {
         let (done, results) = channel();
         let pool = Pool::new("test", 3, || {
             let done = done.clone();
             move |job: u32| done.send(job).unwrap_or_default()
         })
         .unwrap();
+        assert!(pool.is_idle());
         (0..100).for_each(|job| pool.push(job));
+        while !pool.is_idle() {
+            thread::yield_now();
+        }
         drop((pool, done));
         let mut all: Vec<_> = results.iter().collect();
         all.sort_unstable();

@@ -3,6 +3,7 @@
 //! with growing pauses, on a thread of its own. Commands get BUSY meanwhile, and their initiators
 //! send them again.
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +98,15 @@ impl Recovery {
 /// Acts on what a handler tells of. It returns at once: the handler may be in the middle of
 /// something.
 pub(crate) fn begin(shared: &Arc<Shared>, cause: Cause) {
+    let counter = match cause {
+        Cause::LockLost => Some(&shared.known.lock_lost_cnt),
+        Cause::ConnectionLost => Some(&shared.known.conn_lost_cnt),
+        Cause::CommandTimedOut => Some(&shared.known.cmd_timed_out_cnt),
+        Cause::ProcessEnded => None,
+    };
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
     if let Place::Hosted(relay) = &shared.place {
         return relay.lost(cause);
     }

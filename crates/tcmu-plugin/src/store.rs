@@ -150,8 +150,17 @@ impl Store for PluginStore {
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
-        let doing = || format!("unmap {len} bytes at {offset}");
-        self.execute(Operation::Unmap { offset, len }, &Sgl::empty(), doing).await
+        // In pieces of what the handler has said that it takes at once, if it has.
+        let blocks = u64::from(self.device.properties().max_unmap_len());
+        let most = if blocks == 0 { len } else { blocks * u64::from(self.device.block_size()) };
+        let mut done = 0;
+        while done < len {
+            let (offset, len) = (offset + done, most.min(len - done));
+            let doing = || format!("unmap {len} bytes at {offset}");
+            self.execute(Operation::Unmap { offset, len }, &Sgl::empty(), doing).await?;
+            done += len;
+        }
+        Ok(())
     }
 
     async fn write_zeroes(&self, offset: u64, len: u64, _may_unmap: bool) -> Result<(), Error> {

@@ -69,9 +69,6 @@ const CHECKS: &[Check] = &[
     ("plugins", plugins),
 ];
 
-/// The program that is running.
-const PROGRAM: &str = "/proc/self/exe";
-
 /// Runs all checks and prints what they found; failure if the daemon cannot do its work.
 pub fn run(cli: &Cli) -> ExitCode {
     let handler_path = cli.handler_path.clone().unwrap_or_else(|| plugins::DIRECTORY.into());
@@ -80,12 +77,6 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// Loads a plugin in this process and says what is in it.
-pub fn try_plugin(file: &Path) -> ExitCode {
-    let text = config::read(Path::new(config::PATH)).unwrap_or_default();
-    trial::run(file, &config::parse(&text, &Config::default()).0)
 }
 
 fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<bool> {
@@ -344,11 +335,13 @@ fn plugins(host: &Host) -> Finding {
     if files.is_empty() {
         return Good(format!("none in {}", directory.display()));
     }
+    let text = config::read(&host.at(config::PATH)).unwrap_or_default();
+    let config = config::parse(&text, &Config::default()).0;
     let tried: Vec<_> = files
         .iter()
         .map(|file| {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (name, trial::try_file(Path::new(PROGRAM), file))
+            (name, trial::try_file(file, &config))
         })
         .collect();
     let text = format!("{} in {}{}", tried.len(), directory.display(), described(&tried));

@@ -42,13 +42,7 @@ pub struct Cli {
 pub enum Command {
     /// Report what is missing on this host, and how to fix it; exit status 1 if anything is missing
     Check,
-    /// Load one plugin and say what is in it: what `check` has a process of its own do for each
-    #[command(hide = true)]
-    TryPlugin {
-        /// The plugin
-        file: PathBuf,
-    },
-    /// Be the process of a plugin: the daemon starts it (plugin_isolation in tcmu.conf)
+    /// Be the process of a plugin: the daemon starts it (plugin_isolation in tcmu.conf), and `check`
     #[command(hide = true)]
     PluginProcess {
         /// The plugin

@@ -17,7 +17,6 @@ fn main() -> ExitCode {
     };
     match &cli.command {
         Some(Command::Check) => tcmu_runner::check::run(&cli),
-        Some(Command::TryPlugin { file }) => tcmu_runner::check::try_plugin(file),
         Some(Command::PluginProcess { file }) => tcmu_runner::plugins::run_process(file),
         None => daemon::run(&cli),
     }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tcmu_abi::log::{Level, Sink};
 use tcmu_plugin::{Handler, Isolation, Plugins, Refusal, config, isolation};
@@ -78,6 +79,14 @@ const PROGRAM: &str = "/proc/self/exe";
 /// The command of a plugin's process.
 const PROCESS: &str = "plugin-process";
 
+/// How long a plugin may take to load that is only tried.
+const TRIAL: Duration = Duration::from_secs(10);
+
+/// How processes of plugins are started.
+fn isolation() -> Isolation {
+    Isolation::new(PROGRAM, vec![PROCESS.into()])
+}
+
 /// Makes this program one that plugins can be loaded into.
 fn prepare() {
     tcmu_abi::keep();
@@ -103,16 +112,15 @@ pub(crate) fn load(directory: &Path, config: &Config, lock: Arc<File>) -> Plugin
     if config.plugin_isolation != Some(true) {
         return Plugins::load(directory, &built_in);
     }
-    let isolation =
-        Isolation { program: PROGRAM.into(), arguments: vec![PROCESS.into()], lock: Some(lock) };
+    let isolation = Isolation { lock: Some(lock), ..isolation() };
     Plugins::load_isolated(directory, &built_in, &isolation)
 }
 
-/// Loads one plugin into this process, for those who want to know what is in it; what of it is not
-/// used, and why.
+/// Loads one plugin into a process of its own, for those who want to know what is in it; what of it
+/// is not used, and why. What it writes is not seen.
 pub(crate) fn try_file(file: &Path, config: &Config) -> (Plugins, Vec<Refusal>) {
-    prepare();
-    Plugins::try_file(file, &built_in(config))
+    let isolation = Isolation { load_time: TRIAL, output: false, ..isolation() };
+    Plugins::try_file(file, &built_in(config), &isolation)
 }
 
 /// Is the process of a plugin.

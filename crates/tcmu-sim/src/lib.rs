@@ -7,6 +7,7 @@
 //!   the kernel never would.
 //! - [`Tree`] is a folder with sysfs, configfs and module parameters as `tcmu` reads them.
 //! - [`Peer`] is the other end of a netlink socket.
+//! - [`Bus`] is a D-Bus of a test's own.
 //!
 //! ```
 //! use tcmu::{Entry, Response};
@@ -23,11 +24,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bus;
 mod feed;
 mod kernel;
 mod peer;
 mod tree;
 
+pub use bus::Bus;
 pub use feed::feed_ring;
 pub use kernel::{Completion, Data, Error, Kernel, Options, Parts};
 pub use peer::Peer;

@@ -131,6 +131,11 @@ impl Device {
         self.attribute_number("nl_reply_supported")
     }
 
+    /// Has the kernel wait for our netlink replies for this device.
+    pub fn set_nl_reply_supported(&self) -> Result<(), Error> {
+        self.set_attribute("nl_reply_supported", "1")
+    }
+
     /// Asks for [`crate::Tmr`] entries; false if this kernel has none.
     pub fn enable_tmr_notification(&self) -> Result<bool, Error> {
         match self.set_attribute("tmr_notification", "1") {

@@ -4,6 +4,7 @@
 
 mod block;
 mod guestfs;
+mod luks;
 mod sections;
 mod tcmu;
 
@@ -24,6 +25,8 @@ enum What {
     Tcmu(tcmu::Options),
     /// The qcow2 engine, beside `qemu-img bench`
     Block(block::Options),
+    /// The ciphers of LUKS volumes, beside `cryptsetup benchmark`
+    Luks(luks::Options),
     /// The daemon behind libguestfs, guestfsd
     Guestfs(guestfs::Options),
     /// One session of `bench guestfs`: a libguestfs client, started by it
@@ -36,6 +39,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     match &options.what {
         What::Tcmu(options) => tcmu::main(options),
         What::Block(options) => block::main(options),
+        What::Luks(options) => luks::main(options),
         What::Guestfs(options) => guestfs::main(options),
         What::GuestfsClient(options) => guestfs::client::main(options),
     }

@@ -40,6 +40,8 @@ const NEWER: &str = "6.12";
 #[rustfmt::skip]
 pub(super) const VARIANTS: &[Variant] = &[
     Variant { suite: "scsi-qcow", way: Way::Handler(&QCOW), when: When::Always },
+    Variant { suite: "data",      way: Way::Handler(&QCOW), when: When::Full },
+    Variant { suite: "life-qcow", way: Way::Handler(&QCOW), when: When::Full },
     Variant { suite: "targetcli", way: Way::Handler(&QCOW), when: When::Full },
     Variant { suite: "data",      way: Way::Kernel(NEWER),  when: When::Full },
     Variant { suite: "life-qcow", way: Way::Kernel(NEWER),  when: When::Full },
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(wanted(&[]), ["scsi-qcow@handler"]);
         assert_eq!(wanted(&["--full"]).len(), VARIANTS.len());
         assert_eq!(wanted(&["--only", "data@6.12"]), ["data@6.12"]);
-        assert_eq!(wanted(&["--only", "@handler"]).len(), 2);
+        assert_eq!(wanted(&["--only", "@handler"]).len(), 4);
         assert_eq!(wanted(&["--only", "data"]), [""; 0]);
         assert!(
             wanted(&["--full", "--kernel", "6.1"]).iter().all(|name| name.ends_with("@handler"))

@@ -16,13 +16,18 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
+use qcow2::Storage as _;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open as open_fd, openat2, stat};
 use rustix::io::Errno;
+use sgl::Sgl;
 
 use super::{FORMATS, name, probe};
 use crate::error::Shown;
+use crate::lower::from_io;
 use crate::protocol::file::{Held, Image, Medium, Place, open_image};
-use crate::{AnyStore, Error, ErrorClass, ImageOptions, Locking, Lower, OpenOptions, image_format};
+use crate::{
+    AnyStore, Error, ErrorClass, ImageOptions, Locking, Lower, OpenOptions, Store, image_format,
+};
 
 /// How many images a chain may have.
 const MAX_DEPTH: usize = 64;
@@ -39,12 +44,18 @@ pub struct Format {
     pub name: &'static str,
     /// Whether its images can be written.
     pub writable: bool,
+    /// Whether none of its images is of use without a passphrase, which only a configuration string
+    /// can name.
+    pub(crate) needs_secret: bool,
     /// Opens an image.
     pub(crate) open: for<'a> fn(Lower, Site<'a>) -> Opening<'a, AnyStore>,
 }
 
 /// Something that is being opened. It is boxed: that happens once for each image.
 pub(crate) type Opening<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + 'a>>;
+
+/// Judges an image without opening it.
+pub(crate) type Judge = for<'a> fn(Lower, Site<'a>) -> Opening<'a, ()>;
 
 /// What an image is opened with: its surroundings, and the way to the files that it names.
 #[derive(Debug)]
@@ -75,17 +86,60 @@ pub(crate) async fn open(
     open_top(path, formats, options, false).await
 }
 
+/// Opens the image that another store has, whose format is one of `formats`; `path` is for messages,
+/// and where relative names in it begin.
+pub(crate) async fn open_on(
+    store: AnyStore,
+    path: &Path,
+    formats: &[&str],
+    options: &OpenOptions,
+) -> Result<AnyStore, Error> {
+    let images = RefCell::new(store.held().into_images());
+    let read_only = options.read_only || store.facts().read_only;
+    let lower = Lower::store(store, path);
+    let format = match formats {
+        [name] => named(name, formats, path)?,
+        _ => {
+            let mut head = [0; probe::PROBED];
+            let read = lower.read(&Sgl::from_slice(&mut head), 0).await;
+            read.map_err(|e| from_io(e).unwrap_or_else(|e| Error::new(e, OPERATION, path)))?;
+            named(probe::probe(&head), formats, path)?
+        }
+    };
+    let files = Files { options, look: false, images };
+    let locked = options.locking != Locking::None;
+    let site = Site { files: &files, path: path.to_owned(), depth: 0, read_only, locked };
+    (format.open)(lower, site).await
+}
+
 /// Whether the image in a file could be opened. Takes no lock, writes nothing. Blocks.
 pub(crate) fn check(path: &Path, formats: &[&str], image: &ImageOptions) -> Result<(), Error> {
+    check_by(path, image, async |options| open_top(path, formats, options, true).await.map(drop))
+}
+
+/// The same, by what looks at a single file with its [`Site`]. Blocks.
+pub(crate) fn check_file(path: &Path, image: &ImageOptions, judge: Judge) -> Result<(), Error> {
+    check_by(path, image, async |options| {
+        let files = Files { options, look: true, images: RefCell::default() };
+        let lower = files.open(&Place::find(path)?, true, false).await?;
+        let path = path.to_owned();
+        let site = Site { files: &files, path, depth: 0, read_only: true, locked: false };
+        judge(lower, site).await
+    })
+}
+
+fn check_by(
+    path: &Path,
+    image: &ImageOptions,
+    look: impl AsyncFnOnce(&OpenOptions) -> Result<(), Error> + Send,
+) -> Result<(), Error> {
     let failed = |e| Error::new(e, OPERATION, path);
     // Of its own, as the caller's thread may have one.
     let look = || {
         let engine = io_engine::Engine::new(io_engine::Backend::Pool).map_err(failed)?;
         let image = image.clone();
         let options = OpenOptions { read_only: true, image, ..OpenOptions::default() };
-        let opened =
-            engine.block_on(async { open_top(path, formats, &options, true).await.map(drop) });
-        opened.map_err(failed)?
+        engine.block_on(look(&options)).map_err(failed)?
     };
     let looked = std::thread::scope(|scope| scope.spawn(look).join());
     looked.unwrap_or_else(|_| Err(Error::invalid("the check itself failed", OPERATION, path)))
@@ -102,17 +156,22 @@ async fn open_top(
         [name] => *name,
         _ => probe::probe(&look_at(&place)?),
     };
-    let format = image_format(name).filter(|_| formats.contains(&name));
-    let Some(format) = format else {
-        let text = format!("it is not a {} image, as its first bytes say", formats.join(" or "));
-        return Err(Error::invalid(text, OPERATION, path));
-    };
+    let format = named(name, formats, path)?;
     if !format.writable && !options.read_only {
         tracing::warn!("{}: format {name}: it can only be read", path.display());
     }
     let files = Files { options, look, images: RefCell::default() };
     let locked = options.locking != Locking::None;
     files.open_image(&place, format, 0, options.read_only, locked).await
+}
+
+/// The format of this name, if it is one of `formats`.
+fn named(name: &str, formats: &[&str], path: &Path) -> Result<&'static Format, Error> {
+    let mut known = FORMATS.iter().filter(|format| formats.contains(&format.name));
+    known.find(|format| format.name == name).ok_or_else(|| {
+        let text = format!("it is not a {} image, as its first bytes say", formats.join(" or "));
+        Error::invalid(text, OPERATION, path)
+    })
 }
 
 /// The first bytes of an image, which tell its format. Blocks.
@@ -190,6 +249,11 @@ impl Site<'_> {
         Held::new(self.files.images.borrow().clone())
     }
 
+    /// Opens a file that the configuration names beside the image. It is only read.
+    pub(crate) async fn beside(&self, path: &Path) -> Result<Lower, Error> {
+        self.files.open(&Place::find(path)?, true, self.locked).await
+    }
+
     /// Opens a raw file that belongs to the image; `what` it is to the image is for messages.
     ///
     /// A relative name begins in the directory of the image, as that of a backing file does: it
@@ -237,7 +301,7 @@ impl Site<'_> {
             return Err(unknown(format, place.path()));
         };
         let below = self.files.open_image(place, format, self.depth + 1, true, locked).await?;
-        Ok(Lower::store(below))
+        Ok(Lower::store(below, place.path()))
     }
 
     /// Where a file is that the image names, and its format, if the name tells it.
@@ -288,7 +352,8 @@ pub(crate) fn is_raw(format: &str) -> bool {
 
 /// What there is to say of a format that cannot be served.
 pub fn refusal(format: &str) -> String {
-    let known: Vec<_> = FORMATS.iter().map(|format| format.name).collect();
+    let known = FORMATS.iter().filter(|format| !format.needs_secret);
+    let known: Vec<_> = known.map(|format| format.name).collect();
     format!(
         "images of format {} cannot be served; raw, {} can: qemu-img convert -O qcow2 makes one",
         format.escape_debug(),

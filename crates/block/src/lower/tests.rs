@@ -19,7 +19,7 @@ async fn file(path: &Path) -> Lower {
 
 async fn memory(size: u64) -> Lower {
     let options = OpenOptions { size: Some(size), ..OpenOptions::default() };
-    Lower::store(registry::open("ram/", &options).await.unwrap())
+    Lower::store(registry::open("ram/", &options).await.unwrap(), Path::new("ram/"))
 }
 
 async fn read(lower: &Lower, offset: u64, len: usize) -> Vec<u8> {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Devices that come, change and go, with stand-ins for the kernel's files and its netlink.
 use super::*;
-use crate::handler::text;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
 use tcmu::DeviceName;
 use tcmu::mailbox::{CAP_OOOC, Mailbox, VERSION};
+use tcmu_abi::check::text;
 use tcmu_sim::{Peer, Tree};
 use zerocopy::IntoBytes;
 
@@ -47,7 +47,7 @@ extern "C" fn reconfig(device: *mut Device, change: *mut tcmulib_cfg_info) -> c_
     let (kind, value) = unsafe {
         let change = change.read();
         let value = match change.kind {
-            CFG_DEV_CFGSTR => text(change.data.dev_cfgstring).unwrap(),
+            CFG_DEV_CFGSTR => text(change.data.dev_cfgstring, usize::MAX).unwrap(),
             CFG_DEV_SIZE => change.data.dev_size.to_string(),
             _ => change.data.write_cache.to_string(),
         };
@@ -60,7 +60,7 @@ extern "C" fn reconfig(device: *mut Device, change: *mut tcmulib_cfg_info) -> c_
 unsafe extern "C" fn check(config: *const c_char, reason: *mut *mut c_char) -> bool {
     // SAFETY: text, and a place for text.
     unsafe {
-        let config = text(config).unwrap();
+        let config = text(config, usize::MAX).unwrap();
         if config.ends_with("bad") {
             reason.write(libc::strdup(c"it is bad".as_ptr()));
         }

@@ -1,47 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Announcing on a real bus: a dbus-daemon of the test's own, and a stand-in for the daemon.
 use super::*;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use tcmu_sim::Bus;
+
 const LONG: Duration = Duration::from_secs(20);
-
-/// A private bus, gone with the value.
-struct Bus {
-    daemon: Child,
-    address: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Bus {
-    fn start() -> Bus {
-        let dir = tempfile::tempdir().unwrap();
-        let (socket, config) = (dir.path().join("bus"), dir.path().join("bus.conf"));
-        let text = format!(
-            "<busconfig><listen>unix:path={}</listen><policy context='default'><allow own='*'/>\
-             <allow send_destination='*'/><allow receive_sender='*'/></policy></busconfig>",
-            socket.display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("dbus-daemon cannot be run: install the Debian package dbus");
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Bus { daemon, address: address.trim().to_owned(), _dir: dir }
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
-}
 
 /// Tells what is registered.
 struct Manager(Sender<Described>);
@@ -57,17 +21,18 @@ impl Manager {
 /// A daemon on the bus.
 fn daemon(bus: &Bus) -> (Connection, Receiver<Described>) {
     let (sender, receiver) = channel();
-    let builder = connection::Builder::address(bus.address.as_str());
+    let builder = connection::Builder::address(bus.address());
     let builder = builder.serve_at(MANAGER_PATH, Manager(sender)).name(NAME);
     (zbus::block_on(builder.build()).unwrap(), receiver)
 }
 
 #[test]
 fn handlers_are_registered_whenever_the_daemon_comes_and_answer_checks() {
-    let bus = Bus::start();
+    let bus = Bus::start().unwrap();
     let checks = Arc::new(Checks::new().unwrap());
     let handlers = vec![("a".to_owned(), "of a".to_owned()), ("b".to_owned(), "of b".to_owned())];
-    let announced = Announced::start(Some(bus.address.clone()), handlers.clone(), checks.clone());
+    let announced =
+        Announced::start(Some(bus.address().to_owned()), handlers.clone(), checks.clone());
     let announced = announced.unwrap();
     for _ in 0..2 {
         let (connection, registered) = daemon(&bus);
@@ -85,7 +50,7 @@ fn handlers_are_registered_whenever_the_daemon_comes_and_answer_checks() {
             std::thread::sleep(Duration::from_millis(5));
         }
     });
-    let client = connection::Builder::address(bus.address.as_str()).build();
+    let client = connection::Builder::address(bus.address()).build();
     let client = zbus::block_on(client).unwrap();
     let (name, path) = (format!("{MANAGER_NAME}.b"), format!("{MANAGER_PATH}/b"));
     let asked = client.call_method(Some(name), path, Some(NAME), "CheckConfig", &("b/x",));

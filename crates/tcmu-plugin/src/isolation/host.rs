@@ -40,6 +40,19 @@ pub struct Isolation {
     pub arguments: Vec<OsString>,
     /// What each process holds open while it runs: who locks this file waits for their end.
     pub lock: Option<Arc<File>>,
+    /// After this a plugin that is still being loaded is not used.
+    pub load_time: Duration,
+    /// Whether what plugins write to standard output and error goes where this program's does.
+    pub output: bool,
+}
+
+impl Isolation {
+    /// By this program, with these arguments; nothing is locked, a plugin has half a minute to load,
+    /// and its output is seen.
+    pub fn new(program: impl Into<PathBuf>, arguments: Vec<OsString>) -> Isolation {
+        let (program, load_time) = (program.into(), Duration::from_secs(30));
+        Isolation { program, arguments, lock: None, load_time, output: true }
+    }
 }
 
 /// There is no process, or it has ended before it answered.
@@ -74,6 +87,8 @@ pub(super) struct State {
     pub(super) arriving: Vec<Facts>,
     /// What the first one has registered.
     pub(super) known: Option<Vec<Facts>>,
+    /// What of it the first one does not use.
+    pub(super) refused: Vec<Refusal>,
     pub(super) calls: BTreeMap<u64, Waiting>,
     pub(super) last_call: u64,
     /// Why the process is killed, and since when, or when that was said last.
@@ -98,6 +113,14 @@ pub(crate) struct Host {
     last_device: AtomicU32,
 }
 
+/// A plugin's process, and what it says of the plugin.
+pub(crate) struct Started {
+    pub(crate) host: Arc<Host>,
+    pub(crate) handlers: Vec<Facts>,
+    /// What of it is not used.
+    pub(crate) refused: Vec<Refusal>,
+}
+
 impl fmt::Debug for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Host({})", self.file.display())
@@ -105,14 +128,14 @@ impl fmt::Debug for Host {
 }
 
 impl Host {
-    /// Starts the process of a plugin; what it registers. Subtypes that are built in or taken are
-    /// not for it.
+    /// Starts the process of a plugin; what it registers, and what of it is not used. Subtypes that
+    /// are built in or taken are not for it.
     pub(crate) fn start(
         file: &Path,
         isolation: Isolation,
         built_in: Vec<String>,
         taken: Vec<String>,
-    ) -> Result<(Arc<Host>, Vec<Facts>), Refusal> {
+    ) -> Result<Started, Refusal> {
         let host = Arc::new(Host {
             file: file.into(),
             isolation,
@@ -129,11 +152,13 @@ impl Host {
             .map_err(|error| refused(format!("cannot be started: {error}")))?;
         let state = host.state();
         let wait = |state: &mut State| state.known.is_none() && !state.over;
-        let state = host.changed.wait_while(state, wait).unwrap_or_else(PoisonError::into_inner);
+        let waited = host.changed.wait_while(state, wait);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         match state.known.clone() {
-            Some(facts) => {
+            Some(handlers) => {
+                let refused = std::mem::take(&mut state.refused);
                 drop(state);
-                Ok((host, facts))
+                Ok(Started { host, handlers, refused })
             }
             None => Err(refused(state.last.clone())),
         }

@@ -12,14 +12,14 @@ use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
 
-use super::relay::{Log, Uplink};
+use super::relay::{Log, Uplink, cut};
 use super::served::Served;
 use super::slots::Geometry;
 use super::socket::Socket;
 use super::supervise::NAME;
 use super::wire::{Call, DeviceSetup, FromPlugin, MAX_MESSAGE, Reply, ToPlugin, decode};
 use crate::handler::Handler;
-use crate::loader::Plugins;
+use crate::loader::{Plugins, Refusal};
 use crate::operation::Change;
 use crate::place;
 use crate::pool::spawn;
@@ -64,7 +64,14 @@ pub fn run(file: &Path) -> Result<(), String> {
     // Nothing else has installed a log in this process.
     let _ = tracing::subscriber::set_global_default(Log(uplink.clone()));
     let _ = tcmu_abi::log::install(Box::new(Log(uplink.clone())));
-    let plugins = Plugins::load_file(file, &built_in, &taken);
+    let (plugins, refused) = Plugins::load_file(file, &built_in, &taken);
+    for refusal in refused {
+        let (built_in, text) = match refusal {
+            Refusal::BuiltIn(subtype) => (true, subtype),
+            refusal => (false, cut(&refusal.to_string())),
+        };
+        uplink.tell(&FromPlugin::Refused { built_in, text });
+    }
     for handler in plugins.handlers() {
         uplink.tell(&FromPlugin::Handler { facts: handler.facts().clone() });
     }
@@ -108,6 +115,11 @@ impl Process {
             match decode(packet.bytes) {
                 Some(ToPlugin::Call { number, call }) => self.start(number, call, packet.fds),
                 Some(ToPlugin::Log { level, directory }) => self.uplink.set_log(level, directory),
+                Some(ToPlugin::Overdue { device, id }) => {
+                    if let Some(served) = self.devices().get(&device) {
+                        served.shared.calls.time_out(id);
+                    }
+                }
                 Some(ToPlugin::Load { .. }) | None => tracing::error!("the daemon sends nonsense"),
             }
         }

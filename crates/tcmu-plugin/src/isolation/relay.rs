@@ -57,7 +57,7 @@ impl Uplink {
 }
 
 /// A text of at most [`MAX_TEXT`] bytes.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }

@@ -212,7 +212,7 @@ impl Remote {
             data.copy_to(&view);
         }
         let key = self.keys.fetch_add(1, Ordering::Relaxed);
-        let answer = match calls.enter_away(key, memory.clone()) {
+        let answer = match calls.enter_away((key, id), memory.clone()) {
             Ok(answer) => answer,
             Err(status) => return ended(status),
         };

@@ -18,12 +18,11 @@ use super::remote::process_ended;
 use super::socket::Socket;
 use super::wire::{FromPlugin, MAX_MESSAGE, Snapshot, ToPlugin, decode};
 use crate::device::Shared;
+use crate::loader::Refusal;
 use crate::place::Place;
 use crate::recovery::{self, CAUSES};
 use crate::status::Status;
 
-/// After this a plugin that is being loaded is not used.
-const LOAD_TIME: Duration = Duration::from_secs(30);
 /// More handlers of one plugin are beyond reason.
 const MAX_HANDLERS: usize = 64;
 /// Sizes of blocks, in bytes.
@@ -31,6 +30,8 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=1 << 20;
 
 /// What the process calls itself. Not as the daemon, for who sends signals by name.
 pub(super) const NAME: &str = "tcmu-plugin";
+/// How long a handler has to end a command of which it was told that it has taken too long.
+const LAST_TIME: Duration = Duration::from_secs(1);
 /// Between two looks at what takes too long.
 const TICK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// How long a process may go on without a connection: one that ends closes it first.
@@ -72,6 +73,9 @@ fn start(host: &Host) -> io::Result<(Child, Running)> {
     command.args(&isolation.arguments).arg(host.file());
     // In a group of its own: a Ctrl-C is the daemon's affair.
     command.arg0(NAME).stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
+    if !isolation.output {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    }
     let mut child = command.spawn()?;
     match connect(host, &child, socket) {
         Ok(running) => {
@@ -111,7 +115,8 @@ fn serve(host: &Host, mut child: Child, running: &Running, begun: Instant) -> St
         // Interrupted or not, there is a look at everything.
         let _ = poll(wanted.get_mut(..count).unwrap_or_default(), Some(&TICK));
         // First: what it has said before its end counts.
-        let ended = child.try_wait();
+        let may_have_ended = wanted.first().is_some_and(|pidfd| !pidfd.revents().is_empty());
+        let ended = if may_have_ended { child.try_wait() } else { Ok(None) };
         let mut left = if matches!(ended, Ok(None)) { BATCH } else { usize::MAX };
         while closed.is_none() && left > 0 {
             left -= 1;
@@ -226,8 +231,9 @@ impl Host {
                 |call: &Waiting| call.reply.is_none() && call.until.is_some_and(|t| t <= now);
             (!state.loaded, state.calls.values().any(late))
         };
-        if loading && now.duration_since(begun) > LOAD_TIME {
-            return self.kill(&format!("it is not loaded after {} s", LOAD_TIME.as_secs()));
+        let load_time = self.isolation().load_time;
+        if loading && now.duration_since(begun) > load_time {
+            return self.kill(&format!("it is not loaded after {} s", load_time.as_secs()));
         }
         if late_call {
             return self.kill("a function of it does not return");
@@ -235,11 +241,22 @@ impl Host {
         for shared in self.all() {
             let Place::Away(remote) = &shared.place else { continue };
             let limit = remote.time_out();
-            let waited = shared.calls.oldest().map(|since| now.duration_since(since));
-            if waited.is_some_and(|waited| waited > limit) {
+            let (found, stays) = shared.calls.overdue(limit, LAST_TIME);
+            found.into_iter().for_each(|id| self.tell_overdue(remote.id(), id));
+            if stays {
                 let (name, limit) = (&shared.name, limit.as_secs());
                 return self.kill(&format!("{name}: a command is not answered after {limit} s"));
             }
+        }
+    }
+
+    /// Lets a handler see that a command has taken too long.
+    fn tell_overdue(&self, device: u32, id: u16) {
+        let socket = self.state().running.as_ref().map(|running| running.socket.clone());
+        let told = socket.map(|socket| socket.send(&ToPlugin::Overdue { device, id }, &[], false));
+        if let Some(Err(error)) = told {
+            let file = self.file().display();
+            tracing::warn!("{file}: it is not told that a command takes too long: {error}");
         }
     }
 
@@ -250,6 +267,13 @@ impl Host {
                 let mut state = self.state();
                 if !state.loaded && state.arriving.len() < MAX_HANDLERS {
                     state.arriving.push(facts);
+                }
+            }
+            FromPlugin::Refused { built_in, text } => {
+                let mut state = self.state();
+                if state.known.is_none() && state.refused.len() < MAX_HANDLERS {
+                    let refusal = if built_in { Refusal::BuiltIn } else { Refusal::Told };
+                    state.refused.push(refusal(text));
                 }
             }
             FromPlugin::Loaded {} => self.take_loaded(),

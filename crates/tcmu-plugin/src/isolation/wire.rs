@@ -156,6 +156,8 @@ choice! {
         1 Log { level: u8, directory: String },
         /// Answered by `FromPlugin::Reply` with the same number.
         2 Call { number: u64, call: Call },
+        /// The command with this id in the device's ring has taken too long.
+        3 Overdue { device: u32, id: u16 },
     }
 }
 
@@ -201,6 +203,9 @@ choice! {
         7 Line { level: u8, device: Option<u32>, function: String, line: i32, text: String },
         /// A line of the process itself.
         8 Own { level: u8, text: String },
+        /// The plugin, or a handler of it, is not used, and why: `text` is a subtype that is built
+        /// in, or the whole story.
+        9 Refused { built_in: bool, text: String },
     }
 }
 
@@ -368,6 +373,7 @@ mod tests {
         vec![
             FromPlugin::Handler { facts },
             FromPlugin::Loaded {},
+            FromPlugin::Refused { built_in: true, text: "qcow".into() },
             FromPlugin::Reply { number: 9, reply },
             FromPlugin::Completed { device: 1, key: 2, status: 2, sense: Some(vec![0x70; 96]) },
             FromPlugin::Properties { device: 1, snapshot: snapshot() },
@@ -432,7 +438,7 @@ mod tests {
             };
             let mut noise: Vec<u8> = (0..len).map(|_| next()).collect();
             if let Some(kind) = noise.first_mut() {
-                *kind %= 10;
+                *kind %= 11;
             }
             if let Some(message) = decode::<FromPlugin>(&noise) {
                 assert_eq!(decode(&bytes(&message)), Some(message));

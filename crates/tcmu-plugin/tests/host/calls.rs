@@ -4,24 +4,11 @@ use block::{Disk, ErrorKind, Store, disk};
 use sgl::Sgl;
 use tcmu_plugin::{LockView, Operation, PluginStore, Scope, Status};
 
-use crate::support::{Right, SIZE, run, until};
-
-/// Memory with these bytes.
-fn data(bytes: &[u8]) -> Sgl<'static> {
-    let list = Sgl::zeroed(bytes.len());
-    list.write_at(0, bytes);
-    list
-}
-
-fn bytes(list: &Sgl<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; list.len()];
-    list.read_at(0, &mut bytes);
-    bytes
-}
+use crate::support::{Right, SIZE, bytes, memory, pattern, read_back_side_by_side, run, until};
 
 async fn write_and_read_back(store: &PluginStore) {
-    let pattern: Vec<u8> = (0..8192u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
-    store.write(&data(&pattern), 4096, true).await.unwrap();
+    let pattern = pattern(8192, 0);
+    store.write(&memory(&pattern), 4096, true).await.unwrap();
     let back = Sgl::zeroed(8192);
     store.read(&back, 4096).await.unwrap();
     assert_eq!(bytes(&back), pattern);
@@ -58,6 +45,26 @@ fn a_handler_with_threads_reads_and_writes() {
 }
 
 #[test]
+fn a_handler_unmaps_no_more_at_once_than_it_has_said() {
+    let right = Right::new();
+    run(async {
+        let device = right.device("psync").await;
+        let store = device.store();
+        store.write(&data(&[1; 65536]), 0, false).await.unwrap();
+        // It has said 16 blocks.
+        store.discard(4096, 3 * 8192 + 512).await.unwrap();
+        assert_eq!(right.counts().unmapped, 4);
+        let back = Sgl::zeroed(65536);
+        store.read(&back, 0).await.unwrap();
+        let bytes = bytes(&back);
+        let end = 4096 + 3 * 8192 + 512;
+        assert!(bytes[4096..end].iter().all(|&byte| byte == 0));
+        assert!(bytes[..4096].iter().chain(&bytes[end..]).all(|&byte| byte == 1));
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_handler_without_threads_completes_from_its_own() {
     let right = Right::new();
     run(async {
@@ -73,23 +80,7 @@ fn many_commands_are_under_way_at_once() {
     for subtype in ["psync", "pasync"] {
         run(async {
             let device = right.device(subtype).await;
-            let mut tasks = io_engine::TaskSet::new();
-            let mut done = 0;
-            for n in 0..300u64 {
-                let device = device.clone();
-                let task = async move {
-                    let block = data(&[u8::try_from(n % 256).unwrap(); 512]);
-                    device.store().write(&block, n * 512, false).await.unwrap();
-                    let back = Sgl::zeroed(512);
-                    device.store().read(&back, n * 512).await.unwrap();
-                    assert_eq!(bytes(&back), bytes(&block));
-                };
-                done += usize::from(matches!(tasks.push(task), io_engine::Started::Done(())));
-            }
-            while done < 300 {
-                tasks.next().await;
-                done += 1;
-            }
+            read_back_side_by_side(&device, 300).await;
             device.store().close().await.unwrap();
         });
     }
@@ -103,12 +94,12 @@ fn a_disk_on_it_keeps_to_its_blocks_and_grows() {
         let disk = Disk::new(device.store(), "a", disk::Options::default());
         assert_eq!((disk.size(), disk.facts().request_alignment), (SIZE, 512));
         // Not aligned: whole blocks are read and written.
-        disk.write(&data(b"middle"), 700, false).await.unwrap();
+        disk.write(&memory(b"middle"), 700, false).await.unwrap();
         let back = Sgl::zeroed(6);
         disk.read(&back, 700).await.unwrap();
         assert_eq!(bytes(&back), b"middle");
         assert!(disk.resize(2 * SIZE).await.unwrap());
-        disk.write(&data(&[1; 512]), 2 * SIZE - 512, false).await.unwrap();
+        disk.write(&memory(&[1; 512]), 2 * SIZE - 512, false).await.unwrap();
         assert_eq!(std::fs::metadata(&right.file).unwrap().len(), 2 * SIZE);
         disk.close().await.unwrap();
     });
@@ -135,7 +126,7 @@ fn compare_and_write_is_the_handlers_and_says_where_bytes_differ() {
     run(async {
         let device = right.device("psync").await;
         let store = device.store();
-        let halves = |a: u8, b: u8| data(&[[a; 512], [b; 512]].concat());
+        let halves = |a: u8, b: u8| memory(&[[a; 512], [b; 512]].concat());
         let first = store.compare_and_write(&halves(0, 5), 512).await.unwrap().unwrap();
         assert_eq!(first, None);
         let list = halves(5, 6);
@@ -206,7 +197,7 @@ fn compound_commands_of_a_passthrough_handler_are_checked_and_handed_on() {
             let device = device.clone();
             async move {
                 let finished =
-                    device.execute((3, &cdb), Operation::HandleCommand, &data(&buffer)).await;
+                    device.execute((3, &cdb), Operation::HandleCommand, &memory(&buffer)).await;
                 (finished.status, finished.sense)
             }
         };
@@ -243,7 +234,7 @@ fn a_handler_that_only_reads_is_read_only() {
         let device = right.device("pread").await;
         let disk = Disk::new(device.store(), "a", disk::Options::default());
         assert!(disk.read_only());
-        let refused = disk.write(&data(&[1; 512]), 0, false).await.unwrap_err();
+        let refused = disk.write(&memory(&[1; 512]), 0, false).await.unwrap_err();
         assert!(matches!(refused.kind, ErrorKind::ReadOnly));
         disk.close().await.unwrap();
     });
@@ -390,17 +381,15 @@ fn a_command_that_nobody_awaits_keeps_its_memory_until_the_handler_is_done() {
     run(async {
         right.set("right_hold", 1);
         let device = right.device("pasync").await;
-        let memory = std::rc::Rc::new([0u8; 512]);
         {
             let store = device.store();
-            let list = data(&[6; 512]);
+            let list = memory(&[6; 512]);
             let mut write = Box::pin(store.write(&list, 0, false));
             let poll = std::future::poll_fn(|cx| {
                 std::task::Poll::Ready(write.as_mut().poll(cx).is_ready())
             });
             assert!(!poll.await);
         }
-        drop(memory);
         right.set("right_hold", 0);
         let back = Sgl::zeroed(512);
         device.store().read(&back, 0).await.unwrap();

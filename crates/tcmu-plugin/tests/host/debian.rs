@@ -8,10 +8,10 @@ use block::Store;
 use sgl::Sgl;
 use tcmu_plugin::{Operation, Plugins, Status};
 
-use crate::support::{Built, SIZE, open, run};
+use crate::support::{Built, SIZE, open, qcow2_image, run};
 
 /// The directory with the plugins of Debian's package.
-pub(crate) fn fetched() -> &'static Path {
+fn fetched() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian");
@@ -38,11 +38,16 @@ pub(crate) fn fetched() -> &'static Path {
 }
 
 /// Debian's plugins but the one that links with Ceph's libraries.
-fn plugins() -> (Built, Plugins) {
+pub(crate) fn debians() -> Built {
     let built = Built::new();
     for name in ["handler_qcow.so", "handler_file_zbc.so", "handler_file_optical.so"] {
         std::fs::copy(fetched().join(name), built.path().join(name)).unwrap();
     }
+    built
+}
+
+fn plugins() -> (Built, Plugins) {
+    let built = debians();
     let plugins = Plugins::load(built.path(), &["file"]);
     (built, plugins)
 }
@@ -63,11 +68,7 @@ fn all_of_them_load() {
 fn a_qcow2_image_is_read_and_written_by_the_handler() {
     let (built, plugins) = plugins();
     let image = built.path().join("image");
-    let made = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-o", "compat=0.10"])
-        .args([image.to_str().unwrap(), &SIZE.to_string()])
-        .status();
-    assert!(made.expect("install qemu-utils: this test runs qemu-img").success());
+    qcow2_image(&image);
     run(async {
         let config = format!("qcow/{}", image.display());
         let device = open(&plugins, &config, SIZE, 512).await.unwrap_or_else(|e| panic!("{e}"));

@@ -106,7 +106,8 @@ fn a_command_that_never_ends_holds_up_nothing_but_its_device() {
     let (_built, plugins) = wrong();
     run(async {
         for fault in ["never", "forget"] {
-            let stuck = device(&plugins, fault).await;
+            // Without a time-out, this thread would be stuck with it.
+            let stuck = device(&plugins, &format!("{fault};tcmur_cmd_time_out=3")).await;
             let store = stuck.store();
             let data = Sgl::zeroed(512);
             {

@@ -10,19 +10,16 @@ use block::{Disk, Store, disk};
 use sgl::Sgl;
 use tcmu_plugin::{Isolation, Operation, PluginDevice, Plugins, Status};
 
-use crate::debian::fetched;
-use crate::support::{Built, SIZE, open, run, until};
+use crate::debian::debians;
+use crate::support::{
+    Built, SIZE, bytes, isolation, memory, open, pattern, qcow2_image, read_back_side_by_side, run,
+    until,
+};
 
-fn bytes(list: &Sgl<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; list.len()];
-    list.read_at(0, &mut bytes);
-    bytes
-}
-
+/// Bytes that tell where they belong, and memory with them.
 fn data(len: usize, seed: usize) -> (Vec<u8>, Sgl<'static>) {
-    let pattern: Vec<u8> = (0..len).map(|n| u8::try_from((n + seed) % 251).unwrap()).collect();
-    let list = Sgl::zeroed(len);
-    list.write_at(0, &pattern);
+    let pattern = pattern(len, seed);
+    let list = memory(&pattern);
     (pattern, list)
 }
 
@@ -113,23 +110,7 @@ fn more_commands_than_there_are_slots_are_all_done() {
     for subtype in ["psync", "pasync"] {
         run(async {
             let device = right.device(subtype).await;
-            let mut tasks = io_engine::TaskSet::new();
-            let mut done = 0;
-            for n in 0..300u64 {
-                let device = device.clone();
-                let task = async move {
-                    let (pattern, list) = data(512, usize::try_from(n).unwrap());
-                    device.store().write(&list, n * 512, false).await.unwrap();
-                    let back = Sgl::zeroed(512);
-                    device.store().read(&back, n * 512).await.unwrap();
-                    assert_eq!(bytes(&back), pattern);
-                };
-                done += usize::from(matches!(tasks.push(task), io_engine::Started::Done(())));
-            }
-            while done < 300 {
-                tasks.next().await;
-                done += 1;
-            }
+            read_back_side_by_side(&device, 300).await;
             device.store().close().await.unwrap();
         });
     }
@@ -305,6 +286,20 @@ fn a_command_that_is_never_answered_ends_the_process_and_the_device_comes_back()
 }
 
 #[test]
+fn a_handler_sees_that_a_command_has_taken_too_long_before_its_process_is_killed() {
+    let right = Isolated::new("handler_right.c");
+    run(async {
+        let device = right.device("pcmd").await;
+        let before = right.built.processes();
+        let cdb = [0xc8, 0, 0, 0, 0, 0];
+        let ended = device.execute((1, &cdb), Operation::HandleCommand, &Sgl::empty()).await;
+        assert_eq!(ended.status, Status::OK, "it has ended it when it saw that");
+        assert_eq!(right.built.processes(), before);
+        device.store().close().await.unwrap();
+    });
+}
+
+#[test]
 fn a_device_that_cannot_be_opened_again_is_busy_until_it_can() {
     let frail = Isolated::new("handler_frail.c");
     run(async {
@@ -360,6 +355,44 @@ fn what_is_refused_in_a_process_leaves_the_others_as_they_are() {
 }
 
 #[test]
+fn a_library_that_is_tried_is_told_of_and_leaves_no_process() {
+    let built = Built::new();
+    let right = built.add("handler_right.c", "handler_right.so", &[]);
+    let [file, crash] = ["2", "15"].map(|case| {
+        let name = format!("handler_{case}.so");
+        built.add("refused.c", &name, &[&format!("-DCASE={case}")])
+    });
+    let text = built.path().join("handler_text.so");
+    std::fs::write(&text, "no library").unwrap();
+    let tried = |file: &Path| {
+        let (plugins, refused) = Plugins::try_file(file, &["file"], &isolation());
+        let names = plugins.handlers().iter().map(|handler| handler.subtype().to_owned());
+        let refused: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        (names.collect::<Vec<_>>(), refused.join("; "))
+    };
+    let (names, refused) = tried(&right);
+    let all = ["psync", "pasync", "pcmd", "ppass", "plock", "pread"].map(str::to_owned).to_vec();
+    assert_eq!((names, refused), (all, String::new()));
+    for (file, why) in
+        [(file, "the subtype file is built in"), (crash, "signal: 6"), (text, "it does not load")]
+    {
+        let (names, refused) = tried(&file);
+        assert!(names.is_empty() && refused.contains(why), "{refused}");
+    }
+    assert_eq!(built.processes(), [0; 0]);
+}
+
+#[test]
+fn a_library_that_does_not_return_is_given_up() {
+    let built = Built::new();
+    let file = built.add("refused.c", "handler_hangs.so", &["-DCASE=18"]);
+    let patience = Duration::from_secs(1);
+    let isolation = Isolation { load_time: patience, output: false, ..isolation() };
+    let (_, refused) = Plugins::try_file(&file, &[], &isolation);
+    assert!(refused[0].to_string().contains("it is not loaded after 1 s"), "{refused:?}");
+}
+
+#[test]
 fn what_is_no_process_of_a_plugin_is_not_used() {
     let built = Built::new();
     built.add("handler_right.c", "handler_right.so", &[]);
@@ -372,7 +405,7 @@ fn what_is_no_process_of_a_plugin_is_not_used() {
         ("/bin/sh", &["-c", "exec sleep 1000 </dev/null"]),
     ] {
         let arguments = arguments.iter().map(Into::into).collect();
-        let isolation = Isolation { program: program.into(), arguments, lock: None };
+        let isolation = Isolation::new(program, arguments);
         let start = Instant::now();
         let plugins = Plugins::load_isolated(built.path(), &[], &isolation);
         assert!(plugins.handlers().is_empty(), "{program}");
@@ -397,20 +430,13 @@ fn processes_end_with_the_plugins_even_with_open_devices() {
 
 #[test]
 fn debians_plugins_work_in_processes_of_their_own() {
-    let built = Built::new();
-    for name in ["handler_qcow.so", "handler_file_zbc.so", "handler_file_optical.so"] {
-        std::fs::copy(fetched().join(name), built.path().join(name)).unwrap();
-    }
+    let built = debians();
     let plugins = built.isolate();
     let subtypes: Vec<_> = plugins.handlers().iter().map(|handler| handler.subtype()).collect();
     assert_eq!(subtypes, ["fbo", "zbc", "qcow"]);
     assert_eq!(built.processes().len(), 3);
     let image = built.path().join("image");
-    let made = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-o", "compat=0.10"])
-        .args([image.to_str().unwrap(), &SIZE.to_string()])
-        .status();
-    assert!(made.expect("install qemu-utils: this test runs qemu-img").success());
+    qcow2_image(&image);
     let zoned = built.path().join("zoned.raw");
     run(async {
         let config = format!("qcow/{}", image.display());

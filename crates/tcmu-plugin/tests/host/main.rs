@@ -6,5 +6,7 @@ mod calls;
 mod debian;
 mod faults;
 mod isolation;
+mod known;
 mod refusals;
 mod support;
+mod threads;

@@ -12,8 +12,10 @@ use std::rc::Rc;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use io_engine::{Backend, Engine};
+use block::Store;
+use io_engine::{Backend, Engine, Started, TaskSet};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use sgl::Sgl;
 use tcmu_plugin::{Isolation, OpenError, PluginDevice, Plugins, Setup};
 use tcmu_sim::Tree;
 use tempfile::TempDir;
@@ -56,9 +58,7 @@ impl Built {
 
     /// The plugins, each in a process of its own.
     pub(crate) fn isolate(&self) -> Plugins {
-        let program = env!("CARGO_BIN_EXE_plugin-process").into();
-        let isolation = Isolation { program, arguments: Vec::new(), lock: None };
-        Plugins::load_isolated(self.path(), &["file"], &isolation)
+        Plugins::load_isolated(self.path(), &["file"], &isolation())
     }
 
     /// The processes of its plugins.
@@ -78,6 +78,11 @@ impl Built {
         }
         found
     }
+}
+
+/// How the tests start processes of plugins.
+pub(crate) fn isolation() -> Isolation {
+    Isolation::new(env!("CARGO_BIN_EXE_plugin-process"), Vec::new())
 }
 
 /// The plugin that does everything right, and a file for its devices.
@@ -104,6 +109,16 @@ pub(crate) struct Counts {
     pub(crate) log_dirs: i32,
 }
 
+/// What the plugin has found behind `tcmu_dev_get_private` when it last looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Known {
+    pub(crate) lock_lost: u64,
+    pub(crate) conn_lost: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) lock_state: u64,
+}
+
 impl Right {
     pub(crate) fn new() -> Right {
         let built = Built::new();
@@ -122,11 +137,21 @@ impl Right {
         unsafe { self.library.get::<*mut Counts>(b"right_counts\0").unwrap().read_volatile() }
     }
 
+    pub(crate) fn known(&self) -> Known {
+        // SAFETY: the plugin has a variable of this name and layout.
+        unsafe { self.library.get::<*mut Known>(b"right_known\0").unwrap().read_volatile() }
+    }
+
     /// Sets a variable of the plugin.
     pub(crate) fn set(&self, variable: &str, value: i32) {
-        let name = format!("{variable}\0");
         // SAFETY: the plugin has variables of these names, of type int.
-        unsafe { self.library.get::<*mut i32>(name.as_bytes()).unwrap().write_volatile(value) };
+        unsafe { self.library.get::<*mut i32>(variable.as_bytes()).unwrap().write_volatile(value) };
+    }
+
+    /// A variable of the plugin.
+    pub(crate) fn get(&self, variable: &str) -> i32 {
+        // SAFETY: the plugin has variables of these names, of type int.
+        unsafe { self.library.get::<*mut i32>(variable.as_bytes()).unwrap().read_volatile() }
     }
 
     /// A device of a subtype.
@@ -174,6 +199,55 @@ pub(crate) async fn open(
     // Handlers look into configfs whenever they like.
     TREES.with_borrow_mut(|trees| trees.push(tree));
     PluginDevice::open(handler, setup).await
+}
+
+/// Memory with these bytes.
+pub(crate) fn memory(bytes: &[u8]) -> Sgl<'static> {
+    let list = Sgl::zeroed(bytes.len());
+    list.write_at(0, bytes);
+    list
+}
+
+/// What is in memory.
+pub(crate) fn bytes(list: &Sgl<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; list.len()];
+    list.read_at(0, &mut bytes);
+    bytes
+}
+
+/// Bytes that tell where they belong.
+pub(crate) fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|n| u8::try_from((n + seed) % 251).unwrap()).collect()
+}
+
+/// Writes so many blocks, all at once, and reads each back.
+pub(crate) async fn read_back_side_by_side(device: &Rc<PluginDevice>, blocks: usize) {
+    let mut tasks = TaskSet::new();
+    let mut done = 0;
+    for n in 0..blocks {
+        let device = device.clone();
+        let task = async move {
+            let (block, offset) = (pattern(512, n), n as u64 * 512);
+            device.store().write(&memory(&block), offset, false).await.unwrap();
+            let back = Sgl::zeroed(512);
+            device.store().read(&back, offset).await.unwrap();
+            assert_eq!(bytes(&back), block);
+        };
+        done += usize::from(matches!(tasks.push(task), Started::Done(())));
+    }
+    while done < blocks {
+        tasks.next().await;
+        done += 1;
+    }
+}
+
+/// Makes a qcow2 image of [`SIZE`] bytes that Debian's handler can open.
+pub(crate) fn qcow2_image(path: &Path) {
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-o", "compat=0.10"])
+        .args([path.to_str().unwrap(), &SIZE.to_string()])
+        .status();
+    assert!(made.expect("install qemu-utils: this test runs qemu-img").success());
 }
 
 /// Runs a test in an engine.

@@ -14,8 +14,10 @@
 /* What the tests ask for. */
 struct counts { int opened, closed, locked, unlocked, unmapped, same, compared, flushed, events, log_dirs; };
 struct counts right_counts;
-/* What the tests tell. */
-int right_fail_open, right_hold, right_lock_status;
+/* How many calls that transfer there are at once, the most that there were, and the last one's thread. */
+int right_at_once, right_most_at_once, right_thread;
+/* What the tests tell; the delay is that of such a call, in milliseconds. */
+int right_fail_open, right_hold, right_lock_status, right_delay;
 #define COUNT(WHAT) __sync_add_and_fetch(&right_counts.WHAT, 1)
 
 struct job {
@@ -36,6 +38,24 @@ struct disk {
     struct job *first, **last;
     bool ended;
 };
+
+/* What Debian's handler_rbd.so looks at when it opens a device and when it reports an event: the C daemon's own
+ * structure, which it takes to be behind tcmu_dev_get_private. */
+struct known {
+    char before[48];
+    uint64_t lock_lost, conn_lost, timed_out;
+    char between[9];
+    uint8_t lock_state;
+};
+struct { uint64_t lock_lost, conn_lost, timed_out, lock_state; } right_known;
+static void look(struct tcmu_device *dev)
+{
+    struct known *known = tcmu_dev_get_private(dev);
+    right_known.lock_lost = known->lock_lost;
+    right_known.conn_lost = known->conn_lost;
+    right_known.timed_out = known->timed_out;
+    right_known.lock_state = known->lock_state;
+}
 
 static struct disk *disk(struct tcmu_device *dev) { return tcmur_dev_get_private(dev); }
 
@@ -145,7 +165,9 @@ static int open_disk(struct tcmu_device *dev, bool reopen)
     pthread_cond_init(&d->come, NULL);
     pthread_create(&d->thread, NULL, worker, d);
     tcmur_dev_set_private(dev, d);
+    tcmu_dev_set_max_unmap_len(dev, 16);
     tcmu_info_message(dev, __func__, __LINE__, "opened %s\n", tcmu_dev_get_cfgstring(dev));
+    look(dev);
     COUNT(opened);
     return 0;
 }
@@ -182,15 +204,27 @@ static int reconfig(struct tcmu_device *dev, struct tcmulib_cfg_info *cfg)
 }
 
 /* With threads: each call does what it is for. */
+static ssize_t sync_transfer(struct tcmu_device *dev, int write, struct iovec *iov, size_t cnt, off_t off)
+{
+    int now = __sync_add_and_fetch(&right_at_once, 1);
+    if (now > right_most_at_once)
+        right_most_at_once = now;
+    right_thread = gettid();
+    if (right_delay)
+        usleep(right_delay * 1000);
+    ssize_t done = transfer(disk(dev)->fd, write, iov, cnt, off);
+    __sync_sub_and_fetch(&right_at_once, 1);
+    return done;
+}
 static int sync_read(struct tcmu_device *dev, struct tcmur_cmd *cmd, struct iovec *iov, size_t cnt, size_t len, off_t off)
 {
     (void)cmd, (void)len;
-    return transfer(disk(dev)->fd, 0, iov, cnt, off) < 0 ? RD_ERR : OK;
+    return sync_transfer(dev, 0, iov, cnt, off) < 0 ? RD_ERR : OK;
 }
 static int sync_write(struct tcmu_device *dev, struct tcmur_cmd *cmd, struct iovec *iov, size_t cnt, size_t len, off_t off)
 {
     (void)cmd, (void)len;
-    return transfer(disk(dev)->fd, 1, iov, cnt, off) < 0 ? WR_ERR : OK;
+    return sync_transfer(dev, 1, iov, cnt, off) < 0 ? WR_ERR : OK;
 }
 static int sync_flush(struct tcmu_device *dev, struct tcmur_cmd *cmd)
 {
@@ -335,7 +369,7 @@ static int lock(struct tcmu_device *dev, uint16_t tag)
 static int unlock(struct tcmu_device *dev) { COUNT(unlocked); disk(dev)->held = 0; return OK; }
 static int lock_tag(struct tcmu_device *dev, uint16_t *tag) { *tag = disk(dev)->held ? disk(dev)->tag : 0xffff; return OK; }
 static int lock_state(struct tcmu_device *dev) { return disk(dev)->held ? 5 : 1; }
-static int event(struct tcmu_device *dev) { (void)dev; COUNT(events); return 0; }
+static int event(struct tcmu_device *dev) { look(dev); COUNT(events); return 0; }
 static bool log_dir(void) { COUNT(log_dirs); return true; }
 
 #define FILES .check_config = check, .reconfig = reconfig, .open = open_disk, .close = close_disk

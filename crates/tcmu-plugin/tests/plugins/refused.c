@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Plugins that are refused, one for each value of CASE. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "interface.h"
 
@@ -60,6 +61,9 @@ int handler_init(void)
 #elif CASE == 17
     tcmur_register_handler(&handler);
     abort();
+#elif CASE == 18
+    for (;;)
+        pause();
 #else
     return tcmur_register_handler(&handler);
 #endif

@@ -2,57 +2,37 @@
 //! The service on a real bus: a dbus-daemon of the test's own, asked with dbus-send and zbus.
 use super::*;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use zbus::{OwnedObjectPath, OwnedVariant};
 
-/// A private bus, gone with the value.
+/// A bus of a test's own, and the handlers of a daemon on it.
 struct Bus {
-    daemon: Child,
-    address: String,
+    bus: tcmu_sim::Bus,
     handlers: Arc<Handlers>,
-    _dir: tempfile::TempDir,
 }
 
 impl Bus {
     fn start() -> Bus {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("bus");
-        Bus::start_at(dir, &socket)
+        Bus::with(tcmu_sim::Bus::start().unwrap())
     }
 
-    fn start_at(dir: tempfile::TempDir, socket: &std::path::Path) -> Bus {
-        let config = dir.path().join("bus.conf");
-        std::fs::write(
-            &config,
-            format!(
-                "<busconfig><listen>unix:path={}</listen><policy context='default'><allow own='*'/>\
-                 <allow send_destination='*'/><allow receive_sender='*'/></policy></busconfig>",
-                socket.display()
-            ),
-        )
-        .unwrap();
-        let mut daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("dbus-daemon cannot be run: install the Debian package dbus");
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    fn with(bus: tcmu_sim::Bus) -> Bus {
         let handlers = ["file", "qcow"].map(|subtype| Handler {
             subtype: subtype.into(),
             description: format!("about {subtype}"),
         });
-        let handlers = Arc::new(Handlers::new(handlers));
-        Bus { daemon, address: address.trim().to_owned(), handlers, _dir: dir }
+        Bus { bus, handlers: Arc::new(Handlers::new(handlers)) }
+    }
+
+    fn address(&self) -> &str {
+        self.bus.address()
     }
 
     fn serve(&self, check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) {
         let options = Options {
-            address: Some(self.address.clone()),
+            address: Some(self.address().to_owned()),
             handlers: self.handlers.clone(),
             check: Arc::new(check),
         };
@@ -60,24 +40,17 @@ impl Bus {
     }
 
     fn client(&self) -> Connection {
-        zbus::block_on(connection::Builder::address(&*self.address).build()).unwrap()
+        zbus::block_on(connection::Builder::address(self.address()).build()).unwrap()
     }
 
     fn dbus_send(&self, path: &str, rest: &[&str]) -> String {
         let out = Command::new("dbus-send")
-            .arg(format!("--bus={}", self.address))
+            .arg(format!("--bus={}", self.address()))
             .args(["--print-reply", &format!("--dest={NAME}"), path])
             .args(rest)
             .output()
             .expect("dbus-send cannot be run: install the Debian package dbus-bin");
         format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
     }
 }
 
@@ -298,7 +271,7 @@ fn without_a_bus_the_caller_is_told_and_a_bus_that_comes_later_is_used() {
     };
     let starting = start(options).unwrap();
     assert_eq!(starting.own_name(Duration::from_secs(5)), Some(false));
-    let bus = Bus::start_at(dir, &socket);
+    let bus = Bus::with(tcmu_sim::Bus::start_at(dir, &socket).unwrap());
     assert_eq!(starting.own_name(RETRY * 3), Some(true));
     assert_eq!(objects(&bus.client()), [""; 0]);
 }
@@ -307,7 +280,7 @@ fn without_a_bus_the_caller_is_told_and_a_bus_that_comes_later_is_used() {
 fn the_name_is_owned_when_the_daemon_is_ready_for_clients_and_not_before() {
     let bus = Bus::start();
     let options = Options {
-        address: Some(bus.address.clone()),
+        address: Some(bus.address().to_owned()),
         handlers: bus.handlers.clone(),
         check: Arc::new(|_| Ok(())),
     };

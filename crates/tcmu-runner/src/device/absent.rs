@@ -181,7 +181,7 @@ struct Absent<'a> {
 /// A watch on the directory that the image is to appear in, or the nearest one that exists.
 fn arrival(config: &str) -> Option<Readiness<Watch>> {
     let config = block::Config::parse(config).ok()?;
-    let image = Path::new(config.rest.as_ref());
+    let image = config.bottom();
     let nearest = image.ancestors().find(|path| path.parent().is_some_and(Path::is_dir))?;
     Watch::new(nearest).and_then(Readiness::new).ok()
 }

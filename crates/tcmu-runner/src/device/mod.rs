@@ -199,7 +199,9 @@ impl Device {
     pub fn start(spec: DeviceSpec, events: Sender) -> io::Result<Device> {
         let (control, receiver) = io_engine::channel();
         let name: String = spec.name.chars().rev().take(15).collect();
-        std::thread::Builder::new().name(name.chars().rev().collect()).stack_size(STACK).spawn(
+        // It may run a plugin's code.
+        let stack = if spec.plugin.is_some() { tcmu_plugin::STACK } else { STACK };
+        std::thread::Builder::new().name(name.chars().rev().collect()).stack_size(stack).spawn(
             {
                 let control = (control.clone(), receiver);
                 move || thread::run(&spec, control, &events)

@@ -2,7 +2,6 @@
 //! Opening a device: its image, the logical unit on it, its ring. Either all of it is there, or
 //! nothing is left and the one who enabled the device is told why.
 use std::io;
-use std::path::Path;
 use std::rc::Rc;
 
 use block::{AnyStore, Config, Held, OpenOptions};
@@ -120,7 +119,7 @@ const MAX_ENTRIES: usize = 10_000;
 /// What to do if the image is missing because the kernel has cut its name off at a comma.
 fn comma_hint(config: &str) -> Option<String> {
     let config = Config::parse(config).ok()?;
-    let path = Path::new(config.rest.as_ref());
+    let path = config.bottom();
     let start = format!("{},", path.file_name()?.to_str()?);
     let mut entries = std::fs::read_dir(path.parent()?).ok()?.take(MAX_ENTRIES).flatten();
     let whole = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&start))?;

@@ -75,6 +75,13 @@ pub(super) fn spec(
     new: bool,
 ) -> Result<DeviceSpec, tcmu::Error> {
     let configfs = options.configfs.device(uio.name.hba, &uio.name.name)?;
+    if !new && let Err(error) = answer_from_now_on(&configfs) {
+        tracing::warn!(
+            "user_{}/{}: the kernel takes every change of it for made: {error}",
+            uio.name.hba,
+            uio.name.name
+        );
+    }
     // The UIO name has the string with which the device was made; configfs has the one of now.
     let config = configfs.dev_config()?.filter(|config| !config.is_empty());
     let config = config.unwrap_or_else(|| uio.name.config.clone());
@@ -108,6 +115,16 @@ pub(super) fn spec(
         configfs,
         config,
     })
+}
+
+/// Has the kernel wait for answers about a device that was made while nobody was there to answer. It
+/// would take a change for made that is refused here, and the device could not be opened again.
+fn answer_from_now_on(configfs: &tcmu::configfs::Device) -> Result<(), tcmu::Error> {
+    match configfs.nl_reply_supported()? {
+        Some(0) => configfs.set_nl_reply_supported(),
+        // It waits already, or an administrator has said that it must not.
+        _ => Ok(()),
+    }
 }
 
 /// Whether a device has a volatile write cache. The kernel makes every device without one. Tools

@@ -614,3 +614,19 @@ fn a_new_device_gets_a_write_cache_and_one_that_was_there_keeps_its_setting() {
     assert_eq!(fs::read_to_string(&attribute).unwrap().trim(), "1");
     assert!(spec(false).write_cache);
 }
+
+#[test]
+fn the_kernel_waits_for_answers_about_a_device_of_before_unless_it_must_not() {
+    let mut world = World::new();
+    for (minor, name, supported) in [(0, "a", "0"), (1, "b", "-1"), (2, "c", "1")] {
+        world.make(minor, name, "file//a");
+        let attributes = world.root.path().join("target/core/user_0").join(name).join("attrib");
+        fs::write(attributes.join("nl_reply_supported"), format!("{supported}\n")).unwrap();
+    }
+    world.manager.scan();
+    let supported = ["a", "b", "c"].map(|name| {
+        let device = world.root.path().join("target/core/user_0").join(name);
+        fs::read_to_string(device.join("attrib/nl_reply_supported")).unwrap().trim().to_owned()
+    });
+    assert_eq!(supported, ["1", "-1", "1"]);
+}

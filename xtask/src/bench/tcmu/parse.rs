@@ -47,6 +47,13 @@ pub(crate) struct Measured {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct About(Vec<(String, String)>);
 
+/// What the jobs met: the disk, the image and its pages. A line each, a name and a number.
+pub(crate) fn met(share: &Path) -> Result<Vec<(String, String)>> {
+    let text = text(share, "met")?;
+    let pairs = text.lines().filter_map(|line| line.split_once(": "));
+    Ok(pairs.map(|(what, number)| (what.to_owned(), number.to_owned())).collect())
+}
+
 impl About {
     /// Reads the file of that name in what the guest left: a line each, a name and a version.
     pub(crate) fn read(share: &Path) -> Result<About> {

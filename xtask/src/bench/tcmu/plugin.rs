@@ -17,36 +17,92 @@ use crate::install;
 const HANDLER: &str = "handler_qcow.so";
 const KIND: &str = "qcow";
 
+/// The C daemon is measured twice: what its two runs differ by is the measure's.
+const WORDS: &str = "The work of the handler is the same under all hosts; what differs is what its host \
+    adds. Each has a VM of its own, with an image made and filled in the same way.";
+
+/// A run: who it is in the tables, and what it met and measured.
+struct Host {
+    name: &'static str,
+    met: Vec<(String, String)>,
+    measured: Measured,
+}
+
 /// Measures all hosts, and writes what is to be said of them.
 pub(super) fn measure(ours: &str, c: &CDaemon, isolation: bool) -> Result<String> {
     let setting = &SETTINGS[0];
     let ours = format!("{ours} --handler-path {}", install::unpacked::plugin(HANDLER)?.display());
     let hosted = |daemon, who, place| Run { plugin: Some(place), ..Run::new(KIND, daemon, who) };
-    let mut runs =
-        VecDeque::from([hosted(&c.command, "c", "theirs"), hosted(&ours, "plugin", "inside")]);
+    let mut runs = VecDeque::from([
+        hosted(&c.command, "c", "theirs"),
+        hosted(&ours, "plugin", "inside"),
+        hosted(&c.command, "c-again", "theirs"),
+    ]);
     if isolation {
         runs.push_back(hosted(&ours, "isolated", "apart"));
     }
     // Neither memory nor the start of many devices is of interest here.
     let mut shares = run_all(setting, runs, true)?;
-    let mut take = |who| -> Result<Measured> {
-        parse::measured(&shares.remove(&(KIND, who)).context("not measured")?, &[1])
+    let mut take = |name, who| -> Result<Host> {
+        let share = shares.remove(&(KIND, who)).context("not measured")?;
+        let (met, measured) = (parse::met(&share)?, parse::measured(&share, &[1])?);
+        Ok(Host { name, met, measured })
     };
-    let (theirs, inside) = (take("c")?, take("plugin")?);
-    let apart = if isolation { Some(take("isolated")?) } else { None };
+    let (theirs, again) = (take("the C daemon", "c")?, take("once more", "c-again")?);
+    let inside = take("tcmu-runner", "plugin")?;
+    let apart = if isolation { Some(take("isolated", "isolated")?) } else { None };
 
     let option = if isolation { " --isolation" } else { "" };
     let command = format!("cargo xtask bench tcmu --plugin{option}");
-    let daemon = inside.about.fact("daemon").to_owned();
-    let mut text = about(&command, &inside.about, &daemon, Some(theirs.about.fact("daemon")))?;
-    text += &format!("\n## A plugin: Debian's {HANDLER}\n\n{}\n", sections::wrap(setting.words));
-    let pair = |ours: &Measured| Pair { kind: KIND, ours: ours.clone(), c: Some(theirs.clone()) };
-    text += &format!("\n### In the daemon's process\n\n{}", table(&pair(&inside)));
+    let guest = &inside.measured.about;
+    let c_version = theirs.measured.about.fact("daemon");
+    let mut text = about(&command, guest, guest.fact("daemon"), Some(c_version))?;
+    let words = format!("{WORDS} {}", setting.words);
+    text += &format!("\n## A plugin: Debian's {HANDLER}\n\n{}\n", sections::wrap(&words));
+    let hosts = [Some(&theirs), Some(&again), Some(&inside), apart.as_ref()];
+    let hosts: Vec<&Host> = hosts.into_iter().flatten().collect();
+    text += &format!("\nWhat the jobs met:\n\n{}\n", met(&hosts)?);
+    text += &sections::wrap(&spread(&theirs.measured.jobs, &again.measured.jobs));
+    let pair = |host: &Host| Pair {
+        kind: KIND,
+        ours: host.measured.clone(),
+        c: Some(theirs.measured.clone()),
+    };
+    text += &format!("\n\n### In the daemon's process\n\n{}", table(&pair(&inside)));
     if let Some(apart) = &apart {
         text += &format!("\n### In a process of its own\n\n{}", table(&pair(apart)));
-        text += &format!("\n{}\n", price(&inside.jobs, &apart.jobs));
+        let price = price(&inside.measured.jobs, &apart.measured.jobs);
+        text += &format!("\n{}\n", sections::wrap(&price));
     }
     Ok(text)
+}
+
+/// What the jobs met, of each host.
+fn met(hosts: &[&Host]) -> Result<String> {
+    let names: Vec<&str> = hosts.iter().map(|host| host.name).collect();
+    let mut out = format!("| | {} |\n|{}\n", names.join(" | "), " --- |".repeat(hosts.len() + 1));
+    for (row, (what, _)) in hosts.first().map_or(&[][..], |host| &host.met).iter().enumerate() {
+        let of = |host: &&Host| {
+            let found = host.met.get(row).filter(|(name, _)| name == what);
+            found.map(|(_, number)| number.clone()).context("hosts met different things")
+        };
+        let numbers = hosts.iter().map(of).collect::<Result<Vec<_>>>()?;
+        out += &format!("| {what} | {} |\n", numbers.join(" | "));
+    }
+    Ok(out)
+}
+
+/// What two runs of the same daemon differ by.
+fn spread(one: &[Job], other: &[Job]) -> String {
+    let greatest = |of: fn(&Job) -> f64| {
+        let each = one.iter().zip(other).map(|(a, b)| (of(b) / of(a) - 1.0).abs());
+        100.0 * each.fold(0.0, f64::max)
+    };
+    format!(
+        "Two runs of the C daemon differ by at most {:.1} % in CPU per I/O and {:.1} % in IOPS.",
+        greatest(|job| job.cpu_us),
+        greatest(|job| job.iops)
+    )
 }
 
 fn table(pair: &Pair) -> String {
@@ -99,6 +155,30 @@ mod tests {
         assert!(text.contains("in 12 of 12 rows") && text.ends_with("in 6 of 6."), "{text}");
         let text = reach(&jobs(99.0, 40.1), &c);
         assert!(text.contains("in 0 of 12 rows") && text.ends_with("in 0 of 6."), "{text}");
+    }
+
+    #[test]
+    fn two_runs_differ_by_the_row_that_differs_most() {
+        let one = jobs(100.0, 40.0);
+        let mut other = jobs(101.0, 40.0);
+        other[3] = Job { iops: 95.0, cpu_us: 41.0 };
+        let text = spread(&one, &other);
+        assert!(text.contains("2.5 % in CPU per I/O and 5.0 % in IOPS"), "{text}");
+    }
+
+    #[test]
+    fn what_jobs_met_stands_side_by_side() {
+        let about = parse::About::default();
+        let measured = Measured { jobs: Vec::new(), ready_us: 0.0, memory: Vec::new(), about };
+        let host = |name, number: &str| Host {
+            name,
+            met: vec![("extents".to_owned(), number.to_owned())],
+            measured: measured.clone(),
+        };
+        let table = met(&[&host("a", "1"), &host("b", "2")]).unwrap();
+        assert_eq!(table, "| | a | b |\n| --- | --- | --- |\n| extents | 1 | 2 |\n");
+        let other = Host { met: Vec::new(), ..host("c", "") };
+        assert!(met(&[&host("a", "1"), &other]).is_err());
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! The format of versions 2 and 3, and what survives a crash, is the business of the crate `qcow2`;
 //! here it lies on [`Lower`], and becomes a store. Version 1 is in `qcow1`.
 pub(crate) mod qcow1;
-mod secret;
 
 use std::cell::Cell;
 use std::io;
@@ -15,12 +14,14 @@ use qcow2::{CacheStatistics, Header, Image, Mapping, Options, Parts, Storage};
 use sgl::Sgl;
 
 use super::chain::{Format, Opening, Site, capacity};
+use super::secret;
 use crate::lower::from_io;
 use crate::protocol::file::durable;
 use crate::{AnyStore, Discard, Error, ErrorKind, Event, Facts, Held, Lower, Provisioning, Store};
 
 /// Versions 2 and 3.
-pub(crate) const QCOW2: Format = Format { name: "qcow2", writable: true, open };
+pub(crate) const QCOW2: Format =
+    Format { name: "qcow2", writable: true, needs_secret: false, open };
 /// The formats of `qcow//path`.
 pub(crate) const NAMES: &[&str] = &["qcow2", "qcow"];
 /// The most pieces of a mapping that are put together for one answer.
@@ -62,7 +63,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
             Some(backing) => Some(site.backing(&backing.name, backing.format.as_deref()).await?),
             None => None,
         };
-        let secret = image.secret_file.as_deref().map(secret::read).transpose()?;
+        let secret = image.secret.as_ref().map(secret::read).transpose()?;
         if header.crypt != Crypt::None && secret.is_none() {
             return Err(encrypted(&site));
         }

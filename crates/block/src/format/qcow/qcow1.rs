@@ -21,7 +21,7 @@ use crate::lower::from_io;
 use crate::{AnyStore, BoxedStore, Error, ErrorKind, Facts, Held, Lower, Provisioning, Store};
 
 /// Version 1.
-pub(crate) const QCOW: Format = Format { name: "qcow", writable: false, open };
+pub(crate) const QCOW: Format = Format { name: "qcow", writable: false, needs_secret: false, open };
 /// Entries of an L1 table: 32 MiB of them.
 const MAX_L1_ENTRIES: u64 = 4 << 20;
 const COMPRESSED: u64 = 1 << 63;

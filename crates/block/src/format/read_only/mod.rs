@@ -22,7 +22,12 @@ pub(crate) use image::{Image, Kind};
 /// A row of the table of formats.
 macro_rules! row {
     ($name:literal, $kind:expr) => {
-        Format { name: $name, writable: false, open: |lower, site| open(lower, site, $kind) }
+        Format {
+            name: $name,
+            writable: false,
+            needs_secret: false,
+            open: |lower, site| open(lower, site, $kind),
+        }
     };
 }
 

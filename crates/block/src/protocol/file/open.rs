@@ -154,6 +154,10 @@ impl Held {
         Held(images)
     }
 
+    pub(crate) fn into_images(self) -> Vec<Image> {
+        self.0
+    }
+
     /// Whether there is a file in both.
     pub fn overlaps(&self, other: &Held) -> bool {
         self.0.iter().any(|image| other.find(image.identity).is_some())
