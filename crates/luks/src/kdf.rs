@@ -5,6 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::digest::Digest;
@@ -152,7 +153,8 @@ impl Kdf {
                     Variant::Id => Algorithm::Argon2id,
                 };
                 let _turn = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-                let mut blocks = Vec::new();
+                // What is in it would spare an attacker most of the work.
+                let mut blocks = Zeroizing::new(Vec::<Block>::new());
                 let count = params.block_count();
                 if blocks.try_reserve_exact(count).is_err() {
                     return Err(Error::Memory(u64::from(memory)));
@@ -160,7 +162,12 @@ impl Kdf {
                 blocks.resize(count, Block::default());
                 let argon2 = Argon2::new(algorithm, Version::V0x13, params);
                 argon2
-                    .hash_password_into_with_memory(password, &self.salt, key, &mut blocks)
+                    .hash_password_into_with_memory(
+                        password,
+                        &self.salt,
+                        key,
+                        blocks.as_mut_slice(),
+                    )
                     .map_err(wrong)
             }
         }
