@@ -30,9 +30,17 @@ END
 
 # The process of the brick.
 brick() { cat $GLUSTER/run/vols/vol/*.pid; }
-start_brick() { gluster_do volume start vol force; }
-
 brick_answers() { gluster_do volume status vol detail | grep -q '^Online.*: Y'; }
+# Starts a brick again, as soon as its end has been noticed.
+start_brick() {
+    local turn
+    for turn in {1..100}; do
+        [ -e "/proc/$(brick)" ] && brick_answers && return
+        gluster_do volume start vol force
+        sleep 0.2
+    done
+    return 1
+}
 
 # Makes the volume and starts it, with what went wrong if something does.
 start_gluster() {

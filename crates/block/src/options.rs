@@ -125,9 +125,7 @@ pub static OPTIONS: &[ConfigOption] = &[
               objects and cryptsetup's key files have them: all of them, a newline at the end \
               included. Nobody but its owner may have rights to it.",
         subtypes: ENCRYPTED,
-        set: |(_, image), value| {
-            set_secret(image, SecretSource::File(absolute(value)?))
-        },
+        set: |(_, image), value| set_secret(image, SecretSource::File(absolute(value)?)),
     },
     ConfigOption {
         name: "secret-credential",

@@ -189,6 +189,17 @@ impl Pool {
         &self.cluster
     }
 
+    /// Whether the cluster shuts this client out, which each of its operations hears: one is asked
+    /// for an object that need not be there. Blocks.
+    pub(crate) fn is_shut_out(&self) -> bool {
+        let (mut size, mut time) = (0, 0);
+        let stat = self.cluster.libraries.rados.rados_stat;
+        // SAFETY: the pool's handle, a C string; the numbers are written.
+        let asked =
+            unsafe { stat(self.handle, c"rbd_info".as_ptr(), &raw mut size, &raw mut time) };
+        asked == -libc::ESHUTDOWN
+    }
+
     pub(crate) fn handle(&self) -> Handle {
         self.handle
     }

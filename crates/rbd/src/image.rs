@@ -166,15 +166,10 @@ impl Image {
         self.0.close();
     }
 
-    /// Whether the cluster shuts this client out, of an image with an exclusive lock: a write may then
-    /// wait for that for ever. Blocks.
+    /// Whether the cluster shuts this client out: operations may then wait for ever for a lock that
+    /// it cannot have. Blocks.
     pub fn is_shut_out(&self) -> bool {
-        let mut owner = 0;
-        let asked = self.0.call(|rbd, image| {
-            // SAFETY: the image's handle; the number is written.
-            unsafe { (rbd.rbd_is_exclusive_lock_owner)(image, &raw mut owner) }
-        });
-        asked.is_err_and(|e| e.raw_os_error() == Some(libc::ESHUTDOWN))
+        self.0.pool.is_shut_out()
     }
 
     /// Has `changed` called, by any thread, when the image has changed: its size, its snapshots,
@@ -331,7 +326,7 @@ impl Image {
     }
 
     /// Compares the first half of `data` with what is at `offset`, and if it is that, writes the
-    /// second half there, in one step for all clients. All of it has to lie in one stripe unit.
+    /// second half there, in one step for all clients. Both have to lie in one sector of 512 bytes.
     ///
     /// # Errors
     /// Of the library.

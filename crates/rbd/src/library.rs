@@ -44,6 +44,7 @@ functions! {
     rados_ioctx_create(Handle, *const c_char, *mut Handle) -> c_int;
     rados_ioctx_set_namespace(Handle, *const c_char);
     rados_ioctx_destroy(Handle);
+    rados_stat(Handle, *const c_char, *mut u64, *mut libc::time_t) -> c_int;
     rados_service_register(Handle, *const c_char, *const c_char, *const c_char) -> c_int;
 }
 
@@ -59,7 +60,6 @@ functions! {
     rbd_update_watch(Handle, *mut u64, Watcher, *mut c_void) -> c_int;
     rbd_update_unwatch(Handle, u64) -> c_int;
     rbd_diff_iterate2(Handle, *const c_char, u64, u64, u8, u8, Extent, *mut c_void) -> c_int;
-    rbd_is_exclusive_lock_owner(Handle, *mut c_int) -> c_int;
     rbd_aio_create_completion(*mut c_void, Callback, *mut Handle) -> c_int;
     rbd_aio_get_return_value(Handle) -> isize;
     rbd_aio_release(Handle);

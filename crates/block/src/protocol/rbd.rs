@@ -15,10 +15,12 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use io_engine::{Receiver, Sender, channel, timeout, unblock};
@@ -35,6 +37,8 @@ use crate::{
 /// What an OSD allocates at least, in bytes (bluestore_min_alloc_size of hard disks until Ceph 15);
 /// the kernel's own client says the same.
 const ALLOCATION: u32 = 64 << 10;
+/// What librbd compares and writes in one step has to be inside of one of these, in bytes.
+const SECTOR: u64 = 512;
 /// Bytes of which is asked at a time where data is.
 const MAPPED_STEP: u64 = 1 << 30;
 
@@ -236,7 +240,7 @@ impl RbdStore {
             return;
         }
         if let Some(old) = current.take() {
-            // It blocks, and nobody has to wait for it; operations that wait for the lock end by it.
+            // It waits for all operations, also those that never end.
             std::thread::spawn(move || old.close());
         }
         let told = io::Error::from_raw_os_error(error.errno().unwrap_or(libc::ESHUTDOWN));
@@ -246,23 +250,32 @@ impl RbdStore {
     }
 
     /// Awaits an operation. One that takes long may wait for a lock that this client, shut out, will
-    /// never have: the image is closed then, which ends it.
+    /// never have. It is given up then, and its memory with it: the library has that for good. No OSD
+    /// does anything for this client any more.
     async fn end<T>(
         &self,
         image: &Image,
         operation: impl Future<Output = io::Result<T>>,
     ) -> io::Result<T> {
-        let mut operation = pin!(operation);
+        let mut operation = Box::pin(operation);
         loop {
             if let Ok(result) = timeout(PATIENCE, operation.as_mut()).await {
                 return result;
             }
             let asked = image.clone();
-            if unblock(move || asked.is_shut_out()).await {
-                let e = io::Error::from_raw_os_error(libc::ESHUTDOWN);
-                let e = Error::new(e, "wait for the lock", self.target.path());
-                self.fenced(&e, image);
-                return operation.await;
+            let mut asked = pin!(unblock(move || asked.is_shut_out()));
+            // A cluster that hangs does not answer the question either.
+            let first = poll_fn(|cx| match operation.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Ok(result)),
+                Poll::Pending => asked.as_mut().poll(cx).map(Err),
+            });
+            match first.await {
+                Ok(result) => return result,
+                Err(false) => {}
+                Err(true) => {
+                    mem::forget(operation);
+                    return Err(io::Error::from_raw_os_error(libc::ESHUTDOWN));
+                }
             }
         }
     }
@@ -368,9 +381,7 @@ impl Store for RbdStore {
         offset: u64,
     ) -> Option<Result<Option<u64>, Error>> {
         let half = data.len() as u64 / 2;
-        let unit = self.layout.get().stripe_unit.max(1);
-        // An OSD does that within an object.
-        if half == 0 || offset / unit != (offset + half - 1) / unit {
+        if half == 0 || offset / SECTOR != (offset + half - 1) / SECTOR {
             return None;
         }
         if let Err(e) = self.writable("compare and write") {

@@ -31,20 +31,22 @@ fn compare_and_write_says_where_in_the_buffer_the_difference_is() {
     cluster.create("caw", "16M");
     run(async {
         let store = open(&cluster.config("caw")).await.unwrap();
-        write(&store, 1, 8192, 1024).await.unwrap();
+        write(&store, 1, 8192, 512).await.unwrap();
         let attempt = async |old: &[u8], new: u8, offset| {
             let mut data = old.to_vec();
             data.extend(vec![new; old.len()]);
             store.compare_and_write(&Sgl::from_slice(&mut data), offset).await
         };
-        assert!(matches!(attempt(&[1; 1024], 2, 8192).await, Some(Ok(None))));
-        assert_eq!(read(&store, 8192, 1024).await, [2; 1024]);
-        let mut other = [2; 1024];
-        other[777] = 9;
-        assert!(matches!(attempt(&other, 3, 8192).await, Some(Ok(Some(777)))));
-        assert_eq!(read(&store, 8192, 1024).await, [2; 1024]);
-        // An OSD cannot do it over the end of an object.
-        assert!(attempt(&[0; 1024], 3, 4 * MIB - 512).await.is_none());
+        let written = attempt(&[1; 512], 2, 8192).await;
+        assert!(matches!(written, Some(Ok(None))), "{written:?}");
+        assert_eq!(read(&store, 8192, 512).await, [2; 512]);
+        let mut other = [2; 512];
+        other[377] = 9;
+        let written = attempt(&other, 3, 8192).await;
+        assert!(matches!(written, Some(Ok(Some(377)))), "{written:?}");
+        assert_eq!(read(&store, 8192, 512).await, [2; 512]);
+        // The cluster cannot do more in one step.
+        assert!(attempt(&[0; 1024], 3, 4096).await.is_none());
     });
 }
 
