@@ -50,7 +50,7 @@ fn a_handler_unmaps_no_more_at_once_than_it_has_said() {
     run(async {
         let device = right.device("psync").await;
         let store = device.store();
-        store.write(&data(&[1; 65536]), 0, false).await.unwrap();
+        store.write(&memory(&[1; 65536]), 0, false).await.unwrap();
         // It has said 16 blocks.
         store.discard(4096, 3 * 8192 + 512).await.unwrap();
         assert_eq!(right.counts().unmapped, 4);
