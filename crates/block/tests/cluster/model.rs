@@ -27,7 +27,8 @@ pub(crate) fn compare(cases: u32, make: impl Fn(u64) -> String, content: impl Fn
     // Ceph's objects are of 4 MiB.
     let places = prop_oneof![0..SIZE, (0..9u64).prop_map(|at| at * MIB), 4 * MIB - 600..4 * MIB];
     let ops = prop::collection::vec((op, places, prop_oneof![1..2000u64, 1..3 * MIB]), 1..24);
-    let mut runner = TestRunner::new(Config { cases, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
     let result = runner.run(&ops, |ops| {
         let config = make(SIZE);
         let mut model = vec![0u8; SIZE as usize];
