@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `rbd` and `glfs` against real servers of this machine, and their own tools as the other client.
+#![allow(clippy::cast_possible_truncation, reason = "sizes of tests are small")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests' helpers")]
 
 mod glfs;

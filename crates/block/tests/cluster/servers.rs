@@ -3,7 +3,7 @@
 //! tests/vm/gluster.sh, and ended with it, however that ends.
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
@@ -23,7 +23,8 @@ struct Servers {
     dir: PathBuf,
     /// An address of the loopback.
     address: String,
-    _input: ChildStdin,
+    /// Its input is open as long as this process is there.
+    _script: Child,
 }
 
 impl Servers {
@@ -44,7 +45,7 @@ impl Servers {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "up\n", "{name} does not start: `cargo xtask install` has its packages");
-        Servers { dir: place, address: own, _input: child.stdin.take().unwrap() }
+        Servers { dir: place, address: own, _script: child }
     }
 }
 
