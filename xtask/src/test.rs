@@ -212,7 +212,7 @@ const SUITES: &[Suite] = &[
 ];
 
 /// What suites share.
-const SHARED: [&str; 2] = ["lib.sh", "ceph.sh"];
+const SHARED: [&str; 3] = ["lib.sh", "ceph.sh", "gluster.sh"];
 
 /// Shell scripts of `tests/vm` that are no suite, without what suites share.
 pub(crate) fn unused_suites(files: &BTreeSet<PathBuf>) -> Vec<String> {
