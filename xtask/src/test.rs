@@ -211,7 +211,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  when: When::Full   },
 ];
 
-/// What suites share.
+/// What suites share, and servers that other tests start, too.
 const SHARED: [&str; 3] = ["lib.sh", "ceph.sh", "gluster.sh"];
 
 /// Shell scripts of `tests/vm` that are no suite, without what suites share.
