@@ -112,29 +112,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Adds this process to the services in the cluster's status (`ceph -s`), as the daemon `name`
-    /// of the kind `service`, with facts that are shown with it. Once for each connection. Blocks.
-    ///
-    /// # Errors
-    /// [`Error::Call`]: EEXIST the second time.
-    pub fn register(&self, service: &str, name: &str, facts: &[(&str, &str)]) -> Result<(), Error> {
-        let (kind, own) = (CString::new(service)?, CString::new(name)?);
-        let facts = dictionary(facts);
-        let (kind_at, own_at, facts_at) = (kind.as_ptr(), own.as_ptr(), facts.as_ptr());
-        // SAFETY: the handle is that of this connection; C strings, and pairs of them that an empty
-        // one ends.
-        let registered = unsafe {
-            (self.libraries.rados.rados_service_register)(
-                self.handle,
-                kind_at,
-                own_at,
-                facts_at.cast(),
-            )
-        };
-        checked(registered, || format!("register the service {service} as {name}"))?;
-        Ok(())
-    }
-
     pub(crate) fn libraries(&self) -> &'static Libraries {
         self.libraries
     }
@@ -215,28 +192,4 @@ impl Drop for Pool {
 /// A string's pointer, or null.
 fn pointer(text: Option<&CStr>) -> *const c_char {
     text.map_or(ptr::null(), CStr::as_ptr)
-}
-
-/// Names and values one after the other, each ended by NUL; an empty name ends them. A NUL ends a
-/// text early.
-fn dictionary(pairs: &[(&str, &str)]) -> Vec<u8> {
-    let texts = pairs.iter().flat_map(|(name, value)| [name, value]);
-    let mut bytes = Vec::new();
-    for text in texts {
-        bytes.extend(text.bytes().take_while(|byte| *byte != 0));
-        bytes.push(0);
-    }
-    bytes.push(0);
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dictionary_ends_with_an_empty_name() {
-        assert_eq!(dictionary(&[("a", "b\0c"), ("d", "")]), b"a\0b\0d\0\0\0");
-        assert_eq!(dictionary(&[]), b"\0");
-    }
 }

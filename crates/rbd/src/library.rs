@@ -45,7 +45,6 @@ functions! {
     rados_ioctx_set_namespace(Handle, *const c_char);
     rados_ioctx_destroy(Handle);
     rados_stat(Handle, *const c_char, *mut u64, *mut libc::time_t) -> c_int;
-    rados_service_register(Handle, *const c_char, *const c_char, *const c_char) -> c_int;
 }
 
 functions! {
