@@ -23,7 +23,7 @@ verified() {
     within 20 flowing $disk
 }
 fio_ok() {
-    within ${1:-200} ended $FIO || { echo "fio does not end; the daemon's threads:"; threads $DAEMON_PID; kill -9 $FIO; cat v.out; return 1; }
+    within ${1:-300} ended $FIO || { echo "fio does not end; the daemon's threads:"; threads $DAEMON_PID; kill -9 $FIO; cat v.out; return 1; }
     wait $FIO || { cat v.out; return 1; }
 }
 
