@@ -462,13 +462,13 @@ mod tests {
             Trial { used: own(used), later: own(later), refused: own(refused) }
         };
         let tried = [
-            ("a.so".to_owned(), of(&["rbd", "qcow"], &[], &[])),
-            ("b.so".to_owned(), of(&["rbd"], &["the subtype file is built in"], &[])),
+            ("a.so".to_owned(), of(&["zbc", "qcow"], &[], &[])),
+            ("b.so".to_owned(), of(&["zbc"], &["the subtype file is built in"], &[])),
             ("c.so".to_owned(), of(&[], &[], &["it does not load"])),
         ];
         let expected = "
-      a.so: rbd; qcow, in the place of what is built in
-      b.so: rbd is not used: a.so has it already; the subtype file is built in
+      a.so: zbc; qcow, in the place of what is built in
+      b.so: zbc is not used: a.so has it already; the subtype file is built in
       c.so: it is not used: it does not load";
         assert_eq!(described(&tried), expected);
     }
