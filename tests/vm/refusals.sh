@@ -85,7 +85,7 @@ check "it is clean then" eval 'clean_image $S/dirty.qcow2 && [ $(hex $S/dirty.qc
 
 # -- subtypes that are not ours: somebody has to serve them
 foreign_refused() { local t; t=$(now); refused "Operation not supported" $BYTES "$1" && [ $(since $t) -lt 500 ]; }
-for config in nosuch/$S/good.img rbd/pool/image glfs/volume@host/image; do
+for config in nosuch/$S/good.img zbc/$S/good.img fbo/$S/good.img; do
     check "a device of the subtype ${config%%/*}, which nobody serves, is refused at once" foreign_refused $config
 done
 check "the log names the subtype" grep -q 'no handler for the subtype \\*"nosuch' $LOG
