@@ -224,6 +224,24 @@ impl Error {
         self
     }
 
+    /// The error of a library that is loaded at run time, in `operation` on `path`; a call of it has a
+    /// name of its own.
+    pub(crate) fn of_library(
+        error: run_time_library::Error,
+        operation: &str,
+        path: impl Into<PathBuf>,
+    ) -> Self {
+        match error {
+            run_time_library::Error::Call { call, error } => Error::new(error, call, path),
+            run_time_library::Error::Library(missing) => {
+                Error::new(ErrorKind::Unsupported(missing.to_string()), operation, path)
+            }
+            nul @ run_time_library::Error::Nul(_) => {
+                Error::new(ErrorKind::Invalid(nul.to_string()), operation, path)
+            }
+        }
+    }
+
     /// Its class.
     pub fn class(&self) -> ErrorClass {
         self.kind.class()

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use io_engine::{Completer, External, external};
 use sgl::Sgl;
 
-use crate::error::{Error, failed, last};
+use crate::Error;
+use crate::error::{failed, last};
 use crate::library::Handle;
 use crate::volume::Volume;
 

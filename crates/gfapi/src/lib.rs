@@ -13,8 +13,8 @@ mod file;
 mod library;
 mod volume;
 
-pub use error::Error;
 pub use file::{Extent, File};
+pub use run_time_library::Error;
 pub use volume::{Server, Volume};
 
 /// Whether the library is on this machine, and why not: the error of every connection.

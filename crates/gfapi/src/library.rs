@@ -6,9 +6,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::{Mutex, PoisonError};
 
-use run_time_library::{Missing, functions};
+use run_time_library::{Loaded, Missing, functions};
 
 /// `glfs_t`, `glfs_fd_t`: a pointer of the library's.
 pub(crate) type Handle = *mut c_void;
@@ -42,14 +41,8 @@ functions! {
     glfs_zerofill_async(Handle, libc::off_t, libc::off_t, Callback, *mut c_void) -> c_int;
 }
 
-/// The library once it is loaded.
-static LOADED: Mutex<Option<&'static Gfapi>> = Mutex::new(None);
-
-/// The library. One that is missing may be installed later: the next call tries again.
+/// The library.
 pub(crate) fn gfapi() -> Result<&'static Gfapi, Missing> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(gfapi) = *loaded {
-        return Ok(gfapi);
-    }
-    Ok(*loaded.insert(Box::leak(Box::new(Gfapi::load()?))))
+    static GFAPI: Loaded<Gfapi> = Loaded::new();
+    GFAPI.get(Gfapi::load)
 }

@@ -7,7 +7,8 @@
 use std::ffi::{CStr, CString, c_int};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::error::{Error, failed};
+use crate::Error;
+use crate::error::failed;
 use crate::library::{Gfapi, Handle, gfapi};
 
 /// `GF_LOG_CRITICAL`. What fails is in our log; the library would keep another.

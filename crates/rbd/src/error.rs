@@ -1,39 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What fails: a library that is not there, or one of its calls.
-use std::ffi::NulError;
+//! The results of calls, and the names that their errors get.
 use std::io;
 
-use run_time_library::Missing;
-
-/// See the module's text.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A library is not there, or too old.
-    #[error(transparent)]
-    Library(#[from] Missing),
-    /// A call failed; errnos are those of the library.
-    #[error("{call}: {error}")]
-    Call {
-        /// What was to be done, in words.
-        call: String,
-        /// Why that failed.
-        error: io::Error,
-    },
-    /// A string that is to be given to a library has a NUL byte.
-    #[error("it contains a NUL byte")]
-    Nul(#[from] NulError),
-}
-
-impl Error {
-    /// The errno of a call that failed.
-    pub fn errno(&self) -> Option<i32> {
-        match self {
-            Error::Call { error, .. } => error.raw_os_error(),
-            _ => None,
-        }
-    }
-}
+use run_time_library::Error;
 
 /// The result of a call: a number, or a negative errno.
 pub(crate) fn io(result: i64) -> io::Result<u64> {

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use sgl::Sgl;
 
+use crate::Error;
 use crate::cluster::Pool;
-use crate::error::{Error, checked, io as result, named};
+use crate::error::{checked, io as result, named};
 use crate::library::{Handle, Info, Libraries, Rbd};
 use crate::operation::{Direction, Held, memory, start};
 

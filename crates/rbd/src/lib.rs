@@ -16,8 +16,8 @@ mod library;
 mod operation;
 
 pub use cluster::{Cluster, Options, Pool};
-pub use error::Error;
 pub use image::{Compared, Extents, Image, Layout, Zero};
+pub use run_time_library::Error;
 
 /// Whether the libraries are on this machine, and why not: the error of every connection.
 ///

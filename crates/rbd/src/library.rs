@@ -6,9 +6,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::{Mutex, PoisonError};
 
-use run_time_library::{Missing, functions};
+use run_time_library::{Loaded, Missing, functions};
 
 /// `rados_t`, `rados_ioctx_t`, `rbd_image_t`, `rbd_completion_t`: a pointer of the library's.
 pub(crate) type Handle = *mut c_void;
@@ -81,16 +80,9 @@ pub(crate) struct Libraries {
     pub(crate) rbd: Rbd,
 }
 
-/// The libraries once they are loaded.
-static LOADED: Mutex<Option<&'static Libraries>> = Mutex::new(None);
-
-/// The libraries. What is missing may be installed later: the next call tries again.
+/// The libraries.
 pub(crate) fn libraries() -> Result<&'static Libraries, Missing> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(libraries) = *loaded {
-        return Ok(libraries);
-    }
+    static LIBRARIES: Loaded<Libraries> = Loaded::new();
     // librbd needs librados, and would load it by itself.
-    let libraries = Libraries { rados: Rados::load()?, rbd: Rbd::load()? };
-    Ok(*loaded.insert(Box::leak(Box::new(libraries))))
+    LIBRARIES.get(|| Ok(Libraries { rados: Rados::load()?, rbd: Rbd::load()? }))
 }

@@ -6,6 +6,9 @@
 //! [`functions!`](crate::functions) makes the table of what is called of one.
 #![allow(unsafe_code)]
 
+use std::ffi::NulError;
+use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
@@ -36,6 +39,54 @@ pub enum Missing {
         /// Debian's package.
         package: &'static str,
     },
+}
+
+/// What fails: a library that is not there, or one of its calls.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A library is not there, or too old.
+    #[error(transparent)]
+    Library(#[from] Missing),
+    /// A call failed; errnos are those of the library.
+    #[error("{call}: {error}")]
+    Call {
+        /// What was to be done, in words.
+        call: String,
+        /// Why that failed.
+        error: io::Error,
+    },
+    /// A string that is to be given to a library has a NUL byte.
+    #[error("it contains a NUL byte")]
+    Nul(#[from] NulError),
+}
+
+/// What was loaded: for good, once that has succeeded. What is missing may be installed later.
+#[derive(Debug)]
+pub struct Loaded<T: 'static>(Mutex<Option<&'static T>>);
+
+impl<T> Loaded<T> {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Loaded(Mutex::new(None))
+    }
+
+    /// What was loaded, by `load` now where it was not there before.
+    ///
+    /// # Errors
+    /// Of `load`, which the next call tries again.
+    pub fn get(&self, load: impl FnOnce() -> Result<T, Missing>) -> Result<&'static T, Missing> {
+        let mut loaded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = *loaded {
+            return Ok(there);
+        }
+        Ok(*loaded.insert(Box::leak(Box::new(load()?))))
+    }
+}
+
+impl<T> Default for Loaded<T> {
+    fn default() -> Self {
+        Loaded::new()
+    }
 }
 
 /// Stack in bytes for the constructors of a library: librados takes more than 256 KiB.

@@ -123,12 +123,7 @@ impl Target {
     }
 
     fn failed(&self, error: gfapi::Error, operation: &str) -> Error {
-        let kind = match error {
-            gfapi::Error::Call { call, error } => return Error::new(error, call, self.name()),
-            missing @ gfapi::Error::Library(_) => ErrorKind::Unsupported(missing.to_string()),
-            other => ErrorKind::Invalid(other.to_string()),
-        };
-        Error::new(kind, operation, self.name())
+        Error::of_library(error, operation, self.name())
     }
 }
 

@@ -191,14 +191,7 @@ impl Target {
     }
 
     fn failed(&self, error: rbd::Error, operation: &str) -> Error {
-        let kind = match error {
-            rbd::Error::Call { call, error } => {
-                return Error::new(error, call, self.path());
-            }
-            missing @ rbd::Error::Library(_) => ErrorKind::Unsupported(missing.to_string()),
-            other => ErrorKind::Invalid(other.to_string()),
-        };
-        Error::new(kind, operation, self.path())
+        Error::of_library(error, operation, self.path())
     }
 }
 
