@@ -65,6 +65,7 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("mkfs.ext4"),          For::Vm,    "e2fsprogs"),
     (Sign::Program("xz"),                 For::Vm,    "xz-utils"),
     (Sign::Program("setpriv"),            For::Vm,    "util-linux"),
+    (Sign::Program("linux.uml"),          For::Vm,    "user-mode-linux"),
     (Sign::Program("qemu-img"),           For::Luns,  "qemu-utils"),
     (Sign::Program("dbus-daemon"),        For::Luns,  "dbus"),
     (Sign::Program("fio"),                For::Luns,  "fio"),

@@ -2,8 +2,9 @@
 //! All tests, in the order in which they are quick to fail: the project's files, formatting, lints,
 //! documentation, unit tests (among them short runs of what `fuzz/` feeds), the model checks of
 //! loom, the simulation, and with `--full` more seeds of the qcow2 engine beside QEMU's; then the
-//! suites of `tests/vm` on a real kernel, some of them in several ways ([`variants`]). Nothing is
-//! skipped silently: what cannot run has failed.
+//! suites of `tests/vm` on a real kernel, some of them in several ways ([`variants`]): in User-Mode
+//! Linux where KVM does not work, which is some eight times as fast as an emulated processor. Nothing
+//! is skipped silently: what cannot run has failed.
 
 mod tally;
 mod variants;
@@ -43,7 +44,8 @@ pub(crate) struct Options {
     /// VMs at the same time; default: one for each CPU, at most 4
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Version of the kernel in the VM, or how it begins, such as 6.12; default: the distribution's
+    /// Version of the kernel in the VM, or how it begins, such as 6.12, in QEMU; default: the
+    /// distribution's, or where KVM does not work User-Mode Linux
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
     /// Nothing but guestfish with libguestfs's own VM and our daemon in it, beside the
@@ -247,7 +249,8 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     let varied = VARIANTS.iter().filter(|variant| variant.is_wanted(options)).map(Job::varied);
     let suites: Vec<Job> = match options.quick {
         true => Vec::new(),
-        false => plain.map(Ok).chain(varied).collect::<Result<_>>()?,
+        // Those in QEMU are the longest.
+        false => varied.chain(plain.map(Ok)).collect::<Result<_>>()?,
     };
     if options.list {
         let names = STEPS.iter().map(|step| step.0).chain(SUITES.iter().map(|suite| suite.name));
@@ -357,10 +360,16 @@ fn of_cargo_test(text: &str) -> Checks {
     total
 }
 
+/// Where suites run that do not say it.
+fn is_uml(options: &Options) -> Result<bool> {
+    Ok(options.kernel.is_none() && !vm::kvm_works()?)
+}
+
 /// Runs the suites, some at the same time; each line of theirs comes out behind the suite's name.
 fn run_suites(suites: &[Job], daemon: &str, options: &Options) -> Result<Vec<(String, Checks)>> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.unwrap_or(cpus.min(4)).clamp(1, suites.len());
+    let uml = is_uml(options)?;
     let queue: Mutex<VecDeque<&Job>> = Mutex::new(suites.iter().collect());
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -370,7 +379,7 @@ fn run_suites(suites: &[Job], daemon: &str, options: &Options) -> Result<Vec<(St
                     let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
                     let Some(job) = next.filter(|_| !run::interrupted()) else { return };
                     let start = Instant::now();
-                    let checks = run_suite(job, daemon, options).unwrap_or_else(|error| {
+                    let checks = run_suite(job, daemon, uml, options).unwrap_or_else(|error| {
                         println!("{}: FAIL {error:#}", job.name);
                         Checks::of(format!("{}: {error:#}", job.name), false)
                     });
@@ -409,7 +418,7 @@ impl Job {
     }
 }
 
-fn run_suite(job: &Job, daemon: &str, options: &Options) -> Result<Checks> {
+fn run_suite(job: &Job, daemon: &str, uml: bool, options: &Options) -> Result<Checks> {
     let Job { name, suite, variant } = job;
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
@@ -431,6 +440,7 @@ fn run_suite(job: &Job, daemon: &str, options: &Options) -> Result<Checks> {
     }
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
     vm.kernel = job.kernel(options).map(str::to_owned);
+    vm.uml = uml && vm.kernel.is_none() && !variant.is_some_and(Variant::in_qemu);
     vm.quiet = true;
     vm.mem = 1536;
     let mut tally = Tally::of(name);

@@ -35,7 +35,7 @@ fn boot() -> String {
     assert!(guestfsd.exists(), "{}: cargo build -p guestfsd makes it", guestfsd.display());
     symlink(novm, path("guestfs-novm")).unwrap();
     symlink(guestfsd, path("guestfsd")).unwrap();
-    fs::write(path("xstate.so"), guestfs_novm::uml::XSTATE).unwrap();
+    fs::write(path("xstate.so"), uml_xstate::LIBRARY).unwrap();
     let output = Command::new("timeout")
         .args([PATIENCE, "linux.uml", "mem=1024M", "umid=u", "noreboot", "panic=1", "quiet"])
         .arg(format!("uml_dir={}/", dir.path().display()))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Suites of `tests/vm` that run once more in another way: with a handler written in C in the place
-//! of what is built in, or on another kernel. What a handler is expected to fail stands in
+//! of what is built in, on two CPUs, or on another kernel. What a handler is expected to fail stands in
 //! `tests/vm/handler_SUBTYPE.expected`, each check with its reason; `tests/vm/lib.sh` reads it.
 
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ pub(super) struct Variant {
 enum Way {
     /// A handler serves its subtype.
     Handler(&'static Handler),
+    /// On the distribution's usual kernel and two CPUs, where User-Mode Linux has one.
+    Qemu,
     /// A kernel whose version begins so.
     Kernel(&'static str),
 }
@@ -39,6 +41,15 @@ const NEWER: &str = "6.12";
 /// The longest first.
 #[rustfmt::skip]
 pub(super) const VARIANTS: &[Variant] = &[
+    Variant { suite: "data",      way: Way::Qemu,           when: When::Always },
+    Variant { suite: "life-qcow", way: Way::Qemu,           when: When::Always },
+    Variant { suite: "life-file", way: Way::Qemu,           when: When::Full },
+    Variant { suite: "plugin",    way: Way::Qemu,           when: When::Full },
+    Variant { suite: "isolation", way: Way::Qemu,           when: When::Full },
+    Variant { suite: "faults",    way: Way::Qemu,           when: When::Full },
+    Variant { suite: "many",      way: Way::Qemu,           when: When::Full },
+    Variant { suite: "power",     way: Way::Qemu,           when: When::Full },
+    Variant { suite: "scsi-qcow", way: Way::Qemu,           when: When::Full },
     Variant { suite: "scsi-qcow", way: Way::Handler(&QCOW), when: When::Always },
     Variant { suite: "data",      way: Way::Handler(&QCOW), when: When::Full },
     Variant { suite: "life-qcow", way: Way::Handler(&QCOW), when: When::Full },
@@ -58,6 +69,7 @@ impl Variant {
     pub(super) fn name(&self) -> String {
         let way = match &self.way {
             Way::Handler(_) => "handler",
+            Way::Qemu => "qemu",
             Way::Kernel(version) => version,
         };
         format!("{}@{way}", self.suite)
@@ -73,15 +85,19 @@ impl Variant {
 
     pub(super) fn kernel(&self) -> Option<&'static str> {
         match &self.way {
-            Way::Handler(_) => None,
+            Way::Handler(_) | Way::Qemu => None,
             Way::Kernel(version) => Some(version),
         }
+    }
+
+    pub(super) fn in_qemu(&self) -> bool {
+        matches!(self.way, Way::Qemu)
     }
 
     pub(super) fn handler(&self) -> Option<&'static Handler> {
         match &self.way {
             Way::Handler(handler) => Some(handler),
-            Way::Kernel(_) => None,
+            Way::Qemu | Way::Kernel(_) => None,
         }
     }
 }
@@ -119,14 +135,13 @@ mod tests {
 
     #[test]
     fn most_variants_run_with_full_or_by_their_names() {
-        assert_eq!(wanted(&[]), ["scsi-qcow@handler"]);
+        assert_eq!(wanted(&[]), ["data@qemu", "life-qcow@qemu", "scsi-qcow@handler"]);
         assert_eq!(wanted(&["--full"]).len(), VARIANTS.len());
         assert_eq!(wanted(&["--only", "data@6.12"]), ["data@6.12"]);
         assert_eq!(wanted(&["--only", "@handler"]).len(), 4);
         assert_eq!(wanted(&["--only", "data"]), [""; 0]);
-        assert!(
-            wanted(&["--full", "--kernel", "6.1"]).iter().all(|name| name.ends_with("@handler"))
-        );
+        let chosen = wanted(&["--full", "--kernel", "6.1"]);
+        assert!(chosen.iter().all(|name| !name.ends_with("@6.12")) && !chosen.is_empty());
     }
 
     #[test]

@@ -9,9 +9,6 @@
 pub mod guest;
 pub mod memory;
 mod modules;
-// build.rs makes a library of it; see there.
-#[cfg(all(clippy, target_arch = "x86_64"))]
-mod xstate;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
@@ -52,8 +49,6 @@ const CONSOLE: u32 = 3;
 const MAX_COMMAND_LINE: usize = 2000;
 /// Where the sockets may be: directories that nothing here is in.
 const PLACES: &[&str] = &["/media", "/srv", "/mnt"];
-/// Preloaded into the kernel: see its first lines.
-pub const XSTATE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xstate.so"));
 
 /// The kernel of User-Mode Linux.
 pub fn kernel() -> Result<PathBuf> {
@@ -266,7 +261,7 @@ fn start(kernel: &Path, arguments: &[String], memory: &Path) -> Result<i32> {
 fn shim() -> io::Result<OwnedFd> {
     // Not closed by exec: it is opened by the dynamic linker, after it.
     let file = std::fs::File::from(rustix::fs::memfd_create("xstate.so", MemfdFlags::empty())?);
-    (&file).write_all(XSTATE)?;
+    (&file).write_all(uml_xstate::LIBRARY)?;
     Ok(file.into())
 }
 

@@ -29,7 +29,7 @@ fn registers(ptrace: Ptrace, request: c_long, pid: c_int, bytes: &mut [u8]) -> (
 #[test]
 fn registers_that_are_not_all_of_them_can_be_set() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(guestfs_novm::uml::XSTATE).unwrap();
+    file.write_all(uml_xstate::LIBRARY).unwrap();
     let path = CString::new(file.path().as_os_str().as_bytes()).unwrap();
     // SAFETY: the library's constructors do nothing, and `ptrace` has this type.
     let preloaded: Ptrace = unsafe {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds the library that is preloaded into User-Mode Linux; it becomes a part of the program.
+//! Builds the library that is preloaded into User-Mode Linux; it becomes a constant.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCE: &str = "src/uml/xstate.rs";
+const SOURCE: &str = "src/xstate.rs";
 /// The rest of the library.
 const ROOT: &str = "#![no_std]\nmod xstate;\n\
     #[panic_handler]\nfn panic(_: &core::panic::PanicInfo<'_>) -> ! {\n    loop {}\n}\n";
