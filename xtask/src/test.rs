@@ -3,7 +3,7 @@
 //! documentation, unit tests (among them short runs of what `fuzz/` feeds), the model checks of
 //! loom, the simulation, and with `--full` more seeds of the qcow2 engine beside QEMU's; then the
 //! suites of `tests/vm` on a real kernel, some of them in several ways ([`variants`]): in User-Mode
-//! Linux where KVM does not work, which is some eight times as fast as an emulated processor. Nothing
+//! Linux where KVM does not work, which is several times as fast as an emulated processor. Nothing
 //! is skipped silently: what cannot run has failed.
 
 mod tally;
@@ -210,6 +210,8 @@ const SUITES: &[Suite] = &[
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
     Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  when: When::Always },
     Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "cluster-rbd",  script: "cluster.sh", args: &["rbd"],  full_args: &["rbd"],        env: &[],  timeout: 900,  when: When::Always },
+    Suite { name: "cluster-glfs", script: "cluster.sh", args: &["glfs"], full_args: &["glfs"],       env: &[],  timeout: 900,  when: When::Always },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  when: When::Full   },
 ];
 

@@ -39,6 +39,7 @@ pub(crate) fn failure(class: ErrorClass, doing: Doing, lba: u64) -> Failure {
         (ErrorClass::Space, Doing::Write) => Sense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT,
         (ErrorClass::ReadOnly, Doing::Write) => Sense::WRITE_PROTECTED,
         (ErrorClass::TimedOut, _) => Sense::COMMAND_TIMEOUT_DURING_PROCESSING,
+        // NOT READY: Linux takes another path then. HARDWARE ERROR is to it the same on all paths.
         (ErrorClass::Connection | ErrorClass::Fenced, _) => Sense::LUN_COMMUNICATION_FAILURE,
         (ErrorClass::Unsupported | ErrorClass::Internal, _) => Sense::INTERNAL_TARGET_FAILURE,
         (

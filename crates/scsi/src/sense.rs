@@ -95,11 +95,11 @@ triples! {
     LUN_NOT_READY_ALUA_UNAVAILABLE = 0x2/0x04/0x0c
         "logical unit not accessible, target port in unavailable state";
     LUN_NOT_READY_OFFLINE = 0x2/0x04/0x12 "logical unit not ready, offline";
+    LUN_COMMUNICATION_FAILURE = 0x2/0x08/0x00 "logical unit communication failure";
 
     WRITE_ERROR = 0x3/0x0c/0x00 "write error";
     UNRECOVERED_READ_ERROR = 0x3/0x11/0x00 "unrecovered read error";
 
-    LUN_COMMUNICATION_FAILURE = 0x4/0x08/0x00 "logical unit communication failure";
     INTERNAL_TARGET_FAILURE = 0x4/0x44/0x00 "internal target failure";
     SET_TARGET_PORT_GROUPS_COMMAND_FAILED = 0x4/0x67/0x0a "set target port groups command failed";
 

@@ -4,17 +4,20 @@
 //! The client's caches are off, so that what is acknowledged is with the bricks: it survives the
 //! death of the daemon, and other hosts see it. A flush is fdatasync(2) of the bricks.
 //!
-//! A brick that cannot be reached fails operations (ENOTCONN), the flush too, until it is back. A
-//! flush that a brick's storage fails is final for the open file: what was lost is not known.
-use std::cell::{Cell, RefCell};
+//! Where no brick can be reached, an operation waits for some seconds: a brick is started again in
+//! less. Then it fails (ENOTCONN), the flush too, so that an initiator may take another path. A flush
+//! that a brick's storage fails is final for the open file: what was lost is not known.
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use gfapi::{Extent, File, Server, Volume};
-use io_engine::unblock;
+use io_engine::{sleep, unblock};
 use sgl::Sgl;
 
+use super::reopened::Reopened;
 use crate::format::chain::Opening;
 use crate::protocol::file::durable;
 use crate::{
@@ -27,6 +30,11 @@ const REQUEST: u32 = 128 << 10;
 /// Below so many bytes a discard frees nothing: a block of the bricks' file systems.
 const BLOCK: u32 = 4096;
 
+/// How long an operation waits for bricks: half of the time that the kernel gives a command.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The client of the library looks for them in steps of seconds.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// What a configuration string names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
@@ -38,8 +46,7 @@ struct Target {
 #[derive(Debug)]
 pub(crate) struct GlfsStore {
     target: Target,
-    /// `None`: it was closed. Whoever needs it opens it again.
-    file: RefCell<Option<File>>,
+    file: Reopened<File>,
     size: Cell<u64>,
     read_only: bool,
     /// Whether the bricks make holes.
@@ -62,7 +69,7 @@ pub(crate) fn open<'a>(config: &'a Config<'a>, options: &'a OpenOptions) -> Open
         let size = options.capacity(there, &target.name(), enlarge)?;
         Ok(AnyStore::Boxed(BoxedStore::new(GlfsStore {
             target,
-            file: RefCell::new(Some(file)),
+            file: Reopened::new(file),
             size: Cell::new(size),
             read_only: options.read_only,
             holes: Cell::new(true),
@@ -130,13 +137,8 @@ impl Target {
 impl GlfsStore {
     /// The file, opened again where it was closed.
     async fn file(&self) -> Result<File, Error> {
-        let current = self.file.borrow().clone();
-        if let Some(file) = current {
-            return Ok(file);
-        }
-        let (file, _) = connect(&self.target, self.read_only).await?;
-        *self.file.borrow_mut() = Some(file.clone());
-        Ok(file)
+        let connect = async || connect(&self.target, self.read_only).await.map(|(file, _)| file);
+        self.file.get(connect).await
     }
 
     #[cold]
@@ -154,19 +156,20 @@ impl GlfsStore {
         let file = self.file().await?;
         let doing = || format!("{what} {len} bytes at {offset}");
         if hole && self.holes.get() {
-            match file.discard(offset, len).await {
+            match patiently(async || file.discard(offset, len).await).await {
                 Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => self.holes.set(false),
                 result => return result.map_err(|e| self.error(e, doing())),
             }
         }
-        file.zero(offset, len).await.map_err(|e| self.error(e, doing()))
+        let zeroed = patiently(async || file.zero(offset, len).await).await;
+        zeroed.map_err(|e| self.error(e, doing()))
     }
 
     async fn sync(&self, file: &File) -> Result<(), Error> {
         let latched = self.lost.get().map(io::Error::from_raw_os_error);
         let result = match latched {
             Some(e) => Err(e),
-            None => file.sync().await,
+            None => patiently(async || file.sync().await).await,
         };
         result.map_err(|e| {
             let errno = e.raw_os_error();
@@ -179,6 +182,19 @@ impl GlfsStore {
             let e = io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO));
             self.error(e, durable("flush", self.lost.get().is_some()))
         })
+    }
+}
+
+/// Does what may be done again, until bricks can be reached or time is over.
+async fn patiently<T>(attempt: impl AsyncFn() -> io::Result<T>) -> io::Result<T> {
+    let start = Instant::now();
+    loop {
+        let result = attempt().await;
+        let away = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN));
+        if !away || start.elapsed() > PATIENCE {
+            return result;
+        }
+        sleep(PAUSE).await;
     }
 }
 
@@ -198,7 +214,7 @@ impl Store for GlfsStore {
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
         let file = self.file().await?;
         let doing = || format!("read {} bytes at {offset}", data.len());
-        match file.read(data, offset).await {
+        match patiently(async || file.read(data, offset).await).await {
             Ok(n) if n == data.len() => Ok(()),
             Ok(n) => {
                 let text = format!("the file ends at {}: it was cut off", offset + n as u64);
@@ -212,7 +228,7 @@ impl Store for GlfsStore {
     async fn write(&self, data: &Sgl<'_>, offset: u64, fua: bool) -> Result<(), Error> {
         self.writable("write")?;
         let file = self.file().await?;
-        let written = file.write(data, offset).await;
+        let written = patiently(async || file.write(data, offset).await).await;
         written
             .map_err(|e| self.error(e, format_args!("write {} bytes at {offset}", data.len())))?;
         if fua { self.sync(&file).await } else { Ok(()) }
@@ -255,7 +271,7 @@ impl Store for GlfsStore {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        let Some(file) = self.file.borrow_mut().take() else { return Ok(()) };
+        let Some(file) = self.file.take() else { return Ok(()) };
         let flushed = if self.read_only { Ok(()) } else { self.sync(&file).await };
         unblock(move || drop(file)).await;
         flushed

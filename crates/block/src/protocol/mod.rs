@@ -5,4 +5,5 @@ pub(crate) mod glfs;
 pub(crate) mod null;
 pub(crate) mod ram;
 pub(crate) mod rbd;
+mod reopened;
 pub(crate) mod zeroes;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `glfs`, and the file of the brick as what another client reads.
 use std::cell::Cell;
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use block::{ErrorClass, OpenOptions, Store};
 
 use crate::model::compare;
-use crate::servers::{gluster, gluster_alone};
+use crate::servers::{Gluster, gluster, gluster_alone};
 use crate::{MIB, open, read, refused, run, write};
 
 #[test]
@@ -108,30 +110,32 @@ fn what_cannot_be_opened_is_told() {
 }
 
 #[test]
-fn a_brick_that_is_killed_fails_operations_until_it_is_back() {
+fn without_its_brick_an_operation_waits_and_then_fails_until_the_brick_is_back() {
     let volume = gluster_alone();
+    let volume: &Gluster = &volume;
     volume.create("killed", MIB);
-    run(async {
-        let store = open(&volume.config("killed")).await.unwrap();
-        write(&store, 1, 0, 4096).await.unwrap();
-        store.flush().await.unwrap();
-        volume.kill_brick();
-        let e = write(&store, 2, 4096, 4096).await.unwrap_err();
-        assert_eq!(e.class(), ErrorClass::Connection, "{e}");
-        let e = store.flush().await.unwrap_err();
-        assert_eq!(e.class(), ErrorClass::Connection, "{e}");
-        volume.start_brick();
-        let mut written = Err(e);
-        for _ in 0..300 {
-            written = write(&store, 3, 4096, 4096).await;
-            if written.is_ok() {
-                break;
-            }
-            io_engine::sleep(Duration::from_millis(100)).await;
-        }
-        written.unwrap();
-        store.flush().await.unwrap();
-        assert_eq!(read(&store, 0, 4096).await, [1; 4096]);
-        assert_eq!(read(&store, 4096, 4096).await, [3; 4096]);
+    let (start, started) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            started.recv().unwrap();
+            thread::sleep(Duration::from_secs(1));
+            volume.start_brick();
+        });
+        run(async {
+            let store = open(&volume.config("killed")).await.unwrap();
+            write(&store, 1, 0, 4096).await.unwrap();
+            store.flush().await.unwrap();
+            volume.kill_brick();
+            let begin = Instant::now();
+            let e = write(&store, 2, 4096, 4096).await.unwrap_err();
+            assert_eq!(e.class(), ErrorClass::Connection, "{e}");
+            assert!(begin.elapsed() > Duration::from_secs(14), "{:?}", begin.elapsed());
+            // The next ones wait, too, and are done when the brick is back.
+            start.send(()).unwrap();
+            store.flush().await.unwrap();
+            write(&store, 3, 4096, 4096).await.unwrap();
+            assert_eq!(read(&store, 0, 4096).await, [1; 4096]);
+            assert_eq!(read(&store, 4096, 4096).await, [3; 4096]);
+        });
     });
 }

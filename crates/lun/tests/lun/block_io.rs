@@ -195,7 +195,9 @@ fn errors_of_the_store_become_sense_or_busy() {
         (28, (3, 0x11, 0), (7, 0x27, 7)),      // ENOSPC
         (30, (3, 0x11, 0), (7, 0x27, 0)),      // EROFS
         (22, (4, 0x44, 0), (4, 0x44, 0)),      // EINVAL
-        (116, (4, 0x08, 0), (4, 0x08, 0)),     // ESTALE
+        (116, (2, 0x08, 0), (2, 0x08, 0)),     // ESTALE
+        (107, (2, 0x08, 0), (2, 0x08, 0)),     // ENOTCONN: another path may do better
+        (108, (2, 0x08, 0), (2, 0x08, 0)),     // ESHUTDOWN: the same
         (110, (0xb, 0x2e, 2), (0xb, 0x2e, 2)), // ETIMEDOUT
     ];
     for (errno, read, write) in cases {
