@@ -100,21 +100,6 @@ rm /scratch/g.img.open
 check "it is served when it can be" timeout 90 dd if=$SECOND of=/dev/null bs=64k count=4 iflag=direct status=none
 check "the second device is removed" eval 'unlun g 3 && rm_dev g'
 
-# -- a passthrough handler
-must "zbc: a host-managed disk is enabled" mk_dev z $((128 << 20)) zbc/model-HM/zsize-4/conv-4/open-8@/scratch/z.raw
-must "zbc: it becomes a disk" lun z 4
-Z=$((4 << 11))          # a zone in sectors
-check "zbc: the kernel sees a host-managed disk" eval '[ $(cat $SDEV/block/*/queue/zoned) = host-managed ]'
-check "zbc: sg_rep_zones" eval 'sg_rep_zones --num=6 $SG | grep -i "zone type"'
-check "zbc: a write at the write pointer" dd if=r1m of=$DISK bs=64k seek=$((Z * 4 / 128)) count=4 oflag=direct status=none
-check "zbc: its process is killed" kill -9 $(process handler_file_zbc)
-# This handler makes all zones anew whenever it opens a disk, under the C daemon, too.
-check "zbc: it answers all the same" eval 'blkzone report -o $((Z * 4)) -c 1 $DISK | grep "wptr 0x000000"'
-check "zbc: a write at the write pointer of another zone" dd if=r1m of=$DISK bs=64k seek=$((Z * 5 / 128)) count=4 oflag=direct status=none
-check "zbc: the report shows the write pointer" eval 'blkzone report -o $((Z * 5)) -c 1 $DISK | grep "wptr 0x000200"'
-check "zbc: blkzone reset" eval 'blkzone reset -o $((Z * 4)) -c 1 $DISK && blkzone report -o $((Z * 4)) -c 1 $DISK | grep "wptr 0x000000"'
-check "zbc: it is removed" eval 'unlun z 4 && rm_dev z'
-
 # -- the daemon is killed
 verify $FRAIL 24M & A=$!
 verify $OTHER 24M & B=$!

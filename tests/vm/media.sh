@@ -21,12 +21,15 @@ at() { dd if=r1m of=$DISK bs=64k seek=$(($1 / 128)) count=${2:-1} oflag=direct s
 must "host-managed: a disk is enabled" mk_dev z $((MB << 20)) $HM
 must "host-managed: it becomes a disk" lun z 0
 check "host-managed: the kernel counts 64 zones of 4 MiB" eval '[ $(queue zoned) = host-managed ] && [ $(queue nr_zones) = 64 ] && [ $(queue chunk_sectors) = $Z ]'
+check "host-managed: the peripheral device type is 14h" eval 'sg_inq $SG | grep -i "PDT=20\|host managed"'
 check "host-managed: lsblk -z" eval 'lsblk -z $DISK | tee /dev/stderr | grep host-managed'
 check "host-managed: VPD page B6h tells how many zones may be open" eval 'sg_vpd -p zbdch $SG | tee /dev/stderr | grep -i "maximum number of open.*: 8"'
 check "host-managed: the zones that random writes may go to are conventional" eval 'zone 3 CONVENTIONAL && zone 4 SEQ_WRITE_REQUIRED && at $((Z * 2 + 4096))'
 check "host-managed: zones that are written are reported as implicitly open" eval 'at $((Z * 4)) 4 && zone 4 "wptr 0x000200.*(oi)"'
 check "host-managed: sg_rep_zones tells the same" eval 'sg_rep_zones --start=$((Z * 4)) --num=1 $SG | tee /dev/stderr | grep -i "implicit"'
 check "host-managed: what is above the write pointer reads as zeroes" eval 'dd if=$DISK bs=64k skip=$((Z * 4 / 128 + 9)) count=1 iflag=direct status=none | cmp -n 65536 - /dev/zero'
+check "host-managed: what is written reads back" eval 'dd if=$DISK bs=64k skip=$((Z * 4 / 128)) count=1 iflag=direct status=none | cmp -n 65536 - r1m'
+check "host-managed: a write beside the write pointer is refused" not at $((Z * 4 + 9 * 128))
 check "host-managed: blkzone open" eval 'blkzone open -o $((Z * 5)) -c 1 $DISK && zone 5 "(oe)"'
 check "host-managed: blkzone close" eval 'at $((Z * 5)) && blkzone close -o $((Z * 5)) -c 1 $DISK && zone 5 cl'
 check "host-managed: blkzone finish" eval 'blkzone finish -o $((Z * 5)) -c 1 $DISK && zone 5 fu && not at $((Z * 5 + 128))'
@@ -46,7 +49,7 @@ check "host-aware: so the kernel sees it, with its blocks" eval 'queue zoned | g
 check "host-aware: sg_rep_zones" eval 'sg_rep_zones --num=4 $SG | tee /dev/stderr | grep -i "preferred"'
 check "host-aware: writes in any order" eval 'at $((Z * 20 + 640)) && at $((Z * 20)) && dd if=$DISK bs=64k skip=$(((Z * 20 + 640) / 128)) count=1 iflag=direct status=none | cmp -n 65536 - r1m'
 check "host-aware: it is removed" eval 'unlun z 0 && rm_dev z'
-for wrong in zsize-0 zsize-3 lba-1024 conv-9999 open-0 foo-1; do
+for wrong in model-XX zsize-0 zsize-3 lba-1024 conv-9999 open-0 foo-1; do
     check "zbc: refused: $wrong" eval 'not mk_dev bad $((MB << 20)) zbc/$wrong@/scratch/bad.raw; rmdir $(dev bad)'
 done
 
@@ -54,6 +57,12 @@ done
 mkdir -p tree && cp -r /usr/share/perl5/Debconf tree/ && genisoimage -quiet -r -J -V TESTDISC -o /scratch/cd.iso tree
 must "disc: it is enabled" mk_dev cd $(stat -c %s /scratch/cd.iso) fbo/ro//scratch/cd.iso
 must "disc: it becomes a drive" lun cd 0
+check "disc: the kernel calls it sr" eval '[[ $DISK == /dev/sr* ]]'
+check "disc: READ TOC" sg_raw -r 64 $SG 43 00 00 00 00 00 00 00 40 00
+check "disc: GET CONFIGURATION names a DVD-ROM" eval 'sg_get_config $SG | grep -i "dvd-rom"'
+check "disc: all of it is what it is" eval 'dd if=$DISK bs=64k iflag=direct status=none | cmp -n $(stat -c %s /scratch/cd.iso) - /scratch/cd.iso'
+check "disc: it is mounted, and its files are right" eval 'mount -o ro -t iso9660 $DISK /scratch/mnt && diff -r tree /scratch/mnt && umount /scratch/mnt'
+check "disc: a command that it does not know is refused" sense "illegal request" "invalid command operation code" $SG ac 00 00 00 00 00 00 00 00 04 03 00
 check "disc: blkid finds its label" eval 'blkid -p $DISK | tee /dev/stderr | grep "LABEL=\"TESTDISC\""'
 check "disc: isosize" eval '[ $(isosize $DISK) -le $(stat -c %s /scratch/cd.iso) ] && [ $(isosize $DISK) -gt 100000 ]'
 check "disc: isoinfo lists its files" eval 'isoinfo -J -l -i $DISK | tee /dev/stderr | grep -i "debconf"'
@@ -79,6 +88,24 @@ check "DVD-RAM: growisofs burns it" eval 'growisofs -use-the-force-luke=notray -
 check "DVD-RAM: it is mounted, and its files are right" eval 'mount -o ro -t iso9660 $DISK /scratch/mnt && diff -r tree /scratch/mnt && umount /scratch/mnt'
 check "DVD-RAM: it is in the file" cmp -n $(stat -c %s /scratch/cd.iso) /scratch/cd.iso /scratch/rw.img
 check "DVD-RAM: it is removed" eval 'unlun rw 0 && rm_dev rw'
+
+# -- handlers that pass commands through, in processes of their own
+check "SIGTERM ends the daemon" stop 15
+configure 'plugin_isolation = true'
+must "the daemon starts with plugins in processes of their own" start "$DAEMON"
+process() { pgrep -f "^tcmu-plugin plugin-process $PLUGINS/$1.so"; }
+must "isolated: a host-managed disk is enabled" mk_dev z $((MB << 20)) $HM
+must "isolated: it becomes a disk" lun z 0
+check "isolated: the kernel sees a host-managed disk" eval '[ $(queue zoned) = host-managed ]'
+check "isolated: sg_rep_zones" eval 'sg_rep_zones --num=6 $SG | grep -i "zone type"'
+check "isolated: a write at the write pointer" at $((Z * 4)) 4
+check "isolated: its process is killed" kill -9 $(process handler_file_zbc)
+# This handler makes all zones anew whenever it opens a disk, under the C daemon, too.
+check "isolated: it answers all the same" zone 4 "wptr 0x000000"
+check "isolated: a write at the write pointer of another zone" at $((Z * 5)) 4
+check "isolated: the report shows the write pointer" zone 5 "wptr 0x000200"
+check "isolated: blkzone reset" eval 'blkzone reset -o $((Z * 5)) -c 1 $DISK && zone 5 "wptr 0x000000"'
+check "isolated: it is removed" eval 'unlun z 0 && rm_dev z'
 
 check "SIGTERM ends the daemon" stop 15
 check "no ring was broken" ring_is_whole

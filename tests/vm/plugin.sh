@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # plugin.sh DAEMON PACKAGE: handlers written in C, in our daemon: those of Debian's package
 # tcmu-runner, which is unpacked in PACKAGE, and those of crates/tcmu-plugin/tests/plugins: a disk by
-# each way of the interface, what a wrong plugin does, a zoned disk and an optical one.
+# each way of the interface, and what a wrong plugin does. Zoned disks and discs are in media.sh.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 PLUGINS=/scratch/plugins
 DAEMON="$1 --handler-path $PLUGINS"
@@ -157,34 +157,6 @@ within 100 ended $HANGS
 check "wrong: never: the device can be removed" eval 'unlun w 1 && rm_dev w'
 check "the other device is removed" eval 'unlun a 0 && rm_dev a'
 check "the daemon lives" not ended $DAEMON_PID
-
-# -- Debian's zoned disk
-modprobe -a sr_mod isofs cdrom udf 2>/dev/null
-must "zbc: a host-managed disk is enabled" mk_dev z $((128 << 20)) zbc/model-HM/zsize-4/conv-4/open-8@/scratch/z.raw
-must "zbc: it becomes a disk" lun z 0
-Z=$((4 << 11))          # a zone in sectors
-check "zbc: the kernel sees a host-managed disk" eval '[ $(cat $SDEV/block/*/queue/zoned) = host-managed ]'
-check "zbc: the peripheral device type is 14h" eval 'sg_inq $SG | grep -i "PDT=20\|host managed"'
-check "zbc: sg_rep_zones" eval 'sg_rep_zones --num=6 $SG | grep -i "zone type"'
-check "zbc: a write at the write pointer" dd if=r1m of=$DISK bs=64k seek=$((Z * 4 / 128)) count=4 oflag=direct status=none
-check "zbc: the report shows it" eval 'blkzone report -o $((Z * 4)) -c 1 $DISK | grep "wptr 0x000200"'
-check "zbc: it reads back" eval 'dd if=$DISK bs=64k skip=$((Z * 4 / 128)) count=4 iflag=direct status=none | cmp -n 262144 - r1m'
-check "zbc: a write beside the write pointer is refused" not dd if=r1m of=$DISK bs=64k seek=$((Z * 4 / 128 + 9)) count=1 oflag=direct status=none
-check "zbc: blkzone reset" eval 'blkzone reset -o $((Z * 4)) -c 1 $DISK && blkzone report -o $((Z * 4)) -c 1 $DISK | grep "wptr 0x000000"'
-check "zbc: it is removed" eval 'unlun z 0 && rm_dev z'
-check "zbc: options that are wrong are refused" eval 'not mk_dev z $((128 << 20)) zbc/model-XX@/scratch/z.raw; rmdir $(dev z)'
-
-# -- Debian's optical one
-mkdir -p tree && cp -r /usr/share/perl5/Debconf tree/ && genisoimage -quiet -r -J -V TESTDISC -o /scratch/cd.iso tree
-must "fbo: a disc is enabled" mk_dev cd $(stat -c %s /scratch/cd.iso) fbo/ro//scratch/cd.iso
-must "fbo: it becomes a drive" lun cd 0
-check "fbo: the kernel calls it sr" eval '[[ $DISK == /dev/sr* ]]'
-check "fbo: READ TOC" sg_raw -r 64 $SG 43 00 00 00 00 00 00 00 40 00
-check "fbo: GET CONFIGURATION names a DVD-ROM" eval 'sg_get_config $SG | grep -i "dvd-rom"'
-check "fbo: the whole disc is what it is" eval 'dd if=$DISK bs=64k iflag=direct status=none | cmp -n $(stat -c %s /scratch/cd.iso) - /scratch/cd.iso'
-check "fbo: it is mounted, and its files are right" eval 'mount -o ro -t iso9660 $DISK /scratch/mnt && diff -r tree /scratch/mnt && umount /scratch/mnt'
-check "fbo: a command that it does not know is refused" sense "illegal request" "invalid command operation code" $SG ac 00 00 00 00 00 00 00 00 04 03 00
-check "fbo: it is removed" eval 'unlun cd 0 && rm_dev cd'
 
 note_daemon
 check "SIGTERM ends the daemon" stop 15

@@ -165,8 +165,18 @@ struct Suite {
     env: &'static [&'static str],
     /// In seconds, on a slow machine without KVM.
     timeout: u64,
+    kernel: Kernel,
     when: When,
 }
+
+/// The kernel of a suite.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Any,
+    /// The distribution's: that of User-Mode Linux has no zoned disks.
+    Usual,
+}
+use Kernel::{Any, Usual};
 
 /// When a suite runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -193,26 +203,26 @@ const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 /// The longest first, so that the last to end is short.
 #[rustfmt::skip]
 const SUITES: &[Suite] = &[
-    Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600,  when: When::Always },
-    Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600,  when: When::Always },
-    Suite { name: "plugin",    script: "plugin.sh",    args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, when: When::Always },
-    Suite { name: "isolation", script: "isolation.sh", args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, when: When::Always },
-    Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900,  when: When::Full   },
-    Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
-    Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
-    Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "rbd",       script: "rbd.sh",       args: HANDLERS,  full_args: WITH_CLUSTER,    env: &[],  timeout: 600,  when: When::Full   },
-    Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
-    Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600,  when: When::Always },
-    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "cluster-rbd",  script: "cluster.sh", args: &["rbd"],  full_args: &["rbd"],        env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "cluster-glfs", script: "cluster.sh", args: &["glfs"], full_args: &["glfs"],       env: &[],  timeout: 900,  when: When::Always },
-    Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  when: When::Full   },
+    Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900,  kernel: Usual, when: When::Always },
+    Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "scsi-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "plugin",    script: "plugin.sh",    args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, kernel: Any,   when: When::Always },
+    Suite { name: "isolation", script: "isolation.sh", args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, kernel: Any,   when: When::Always },
+    Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "cluster-rbd", script: "cluster.sh", args: &["rbd"],  full_args: &["rbd"],        env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "cluster-glfs", script: "cluster.sh", args: &["glfs"], full_args: &["glfs"],      env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "rbd",       script: "rbd.sh",       args: WITH_CLUSTER, full_args: WITH_CLUSTER, env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  kernel: Any,   when: When::Full   },
 ];
 
 /// What suites share, and servers that other tests start, too.
@@ -442,7 +452,8 @@ fn run_suite(job: &Job, daemon: &str, uml: bool, options: &Options) -> Result<Ch
     }
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
     vm.kernel = job.kernel(options).map(str::to_owned);
-    vm.uml = uml && vm.kernel.is_none() && !variant.is_some_and(Variant::in_qemu);
+    vm.uml =
+        uml && vm.kernel.is_none() && suite.kernel == Any && !variant.is_some_and(Variant::in_qemu);
     vm.quiet = true;
     vm.mem = 1536;
     let mut tally = Tally::of(name);

@@ -36,6 +36,9 @@ use accel::Accel;
 use control::ERRORS;
 use machine::Machine;
 
+/// How long a VM may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(60);
+
 /// Whether the processor carries out a guest's instructions here.
 pub(crate) fn kvm_works() -> Result<bool> {
     Ok(accel::best(&kernel::boot_files(None)?) == Accel::Kvm)
@@ -120,6 +123,7 @@ struct Guest {
     process: Kept,
     output: mpsc::Receiver<Vec<u8>>,
     boot_seconds: PathBuf,
+    status: PathBuf,
     what: String,
 }
 
@@ -147,7 +151,8 @@ impl Guest {
             }
         });
         let what = machine.describe(options);
-        Ok(Guest { process, output, boot_seconds: dir.join("boot-seconds"), what })
+        let [boot_seconds, status] = ["boot-seconds", "rc"].map(|name| dir.join(name));
+        Ok(Guest { process, output, boot_seconds, status, what })
     }
 
     /// Waits until the guest is about to start the script; false: it hangs.
@@ -176,13 +181,22 @@ impl Guest {
         }
     }
 
-    /// Hands on the output until the VM ends; false: it did not end in time.
+    /// Hands on the output until the VM ends; false: it did not end in time. One whose script has
+    /// ended and that does not power off, such as one that waits for a disk, has ended all the same.
     fn relay(&mut self, end: Instant, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let mut script_ended: Option<Instant> = None;
         loop {
             run::check_interrupt()?;
             match self.output.recv_timeout(Duration::from_millis(100)) {
                 Ok(bytes) => sink(&bytes)?,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    if script_ended.is_some_and(|ended| ended.elapsed() > POWER_OFF) {
+                        return Ok(true);
+                    }
+                    if script_ended.is_none() && self.status.exists() {
+                        script_ended = Some(Instant::now());
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Ok(self.process.wait(Duration::from_secs(10))?.is_some());
                 }
