@@ -173,7 +173,8 @@ struct Suite {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     Any,
-    /// The distribution's: that of User-Mode Linux has no zoned disks.
+    /// The distribution's: that of User-Mode Linux has neither zoned disks nor the address space that
+    /// sanitizers want.
     Usual,
 }
 use Kernel::{Any, Usual};
@@ -200,10 +201,11 @@ const CHOOSE_PLUGINS: [&str; 4] = ["plugin.sh", "isolation.sh", "media.sh", "rbd
 const NO_PLUGINS: &str = " --handler-path /nonexistent";
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
-/// The longest first, so that the last to end is short.
+/// The longest first, those in QEMU, so that the last to end is short.
 #[rustfmt::skip]
 const SUITES: &[Suite] = &[
     Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900,  kernel: Usual, when: When::Always },
+    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  kernel: Usual, when: When::Always },
     Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
@@ -217,9 +219,8 @@ const SUITES: &[Suite] = &[
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
     Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
-    Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
-    Suite { name: "cluster-rbd", script: "cluster.sh", args: &["rbd"],  full_args: &["rbd"],        env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "cluster-rbd", script: "cluster.sh", args: &["rbd", "16"], full_args: &["rbd", "64"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "cluster-glfs", script: "cluster.sh", args: &["glfs"], full_args: &["glfs"],      env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "rbd",       script: "rbd.sh",       args: WITH_CLUSTER, full_args: WITH_CLUSTER, env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  kernel: Any,   when: When::Full   },
