@@ -276,23 +276,37 @@ fn configuration(host: &Host) -> Finding {
             Good(format!("{} is not there; defaults apply", path.display()))
         }
         Err(error) => bad(format!("{}: {error}", path.display()), "see tcmu.conf(5)"),
-        Ok(text) => match config::parse(&text, &Config::default()).1.first() {
-            None => Good(path.display().to_string()),
-            Some(problem) => bad(format!("{}: {problem}", path.display()), "see tcmu.conf(5)"),
-        },
+        Ok(text) => {
+            let problems = config::parse(&text, &Config::unread()).1;
+            let lines: Vec<_> = problems.iter().map(|p| format!("{ITEM}{p}")).collect();
+            match &problems[..] {
+                [] => Good(path.display().to_string()),
+                [problem] => bad(format!("{}: {problem}", path.display()), "see tcmu.conf(5)"),
+                _ => bad(format!("{}:{}", path.display(), lines.concat()), "see tcmu.conf(5)"),
+            }
+        }
     }
 }
 
 fn log_directory(host: &Host) -> Finding {
     let text = config::read(&host.at(config::PATH)).unwrap_or_default();
     let configured = config::parse(&text, &Config::default()).0.log_dir;
-    let directory = host.at(&configured.unwrap_or_else(|| host.log_dir.clone()).to_string_lossy());
+    let configured = configured.unwrap_or_else(|| host.log_dir.clone());
+    let relative = configured.is_relative();
+    let directory = if relative { configured } else { host.at(&configured.to_string_lossy()) };
     // The daemon makes it, and what leads to it.
-    let Some(existing) = directory.ancestors().find(|path| path.exists()) else {
-        return bad(format!("{} is not there", directory.display()), "make it");
+    let here = Path::new(".");
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(here);
+    let usable = match existing.is_dir() {
+        true => access(existing, Access::WRITE_OK),
+        false => Err(rustix::io::Errno::NOTDIR),
     };
-    match access(existing, Access::WRITE_OK) {
-        Ok(()) => Good(directory.join(logging::FILE).display().to_string()),
+    let file = directory.join(logging::FILE);
+    match usable {
+        Ok(()) if relative => {
+            Note(format!("{}, below the directory that the daemon starts in", file.display()))
+        }
+        Ok(()) => Good(file.display().to_string()),
         Err(errno) => Note(format!(
             "{}: {errno}: there will be no log file, only stderr and the journal",
             existing.display()
@@ -329,8 +343,14 @@ fn plugins(host: &Host) -> Finding {
     let directory = host.at(&host.handler_path.to_string_lossy());
     let files = match Plugins::files(&directory) {
         Ok(files) => files,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Note(format!("{}: {error}", directory.display())),
+        // That of the package is not there where it is not installed.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && host.handler_path == Path::new(plugins::DIRECTORY) =>
+        {
+            Vec::new()
+        }
+        Err(error) => return Note(format!("none: {}: {error}", directory.display())),
     };
     if files.is_empty() {
         return Good(format!("none in {}", directory.display()));

@@ -25,6 +25,14 @@ pub struct Config {
     pub plugin_isolation: Option<bool>,
 }
 
+impl Config {
+    /// What holds of a key whose value could not be read when the daemon started: nobody knows which
+    /// files it forbids, so all of them.
+    pub fn unread() -> Self {
+        Config { backing_dirs: Some(Vec::new()), ..Config::default() }
+    }
+}
+
 /// One setting.
 #[derive(Debug)]
 pub struct Key {
@@ -78,8 +86,10 @@ pub const KEYS: &[Key] = &[
               subdirectories included; symbolic links are followed before the comparison. An image \
               with a backing file elsewhere is refused. An image's backing file is named inside the \
               image: set this when images come from people who must not read this host's files. \
-              An empty value refuses all backing files. The default is to allow any place. A change \
-              concerns devices that are opened afterwards.",
+              An empty value (\"\") refuses all backing files, and so does a value that cannot be read \
+              when the daemon starts. It holds for the other files that an image names, too: external \
+              data files, and the extents of a VMDK image. The default is to allow any place. A \
+              change concerns devices that are opened afterwards.",
         parse: |config, value| {
             let parts = value.split(':').filter(|dir| !dir.is_empty());
             config.backing_dirs = Some(parts.map(absolute).collect::<Result<_, _>>()?);

@@ -244,7 +244,10 @@ impl Configuration {
         match config::read(path) {
             Ok(text) if self.text.as_ref() == Some(&text) => Vec::new(),
             Ok(text) => {
-                let (new, problems) = config::parse(&text, &self.config);
+                // The first time, nothing was read that could stay.
+                let (unread, known) = (Config::unread(), self.text.is_some());
+                let (new, problems) =
+                    config::parse(&text, if known { &self.config } else { &unread });
                 let problem = |problem| format!("{}: {problem}", path.display());
                 self.problems.extend(problems.into_iter().map(problem));
                 let changes = config::changes(&self.config, &new);
@@ -252,9 +255,15 @@ impl Configuration {
                 changes
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
+            Err(error) if self.text.is_some() => {
                 let text = format!("{}: {error}; all settings stay", path.display());
                 self.problems.push(text);
+                Vec::new()
+            }
+            Err(error) => {
+                let text = "the defaults hold, but no backing file is opened until it can be read";
+                self.problems.push(format!("{}: {error}; {text}", path.display()));
+                self.config = Config::unread();
                 Vec::new()
             }
         }
@@ -366,6 +375,37 @@ fn log_panics() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_at_the_start_allows_no_backing_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tcmu.conf");
+        let allowed = |configuration: &Configuration| configuration.config.backing_dirs.clone();
+        let none = Some(Vec::new());
+        let mut fresh = Configuration::default();
+        fresh.load(&path);
+        assert_eq!(allowed(&fresh), None, "there is no file");
+        for text in ["backing_dirs =", "backing_dirs = srv", "backing_dirs = \"/srv"] {
+            std::fs::write(&path, text).unwrap();
+            let mut fresh = Configuration::default();
+            fresh.load(&path);
+            assert_eq!(allowed(&fresh), none, "{text}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let mut fresh = Configuration::default();
+        fresh.load(&path);
+        assert_eq!(allowed(&fresh), none, "the file cannot be read");
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, "log_level = 3").unwrap();
+        fresh.load(&path);
+        assert_eq!(allowed(&fresh), None, "then it can");
+        std::fs::write(&path, "backing_dirs = /srv").unwrap();
+        fresh.load(&path);
+        std::fs::write(&path, "backing_dirs = srv").unwrap();
+        fresh.load(&path);
+        assert_eq!(allowed(&fresh), Some(vec!["/srv".into()]), "what was read before stays");
+    }
 
     #[test]
     fn the_file_wins_over_the_command_line_and_that_over_defaults() {

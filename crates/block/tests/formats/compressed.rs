@@ -181,6 +181,24 @@ fn many_reads_at_the_same_time_get_what_each_of_them_wants() {
 }
 
 #[test]
+fn a_gzip_file_that_ends_in_the_header_of_a_later_member_was_cut_off() {
+    let dir = Dir::new();
+    let member = |name: &str, seed| {
+        let plain = dir.raw(name, &disk(MIB, seed));
+        fs::read(compress(&dir, "gzip", &["-1"], &plain)).unwrap()
+    };
+    let (first, second) = (member("first", 1), member("second", 2));
+    for kept in [1, 2, 5, 100] {
+        let cut = dir.raw("cut", &[&first[..], &second[..kept]].concat());
+        let e = refusal("gz", &cut);
+        assert!(e.contains("cut off"), "{kept} bytes of the second member: {e}");
+    }
+    let whole = dir.raw("whole", &[&first[..], &second].concat());
+    let size = on_engine(async { open_image("gz", &whole).await.facts().size });
+    assert_eq!(size, 2 * MIB);
+}
+
+#[test]
 fn damage_and_cut_off_ends_are_found() {
     let dir = Dir::new();
     let content = disk(2 * MIB, 9);

@@ -119,7 +119,7 @@ impl Gz {
         let mut gz = Gz::new();
         let mut progress = Progress::new("bgzf: look for members");
         let len = source.len();
-        let mut at = 0;
+        let (mut at, mut last) = (0, 0);
         while at < len {
             let n = usize::try_from((len - at).min(HEADER)).map_err(io::Error::other)?;
             let header = read_vec(source, at, n).await?;
@@ -134,8 +134,14 @@ impl Gz {
                 gz.push(Access { plain: gz.size, packed: at, inside: None });
             }
             gz.size += u64::from(size);
+            last = size;
             at = end;
             progress.tell(at, len);
+        }
+        if last > 0 {
+            tracing::warn!(
+                "bgzf: the empty member at its end is missing: it may have been cut off"
+            );
         }
         Ok(Some(gz))
     }
@@ -159,7 +165,8 @@ impl Gz {
             }
             progress.tell(input.position(), source.len());
             if !input.fill(source).await? {
-                if decoder.is_between_members() {
+                // What is left may be the beginning of a header.
+                if decoder.is_between_members() && input.bytes().is_empty() {
                     break;
                 }
                 let why = "it ends in the middle of a member: it was cut off";
