@@ -2,9 +2,12 @@
 //! What makes a key of a passphrase (LUKS2 specification 3.2.4): PBKDF2 (RFC 8018) or Argon2 (RFC 9106),
 //! with the costs that a header asks for. A header may be hostile, so the costs have limits: those of
 //! what `cryptsetup luksFormat` chooses by itself on a large machine.
+use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
+use std::{io, thread};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use zeroize::Zeroizing;
 
 use crate::Error;
@@ -135,10 +138,10 @@ impl Kdf {
     }
 
     /// Fills `key`. Takes seconds, and up to 1 GiB of memory; others of this process that need so
-    /// much wait until it is done.
+    /// much wait until it is done. Lanes of Argon2 have threads of their own meanwhile.
     ///
     /// # Errors
-    /// When there is no such memory.
+    /// When there is no such memory, or no thread.
     pub(crate) fn derive(&self, password: &[u8], key: &mut [u8]) -> Result<(), Error> {
         match self.function {
             Function::Pbkdf2 { digest, iterations } => {
@@ -161,17 +164,23 @@ impl Kdf {
                 }
                 blocks.resize(count, Block::default());
                 let argon2 = Argon2::new(algorithm, Version::V0x13, params);
-                argon2
-                    .hash_password_into_with_memory(
-                        password,
-                        &self.salt,
-                        key,
-                        blocks.as_mut_slice(),
-                    )
-                    .map_err(wrong)
+                let hash = || {
+                    let blocks = blocks.as_mut_slice();
+                    argon2.hash_password_into_with_memory(password, &self.salt, key, blocks)
+                };
+                threads(lanes)?.install(hash).map_err(wrong)
             }
         }
     }
+}
+
+/// Threads for the lanes of Argon2, which end when they are dropped.
+fn threads(lanes: u32) -> Result<ThreadPool, Error> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(processors.min(lanes as usize))
+        .thread_name(|index| format!("argon2-{index}"));
+    pool.build().map_err(|e| Error::Io(io::Error::other(e)))
 }
 
 #[cfg(test)]

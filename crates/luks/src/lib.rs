@@ -14,6 +14,7 @@
 //! Format Specification", version 1.1, of the cryptsetup project.
 
 mod block_cipher;
+mod cbc;
 mod cipher;
 mod digest;
 mod format;
@@ -23,8 +24,10 @@ mod kdf;
 mod secret;
 mod sector;
 mod split;
+mod twofish;
 mod v2;
 mod volume;
+mod xts;
 
 pub use block_cipher::Algorithm;
 pub use cipher::{Cipher, Iv, Mode};

@@ -25,7 +25,7 @@ enum What {
     Tcmu(tcmu::Options),
     /// The qcow2 engine, beside `qemu-img bench`
     Block(block::Options),
-    /// The ciphers of LUKS volumes, beside `cryptsetup benchmark`
+    /// LUKS volumes: ciphers beside OpenSSL's, passphrases beside cryptsetup's
     Luks(luks::Options),
     /// The daemon behind libguestfs, guestfsd
     Guestfs(guestfs::Options),
