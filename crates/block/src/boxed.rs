@@ -6,9 +6,11 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use sgl::Sgl;
 
+use crate::exclusive::ExclusiveLock;
 use crate::{Error, Event, Facts, Held, Provisioning, Store};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -17,6 +19,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 trait DynStore: fmt::Debug {
     fn facts(&self) -> Facts;
     fn held(&self) -> Held;
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>>;
     fn grows_by_noise(&self) -> bool;
     fn read<'a>(&'a self, data: &'a Sgl<'a>, offset: u64) -> Boxed<'a, Result<(), Error>>;
     fn write<'a>(
@@ -47,6 +50,10 @@ impl<S: Store + fmt::Debug + 'static> DynStore for S {
 
     fn held(&self) -> Held {
         Store::held(self)
+    }
+
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        Store::lock(self)
     }
 
     fn grows_by_noise(&self) -> bool {
@@ -130,6 +137,10 @@ impl Store for BoxedStore {
 
     fn held(&self) -> Held {
         self.0.held()
+    }
+
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        self.0.lock()
     }
 
     fn grows_by_noise(&self) -> bool {

@@ -6,6 +6,7 @@
 //! - `protocol`: the bottom layers: files, memory, nothing
 //! - `format`: formats of images, layers on other stores; `format::chain` opens the files of images
 //! - [`Lower`]: what a format lies on
+//! - [`exclusive`]: the lock of what several hosts have open
 //! - `registry`, `config`, `options`: which stores there are, the strings that name them, and their
 //!   options
 //! - [`disk`]: what every front end needs; `range_lock`, `scratch`, [`statistics`]: parts of it
@@ -16,6 +17,7 @@ mod boxed;
 mod config;
 pub mod disk;
 mod error;
+pub mod exclusive;
 mod format;
 pub mod fuzz;
 mod lower;
@@ -26,7 +28,11 @@ mod registry;
 mod scratch;
 pub mod statistics;
 
+use std::rc::Rc;
+
 use sgl::Sgl;
+
+use exclusive::ExclusiveLock;
 
 pub use boxed::BoxedStore;
 pub use config::Config;
@@ -42,7 +48,7 @@ pub use options::{
 };
 pub use protocol::file::{FileStore, Held, Locks, lock_image};
 pub use protocol::null::NullStore;
-pub use range_lock::Access;
+pub use range_lock::{Access, Acquire, Guard, RangeLock};
 pub use registry::{
     AnyStore, Locking, OpenOptions, SUBTYPES, Subtype, check, image_format, open, open_image,
 };
@@ -61,6 +67,9 @@ pub struct Facts {
     pub request_alignment: u32,
     /// Whether other hosts can have it open at the same time.
     pub shared: bool,
+    /// The most bytes that can be compared and written in one step while other hosts have it open, at
+    /// a multiple of that; `None`: nobody else changes it meanwhile, so that any number can.
+    pub compare_and_write: Option<u32>,
     /// What discard does; `None` when it is not supported.
     pub discard: Option<Discard>,
     /// Whether `write_zeroes` is cheaper than writing zeroes.
@@ -136,6 +145,10 @@ pub trait Store {
     /// The files that it has open, which a successor may take over: [`OpenOptions::predecessor`].
     fn held(&self) -> Held {
         Held::default()
+    }
+    /// The exclusive lock of what holds the blocks, where several hosts can have it open.
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        None
     }
     /// Whether what a resize adds may read as anything: zeroes in the layer below, decrypted.
     fn grows_by_noise(&self) -> bool {

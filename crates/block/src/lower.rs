@@ -11,13 +11,15 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use qcow2::Extent;
 use sgl::Sgl;
 
+use crate::exclusive::ExclusiveLock;
 use crate::protocol::file::Medium;
 use crate::protocol::zeroes;
-use crate::{AnyStore, Discard, Error, ErrorKind, Event, Provisioning};
+use crate::{AnyStore, Discard, Error, ErrorKind, Event, Provisioning, Store};
 use nested::Nested;
 
 /// Up to this many bytes, writing zeroes costs less than fallocate(2).
@@ -66,6 +68,15 @@ impl Lower {
         }
     }
 
+    /// How many bytes are compared and written in one step where that is limited
+    /// ([`Facts::compare_and_write`](crate::Facts::compare_and_write)).
+    pub(crate) fn compares_and_writes(&self) -> Option<u32> {
+        match &self.0 {
+            Kind::File(_) => None,
+            Kind::Store(nested) => nested.disk().facts().compare_and_write,
+        }
+    }
+
     /// What a discard does, where there is one.
     pub(crate) fn discards(&self) -> Option<Discard> {
         match &self.0 {
@@ -87,6 +98,15 @@ impl Lower {
                     Box::pin(async move { nested.disk().discard(&[range]).await });
                 call.await.map_err(to_io)
             }
+        }
+    }
+
+    /// The exclusive lock of the store, where several hosts can have it open. A format that keeps
+    /// nothing of it in memory passes it on.
+    pub(crate) fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        match &self.0 {
+            Kind::File(_) => None,
+            Kind::Store(nested) => nested.disk().store().lock(),
         }
     }
 

@@ -30,7 +30,7 @@ pub enum Access {
 
 /// The locks of one disk. The unit of ranges is the caller's.
 #[derive(Debug, Default)]
-pub(crate) struct RangeLock {
+pub struct RangeLock {
     state: RefCell<State>,
 }
 
@@ -142,7 +142,7 @@ impl RangeLock {
     /// Holds `range`, if nobody is alone with a range or waits for one, and nobody writes where it
     /// is to be written: the fast path of reads and writes. `None`: use [`lock`](Self::lock).
     #[inline]
-    pub(crate) fn try_lock(&self, range: Range<u64>, access: Access) -> Option<Guard<'_>> {
+    pub fn try_lock(&self, range: Range<u64>, access: Access) -> Option<Guard<'_>> {
         let mut state = self.state.borrow_mut();
         if state.alone > 0 || !state.waiting.is_empty() {
             return None;
@@ -161,7 +161,7 @@ impl RangeLock {
     }
 
     /// Waits until nobody does to an overlapping range what excludes this.
-    pub(crate) fn lock(&self, range: Range<u64>, access: Access) -> Acquire<'_> {
+    pub fn lock(&self, range: Range<u64>, access: Access) -> Acquire<'_> {
         Acquire { lock: self, claim: Claim::new(range, access), ticket: None }
     }
 
@@ -175,7 +175,7 @@ impl RangeLock {
 /// Holds a range until it is dropped.
 #[derive(Debug)]
 #[must_use = "the range is released when the guard is dropped"]
-pub(crate) struct Guard<'a> {
+pub struct Guard<'a> {
     lock: &'a RangeLock,
     key: usize,
 }
@@ -194,7 +194,7 @@ impl Drop for Guard<'_> {
 
 /// The future of a [`Guard`].
 #[must_use = "futures do nothing unless awaited"]
-pub(crate) struct Acquire<'a> {
+pub struct Acquire<'a> {
     lock: &'a RangeLock,
     claim: Claim,
     /// Set while it is among the waiters.

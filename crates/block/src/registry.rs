@@ -4,9 +4,11 @@
 //! To add a store: write its module, implement [`Store`], and add a row to [`SUBTYPES`], in which it
 //! is an [`AnyStore::Boxed`].
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use sgl::Sgl;
 
+use crate::exclusive::ExclusiveLock;
 use crate::format::chain::{self, Format, Opening};
 use crate::format::read_only::{self, Kind};
 use crate::format::{FORMATS, luks, qcow};
@@ -363,6 +365,10 @@ impl Store for AnyStore {
 
     fn held(&self) -> Held {
         each!(self, it => it.held())
+    }
+
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        each!(self, it => it.lock())
     }
 
     fn grows_by_noise(&self) -> bool {

@@ -3,13 +3,15 @@
 //! that commands come through. States live outside, in the kernel's configfs; an [`Alua`] reads and
 //! sets them. Without one, or where it knows of no group, there is one group,
 //! active and optimized, and INQUIRY does not speak of asymmetric access.
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 
+use block::Guard;
 use scsi::alua::PortGroup;
 use scsi::inquiry::TargetPort;
 
+use crate::failure::Failure;
+
+pub use block::exclusive::Later;
 pub use scsi::alua::AccessState;
 
 /// The target port groups of a logical unit, at one moment.
@@ -29,11 +31,8 @@ pub struct Snapshot {
     pub transition_seconds: u8,
 }
 
-/// A future of the device's thread.
-pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
-
 /// Where target port groups are kept. Asked for INQUIRY, TEST UNIT READY, MODE SENSE, REPORT and
-/// SET TARGET PORT GROUPS, never for reads and writes.
+/// SET TARGET PORT GROUPS, and for reads and writes only where it guards them.
 pub trait Alua {
     /// The groups as they were at the last look.
     fn snapshot(&self) -> Snapshot;
@@ -42,6 +41,29 @@ pub trait Alua {
     fn refresh(&self) -> Later<'_, ()>;
     /// Moves the group with this identifier into a state.
     fn set_state(&self, group: u16, state: AccessState) -> Later<'_, io::Result<()>>;
+    /// Whether commands that need access to the medium have to be let through ([`Alua::admit`]).
+    fn guards(&self) -> bool {
+        false
+    }
+    /// Lets a command through that needs access to the medium, which stays as long as the guard does.
+    /// The error is how the command ends that is not let through.
+    fn admit(&self) -> Later<'_, Result<Option<Guard<'_>>, Failure>> {
+        Box::pin(async { Ok(None) })
+    }
+    /// Whether no other host gets at the medium while a command is let through here.
+    fn is_alone(&self) -> bool {
+        false
+    }
+    /// Whether no command is let through before all that came earlier are answered.
+    fn awaits_drain(&self) -> bool {
+        false
+    }
+    /// All commands that came are answered.
+    fn drained(&self) {}
+    /// Gives access away whenever another host asks for it. It never ends.
+    fn give_way(&self) -> Later<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 impl Snapshot {

@@ -8,9 +8,17 @@ use crate::failure::{Answer, Doing, Failure};
 use crate::unit::Lun;
 
 impl<S: Store> Lun<S> {
-    /// The most blocks that one COMPARE AND WRITE takes: the field of VPD page B0h has a byte.
+    /// The most blocks that one COMPARE AND WRITE takes: the field of VPD page B0h has a byte. 0: it is
+    /// not served. Where other hosts get at the medium, too, it is what the store does in one step.
     pub(crate) fn max_compare_and_write(&self) -> u8 {
-        u8::try_from(CHUNK >> self.block_shift).unwrap_or(u8::MAX)
+        let in_one_step = self.disk.facts().compare_and_write.filter(|_| !self.is_alone());
+        let most = in_one_step.map_or(CHUNK as u64, u64::from);
+        u8::try_from(most >> self.block_shift).unwrap_or(u8::MAX)
+    }
+
+    /// Whether no other host gets at the medium while a command is let through here.
+    fn is_alone(&self) -> bool {
+        self.guarded && self.alua.as_ref().is_some_and(|alua| alua.is_alone())
     }
 
     /// The buffer holds what to compare with, then what to write. No other command of this
@@ -24,8 +32,10 @@ impl<S: Store> Lun<S> {
         data: &Sgl<'_>,
     ) -> Answer {
         let range = self.extent(lba, blocks)?;
-        if blocks > u64::from(self.max_compare_and_write()) {
-            return Err(Sense::INVALID_FIELD_IN_CDB.into());
+        match self.max_compare_and_write() {
+            0 => return Err(Sense::INVALID_COMMAND_OPERATION_CODE.into()),
+            most if blocks > u64::from(most) => return Err(Sense::INVALID_FIELD_IN_CDB.into()),
+            _ => {}
         }
         self.writable()?;
         let len = usize::try_from(self.bytes(blocks)).unwrap_or(usize::MAX);

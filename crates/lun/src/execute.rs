@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Executes commands: what stands before each (unit attentions, the state of the port), and which
 //! function it is that does what a command asks for.
-use block::Store;
+use block::{Guard, Store};
 use scsi::command::Command;
-use scsi::opcodes::Opcode;
+use scsi::opcodes::{Opcode, Reach};
 use scsi::report;
 use scsi::sense::{Sense, Status};
 use sgl::Sgl;
@@ -56,6 +56,7 @@ impl<S: Store> Lun<S> {
         if ASK_PORTS.contains(&row.opcode) {
             Box::pin(self.refresh_access()).await;
         }
+        let _access = self.pass(row).await?;
         let access = self.access.get();
         if access != AccessState::Optimized && row.check_access(access).is_err() {
             Box::pin(self.check_access_again(row)).await?;
@@ -65,6 +66,22 @@ impl<S: Store> Lun<S> {
             Command::Write { lba, blocks, fua, .. } => self.write(lba, blocks, fua, data).await,
             // On the heap, so that the future of a READ is not as large as that of the others.
             command => Box::pin(self.execute_other(command, data)).await,
+        }
+    }
+
+    /// Sees to it that this host has access to the medium where a command needs it, for as long as what
+    /// is returned is kept. [`execute`](Self::execute) does so; who has a command executed elsewhere
+    /// asks first. The error is how the command ends.
+    pub async fn admit(&self, cdb: &[u8]) -> Result<Option<Guard<'_>>, Outcome> {
+        let Ok(row) = self.device_type.opcodes.find(cdb) else { return Ok(None) };
+        self.pass(row).await.map_err(|failure| Err(failure).into())
+    }
+
+    #[inline]
+    async fn pass(&self, row: &Opcode) -> Result<Option<Guard<'_>>, Failure> {
+        match &self.alua {
+            Some(alua) if self.guarded && row.reach == Reach::Active => alua.admit().await,
+            _ => Ok(None),
         }
     }
 

@@ -9,7 +9,7 @@ use scsi::sense::Sense;
 
 /// Why a command did not end in GOOD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// CHECK CONDITION with this sense.
     Check(Sense),
     /// BUSY: it was not executed and may be sent again.

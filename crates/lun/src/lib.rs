@@ -36,5 +36,6 @@ mod provisioning;
 mod unit;
 
 pub use execute::Outcome;
+pub use failure::Failure;
 pub use identity::Identity;
 pub use unit::{Config, Error, Lun};

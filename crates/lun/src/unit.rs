@@ -68,6 +68,8 @@ pub struct Lun<S: Store> {
     /// Of the port that commands come through, as last seen.
     pub(crate) access: Cell<AccessState>,
     pub(crate) alua: Option<Box<dyn Alua>>,
+    /// Whether `alua` lets commands through.
+    pub(crate) guarded: bool,
     pub(crate) peers: Option<Rc<dyn CopyPeers>>,
     pub(crate) attentions: Attentions,
     pub(crate) copies: Results,
@@ -97,6 +99,7 @@ impl<S: Store> Lun<S> {
             write_cache_default: config.write_cache,
             access: Cell::new(AccessState::Optimized),
             alua: None,
+            guarded: false,
             peers: None,
             attentions: Attentions::default(),
             copies: Results::default(),
@@ -108,6 +111,7 @@ impl<S: Store> Lun<S> {
     /// With asymmetric access as `alua` tells of it; without, there is one port group, active and
     /// optimized.
     pub fn with_alua(mut self, alua: Box<dyn Alua>) -> Self {
+        self.guarded = alua.guards();
         self.alua = Some(alua);
         self.port_groups();
         self
@@ -194,6 +198,28 @@ impl<S: Store> Lun<S> {
             Event::Lost(error) | Event::MediaError(error) => {
                 tracing::error!("{}: {error}", self.name);
             }
+        }
+    }
+
+    /// Gives access to the medium away whenever another host asks for it. It never ends.
+    pub async fn give_way(&self) {
+        match &self.alua {
+            Some(alua) => alua.give_way().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether it has to be told when all commands that came are answered ([`drained`](Self::drained)):
+    /// until then those that need access to the medium are refused.
+    #[inline]
+    pub fn awaits_drain(&self) -> bool {
+        self.guarded && self.alua.as_ref().is_some_and(|alua| alua.awaits_drain())
+    }
+
+    /// All commands that came are answered.
+    pub fn drained(&self) {
+        if let Some(alua) = &self.alua {
+            alua.drained();
         }
     }
 

@@ -115,6 +115,10 @@ impl Cluster {
     pub(crate) fn libraries(&self) -> &'static Libraries {
         self.libraries
     }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle
+    }
 }
 
 impl Options {

@@ -43,7 +43,7 @@ unsafe impl Sync for Opened {}
 
 /// An image. Shares of it are cheap.
 #[derive(Clone, Debug)]
-pub struct Image(Arc<Opened>);
+pub struct Image(pub(crate) Arc<Opened>);
 
 impl fmt::Debug for Opened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +165,11 @@ impl Image {
     /// cannot do otherwise, and later ones fail with ESHUTDOWN. Blocks.
     pub fn close(&self) {
         self.0.close();
+    }
+
+    /// The pool that it is in.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.0.pool
     }
 
     /// Whether the cluster shuts this client out: operations may then wait for ever for a lock that

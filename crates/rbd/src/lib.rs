@@ -5,16 +5,21 @@
 //! - `library`: the libraries' functions
 //! - [`Cluster`]: a connection; options in, clear errors out
 //! - [`Image`]: an open image; reads and writes as futures, with no copy; changes of others
+//! - `lock`: its exclusive lock
+//! - [`Bell`]: what its clients tell each other
 //! - `operation`: a future for what runs in the library, and the memory that it uses
 //!
 //! Calls that block say so: run them with [`io_engine::unblock`]. A cluster that is gone holds them
 //! up as long as `osd_op_timeout` ([`Options`]) says.
+mod bell;
 mod cluster;
 mod error;
 mod image;
 mod library;
+mod lock;
 mod operation;
 
+pub use bell::{Bell, Reply};
 pub use cluster::{Cluster, Options, Pool};
 pub use image::{Compared, Extents, Image, Layout, Zero};
 pub use run_time_library::Error;

@@ -15,6 +15,11 @@ pub(crate) type Handle = *mut c_void;
 pub(crate) type Callback = unsafe extern "C" fn(Handle, *mut c_void);
 /// What is called when an image has changed.
 pub(crate) type Watcher = unsafe extern "C" fn(*mut c_void);
+/// What is called with a message of another client: what was given with it, the message's number, the
+/// watch's and the sender's, and the bytes.
+pub(crate) type Heard = unsafe extern "C" fn(*mut c_void, u64, u64, u64, *mut c_void, usize);
+/// What is called when a watch is gone: what was given with it, its number, and why.
+pub(crate) type Lost = unsafe extern "C" fn(*mut c_void, u64, c_int);
 /// What is called for a range: offset, length, whether there is data, and what was given with it.
 pub(crate) type Extent = unsafe extern "C" fn(u64, usize, c_int, *mut c_void) -> c_int;
 
@@ -44,6 +49,13 @@ functions! {
     rados_ioctx_set_namespace(Handle, *const c_char);
     rados_ioctx_destroy(Handle);
     rados_stat(Handle, *const c_char, *mut u64, *mut libc::time_t) -> c_int;
+    rados_watch2(Handle, *const c_char, *mut u64, Heard, Lost, *mut c_void) -> c_int;
+    rados_unwatch2(Handle, u64) -> c_int;
+    rados_watch_flush(Handle) -> c_int;
+    rados_notify2(
+        Handle, *const c_char, *const c_char, c_int, u64, *mut *mut c_char, *mut usize
+    ) -> c_int;
+    rados_notify_ack(Handle, *const c_char, u64, u64, *const c_char, c_int) -> c_int;
 }
 
 functions! {
@@ -57,6 +69,15 @@ functions! {
     rbd_resize2(Handle, u64, bool, Option<Progress>, *mut c_void) -> c_int;
     rbd_update_watch(Handle, *mut u64, Watcher, *mut c_void) -> c_int;
     rbd_update_unwatch(Handle, u64) -> c_int;
+    rbd_get_features(Handle, *mut u64) -> c_int;
+    rbd_lock_acquire(Handle, c_int) -> c_int;
+    rbd_lock_release(Handle) -> c_int;
+    rbd_lock_break(Handle, c_int, *const c_char) -> c_int;
+    rbd_lock_get_owners(Handle, *mut c_int, *mut *mut c_char, *mut usize) -> c_int;
+    rbd_lock_get_owners_cleanup(*mut *mut c_char, usize);
+    rbd_is_exclusive_lock_owner(Handle, *mut c_int) -> c_int;
+    rbd_metadata_get(Handle, *const c_char, *mut c_char, *mut usize) -> c_int;
+    rbd_metadata_set(Handle, *const c_char, *const c_char) -> c_int;
     rbd_diff_iterate2(Handle, *const c_char, u64, u64, u8, u8, Extent, *mut c_void) -> c_int;
     rbd_aio_create_completion(*mut c_void, Callback, *mut Handle) -> c_int;
     rbd_aio_get_return_value(Handle) -> isize;

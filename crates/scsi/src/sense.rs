@@ -119,6 +119,8 @@ triples! {
         "not ready to ready change, medium may have changed";
     POWER_ON_OR_RESET = 0x6/0x29/0x00 "power on, reset, or bus device reset occurred";
     MODE_PARAMETERS_CHANGED = 0x6/0x2a/0x01 "mode parameters changed";
+    IMPLICIT_ALUA_TRANSITION_FAILED = 0x6/0x2a/0x07
+        "implicit asymmetric access state transition failed";
     CAPACITY_DATA_HAS_CHANGED = 0x6/0x2a/0x09 "capacity data has changed";
     INQUIRY_DATA_HAS_CHANGED = 0x6/0x3f/0x03 "inquiry data has changed";
 

@@ -22,7 +22,7 @@ use crate::callers::Callers;
 use crate::calls::{Calls, Completion, Gate};
 use crate::handler::{Handler, Pointer};
 use crate::isolation::remote::Remote;
-use crate::lock::{Lock, LockView};
+use crate::lock::Lock;
 use crate::memory::{Block, Spare};
 use crate::operation::{Change, Operation};
 use crate::place::{self, Place};
@@ -324,26 +324,8 @@ impl PluginDevice {
         blocking("reconfig", work)?.await.map_err(io::Error::from_raw_os_error)
     }
 
-    /// Has the handler take the exclusive lock, for a target port group, unless it has it. The
-    /// status with which commands end that need it, if it cannot.
-    pub async fn acquire(&self, tag: u16) -> Result<(), Status> {
-        self.shared.lock.acquire(&self.shared, tag).await
-    }
-
-    /// Has the handler give the exclusive lock back, if it has it for this target port group.
-    pub async fn release(&self, tag: u16) -> Result<(), Status> {
-        self.shared.lock.release(&self.shared, tag).await
-    }
-
-    /// Who has the exclusive lock, as far as is known.
-    pub fn lock_view(&self) -> LockView {
-        self.shared.lock.view()
-    }
-
-    /// Asks the handler who has the exclusive lock. It may take its time: who stops waiting finds
-    /// the answer later.
-    pub async fn look_at_lock(&self) {
-        self.shared.lock.ask(&self.shared).await;
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Waits until the handler has told of another size.

@@ -46,7 +46,6 @@ pub use handler::Handler;
 pub use isolation::Isolation;
 pub use keep::keep;
 pub use loader::{Plugins, Refusal};
-pub use lock::LockView;
 pub use operation::Operation;
 pub use pool::STACK;
 pub use setup::{OpenError, Setup};

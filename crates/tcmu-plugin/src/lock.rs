@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The exclusive lock of a device that several hosts serve: the handler takes it for a target port
 //! group, and gives it back. One such call is under way at a time; who comes meanwhile waits for it.
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use block::exclusive::{ExclusiveLock, Later, LockError, LockView};
+
 use crate::answer::Answer;
-use crate::device::Shared;
+use crate::device::{PluginDevice, Shared};
 use crate::handler::LockState;
 use crate::pool::{blocking, spawn};
 use crate::recovery;
 use crate::status::Status;
+
+/// What a handler means that has not taken a lock or given it back. What another attempt may overcome
+/// is told apart; all else is a refusal.
+fn failure(status: Status) -> LockError {
+    let text = format!("{status} of its handler");
+    match status {
+        Status::BUSY | Status::TIMEOUT | Status::NO_RESOURCE => LockError::Busy(text),
+        Status::TRANSITION => LockError::Changing,
+        Status::FENCED => LockError::Fenced,
+        _ => LockError::Refused(text),
+    }
+}
 
 /// What is known of the lock.
 #[derive(Default)]
@@ -30,18 +44,6 @@ struct Told {
     locking: bool,
 }
 
-/// Who has a lock, as far as is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LockView {
-    /// The target port group that it is held for, by this host or another; `None`: nobody has it,
-    /// or nobody knows who.
-    pub group: Option<u16>,
-    /// This host has it.
-    pub ours: bool,
-    /// This host is taking it or giving it back.
-    pub changing: bool,
-}
-
 /// The lock of one device.
 #[derive(Default)]
 pub(crate) struct Lock {
@@ -49,6 +51,8 @@ pub(crate) struct Lock {
     told: Mutex<Told>,
     /// The handler is being asked.
     asking: AtomicBool,
+    /// How often it was lost.
+    losses: AtomicU32,
 }
 
 impl Lock {
@@ -91,13 +95,13 @@ impl Lock {
     /// What is known now, without asking.
     pub(crate) fn view(&self) -> LockView {
         let told = *self.told();
-        match *self.state() {
-            State::Held(group) => {
-                LockView { group: group.or(told.group), ours: true, changing: false }
-            }
-            State::Changing { .. } => LockView { group: told.group, ours: false, changing: true },
-            State::Unlocked => LockView { group: told.group, ours: false, changing: told.locking },
-        }
+        let losses = self.losses.load(Ordering::Acquire);
+        let (group, ours, changing) = match *self.state() {
+            State::Held(group) => (group.or(told.group), true, false),
+            State::Changing { .. } => (told.group, false, true),
+            State::Unlocked => (told.group, false, told.locking),
+        };
+        LockView { group, ours, changing, losses }
     }
 
     /// The lock is another host's now.
@@ -105,6 +109,7 @@ impl Lock {
         let mut state = self.state();
         if let State::Held(_) = *state {
             *state = State::Unlocked;
+            self.losses.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -116,14 +121,14 @@ impl Lock {
     }
 
     /// Takes it for a group.
-    pub(crate) async fn acquire(&self, shared: &Arc<Shared>, tag: u16) -> Result<(), Status> {
+    pub(crate) async fn acquire(&self, shared: &Arc<Shared>, tag: u16) -> Result<(), LockError> {
         let is_so =
             |state: &State| matches!(state, State::Held(held) if held.is_none_or(|it| it == tag));
         self.change(shared, Some(tag), is_so).await
     }
 
     /// Gives it back, if it is held for this group.
-    pub(crate) async fn release(&self, shared: &Arc<Shared>, tag: u16) -> Result<(), Status> {
+    pub(crate) async fn release(&self, shared: &Arc<Shared>, tag: u16) -> Result<(), LockError> {
         let is_so = |state: &State| match state {
             State::Unlocked => true,
             State::Held(held) => held.is_some_and(|it| it != tag),
@@ -138,7 +143,7 @@ impl Lock {
         shared: &Arc<Shared>,
         to: Option<u16>,
         is_so: impl Fn(&State) -> bool,
-    ) -> Result<(), Status> {
+    ) -> Result<(), LockError> {
         loop {
             let answer = Answer::default();
             let under_way = {
@@ -164,7 +169,7 @@ impl Lock {
                 // That was another change than ours.
                 _ if under_way.is_some_and(|under_way| under_way != to) => {}
                 Status::OK => return Ok(()),
-                status => return Err(status),
+                status => return Err(failure(status)),
             }
         }
     }
@@ -200,6 +205,38 @@ impl Lock {
         };
         if let State::Changing { waiting, .. } = std::mem::replace(&mut *self.state(), after) {
             waiting.into_iter().for_each(|answer| answer.give(status));
+        }
+    }
+}
+
+impl ExclusiveLock for PluginDevice {
+    fn view(&self) -> LockView {
+        self.shared().lock.view()
+    }
+
+    fn look(&self) -> Later<'_, ()> {
+        Box::pin(self.shared().lock.ask(self.shared()))
+    }
+
+    fn acquire(&self, group: u16) -> Later<'_, Result<(), LockError>> {
+        Box::pin(self.shared().lock.acquire(self.shared(), group))
+    }
+
+    fn release(&self, group: u16) -> Later<'_, Result<(), LockError>> {
+        Box::pin(self.shared().lock.release(self.shared(), group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_may_be_had_later_is_told_from_one_that_is_not_to_be_had() {
+        assert!(matches!(failure(Status::BUSY), LockError::Busy(_)));
+        assert_eq!(failure(Status::FENCED), LockError::Fenced);
+        for status in [Status(13), Status::NOT_HANDLED] {
+            assert!(matches!(failure(status), LockError::Refused(_)), "{status}");
         }
     }
 }

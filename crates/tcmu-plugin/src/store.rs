@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 
+use block::exclusive::ExclusiveLock;
 use block::{Discard, Error, ErrorKind, Event, Facts, Provisioning, Store};
 use sgl::Sgl;
 
@@ -123,6 +124,7 @@ impl Store for PluginStore {
             optimal_io: OPTIMAL.max(block),
             request_alignment: block,
             shared: handler.locks(),
+            compare_and_write: None,
             discard: handler.unmaps().then_some(Discard { granularity, zeroes: false }),
             write_zeroes: handler.writes_same(),
         }
@@ -209,6 +211,11 @@ impl Store for PluginStore {
     async fn close(&self) -> Result<(), Error> {
         let result = self.device.close().await;
         result.map_err(|error| self.error(error.into(), "close".into()))
+    }
+
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        let locks = self.device.handler().locks();
+        locks.then(|| self.device.clone() as Rc<dyn ExclusiveLock>)
     }
 
     async fn event(&self) -> Event {

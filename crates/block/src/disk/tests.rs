@@ -28,6 +28,7 @@ impl Memory {
             optimal_io: 4096,
             request_alignment: alignment,
             shared: false,
+            compare_and_write: None,
             discard: None,
             write_zeroes: false,
         };

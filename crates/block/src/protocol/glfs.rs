@@ -206,6 +206,7 @@ impl Store for GlfsStore {
             optimal_io: REQUEST,
             request_alignment: 1,
             shared: true,
+            compare_and_write: None,
             discard: (!self.read_only).then_some(Discard { granularity: BLOCK, zeroes: true }),
             write_zeroes: true,
         }

@@ -34,6 +34,7 @@ impl Store for NullStore {
             optimal_io: 4096,
             request_alignment: 1,
             shared: false,
+            compare_and_write: None,
             discard: Some(Discard { granularity: 512, zeroes: true }),
             write_zeroes: true,
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests' helpers")]
 
 mod glfs;
+mod lock;
 mod model;
 mod rbd;
 mod servers;

@@ -39,6 +39,7 @@ impl Store for NbdStore {
             // Servers that want more than a sector are refused when they are connected to.
             request_alignment: 1,
             shared: true,
+            compare_and_write: None,
             discard: None,
             write_zeroes: self.server.can_zero(),
         }

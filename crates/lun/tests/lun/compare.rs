@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! COMPARE AND WRITE, alone and under concurrent commands.
 use std::cell::Cell;
+use std::io;
 use std::rc::Rc;
 
+use block::{Facts, Guard};
+use lun::alua::{AccessState, Alua, Later, Snapshot};
+use lun::{Failure, Lun};
 use scsi::sense::{Sense, Status};
 use sgl::Sgl;
 
@@ -150,4 +154,78 @@ fn reads_elsewhere_go_on_while_a_compare_and_write_is_under_way() {
         read.set(true);
     });
     tasks.run();
+}
+
+#[test]
+fn where_other_hosts_write_no_more_is_compared_than_the_store_does_in_one_step() {
+    let shared = |bytes| {
+        let several = |facts: &mut Facts| {
+            (facts.shared, facts.compare_and_write) = (true, Some(bytes));
+        };
+        lun(Memory::new(16).with(several))
+    };
+    let told = |lun: &Lun<Memory>| read_data(lun, &[0x12, 1, 0xb0, 0, 64, 0], 64)[5];
+    let none = shared(0);
+    assert_eq!(told(&none), 0);
+    let refused = sense(&none, &caw(2, 1), &mut [0; 2 * BS]);
+    assert_eq!(refused, Sense::INVALID_COMMAND_OPERATION_CODE);
+    let one = shared(BS as u32);
+    assert_eq!(told(&one), 1);
+    assert_eq!(sense(&one, &caw(2, 2), &mut [0; 4 * BS]), Sense::INVALID_FIELD_IN_CDB);
+    good(&one, &caw(2, 1), &mut [0; 2 * BS]);
+    let alone = shared(0).with_alua(Box::new(Door::default()));
+    assert_eq!(told(&alone), u8::MAX);
+    good(&alone, &caw(2, 2), &mut [0; 4 * BS]);
+}
+
+/// Lets commands through while it is open, to a medium that no other host gets at.
+#[derive(Clone, Default)]
+struct Door {
+    closed: Rc<Cell<bool>>,
+    asked: Rc<Cell<u32>>,
+}
+
+impl Alua for Door {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
+    }
+
+    fn refresh(&self) -> Later<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn set_state(&self, _: u16, _: AccessState) -> Later<'_, io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn guards(&self) -> bool {
+        true
+    }
+
+    fn is_alone(&self) -> bool {
+        true
+    }
+
+    fn admit(&self) -> Later<'_, Result<Option<Guard<'_>>, Failure>> {
+        self.asked.set(self.asked.get() + 1);
+        let standby = Failure::Check(Sense::LUN_NOT_READY_ALUA_STANDBY);
+        Box::pin(async move { if self.closed.get() { Err(standby) } else { Ok(None) } })
+    }
+}
+
+#[test]
+fn commands_that_need_the_medium_ask_for_it_and_others_do_not() {
+    let door = Door::default();
+    let lun = lun(Memory::new(16)).with_alua(Box::new(door.clone()));
+    read_data(&lun, &cdb10(READ10, 0, 0, 1), BS);
+    good(&lun, &caw(2, 1), &mut [0; 2 * BS]);
+    assert_eq!(door.asked.get(), 2);
+    read_data(&lun, &[0x12, 1, 0xb0, 0, 64, 0], 64);
+    read_data(&lun, &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], 16);
+    assert_eq!(door.asked.get(), 2);
+    door.closed.set(true);
+    let standby = Sense::LUN_NOT_READY_ALUA_STANDBY;
+    assert_eq!(sense(&lun, &cdb10(READ10, 0, 0, 1), &mut [0; BS]), standby);
+    assert!(block_on(lun.admit(&cdb10(READ10, 0, 0, 1))).is_err());
+    assert!(block_on(lun.admit(&[0x12, 0, 0, 0, 0, 0])).is_ok());
 }

@@ -155,6 +155,7 @@ impl Memory {
                 optimal_io: 4096,
                 request_alignment: 1,
                 shared: false,
+                compare_and_write: None,
                 discard: Some(Discard { granularity: 4096, zeroes: true }),
                 write_zeroes: true,
             }),

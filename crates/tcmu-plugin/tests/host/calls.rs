@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls of a plugin that does everything right.
+use block::exclusive::{ExclusiveLock, LockError, LockView};
 use block::{Disk, ErrorKind, Store, disk};
 use sgl::Sgl;
-use tcmu_plugin::{LockView, Operation, PluginStore, Scope, Status};
+use tcmu_plugin::{Operation, PluginStore, Scope, Status};
 
 use crate::support::{Right, SIZE, bytes, memory, pattern, read_back_side_by_side, run, until};
 
@@ -288,23 +289,24 @@ fn a_lock_is_given_back_for_the_group_that_has_it_and_no_other() {
     let right = Right::new();
     run(async {
         let device = right.device("plock").await;
-        assert_eq!(device.lock_view(), LockView::default());
+        assert_eq!(device.view(), LockView::default());
         device.acquire(7).await.unwrap();
-        let held = LockView { group: Some(7), ours: true, changing: false };
-        assert_eq!(device.lock_view(), held);
+        let held = LockView { group: Some(7), ours: true, ..LockView::default() };
+        assert_eq!(device.view(), held);
         device.release(9).await.unwrap();
-        assert_eq!((right.counts().unlocked, device.lock_view()), (0, held));
-        device.look_at_lock().await;
+        assert_eq!((right.counts().unlocked, device.view()), (0, held));
+        device.look().await;
         device.release(7).await.unwrap();
         device.release(7).await.unwrap();
         assert_eq!(right.counts().unlocked, 1);
-        let told = LockView { group: Some(7), ours: false, changing: false };
-        assert_eq!(device.lock_view(), told, "as the handler said before");
-        device.look_at_lock().await;
-        assert_eq!(device.lock_view(), LockView::default());
+        let told = LockView { group: Some(7), ..LockView::default() };
+        assert_eq!(device.view(), told, "as the handler said before");
+        device.look().await;
+        assert_eq!(device.view(), LockView::default());
         right.set("right_lock_status", 13);
-        assert_eq!(device.acquire(7).await, Err(Status(13)));
-        assert!(!device.lock_view().ours);
+        let refused = LockError::Refused("status 13 of its handler".into());
+        assert_eq!(device.acquire(7).await, Err(refused));
+        assert!(!device.view().ours);
         right.set("right_lock_status", 0);
         device.store().close().await.unwrap();
         assert_eq!(right.counts().unlocked, 1, "what is not held is not given back");
@@ -327,7 +329,7 @@ fn changes_of_a_lock_that_come_together_are_made_one_after_the_other() {
             tasks.next().await;
         }
         assert_eq!(right.counts().locked, 2, "once for each group");
-        assert_eq!(device.lock_view().group, Some(8));
+        assert_eq!(device.view().group, Some(8));
         device.store().close().await.unwrap();
     });
 }

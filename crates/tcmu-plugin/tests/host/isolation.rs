@@ -6,6 +6,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use block::exclusive::ExclusiveLock;
 use block::{Disk, Store, disk};
 use sgl::Sgl;
 use tcmu_plugin::{Isolation, Operation, PluginDevice, Plugins, Status};

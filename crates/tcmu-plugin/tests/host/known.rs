@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What handlers find behind `tcmu_dev_get_private`, where the C daemon has a structure of its own.
 use block::Store;
+use block::exclusive::ExclusiveLock;
 use sgl::Sgl;
 use tcmu_plugin::{Operation, PluginDevice, Status};
 

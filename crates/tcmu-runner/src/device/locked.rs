@@ -1,17 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Target port groups of a device whose handler has an exclusive lock, which a host has for one of
+//! Target port groups of a device whose store has an exclusive lock, which a host has for one of
 //! its groups: access follows the lock, wherever it is.
 //!
 //! - Where access changes by itself (implicitly), all groups can be used: the first command takes the
 //!   lock. The group that has it is optimized; those that would have to take it are not.
 //! - Where SET TARGET PORT GROUPS alone changes it (explicitly), that command takes the lock, or
 //!   gives it back; the group that has it is optimized, and the others are in standby.
+//!
+//! The lock is given back between commands: those that were let through end first, and those that come
+//! meanwhile wait.
+//!
+//! An initiator that hears nothing for long sends newer data through another host. What it sent here
+//! before must not be written after that, so it takes no lock: it ends in BUSY, on which an initiator
+//! that still waits sends it again. That are commands
+//! - that had come when it was seen that the lock was taken away ([`Alua::drained`] ends that),
+//! - that had come while this device's thread stood still ([`STALL`]),
+//! - that have waited for the lock for longer than [`STALE`].
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use io_engine::timeout;
+use block::exclusive::{ExclusiveLock, LockError, LockView};
+use block::{Access, Guard, RangeLock};
+use io_engine::{sleep, timeout};
+use lun::Failure;
 use lun::alua::{AccessState, Alua, Later, Snapshot};
-use tcmu_plugin::{LockView, PluginDevice, Status};
+use scsi::sense::Sense;
 
 use super::alua::{ConfigfsAlua, PATIENCE};
 
@@ -21,44 +38,181 @@ const DEFAULT_GROUP: u16 = 0;
 const NON_OPTIMIZED: u8 = 0x02;
 /// T_SUP, S_SUP and AO_SUP: the states that a lock can bring about.
 const OF_LOCK: u8 = 0x85;
+/// Between two looks at target port groups, while no lock is held.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// The groups of configfs, in the states that the lock gives them.
-pub(super) struct LockedAlua {
-    groups: ConfigfsAlua,
-    device: Rc<PluginDevice>,
+/// A thread that has not moved for so long has stood still: no initiator gives a path up sooner.
+const STALL: Duration = Duration::from_secs(3);
+/// So often it moves, at least.
+const BEAT: Duration = Duration::from_secs(1);
+/// What has waited for so long for the lock may not be wanted any more.
+const STALE: Duration = Duration::from_secs(5);
+
+/// The groups of `groups`, in the states that the lock gives them.
+pub(super) struct LockedAlua<G = ConfigfsAlua> {
+    groups: G,
+    lock: Rc<dyn ExclusiveLock>,
+    /// Held by commands that were let through, and alone by who gives the lock back.
+    door: RangeLock,
+    /// When the groups were looked at for a command that needs the lock.
+    looked: Cell<Option<Instant>>,
+    /// How often the lock was lost when all commands were answered that had come until then.
+    settled: Cell<u32>,
+    /// The thread stood still, and what had come meanwhile is not answered.
+    stalled: Cell<bool>,
+    /// When the thread has last moved.
+    moved: Cell<Instant>,
+    clock: Box<dyn Fn() -> Instant>,
 }
 
-impl LockedAlua {
-    pub(super) fn new(groups: ConfigfsAlua, device: Rc<PluginDevice>) -> Self {
-        LockedAlua { groups, device }
+impl<G: Alua> LockedAlua<G> {
+    pub(super) fn new(groups: G, lock: Rc<dyn ExclusiveLock>) -> Self {
+        LockedAlua::with_clock(groups, lock, Box::new(Instant::now))
+    }
+
+    fn with_clock(groups: G, lock: Rc<dyn ExclusiveLock>, clock: Box<dyn Fn() -> Instant>) -> Self {
+        LockedAlua {
+            groups,
+            door: RangeLock::default(),
+            looked: Cell::default(),
+            settled: Cell::new(lock.view().losses),
+            stalled: Cell::default(),
+            moved: Cell::new(clock()),
+            lock,
+            clock,
+        }
+    }
+
+    /// The thread moves.
+    fn moves(&self) {
+        let now = (self.clock)();
+        let before = self.moved.replace(now);
+        if now.saturating_duration_since(before) > STALL && self.is_alone() {
+            self.stalled.set(true);
+        }
+    }
+
+    /// Lets a command through while this host does not have the lock.
+    async fn admit_without_lock(&self) -> Result<(), Failure> {
+        let now = (self.clock)();
+        if self.looked.get().is_none_or(|looked| now.duration_since(looked) > LOOK) {
+            self.looked.set(Some(now));
+            self.refresh().await;
+        }
+        let snapshot = self.groups.snapshot();
+        let Some(group) = lockable(&snapshot).next() else {
+            self.lock.leave().await;
+            return Ok(());
+        };
+        if snapshot.implicit {
+            return self.lock.acquire(group).await.map_err(|error| {
+                tracing::warn!("the lock for group {group} was not to be had: {error}");
+                implicitly(&error)
+            });
+        }
+        match (snapshot.explicit, self.lock.view().changing) {
+            (true, true) => Err(Sense::LUN_NOT_READY_ALUA_TRANSITION.into()),
+            (true, false) => Err(Sense::LUN_NOT_READY_ALUA_STANDBY.into()),
+            (false, _) => Ok(()),
+        }
+    }
+
+    /// Gives the lock back, if it is held for a group, when no command uses it any more.
+    async fn give_back(&self, group: u16) -> Result<(), LockError> {
+        let _alone = self.door.lock(0..1, Access::Alone).await;
+        self.lock.release(group).await
+    }
+
+    /// Gives the lock back whenever another host asks for it.
+    async fn give_when_asked(&self) {
+        loop {
+            self.lock.asked().await;
+            let view = self.lock.view();
+            if let Some(group) = view.group.filter(|_| view.ours)
+                && let Err(error) = self.give_back(group).await
+            {
+                tracing::warn!("the lock for group {group} was not given back: {error}");
+            }
+        }
     }
 }
 
-impl Alua for LockedAlua {
+impl<G: Alua> Alua for LockedAlua<G> {
     fn snapshot(&self) -> Snapshot {
-        follow(self.groups.snapshot(), self.device.lock_view())
+        follow(self.groups.snapshot(), self.lock.view())
     }
 
     fn refresh(&self) -> Later<'_, ()> {
         Box::pin(async {
             self.groups.refresh().await;
-            // When time is over the handler's answer is for the next command.
-            let _ = timeout(PATIENCE, self.device.look_at_lock()).await;
+            // When time is over the answer is for the next command.
+            let _ = timeout(PATIENCE, self.lock.look()).await;
         })
     }
 
     fn set_state(&self, id: u16, state: AccessState) -> Later<'_, io::Result<()>> {
         Box::pin(async move {
             let changed = match state {
-                AccessState::Optimized => self.device.acquire(id).await,
-                _ => self.device.release(id).await,
+                AccessState::Optimized => self.lock.acquire(id).await,
+                _ => self.give_back(id).await,
             };
-            changed.map_err(|status| io::Error::other(format!("{status} of its handler")))?;
+            changed.map_err(io::Error::other)?;
             // Of a group whose access does not change by itself the kernel takes no state.
             match self.groups.snapshot().implicit {
                 true => self.groups.set_state(id, state).await,
                 false => Ok(()),
             }
+        })
+    }
+
+    fn guards(&self) -> bool {
+        true
+    }
+
+    fn admit(&self) -> Later<'_, Result<Option<Guard<'_>>, Failure>> {
+        Box::pin(async {
+            let came = (self.clock)();
+            let inside = self.door.lock(0..1, Access::Read).await;
+            if self.awaits_drain() {
+                return Err(Failure::Busy);
+            }
+            if !self.lock.view().ours {
+                self.admit_without_lock().await?;
+            }
+            match (self.clock)().saturating_duration_since(came) > STALE {
+                true => Err(Failure::Busy),
+                false => Ok(Some(inside)),
+            }
+        })
+    }
+
+    fn is_alone(&self) -> bool {
+        let snapshot = self.groups.snapshot();
+        (snapshot.implicit || snapshot.explicit) && lockable(&snapshot).next().is_some()
+    }
+
+    fn awaits_drain(&self) -> bool {
+        self.stalled.get() || self.lock.view().losses != self.settled.get()
+    }
+
+    fn drained(&self) {
+        self.stalled.set(false);
+        self.settled.set(self.lock.view().losses);
+    }
+
+    fn give_way(&self) -> Later<'_, ()> {
+        Box::pin(async {
+            let mut beat = pin!(sleep(BEAT));
+            let mut giving = pin!(self.give_when_asked());
+            poll_fn(|cx| {
+                // Each turn of the thread's loop, before it takes commands.
+                self.moves();
+                while beat.as_mut().poll(cx).is_ready() {
+                    beat.set(sleep(BEAT));
+                }
+                giving.as_mut().poll(cx)
+            })
+            .await;
         })
     }
 }
@@ -98,101 +252,18 @@ fn follow(mut snapshot: Snapshot, lock: LockView) -> Snapshot {
     snapshot
 }
 
-/// Lets a command through that needs access to the medium, while this host does not have the lock.
-///
-/// # Errors
-/// With which status the command ends.
-pub(super) async fn admit(snapshot: &Snapshot, device: &PluginDevice) -> Result<(), Status> {
-    let Some(group) = lockable(snapshot).next() else { return Ok(()) };
-    if snapshot.implicit {
-        return device.acquire(group).await.map_err(implicitly);
+/// What a command ends with when the lock was not to be had. What another attempt may overcome is told
+/// apart; all else is a transition that has failed (SPC-4 5.15.2.5).
+fn implicitly(error: &LockError) -> Failure {
+    match error {
+        LockError::Busy(_) => Failure::Busy,
+        LockError::Changing => Sense::LUN_NOT_READY_ALUA_TRANSITION.into(),
+        LockError::Fenced => Sense::LUN_NOT_READY_ALUA_STANDBY.into(),
+        LockError::Refused(_) => Sense::IMPLICIT_ALUA_TRANSITION_FAILED.into(),
     }
-    match (snapshot.explicit, device.lock_view().changing) {
-        (true, true) => Err(Status::TRANSITION),
-        // The sense of standby.
-        (true, false) => Err(Status::FENCED),
-        (false, _) => Ok(()),
-    }
-}
-
-/// What a command ends with when the lock was not to be had. What another attempt may overcome stays as
-/// the handler says it; all else is a transition that has failed (SPC-4 5.15.2.5).
-fn implicitly(status: Status) -> Status {
-    const AS_IT_IS: [Status; 5] =
-        [Status::BUSY, Status::TIMEOUT, Status::NO_RESOURCE, Status::TRANSITION, Status::FENCED];
-    if AS_IT_IS.contains(&status) { status } else { Status::IMPL_TRANSITION_ERR }
 }
 
 #[cfg(test)]
-mod tests {
-    use scsi::alua::PortGroup;
-
-    use super::*;
-
-    /// The default group and groups 7 and 8, of which 7 is this host's.
-    fn snapshot(implicit: bool, explicit: bool) -> Snapshot {
-        let group = |id| PortGroup {
-            id,
-            state: AccessState::Optimized,
-            preferred: false,
-            supported: 0x03,
-            status: 0,
-            ports: vec![1],
-        };
-        let groups = [0, 7, 8].map(group).into();
-        Snapshot { groups, implicit, explicit, local: vec![7], ..Snapshot::default() }
-    }
-
-    fn states(snapshot: Snapshot, lock: LockView) -> [AccessState; 3] {
-        let groups = follow(snapshot, lock).groups;
-        [groups[0].state, groups[1].state, groups[2].state]
-    }
-
-    fn held(group: u16, ours: bool) -> LockView {
-        LockView { group: Some(group), ours, changing: false }
-    }
-
-    #[test]
-    fn explicit_access_is_where_the_lock_is() {
-        use AccessState::{Optimized, Standby, Transitioning};
-        let explicit = || snapshot(false, true);
-        let nobody = LockView::default();
-        assert_eq!(states(explicit(), nobody), [Optimized, Standby, Standby]);
-        assert_eq!(states(explicit(), held(7, true)), [Optimized, Optimized, Standby]);
-        assert_eq!(states(explicit(), held(8, false)), [Optimized, Standby, Optimized]);
-        let stale = held(7, false);
-        assert_eq!(states(explicit(), stale), [Optimized, Standby, Standby], "not by this process");
-        let changing = LockView { changing: true, ..held(8, false) };
-        assert_eq!(states(explicit(), changing), [Optimized, Transitioning, Optimized]);
-        assert_eq!(follow(explicit(), nobody).groups[1].supported, 0x85);
-    }
-
-    #[test]
-    fn implicit_access_is_never_out_of_reach() {
-        use AccessState::{NonOptimized, Optimized};
-        let implicit = || snapshot(true, true);
-        assert_eq!(states(implicit(), LockView::default()), [Optimized; 3]);
-        assert_eq!(states(implicit(), held(8, false)), [Optimized, NonOptimized, Optimized]);
-        assert_eq!(states(implicit(), held(7, true)), [Optimized, Optimized, NonOptimized]);
-        let mut one_state = implicit();
-        one_state.groups[2].supported = 0x01;
-        assert_eq!(states(one_state, held(7, true)), [Optimized; 3]);
-    }
-
-    #[test]
-    fn a_lock_belongs_to_a_group_that_somebody_has_made() {
-        let groups = |local: &[u16]| Snapshot { local: local.into(), ..snapshot(true, false) };
-        assert_eq!(lockable(&groups(&[7])).next(), Some(7));
-        assert_eq!(lockable(&groups(&[0])).next(), None, "the default group");
-        assert_eq!(lockable(&groups(&[0, 8])).next(), Some(8));
-        assert_eq!(states(snapshot(false, false), held(8, false)), [AccessState::Optimized; 3]);
-    }
-
-    #[test]
-    fn a_lock_that_is_not_to_be_had_is_a_failed_transition_unless_it_may_be_had_later() {
-        assert_eq!(implicitly(Status::BUSY), Status::BUSY);
-        assert_eq!(implicitly(Status::FENCED), Status::FENCED);
-        assert_eq!(implicitly(Status(13)), Status::IMPL_TRANSITION_ERR);
-        assert_eq!(implicitly(Status::NOT_HANDLED), Status::IMPL_TRANSITION_ERR);
-    }
-}
+mod simulation;
+#[cfg(test)]
+mod tests;

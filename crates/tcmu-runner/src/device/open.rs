@@ -4,7 +4,7 @@
 use std::io;
 use std::rc::Rc;
 
-use block::{AnyStore, Config, Held, OpenOptions};
+use block::{AnyStore, Config, Held, OpenOptions, Store};
 use io_engine::Receiver;
 use lun::Lun;
 use lun::alua::Alua;
@@ -84,8 +84,8 @@ pub(super) async fn open_lun(
     };
     let lun = Lun::new(backstore, lun_config)?;
     let groups = ConfigfsAlua::new(spec.configfs.clone());
-    let alua: Box<dyn Alua> = match plugin::of(&lun).filter(|device| device.handler().locks()) {
-        Some(device) => Box::new(LockedAlua::new(groups, device.clone())),
+    let alua: Box<dyn Alua> = match lun.store().lock() {
+        Some(lock) => Box::new(LockedAlua::new(groups, lock)),
         None => Box::new(groups),
     };
     Ok(lun.with_alua(alua).with_peers(Rc::new(Peers)))

@@ -2,17 +2,15 @@
 //! Devices of handlers written in C. A handler that reads and writes blocks is a store under the
 //! logical unit. One that handles commands sees every CDB first, and what it leaves goes on to the
 //! logical unit; one that does nothing else answers alone, be it a disk, a tape or a CD.
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use block::{AnyStore, BoxedStore};
 use lun::Lun;
-use scsi::opcodes::Reach;
 use scsi::sense::{Sense, Status};
 use tcmu::Command;
 use tcmu_plugin::{
@@ -21,7 +19,6 @@ use tcmu_plugin::{
 
 use super::DeviceSpec;
 use super::commands::{self, Aborted, Done, Ending};
-use super::locked;
 use super::open::OpenError;
 use super::serve::SharedLun;
 
@@ -43,9 +40,6 @@ fn answers(cdb: &[u8]) -> bool {
         [] => false,
     }
 }
-
-/// Between two looks at target port groups, while no lock is held.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The device of a handler that a logical unit is on, if it is.
 pub(super) fn of(lun: &Lun<AnyStore>) -> Option<&Rc<PluginDevice>> {
@@ -89,13 +83,11 @@ pub(super) async fn reconfigure(
 /// What executes the commands of a device.
 pub(super) struct Host {
     device: Rc<PluginDevice>,
-    /// When target port groups were looked at for a command that needs the handler's lock.
-    looked: Cell<Option<Instant>>,
 }
 
 impl Host {
     pub(super) fn new(device: Rc<PluginDevice>) -> Rc<Host> {
-        Rc::new(Host { device, looked: Cell::default() })
+        Rc::new(Host { device })
     }
 
     /// Executes a command.
@@ -113,12 +105,13 @@ impl Host {
         if let Some(attention) = lun.attention_before(command.cdb()) {
             return Done { ending: ending(Verdict::Check(attention), None, 0), command };
         }
-        if let Err(status) = self.lock(&lun, command.cdb()).await {
-            return Done { ending: ending(status.verdict(), None, 0), command };
-        }
         let handler = self.device.handler();
         if handler.handles_commands() {
-            let finished = self.handle(&command).await;
+            // The logical unit asks by itself for what the handler leaves to it.
+            let finished = match lun.admit(command.cdb()).await {
+                Ok(_access) => self.handle(&command).await,
+                Err(outcome) => return Done { ending: Ending::Outcome(outcome), command },
+            };
             match finished.status.verdict() {
                 Verdict::NotHandled if !handler.is_passthrough() => {}
                 verdict => {
@@ -150,23 +143,6 @@ impl Host {
             data.fill(0..data.len(), 0);
         }
         self.device.execute((command.id(), cdb), Operation::HandleCommand, data).await
-    }
-
-    /// Sees to it that this host has the lock of the handler, where the port group through which
-    /// commands come asks for it and the command needs access to the medium: access that changes by
-    /// itself changes here.
-    async fn lock(&self, lun: &SharedLun, cdb: &[u8]) -> Result<(), tcmu_plugin::Status> {
-        let opcodes = &lun.device_type().opcodes;
-        let needs = || opcodes.find(cdb).is_ok_and(|row| row.reach == Reach::Active);
-        if !self.device.handler().locks() || self.device.lock_view().ours || !needs() {
-            return Ok(());
-        }
-        let now = Instant::now();
-        if self.looked.get().is_none_or(|looked| now.duration_since(looked) > LOOK) {
-            self.looked.set(Some(now));
-            lun.refresh_access().await;
-        }
-        locked::admit(&lun.port_groups(), &self.device).await
     }
 }
 

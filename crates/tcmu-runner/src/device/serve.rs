@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -94,6 +94,7 @@ impl Server<'_> {
             change: None,
             broken: false,
             deadline: None,
+            passed: 0,
         };
         for command in held {
             if let Err(e) = serving.take(Entry::Command(command)) {
@@ -139,7 +140,8 @@ struct Serving<'a, F: Future<Output = Done>, E> {
     write_cache: bool,
     /// What other devices' copies want of this one.
     jobs: TaskSet<Pin<Box<dyn Future<Output = ()>>>>,
-    /// Tells initiators and the log of what happens to the store by itself. It never ends.
+    /// Tells initiators and the log of what happens to the store by itself, and gives access to it away
+    /// where another host asks. It never ends.
     watch: Pin<Box<dyn Future<Output = ()>>>,
     changes: VecDeque<(Request, Token)>,
     change: Option<(Token, Change)>,
@@ -147,6 +149,8 @@ struct Serving<'a, F: Future<Output = Done>, E> {
     broken: bool,
     /// Set when told to stop.
     deadline: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Commands that came and that went, to see whether there were any.
+    passed: usize,
 }
 
 impl<F, E> Serving<'_, F, E>
@@ -160,8 +164,9 @@ where
         while self.jobs.poll_next(cx).is_ready() {}
         let _: Poll<()> = self.watch.as_mut().poll(cx);
         self.advance_changes(cx);
+        let passed = self.passed;
         match self.serve_commands(cx) {
-            Ok(()) => {}
+            Ok(()) => self.look_for_drain(self.passed != passed, cx),
             Err(tcmu::Error::Broken(why)) => {
                 tracing::error!("{}: the ring is broken: {why}", self.server.spec.name);
                 self.broken = true;
@@ -250,6 +255,20 @@ where
         }
     }
 
+    /// Tells the logical unit, where it wants to know, that all commands that had come are answered. The
+    /// kernel may have some that find room in the ring when others leave it (`busy`).
+    fn look_for_drain(&self, busy: bool, cx: &mut Context<'_>) {
+        let lun = &self.server.lun;
+        if !lun.awaits_drain() {
+            return;
+        }
+        if busy {
+            cx.waker().wake_by_ref();
+        } else if self.takes_commands() && self.commands.is_empty() {
+            lun.drained();
+        }
+    }
+
     fn takes_commands(&self) -> bool {
         let alone = matches!(self.changes.front(), Some((Request::Reconfigure(_), _)));
         !self.broken && !alone && self.change.is_none() && self.deadline.is_none()
@@ -258,6 +277,7 @@ where
     fn take(&mut self, entry: Entry) -> Result<(), tcmu::Error> {
         match entry {
             Entry::Command(command) => {
+                self.passed = self.passed.wrapping_add(1);
                 let lun = self.server.lun.clone();
                 let execute = &self.execute;
                 let done =
@@ -285,6 +305,7 @@ where
     /// Hands the kernel the outcome of a command.
     #[inline]
     fn complete(&mut self, done: &Done) -> Result<(), tcmu::Error> {
+        self.passed = self.passed.wrapping_add(1);
         respond(&mut self.server.ring, done)
     }
 
@@ -346,9 +367,17 @@ where
 
 fn watch(lun: SharedLun) -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(async move {
-        loop {
-            lun.watch().await;
-        }
+        let mut events = pin!(async {
+            loop {
+                lun.watch().await;
+            }
+        });
+        let mut giving = pin!(lun.give_way());
+        poll_fn(|cx| {
+            let _: Poll<()> = events.as_mut().poll(cx);
+            giving.as_mut().poll(cx)
+        })
+        .await;
     })
 }
 

@@ -10,11 +10,13 @@
 //! - What was acknowledged, or flushed, is as safe as it is in the layer below: nothing is kept here.
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use luks::{Payload, SECTOR, SectorCipher};
 use qcow2::Storage as _;
 use sgl::Sgl;
 
+use crate::exclusive::ExclusiveLock;
 use crate::lower::from_io;
 use crate::{CHUNK, Discard, Error, ErrorKind, Event, Facts, Held, Lower, Provisioning, Store};
 
@@ -177,6 +179,8 @@ impl Store for LuksStore {
             optimal_io: self.lower.optimal_io().max(sector),
             request_alignment: sector,
             shared: false,
+            // What is below compares encrypted bytes, if it does.
+            compare_and_write: self.lower.compares_and_writes().map(|_| 0),
             discard,
             write_zeroes: false,
         }
@@ -264,6 +268,10 @@ impl Store for LuksStore {
 
     fn held(&self) -> Held {
         self.held.clone()
+    }
+
+    fn lock(&self) -> Option<Rc<dyn ExclusiveLock>> {
+        self.lower.lock()
     }
 
     fn grows_by_noise(&self) -> bool {

@@ -193,6 +193,7 @@ impl<S: Storage + 'static> Store for QcowStore<S> {
             optimal_io: unit(self.image.cluster_size()),
             request_alignment: 1,
             shared: false,
+            compare_and_write: None,
             discard: self.discards.then_some(discard),
             write_zeroes: !self.image.is_read_only() && self.image.header().version >= 3,
         }

@@ -305,6 +305,7 @@ impl Store for Qcow1 {
             optimal_io: 1 << self.header.cluster_bits,
             request_alignment: 1,
             shared: false,
+            compare_and_write: None,
             discard: None,
             write_zeroes: false,
         }

@@ -118,6 +118,7 @@ impl Store for ReadOnlyStore {
             optimal_io: self.image.optimal_io(),
             request_alignment: 1,
             shared: false,
+            compare_and_write: None,
             discard: None,
             write_zeroes: false,
         }

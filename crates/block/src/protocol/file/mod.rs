@@ -197,6 +197,7 @@ impl Store for FileStore {
             optimal_io: self.optimal_io,
             request_alignment: 1,
             shared: false,
+            compare_and_write: None,
             discard: self.medium.discards().filter(|_| !self.read_only),
             write_zeroes: self.medium.zeroes(),
         }

@@ -359,6 +359,27 @@ fn with_implicit_access_a_command_takes_the_lock_or_says_that_the_transition_has
 }
 
 #[test]
+fn with_implicit_access_a_lost_lock_is_taken_again_by_what_comes_later() {
+    let built = Built::new();
+    built.serve_locked("Implicit", |mut world| async move {
+        let world = &mut world;
+        assert_eq!(read(world).await.0, 0);
+        assert_eq!(world.execute(&[0xc4, 0, 0, 0, 0, 0], Data::None).await.status, 0);
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match read(world).await {
+                (0, _) => break,
+                // While it is opened again; then of what came before that was known.
+                (8, _) | (2, [2, 0x04, 0x0b]) => assert!(Instant::now() < until),
+                other => panic!("{other:?}"),
+            }
+            io_engine::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(access(world).await, 0);
+    });
+}
+
+#[test]
 fn a_handler_is_found_by_what_the_configuration_string_begins_with() {
     let built = Built::new();
     let plugins: Arc<Plugins> = Arc::new(built.plugins);
