@@ -191,6 +191,9 @@ pub(crate) const RELEASE: &str = "release";
 /// The profile that builds soon, and programs that are nearly as fast.
 pub(crate) const SOON: &str = "demo";
 
+/// After the daemon's command: it loads none of the plugins that this machine happens to have.
+pub(crate) const NO_PLUGINS: &str = " --handler-path /nonexistent";
+
 /// Builds the daemon with a profile, and the library beside it; returns the program.
 pub(crate) fn build_daemon(profile: &str) -> Result<PathBuf> {
     Ok(Build::start(profile, &["tcmu-runner", "libtcmu"])?.finish()?.join("tcmu-runner"))

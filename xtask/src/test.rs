@@ -198,7 +198,6 @@ const WITH_CLUSTER: &[&str] = &["package:tcmu-runner", "cluster"];
 /// The scripts whose daemons load plugins of the scripts' choice. Those that this machine happens to
 /// have do not belong to the others.
 const CHOOSE_PLUGINS: [&str; 4] = ["plugin.sh", "isolation.sh", "media.sh", "rbd.sh"];
-const NO_PLUGINS: &str = " --handler-path /nonexistent";
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
 /// The longest first, those in QEMU, so that the last to end is short.
@@ -436,7 +435,7 @@ fn run_suite(job: &Job, daemon: &str, uml: bool, options: &Options) -> Result<Ch
     let script = run::root().join("tests/vm").join(suite.script);
     let args = if options.full { suite.full_args } else { suite.args };
     let own_plugins = CHOOSE_PLUGINS.contains(&suite.script) || options.daemon.is_some();
-    let mut plugins = if own_plugins { String::new() } else { NO_PLUGINS.to_owned() };
+    let mut plugins = if own_plugins { String::new() } else { run::NO_PLUGINS.to_owned() };
     let mut vm = vm::Options::new([script.to_string_lossy().into_owned()]);
     vm.env = suite.env.iter().map(|s| (*s).to_owned()).collect();
     // Another daemon has its own handlers, of which nothing is expected.

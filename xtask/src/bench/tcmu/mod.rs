@@ -103,7 +103,10 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
     let ours = match &options.daemon {
         Some(command) => command.clone(),
-        None => run::build_daemon(run::RELEASE)?.to_string_lossy().into_owned(),
+        None => {
+            let plugins = if options.plugin { "" } else { run::NO_PLUGINS };
+            format!("{}{plugins}", run::build_daemon(run::RELEASE)?.display())
+        }
     };
     let kinds: Vec<&'static str> = ["file", "qcow"]
         .into_iter()
