@@ -110,6 +110,18 @@ if [ $KIND = rbd ]; then
     check "the cluster shuts this host out" eval '[ -n "$(clients)" ] && for client in $(clients); do ceph_do osd blocklist add $client 600; done'
     check "writes go on, by a new client" eval 'put r1m 6 || put r1m 6; grep "open again, by a new client" $LOG'
     check "and the image has them" eval 'written r1m 6 && in_image r1m 6'
+
+    # -- a group with implicit access: the lock is taken for it, and taken again by the next client
+    group=$(dev r)/alua/ours
+    locked() { grep -c "rbd/rbd/image: has the lock for group 7" $LOG; }
+    check "a group is made" eval 'mkdir $group && echo 7 >$group/tg_pt_gp_id && echo 1 >$group/alua_access_type && echo ours >$LOOP/tpgt_1/lun/lun_1/alua_tg_pt_gp; sg_turs $R_SG; sleep 1.5'
+    check "a write takes the lock for it" eval 'put s1m 2 && [ $(locked) = 1 ] && rbd lock ls image | grep client'
+    check "the image says for which group" eval 'rbd image-meta get image tcmu_rbd_locker_tag | grep "^tcmu_tag=7,"'
+    check "the cluster shuts this host out again" eval 'for client in $(clients); do ceph_do osd blocklist add $client 600; done'
+    check "writes go on, with the lock" eval 'put r1m 2 || put r1m 2; [ $(locked) = 2 ]'
+    check "and the image has them" eval 'written r1m 2 && in_image r1m 2'
+    check "the group is removed" eval 'echo default_tg_pt_gp >$LOOP/tpgt_1/lun/lun_1/alua_tg_pt_gp; rmdir $group'
+    check "without it writes go on" eval 'put s1m 2 && in_image s1m 2'
 fi
 
 # -- removed under I/O

@@ -24,12 +24,14 @@ impl Report {
             .ok_or_else(|| Error::new(Errno::EIO, "lvm: its report cannot be understood"))
     }
 
-    /// `{"report": [{"lv": [{"lv_name": "x", ...}, ...]}]}`. Where metadata is damaged, lines that are no JSON stand
-    /// before and after it.
+    /// `{"report": [{"lv": [{"lv_name": "x", ...}, ...]}]}`, a row a line. Where metadata is damaged, lines that are no
+    /// JSON stand before it, after it, and in it ("Retrying metadata scan.").
     fn parse(text: &str) -> Option<Self> {
-        let lines = std::iter::successors(Some(text), |rest| Some(rest.split_once('\n')?.1));
-        let report = lines.map(str::trim_start).find(|rest| rest.starts_with('{'))?;
-        let mut values = serde_json::Deserializer::from_str(report).into_iter();
+        let begins = |line: &&str, with: &[char]| line.trim_start().starts_with(with);
+        let lines = text.lines().skip_while(|line| !begins(line, &['{']));
+        let lines = lines.filter(|line| begins(line, &['{', '}', '[', ']', '"', ',']));
+        let report = lines.collect::<Vec<_>>().join("\n");
+        let mut values = serde_json::Deserializer::from_str(&report).into_iter();
         let Value::Object(mut whole) = values.next()?.ok()? else { return None };
         let Some(Value::Array(parts)) = whole.remove("report") else { return None };
         let mut rows = Vec::new();
@@ -113,10 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_around_a_report_are_not_read() {
+    fn lines_around_and_in_a_report_are_not_read() {
         let text = "  Retrying metadata scan.\n  {\n \"report\": [ {\"vg\": [ {\"vg_name\":\"VG\"} ] } ]\n  }\n  more\n";
         assert_eq!(Report::parse(text).unwrap().column("vg_name").unwrap(), ["VG"]);
         assert!(Report::parse("  Retrying metadata scan.\n").is_none());
+        let text = "  {\n    \"report\": [\n  Retrying metadata scan.\n  {\n  \"pv\": [\n  {\"pv_name\":\"/dev/sda\"}\n  ,\n\
+                    {\"pv_name\":\"/dev/sdb\"}\n  ]\n  }\n  ]\n  }\n";
+        assert_eq!(
+            Report::parse(text).unwrap().column("pv_name").unwrap(),
+            ["/dev/sda", "/dev/sdb"]
+        );
     }
 
     #[test]
