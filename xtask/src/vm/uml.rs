@@ -45,6 +45,17 @@ pub(super) fn command(options: &Options, dir: &Path) -> Result<Command> {
         .args(["root=none", "rootfstype=hostfs", "ro", "quiet", "noreboot", "panic=1"])
         .arg(format!("init={place}/{FIRST}"))
         .env_clear()
+        .env("TMPDIR", memory(options.mem)?)
         .env("LD_PRELOAD", dir.join(XSTATE));
     Ok(command)
+}
+
+/// A directory for the file that is its memory: the kernel kills it if there is no room for a page.
+fn memory(mib: u32) -> Result<&'static str> {
+    let has_room = |place: &&str| {
+        let found = rustix::fs::statvfs(*place);
+        found.is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >> 20 >= mib.into())
+    };
+    let place = ["/dev/shm", "/tmp", "/var/tmp"].into_iter().find(has_room);
+    place.with_context(|| format!("no room for {mib} MiB in /dev/shm, /tmp and /var/tmp"))
 }
