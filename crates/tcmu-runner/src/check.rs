@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn plugins_are_told_with_what_is_used_of_them() {
         let (_root, host) = host();
-        assert!(matches!(plugins(&host), Good(text) if text.starts_with("none in")));
+        assert!(matches!(plugins(&host), Note(text) if text.starts_with("none: ")));
         let of = |used: &[&str], later: &[&str], refused: &[&str]| {
             let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
             Trial { used: own(used), later: own(later), refused: own(refused) }

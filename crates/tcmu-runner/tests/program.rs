@@ -79,5 +79,5 @@ fn check_tells_of_plugins_even_of_those_that_crash() {
 fn check_says_that_there_are_no_plugins_where_there_are_none() {
     let check = run(&["--handler-path", "/no/such/directory", "check"]);
     let text = String::from_utf8_lossy(&check.stdout);
-    assert!(text.contains("ok    plugins: none in /no/such/directory"), "{text}");
+    assert!(text.contains("note  plugins: none: /no/such/directory: No such file"), "{text}");
 }
