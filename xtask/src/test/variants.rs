@@ -48,7 +48,6 @@ pub(super) const VARIANTS: &[Variant] = &[
     Variant { suite: "isolation", way: Way::Qemu,           when: When::Full },
     Variant { suite: "faults",    way: Way::Qemu,           when: When::Full },
     Variant { suite: "many",      way: Way::Qemu,           when: When::Full },
-    Variant { suite: "power",     way: Way::Qemu,           when: When::Full },
     Variant { suite: "scsi-qcow", way: Way::Qemu,           when: When::Full },
     Variant { suite: "scsi-qcow", way: Way::Handler(&QCOW), when: When::Always },
     Variant { suite: "data",      way: Way::Handler(&QCOW), when: When::Full },
