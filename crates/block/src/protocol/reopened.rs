@@ -20,17 +20,21 @@ impl<T: Clone> Reopened<T> {
         Reopened { current: RefCell::new(Some(open)), opening: RangeLock::default() }
     }
 
+    /// What is open now, if anything is.
+    pub(super) fn current(&self) -> Option<T> {
+        self.current.borrow().clone()
+    }
+
     /// What is open, or what `open` opens.
     pub(super) async fn get(
         &self,
         open: impl AsyncFnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let current = || self.current.borrow().clone();
-        if let Some(current) = current() {
+        if let Some(current) = self.current() {
             return Ok(current);
         }
         let _turn = self.opening.lock(0..1, Access::Alone).await;
-        if let Some(current) = current() {
+        if let Some(current) = self.current() {
             return Ok(current);
         }
         let opened = open().await?;

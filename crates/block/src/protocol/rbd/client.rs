@@ -17,8 +17,8 @@ use rbd::{Cluster, Image, Layout, Pool};
 
 use super::Target;
 use super::lock::Lock;
-use crate::range_lock::RangeLock;
-use crate::{Access, Error, ErrorClass};
+use crate::protocol::reopened::Reopened;
+use crate::{Error, ErrorClass};
 
 /// After so long it is asked whether an operation will ever end.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -34,10 +34,8 @@ pub(super) enum News {
 /// See the module's text.
 pub(super) struct Client {
     pub(super) target: Target,
-    /// `None`: this client was shut out, or the store closed. Whoever needs it opens it again.
-    image: RefCell<Option<Image>>,
-    /// Held while it is opened.
-    opening: RangeLock,
+    /// Given up where this client is shut out, or the store closed.
+    image: Reopened<Image>,
     pub(super) layout: Cell<Layout>,
     /// Capacity in bytes.
     pub(super) size: Cell<u64>,
@@ -96,8 +94,7 @@ impl Client {
         let has_lock = has_lock.map_err(|e| target.failed(e, "open"))? && !target.read_only;
         Ok(Client {
             target,
-            image: RefCell::new(Some(image)),
-            opening: RangeLock::default(),
+            image: Reopened::new(image),
             layout: Cell::new(layout),
             size: Cell::new(layout.size),
             lock: Lock::new(has_lock),
@@ -108,26 +105,21 @@ impl Client {
 
     /// The image, if it is open.
     pub(super) fn current(&self) -> Option<Image> {
-        self.image.borrow().clone()
+        self.image.current()
     }
 
     /// The image, opened again where need be.
     pub(super) async fn image(&self) -> Result<Image, Error> {
-        if let Some(image) = self.current() {
-            return Ok(image);
-        }
-        let _turn = self.opening.lock(0..1, Access::Alone).await;
-        if let Some(image) = self.current() {
-            return Ok(image);
-        }
-        let (image, layout) = connect(&self.target, &self.teller).await?;
-        tracing::info!("{}: it is open again, by a new client", self.target.path().display());
-        *self.image.borrow_mut() = Some(image.clone());
-        // What has changed meanwhile.
-        if layout != self.layout.get() {
-            self.teller.changed();
-        }
-        Ok(image)
+        let open = async || {
+            let (image, layout) = connect(&self.target, &self.teller).await?;
+            tracing::info!("{}: it is open again, by a new client", self.target.path().display());
+            // What has changed meanwhile.
+            if layout != self.layout.get() {
+                self.teller.changed();
+            }
+            Ok(image)
+        };
+        self.image.get(open).await
     }
 
     /// The image, to be changed by `what`. Where this host needs the lock for that and has lost it,
@@ -149,7 +141,7 @@ impl Client {
 
     /// Whether this is the image that is open now.
     pub(super) fn is_current(&self, image: &Image) -> bool {
-        self.image.borrow().as_ref().is_some_and(|current| current.is(image))
+        self.current().is_some_and(|current| current.is(image))
     }
 
     /// An error of an operation, which may have shut this client out.
@@ -187,7 +179,7 @@ impl Client {
     /// Lets go of the image, with the lock that it has, without waiting for it.
     fn drop_image(&self) {
         let bell = self.lock.lost();
-        let old = self.image.borrow_mut().take();
+        let old = self.image.take();
         // It waits for all operations, also those that never end.
         std::thread::spawn(move || {
             drop(bell);
@@ -258,7 +250,7 @@ impl Client {
     /// Flushes and closes the image. The lock is given back, so that the next one need not wait for
     /// it.
     pub(super) async fn close(&self) -> Result<(), Error> {
-        let Some(image) = self.image.borrow_mut().take() else { return Ok(()) };
+        let Some(image) = self.image.take() else { return Ok(()) };
         let flushed = match self.target.read_only {
             true => Ok(()),
             false => {
