@@ -21,7 +21,6 @@ rbd)
     kill_server() { stop_osd; }
     restart_server() { start_osd; }
     server() { cat $CEPH/osd.0.pid; }
-    OTHER_CLIENT='rbd/rbd/none;conf=$CEPH_CONF'
     ;;
 glfs)
     . "$REPO/tests/vm/gluster.sh"
@@ -32,7 +31,6 @@ glfs)
     kill_server() { kill -9 $(brick) && within 20 ended $(brick); }
     restart_server() { start_brick; }
     server() { brick; }
-    OTHER_CLIENT='glfs/vol@$GLUSTER_ADDRESS/none'
     ;;
 esac
 
@@ -49,7 +47,7 @@ must "it becomes a disk" lun r 1
 R=$DISK R_SG=$SG R_SDEV=$SDEV
 note_daemon
 check "what is larger than its image is refused" eval 'not mk_dev bad $((MB << 21)) "$(name image)"; rmdir $(dev bad)'
-check "what there is not is refused, with its errno" eval 'not mk_dev bad $((MB << 20)) "$(eval echo "\"$OTHER_CLIENT\"")" 2>refused.out; cat refused.out; rmdir $(dev bad); grep -i "no such file" refused.out'
+check "what there is not is refused, with its errno" eval 'not mk_dev bad $((MB << 20)) "$(name none)" 2>refused.out; cat refused.out; rmdir $(dev bad); grep -i "no such file" refused.out'
 
 # -- a disk
 head -c 1048576 /dev/urandom >r1m; head -c 1048576 /dev/urandom >s1m

@@ -2,7 +2,7 @@
 //! What people do with the workspace: `cargo xtask demo | test | vm | bench | sim | check | install`.
 //!
 //! Each subcommand is a module. All of them that need a kernel share `vm`, which boots the host's
-//! own kernel in QEMU with the host's files, and `install`, which knows the Debian package of
+//! own kernel in QEMU, or User-Mode Linux, with the host's files, and `install`, which knows the Debian package of
 //! every program that is used.
 #![allow(clippy::print_stdout, reason = "a command-line program talks to people")]
 

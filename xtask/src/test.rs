@@ -373,16 +373,11 @@ fn of_cargo_test(text: &str) -> Checks {
     total
 }
 
-/// Where suites run that do not say it.
-fn is_uml(options: &Options) -> Result<bool> {
-    Ok(options.kernel.is_none() && !vm::kvm_works()?)
-}
-
 /// Runs the suites, some at the same time; each line of theirs comes out behind the suite's name.
 fn run_suites(suites: &[Job], daemon: &str, options: &Options) -> Result<Vec<(String, Checks)>> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = options.jobs.unwrap_or(cpus.min(4)).clamp(1, suites.len());
-    let uml = is_uml(options)?;
+    let uml = !vm::kvm_works()?;
     let queue: Mutex<VecDeque<&Job>> = Mutex::new(suites.iter().collect());
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
