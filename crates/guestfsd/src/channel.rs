@@ -7,28 +7,15 @@
 
 use guestfs_api::frame::{self, Chunk};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
-use rustix::net::RecvFlags;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 use zeroize::Zeroize;
 
 /// Bytes that are read at once; holds some thirty chunks.
 const BUFFER: usize = 256 << 10;
 /// A message's memory is kept for the next one up to this size.
 const KEPT: usize = 256 << 10;
-/// A file is in full flow once so much of it has come: from then on chunks are taken in batches of some ...
-const FLOW: u64 = 256 << 10;
-/// ... at least so many bytes, ...
-const BATCH: usize = 32 << 10;
-/// ... for which so long is waited: less than it takes a client to fill a socket's buffer, which would have it
-/// wait.
-const PAUSE: Duration = Duration::from_micros(20);
-/// How much later the kernel may end the pause.
-const SLACK: NonZeroU64 = NonZeroU64::new(1000).unwrap();
 /// Longest frame of a chunk, without its length word.
 const MAX_CHUNK_FRAME: usize = frame::CHUNK_HEAD - 4 + frame::MAX_CHUNK;
 
@@ -57,28 +44,19 @@ pub(crate) struct Channel {
     broken: Option<Closed>,
     /// A file is on its way from the client.
     incoming: bool,
-    /// How much of it has come.
-    arrived: u64,
-    /// Sockets hold what comes while nobody reads.
-    is_socket: bool,
 }
 
 impl Channel {
     /// A channel over this descriptor.
     pub(crate) fn new(stream: OwnedFd) -> Self {
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        let is_socket = rustix::fs::fstat(&stream)
-            .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Socket);
         let stream = stream.into();
-        let (start, end, broken, incoming, arrived) = (0, 0, None, false, 0);
-        Self { stream, buffer, start, end, broken, incoming, arrived, is_socket }
+        let (start, end, broken, incoming) = (0, 0, None, false);
+        Self { stream, buffer, start, end, broken, incoming }
     }
 
     /// Says that the session is ready.
     pub(crate) fn launch(&mut self) -> Result<(), Closed> {
-        if let Err(e) = rustix::thread::set_current_timer_slack(Some(SLACK)) {
-            tracing::debug!(error = %e, "timer slack");
-        }
         self.send(&frame::LAUNCH.to_be_bytes())
     }
 
@@ -141,7 +119,6 @@ impl Channel {
     /// Says whether a file is on its way from the client.
     pub(crate) fn set_incoming(&mut self, incoming: bool) {
         self.incoming = incoming;
-        self.arrived = 0;
     }
 
     /// Whether the client has asked that the file being sent to it be broken off.
@@ -188,9 +165,6 @@ impl Channel {
                 return Ok(Ok(Arrived::Cancelled));
             }
         }
-        if self.arrived >= FLOW {
-            self.gather(len)?;
-        }
         let mut slices = Vec::with_capacity(BUFFER / frame::MAX_CHUNK);
         let mut next = Some((decode_chunk(&self.buffer[self.start..self.start + len])?, len));
         let (mut at, mut bytes) = (self.start, 0);
@@ -202,33 +176,7 @@ impl Channel {
         }
         let written = write(&mut slices);
         self.start = at;
-        self.arrived += bytes;
         Ok(written.map(|()| Arrived::Data(bytes)))
-    }
-
-    /// Where a client sends faster than it is worth being woken for each chunk, lets some more come after
-    /// the first, of which `len` bytes are at hand: both sides have less to do than to wake each other, and
-    /// writing much at a time costs the least.
-    fn gather(&mut self, len: usize) -> Result<(), Closed> {
-        let mut at = self.start + len;
-        while let Some((chunk, len)) = whole_chunk(&self.buffer[at..self.end])? {
-            at += len;
-            if !matches!(chunk, Chunk::Data(_)) {
-                return Ok(());
-            }
-        }
-        if !self.is_socket || self.end - self.start >= BATCH {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE);
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-        match rustix::net::recv(&self.stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
-            Ok((n, _)) => self.end += n,
-            // The next who waits for something hears of it.
-            Err(e) => tracing::trace!(error = %e, "no more chunks yet"),
-        }
-        Ok(())
     }
 
     /// Takes the length word of a chunk.
