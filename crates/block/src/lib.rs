@@ -21,6 +21,7 @@ pub mod exclusive;
 mod format;
 pub mod fuzz;
 mod lower;
+mod open_watch;
 mod options;
 mod protocol;
 mod range_lock;
@@ -43,6 +44,7 @@ pub use format::chain::refusal as format_refusal;
 pub use format::probe::{PROBED, head, probe};
 pub use format::qcow::QcowStore;
 pub use lower::Lower;
+pub use open_watch::OpenWatch;
 pub use options::{
     COMMAND_TIME_OUT, ConfigOption, ImageOptions, OPTIONS, SecretSource, command_timeout,
 };

@@ -5,18 +5,19 @@
 //! is an [`AnyStore::Boxed`].
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sgl::Sgl;
 
 use crate::exclusive::ExclusiveLock;
-use crate::format::chain::{self, Format, Opening};
+use crate::format::chain::{self, Format, Judge, Opening};
 use crate::format::read_only::{self, Kind};
 use crate::format::{FORMATS, luks, qcow};
 use crate::protocol::{file, glfs, null, ram, rbd};
 
 use crate::{
     BoxedStore, Config, ConfigOption, Error, Event, Facts, FileStore, Held, ImageOptions,
-    NullStore, OPTIONS, Provisioning, QcowStore, Store,
+    NullStore, OPTIONS, OpenWatch, Provisioning, QcowStore, Store,
 };
 
 /// How a store is opened.
@@ -43,6 +44,8 @@ pub struct OpenOptions {
     /// somebody else has open is then refused at once. `None`: it replaces none, and opening such
     /// an image is retried for some seconds.
     pub predecessor: Option<Held>,
+    /// Follows the opening, where it takes long.
+    pub watch: Arc<OpenWatch>,
 }
 
 impl OpenOptions {
@@ -89,7 +92,11 @@ pub struct Subtype {
     pub name: &'static str,
     /// What follows the name, in words.
     pub config_desc: &'static str,
-    check: fn(&Config<'_>) -> Result<(), Error>,
+    /// Whether what a string names could be opened; of the options, directories count.
+    check: fn(&Config<'_>, &OpenOptions) -> Result<(), Error>,
+    /// Opening one needs no server, no passphrase and no pass through the image, so that an image on it
+    /// can be checked.
+    quick: bool,
     open: for<'a> fn(&'a Config<'a>, &'a OpenOptions) -> Opening<'a, AnyStore>,
 }
 
@@ -98,7 +105,8 @@ pub static SUBTYPES: &[Subtype] = &[
     Subtype {
         name: "file",
         config_desc: "/path/to/file: a file, or a block device, that holds the blocks as they are",
-        check: file::check,
+        check: |config, _| file::check(config),
+        quick: true,
         open: |config, options| {
             Box::pin(async { Ok(AnyStore::File(file::open(config, options).await?)) })
         },
@@ -106,26 +114,30 @@ pub static SUBTYPES: &[Subtype] = &[
     Subtype {
         name: "glfs",
         config_desc: "/VOLUME@HOST[:PORT]/PATH: a file on a Gluster volume",
-        check: glfs::check,
+        check: |config, _| glfs::check(config),
+        quick: false,
         open: glfs::open,
     },
     Subtype {
         name: "gz",
         config_desc: "/path/to/image.gz: a raw image that gzip or bgzip compressed, for reading",
-        check: |config| read_only::check(config, Kind::Gz),
+        check: |config, _| read_only::check(config, Kind::Gz),
+        quick: false,
         open: |config, options| image(config, options, &["gz"]),
     },
     Subtype {
         name: "luks",
         config_desc: "/path/to/image, or another store as SUBTYPE/REST: a LUKS volume, version 1 or \
                       2, as `cryptsetup luksFormat` makes it",
-        check: |config| layer_check(config, luks::check),
+        check: |config, options| layer_check(config, options, luks::check, luks::look),
+        quick: false,
         open: |config, options| image(config, options, luks::NAMES),
     },
     Subtype {
         name: "null",
         config_desc: "(nothing): reads zeroes and forgets what is written",
-        check: null::check,
+        check: |config, _| null::check(config),
+        quick: true,
         open: |config, options| {
             Box::pin(async { Ok(AnyStore::Null(null::open(config, options)?)) })
         },
@@ -134,57 +146,67 @@ pub static SUBTYPES: &[Subtype] = &[
         name: "qcow",
         config_desc: "/path/to/image, or another store as SUBTYPE/REST: a qcow2 image (version 1 \
                       images can be read)",
-        check: |config| {
-            layer_check(config, |config| chain::check(config.path()?, qcow::NAMES, &config.image))
+        check: |config, options| {
+            let check = |path: &Path, options: &_| chain::check(path, qcow::NAMES, options);
+            layer_check(config, options, check, qcow::look)
         },
+        quick: true,
         open: |config, options| image(config, options, qcow::NAMES),
     },
     Subtype {
         name: "ram",
         config_desc: "/SIZE, such as /64M: memory, which is gone when the daemon ends",
-        check: ram::check,
+        check: |config, _| ram::check(config),
+        quick: true,
         open: |config, options| Box::pin(async { Ok(AnyStore::File(ram::open(config, options)?)) }),
     },
     Subtype {
         name: "rbd",
         config_desc: "/POOL[/NAMESPACE]/IMAGE[@SNAPSHOT]: an image in a Ceph cluster",
-        check: rbd::check,
+        check: |config, _| rbd::check(config),
+        quick: false,
         open: rbd::open,
     },
     Subtype {
         name: "vdi",
         config_desc: "/path/to/image: a VirtualBox image, for reading",
-        check: |config| chain::check(config.path()?, &["vdi"], &config.image),
+        check: |config, options| chain::check(config.path()?, &["vdi"], options),
+        quick: true,
         open: |config, options| image(config, options, &["vdi"]),
     },
     Subtype {
         name: "vhdx",
         config_desc: "/path/to/image: a Hyper-V image, for reading",
-        check: |config| chain::check(config.path()?, &["vhdx"], &config.image),
+        check: |config, options| chain::check(config.path()?, &["vhdx"], options),
+        quick: true,
         open: |config, options| image(config, options, &["vhdx"]),
     },
     Subtype {
         name: "vmdk",
         config_desc: "/path/to/image: a VMware image, of one file or several, for reading",
-        check: |config| chain::check(config.path()?, &["vmdk"], &config.image),
+        check: |config, options| chain::check(config.path()?, &["vmdk"], options),
+        quick: true,
         open: |config, options| image(config, options, &["vmdk"]),
     },
     Subtype {
         name: "vpc",
         config_desc: "/path/to/image: a VHD image (Virtual PC, Azure), for reading",
-        check: |config| chain::check(config.path()?, &["vpc"], &config.image),
+        check: |config, options| chain::check(config.path()?, &["vpc"], options),
+        quick: true,
         open: |config, options| image(config, options, &["vpc"]),
     },
     Subtype {
         name: "xz",
         config_desc: "/path/to/image.xz: a raw image that xz compressed, for reading",
-        check: |config| read_only::check(config, Kind::Xz),
+        check: |config, _| read_only::check(config, Kind::Xz),
+        quick: false,
         open: |config, options| image(config, options, &["xz"]),
     },
     Subtype {
         name: "zst",
         config_desc: "/path/to/image.zst: a raw image that zstd compressed, for reading",
-        check: |config| read_only::check(config, Kind::Zst),
+        check: |config, _| read_only::check(config, Kind::Zst),
+        quick: false,
         open: |config, options| image(config, options, &["zst"]),
     },
 ];
@@ -220,15 +242,32 @@ fn image<'a>(
     })
 }
 
-/// Checks an image in a file. Of one in another store it is that store that is checked.
+/// Checks an image in a file by `check`. Of one in another store that store is checked, and the image by
+/// `judge` where the store opens at once.
 fn layer_check(
     config: &Config<'_>,
-    check: impl FnOnce(&Config<'_>) -> Result<(), Error>,
+    options: &OpenOptions,
+    check: fn(&Path, &OpenOptions) -> Result<(), Error>,
+    judge: Judge,
 ) -> Result<(), Error> {
-    match config.below() {
-        None => check(config),
-        Some(below) => (subtype(&below)?.check)(&below),
+    let Some(below) = config.below() else { return check(config.path()?, options) };
+    let row = subtype(&below)?;
+    let its = OpenOptions { image: below.own_image_options(), ..options.clone() };
+    (row.check)(&below, &its)?;
+    if !is_quick(&below) {
+        return Ok(());
     }
+    let image = its.image;
+    let open = async |options: &OpenOptions| {
+        (row.open)(&below, &OpenOptions { image, ..options.clone() }).await
+    };
+    chain::check_on(&below.bottom(), options, open, judge)
+}
+
+/// Whether all of a stack can be opened to look into it.
+fn is_quick(config: &Config<'_>) -> bool {
+    subtype(config).is_ok_and(|row| row.quick)
+        && config.below().is_none_or(|below| is_quick(&below))
 }
 
 fn subtype(config: &Config<'_>) -> Result<&'static Subtype, Error> {
@@ -241,10 +280,12 @@ fn subtype(config: &Config<'_>) -> Result<&'static Subtype, Error> {
 }
 
 /// Whether a configuration string could be opened for writing, as far as can be told without
-/// doing so: its form, and that the image is there and is of the right kind. Blocks.
-pub fn check(config: &str) -> Result<(), Error> {
+/// doing so: its form, and that the image is there and is of the right kind. Backing files are looked for
+/// in the directories that `options` allow. Blocks.
+pub fn check(config: &str, options: &OpenOptions) -> Result<(), Error> {
     let config = Config::parse(config)?;
-    (subtype(&config)?.check)(&config)
+    let options = OpenOptions { image: config.own_image_options(), ..options.clone() };
+    (subtype(&config)?.check)(&config, &options)
 }
 
 /// Opens what a configuration string names, in the engine that runs on this thread.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use block::OpenOptions;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tcmu::module::Module;
@@ -18,6 +19,7 @@ use tcmu::{Configfs, Netlink};
 use tcmu_conf::Watch;
 use tcmu_plugin::Plugins;
 
+use crate::backing_dirs::BackingDirs;
 use crate::cli::Cli;
 use crate::config::{self, Config};
 use crate::crit;
@@ -88,9 +90,11 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     // D-Bus lists them, and the first device may need one.
     let directory = settings.cli.handler_path.as_deref().unwrap_or(Path::new(plugins::DIRECTORY));
     let plugins = Arc::new(plugins::load(directory, &configuration.config, lock.file()));
+    let backing_dirs = BackingDirs::default();
+    backing_dirs.set(configuration.config.backing_dirs.clone());
     // Early, as connecting takes time: it goes on while the module is loaded.
     let handlers = Arc::new(Handlers::new(plugins::handlers(&plugins)));
-    let bus = start_dbus(handlers.clone(), plugins.clone());
+    let bus = start_dbus(handlers.clone(), plugins.clone(), backing_dirs.clone());
     let subtypes = handlers.all().into_iter().map(|handler| handler.subtype).collect();
     let hint = |error: tcmu::Error| format!("{error}. \"tcmu-runner check\" tells more");
     let module = Module::default();
@@ -111,12 +115,12 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
         elsewhere: Box::new(move |netlink, subtype| {
             Ok(handlers.has_external(subtype) || netlink.has_other_listeners()?)
         }),
+        backing_dirs: backing_dirs.clone(),
         limits: Limits::default(),
         backend: io_engine::Backend::Auto,
     };
     let start = Box::new(|spec, events: Sender| Ok(Box::new(Device::start(spec, events)?) as _));
     let mut manager = Manager::new(options, netlink, sender, start);
-    manager.set_backing_dirs(configuration.config.backing_dirs.clone());
     manager.scan();
     tracing::info!("ready, with {} devices", manager.len());
 
@@ -131,6 +135,7 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
         plugins: plugins.clone(),
         signals,
         receiver,
+        backing_dirs,
         watch,
         mounts,
     };
@@ -148,6 +153,7 @@ struct Main<'a> {
     plugins: Arc<Plugins>,
     signals: Signals,
     receiver: Receiver,
+    backing_dirs: BackingDirs,
     watch: Option<Watch>,
     /// The mount table.
     mounts: Option<File>,
@@ -224,7 +230,7 @@ impl Main<'_> {
         if other_dir {
             self.plugins.update_log_dir();
         }
-        self.manager.set_backing_dirs(self.configuration.config.backing_dirs.clone());
+        self.backing_dirs.set(self.configuration.config.backing_dirs.clone());
         crit!("{} has changed: {}", config::PATH, changes.join("; "));
     }
 }
@@ -310,15 +316,19 @@ impl Settings {
     }
 }
 
-fn start_dbus(handlers: Arc<Handlers>, plugins: Arc<Plugins>) -> Option<dbus::Starting> {
-    let check = Arc::new(move |config: &str| check_config(&plugins, config));
+fn start_dbus(
+    handlers: Arc<Handlers>,
+    plugins: Arc<Plugins>,
+    backing_dirs: BackingDirs,
+) -> Option<dbus::Starting> {
+    let check = Arc::new(move |config: &str| check_config(&plugins, &backing_dirs, config));
     let options = dbus::Options { address: None, handlers, check };
     let started = dbus::start(options);
     started.inspect_err(|error| tracing::error!("no D-Bus service: {error}")).ok()
 }
 
 /// Checks a configuration string before a device is made with it. May block.
-fn check_config(plugins: &Plugins, config: &str) -> Result<(), String> {
+fn check_config(plugins: &Plugins, backing_dirs: &BackingDirs, config: &str) -> Result<(), String> {
     if let Some((before, _)) = config.split_once(',') {
         return Err(format!(
             "{config}: the kernel takes a configuration string only up to its first comma: this \
@@ -326,8 +336,11 @@ fn check_config(plugins: &Plugins, config: &str) -> Result<(), String> {
              a name"
         ));
     }
-    plugins::check(plugins, config)
-        .unwrap_or_else(|| block::check(config).map_err(|error| error.to_string()))
+    plugins::check(plugins, config).unwrap_or_else(|| {
+        let options =
+            OpenOptions { allowed_backing_dirs: backing_dirs.get(), ..Default::default() };
+        block::check(config, &options).map_err(|error| error.to_string())
+    })
 }
 
 /// Ends the waits that a predecessor has left, and listens. In between, the kernel's messages are
@@ -446,13 +459,16 @@ mod tests {
         std::fs::write(&image, vec![0; 4096]).unwrap();
         let config = format!("file/{}", image.display());
         let plugins = Plugins::default();
-        let why = check_config(&plugins, &config).unwrap_err();
+        let why = check_config(&plugins, &BackingDirs::default(), &config).unwrap_err();
         assert!(why.starts_with(&config) && why.contains("first comma"), "{why}");
         assert!(
             why.contains(&format!("would become file/{}/disk.", dir.path().display())),
             "{why}"
         );
         std::fs::rename(&image, dir.path().join("disk.img")).unwrap();
-        assert_eq!(check_config(&plugins, &config.replace(",1", "")), Ok(()));
+        assert_eq!(
+            check_config(&plugins, &BackingDirs::default(), &config.replace(",1", "")),
+            Ok(())
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! The main thread does netlink, signals and configuration; each device has a thread of its own
 //! ([`device`]), as have D-Bus and the log's writer. They meet in one queue ([`events`]).
 
+pub mod backing_dirs;
 pub mod check;
 pub mod cli;
 pub mod config;

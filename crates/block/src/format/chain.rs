@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use qcow2::Storage as _;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open as open_fd, openat2, stat};
@@ -26,7 +27,7 @@ use crate::error::Shown;
 use crate::lower::from_io;
 use crate::protocol::file::{Held, Image, Medium, Place, open_image};
 use crate::{
-    AnyStore, Error, ErrorClass, ImageOptions, Locking, Lower, OpenOptions, Store, image_format,
+    AnyStore, Error, ErrorClass, Locking, Lower, OpenOptions, OpenWatch, Store, image_format,
 };
 
 /// How many images a chain may have.
@@ -97,48 +98,67 @@ pub(crate) async fn open_on(
     let images = RefCell::new(store.held().into_images());
     let read_only = options.read_only || store.facts().read_only;
     let lower = Lower::store(store, path);
-    let format = match formats {
-        [name] => named(name, formats, path)?,
-        _ => {
-            let mut head = [0; probe::PROBED];
-            let read = lower.read(&Sgl::from_slice(&mut head), 0).await;
-            read.map_err(|e| from_io(e).unwrap_or_else(|e| Error::new(e, OPERATION, path)))?;
-            named(probe::probe(&head), formats, path)?
-        }
-    };
+    let format = format_of(&lower, formats, path).await?;
     let files = Files { options, look: false, images };
     let locked = options.locking != Locking::None;
     let site = Site { files: &files, path: path.to_owned(), depth: 0, read_only, locked };
     (format.open)(lower, site).await
 }
 
+/// The format of what is there: the only one of `formats`, or the one of them that the first bytes tell.
+pub(crate) async fn format_of(
+    lower: &Lower,
+    formats: &[&str],
+    path: &Path,
+) -> Result<&'static Format, Error> {
+    if let [name] = formats {
+        return named(name, formats, path);
+    }
+    let mut head = [0; probe::PROBED];
+    let read = lower.read(&Sgl::from_slice(&mut head), 0).await;
+    read.map_err(|e| from_io(e).unwrap_or_else(|e| Error::new(e, OPERATION, path)))?;
+    named(probe::probe(&head), formats, path)
+}
+
 /// Whether the image in a file could be opened. Takes no lock, writes nothing. Blocks.
-pub(crate) fn check(path: &Path, formats: &[&str], image: &ImageOptions) -> Result<(), Error> {
-    check_by(path, image, async |options| open_top(path, formats, options, true).await.map(drop))
+pub(crate) fn check(path: &Path, formats: &[&str], options: &OpenOptions) -> Result<(), Error> {
+    check_by(path, options, async |options| open_top(path, formats, options, true).await.map(drop))
 }
 
 /// The same, by what looks at a single file with its [`Site`]. Blocks.
-pub(crate) fn check_file(path: &Path, image: &ImageOptions, judge: Judge) -> Result<(), Error> {
-    check_by(path, image, async |options| {
+pub(crate) fn check_file(path: &Path, options: &OpenOptions, judge: Judge) -> Result<(), Error> {
+    check_by(path, options, async |options| {
         let files = Files { options, look: true, images: RefCell::default() };
         let lower = files.open(&Place::find(path)?, true, false).await?;
-        let path = path.to_owned();
-        let site = Site { files: &files, path, depth: 0, read_only: true, locked: false };
-        judge(lower, site).await
+        judge(lower, files.site_to_look(path)).await
+    })
+}
+
+/// The same, of an image in the store that `open` opens. Blocks.
+pub(crate) fn check_on(
+    path: &Path,
+    options: &OpenOptions,
+    open: impl AsyncFnOnce(&OpenOptions) -> Result<AnyStore, Error> + Send,
+    judge: Judge,
+) -> Result<(), Error> {
+    check_by(path, options, async |options| {
+        let store = open(options).await?;
+        let images = RefCell::new(store.held().into_images());
+        let files = Files { options, look: true, images };
+        judge(Lower::store(store, path), files.site_to_look(path)).await
     })
 }
 
 fn check_by(
     path: &Path,
-    image: &ImageOptions,
+    options: &OpenOptions,
     look: impl AsyncFnOnce(&OpenOptions) -> Result<(), Error> + Send,
 ) -> Result<(), Error> {
     let failed = |e| Error::new(e, OPERATION, path);
     // Of its own, as the caller's thread may have one.
     let look = || {
         let engine = io_engine::Engine::new(io_engine::Backend::Pool).map_err(failed)?;
-        let image = image.clone();
-        let options = OpenOptions { read_only: true, image, ..OpenOptions::default() };
+        let options = OpenOptions { read_only: true, locking: Locking::None, ..options.clone() };
         engine.block_on(look(&options)).map_err(failed)?
     };
     let looked = std::thread::scope(|scope| scope.spawn(look).join());
@@ -181,6 +201,12 @@ fn look_at(place: &Place) -> Result<Vec<u8>, Error> {
 }
 
 impl Files<'_> {
+    /// Of the top image, which is only looked at.
+    fn site_to_look(&self, path: &Path) -> Site<'_> {
+        let path = path.to_owned();
+        Site { files: self, path, depth: 0, read_only: true, locked: false }
+    }
+
     /// Opens and locks a file.
     async fn open(&self, place: &Place, read_only: bool, locked: bool) -> Result<Lower, Error> {
         let path = place.path();
@@ -242,6 +268,11 @@ impl Site<'_> {
     /// How it is to be opened; `None` for an image below another.
     pub(crate) fn options(&self) -> Option<&OpenOptions> {
         (self.depth == 0).then_some(self.files.options)
+    }
+
+    /// What follows the opening of the whole.
+    pub(crate) fn watch(&self) -> Arc<OpenWatch> {
+        self.files.options.watch.clone()
     }
 
     /// All files that are open up to now, for a successor of the whole chain.
@@ -381,13 +412,15 @@ pub(crate) fn resolve(
         return Ok(place);
     }
     let dirs: Vec<_> = allowed.iter().map(|dir| dir.display().to_string()).collect();
-    let text = format!(
-        "its {what} \"{}\" is {}, which is in none of the directories that the configuration \
-         allows ({})",
-        name.escape_debug(),
-        joined.canonicalize().unwrap_or(joined).display(),
-        dirs.join(", ")
-    );
+    let why = match dirs.is_empty() {
+        true => "and the configuration allows no directory".to_owned(),
+        false => format!(
+            "which is in none of the directories that the configuration allows ({})",
+            dirs.join(", ")
+        ),
+    };
+    let (name, found) = (name.escape_debug(), joined.canonicalize().unwrap_or(joined));
+    let text = format!("its {what} \"{name}\" is {}, {why}", found.display());
     Err(Error::invalid(text, OPERATION, image))
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use block::Store;
+use block::{OpenOptions, Store};
 
 use super::common::{
     Dir, KIB, MIB, Random, compare, disk, on_engine, open_image, read, refusal, run, try_open,
@@ -85,7 +85,7 @@ fn what_each_program_compresses_is_read_in_any_order() {
             let store = open_image(subtype, &packed).await;
             compare(&store, &content, i as u64, &format!("{program} {args:?}")).await;
         });
-        block::check(&format!("{subtype}/{}", packed.display())).unwrap();
+        block::check(&format!("{subtype}/{}", packed.display()), &OpenOptions::default()).unwrap();
     }
 }
 
@@ -249,4 +249,20 @@ fn filters_and_dictionaries_that_are_not_supported_are_named() {
     let e = refusal("xz", &packed);
     assert!(e.contains("first filter 0x4) are not supported"), "{e}");
     assert!(e.contains(packed.to_str().unwrap()), "{e}");
+}
+
+#[test]
+fn a_pass_through_an_image_says_that_it_goes_on_and_ends_when_nobody_waits() {
+    let dir = Dir::new();
+    let raw = dir.raw("raw", &disk(5 * MIB, 3));
+    let packed = compress(&dir, "gzip", &["-1"], &raw);
+    let config = format!("gz/{}", packed.display());
+    let options = OpenOptions::default();
+    on_engine(async {
+        block::open(&config, &options).await.unwrap();
+        assert!(options.watch.steps() > 3);
+        options.watch.give_up();
+        let error = block::open(&config, &options).await.unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ECANCELED), "{error}");
+    });
 }

@@ -281,10 +281,12 @@ fn what_is_no_image_or_was_cut_off_is_refused() {
         let junk = dir.raw("junk", &[0x5a; 4096]);
         let e = refusal(format, &junk);
         assert!(e.contains("it is not a ") && e.contains("junk: open"), "{format}: {e}");
-        let e = block::check(&format!("{format}/{}", junk.display())).unwrap_err().to_string();
+        let e = block::check(&format!("{format}/{}", junk.display()), &OpenOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("it is not a "), "{format}: {e}");
         let image = dir.convert(&raw, format, options);
-        block::check(&format!("{format}/{}", image.display())).unwrap();
+        block::check(&format!("{format}/{}", image.display()), &OpenOptions::default()).unwrap();
         let empty = dir.raw("empty", b"");
         assert!(refusal(format, &empty).contains("empty: open"), "{format}");
         // Refused, or an error where the rest was; but never other data.

@@ -116,6 +116,11 @@ pub(crate) fn on_engine<F: Future>(future: F) -> F::Output {
     Engine::new(Backend::Auto).unwrap().block_on(future).unwrap()
 }
 
+/// What the check of a configuration string says.
+pub(crate) fn check(config: &str) -> Result<(), Error> {
+    block::check(config, &OpenOptions::default())
+}
+
 pub(crate) async fn opened(config: &str) -> AnyStore {
     open(config, &OpenOptions::default()).await.unwrap()
 }

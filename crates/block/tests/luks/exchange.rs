@@ -7,7 +7,9 @@ use std::process::Command;
 use block::{Disk, Store as _, disk};
 use sgl::Sgl;
 
-use crate::common::{Dir, MIB, ONE, Random, TWO, cryptsetup, on_engine, opened, qemu, read, write};
+use crate::common::{
+    Dir, MIB, ONE, Random, TWO, check, cryptsetup, on_engine, opened, qemu, read, write,
+};
 
 fn convert(dir: &Dir, path: &Path, version: &str) {
     cryptsetup(
@@ -129,7 +131,7 @@ fn a_detached_header_opens_data_that_begin_with_the_device() {
         let option = format!("--header={}", header.display());
         dir.format(&data, &[options, &[&option]].concat());
         let config = format!("{};header={}", dir.config(&data), header.display());
-        block::check(&config).unwrap();
+        check(&config).unwrap();
         on_engine(async {
             let store = opened(&config).await;
             assert_eq!(store.facts().size, 4 * MIB, "{options:?}");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use block::{OpenOptions, Store as _, open};
 
-use crate::common::{Dir, MIB, ONE, Random, TWO, on_engine, opened, qemu, read, write};
+use crate::common::{Dir, MIB, ONE, Random, TWO, check, on_engine, opened, qemu, read, write};
 
 #[test]
 fn a_volume_in_a_qcow2_image_is_what_cryptsetup_put_there() {
@@ -18,7 +18,7 @@ fn a_volume_in_a_qcow2_image_is_what_cryptsetup_put_there() {
     let mut random = Random(4);
     let config = dir.on(&format!("qcow/{}", image.display()));
     let plain = random.bytes(8 << 20);
-    block::check(&config).unwrap();
+    check(&config).unwrap();
     on_engine(async {
         let store = opened(&config).await;
         assert_eq!(store.facts().size, 8 * MIB);
@@ -134,4 +134,30 @@ fn a_stack_that_cannot_be_is_told_so() {
         let told = opened.unwrap_err().to_string();
         assert!(told.contains(text), "{config}: {told}");
     }
+}
+
+#[test]
+fn a_check_looks_at_each_layer_that_opens_at_once() {
+    let dir = Dir::new();
+    let volume = dir.volume("volume", 24 * MIB, TWO);
+    let image = dir.path("image.qcow2");
+    qemu(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("8M"));
+    let on = |upper: &str, subtype: &str, path: &std::path::Path| {
+        format!("{upper}/{subtype}/{}", path.display())
+    };
+    check(&on("qcow", "file", &image)).unwrap();
+    check(&dir.on(&format!("file/{}", volume.display()))).unwrap();
+    for (config, why) in [
+        (on("qcow", "file", &volume), "it is not a qcow2 or qcow image"),
+        (dir.on(&format!("file/{}", image.display())), "LUKS"),
+        (dir.on(&format!("qcow/{}", image.display())), "LUKS"),
+        (dir.on(&format!("qcow/{}", volume.display())), "it is not a qcow2 or qcow image"),
+        (on("qcow", "vmdk", &image), "VMDK"),
+    ] {
+        let text = check(&config).unwrap_err().to_string();
+        assert!(text.contains(why), "{config}: {text}");
+    }
+    // It takes the passphrase to see what is in a volume.
+    check(&dir.on(&format!("file/{}", volume.display())).replacen("luks/", "qcow/luks/", 1))
+        .unwrap();
 }

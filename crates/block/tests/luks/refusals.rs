@@ -5,9 +5,9 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use block::{ErrorClass, OpenOptions, Store as _, check, open};
+use block::{ErrorClass, OpenOptions, Store as _, open};
 
-use crate::common::{Dir, MIB, ONE, PASSPHRASE, TWO, cryptsetup, on_engine, opened};
+use crate::common::{Dir, MIB, ONE, PASSPHRASE, TWO, check, cryptsetup, on_engine, opened};
 
 /// What is told when it is opened.
 fn refusal(config: &str) -> String {

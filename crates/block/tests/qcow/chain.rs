@@ -2,7 +2,7 @@
 //! Backing files: which are opened, which are refused and why.
 use std::path::{Path, PathBuf};
 
-use block::{OpenOptions, Store, check, open};
+use block::{OpenOptions, Store, open};
 
 use crate::common::*;
 
@@ -49,7 +49,7 @@ fn a_backing_file_outside_of_the_allowed_directories_is_refused() {
         let text = refusal(image, &allow(&[&dir.path("")]));
         assert!(text.contains("which is in none of the directories"), "{text}");
         let text = refusal(image, &allow(&[]));
-        assert!(text.contains("which is in none of the directories"), "{text}");
+        assert!(text.contains("the configuration allows no directory"), "{text}");
         on_engine(async {
             for options in [OpenOptions::default(), allow(&[&other.path("")])] {
                 let store = open(&config(image), &options).await.unwrap();
@@ -89,8 +89,14 @@ fn a_backing_file_in_an_allowed_directory_is_found_by_every_name() {
                 store.close().await.unwrap();
             });
         }
-        let text = refusal(&image, &allow(&[&dir.path("sub")]));
-        assert!(text.contains("which is in none of the directories"), "{name}: {text}");
+        let elsewhere = allow(&[&dir.path("sub")]);
+        let checked = block::check(&config(&image), &elsewhere).unwrap_err().to_string();
+        for text in [refusal(&image, &elsewhere), checked] {
+            assert!(text.contains("which is in none of the directories"), "{name}: {text}");
+        }
+        block::check(&config(&image), &allow(&[&dir.path("")])).unwrap();
+        let none = refusal(&image, &allow(&[]));
+        assert!(none.contains("the configuration allows no directory"), "{name}: {none}");
     }
 }
 
@@ -146,7 +152,7 @@ fn a_chain_that_comes_back_to_an_image_is_refused() {
     qemu_img(&["rebase", "-u", "-F", "qcow2", "-b", b.to_str().unwrap(), a.to_str().unwrap()]);
     let text = refusal(&a, &OpenOptions { read_only: true, ..OpenOptions::default() });
     assert!(text.contains("comes back to it"), "{text}");
-    let text = check(&config(&a)).unwrap_err().to_string();
+    let text = check_config(&config(&a)).unwrap_err().to_string();
     assert!(text.contains("comes back to it"), "{text}");
 }
 
@@ -222,7 +228,7 @@ fn backing_files_that_are_no_files_are_refused() {
         qemu_img(&args);
         let got = refusal(&image, &OpenOptions::default());
         assert!(got.contains(text), "{backing}: {got}");
-        let got = check(&config(&image)).unwrap_err().to_string();
+        let got = check_config(&config(&image)).unwrap_err().to_string();
         assert!(got.contains(text), "{backing}: {got}");
     }
 }
@@ -281,7 +287,7 @@ fn an_image_in_use_is_refused_and_its_backing_file_too() {
     on_engine(async {
         let store = open_image(&image).await;
         // A check takes no lock.
-        check(&config(&image)).unwrap();
+        check_config(&config(&image)).unwrap();
         for path in [&image, &below] {
             let error = try_open_image(path).await.unwrap_err().to_string();
             assert!(error.contains("it is in use"), "{error}");

@@ -49,6 +49,11 @@ pub(crate) fn qemu_io_on(format: &str, image: &Path, commands: &[&str]) -> Strin
     text
 }
 
+/// What the check of a configuration string says.
+pub(crate) fn check_config(config: &str) -> Result<(), Error> {
+    block::check(config, &OpenOptions::default())
+}
+
 /// What `qemu-img check` found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Check {

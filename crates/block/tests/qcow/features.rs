@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use block::{AnyStore, ErrorClass, OpenOptions, Provisioning, Store, check, open};
+use block::{AnyStore, ErrorClass, OpenOptions, Provisioning, Store, open};
 use sgl::Sgl;
 
 use crate::common::*;
 
 fn refusal(image: &Path) -> String {
-    let checked = check(&config(image));
+    let checked = check_config(&config(image));
     let opened = on_engine(async { try_open_image(image).await.map(drop) });
     let opened = opened.unwrap_err().to_string();
     // What does not need the whole image is found by the check as well.
@@ -212,7 +212,7 @@ fn an_encrypted_image_is_served_with_the_passphrase_that_a_file_has() {
     let refused = |passphrase: &[u8], mode: u32| {
         std::fs::write(&file, passphrase).unwrap();
         std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-        let checked = check(&config).unwrap_err().to_string();
+        let checked = check_config(&config).unwrap_err().to_string();
         let opened = on_engine(async { open(&config, &OpenOptions::default()).await.map(drop) });
         assert_eq!(opened.unwrap_err().to_string(), checked);
         checked
@@ -224,7 +224,7 @@ fn an_encrypted_image_is_served_with_the_passphrase_that_a_file_has() {
     let text = refused(b"geheim\n", 0o600);
     assert!(text.contains("passphrase") && !text.contains("geheim"), "{text}");
     std::fs::write(&file, "geheim").unwrap();
-    check(&config).unwrap();
+    check_config(&config).unwrap();
     on_engine(async {
         let store = open(&config, &OpenOptions::default()).await.unwrap();
         assert!(read(&store, 0, 64 << 10).await.unwrap() == [7; 64 << 10]);
@@ -242,7 +242,7 @@ fn an_image_with_the_older_encryption_is_served_read_only() {
     std::fs::write(&file, "geheim").unwrap();
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let config = format!("{};secret-file={}", config(&image), file.display());
-    check(&config).unwrap();
+    check_config(&config).unwrap();
     on_engine(async {
         let store = open(&config, &OpenOptions::default()).await.unwrap();
         assert!(store.facts().read_only);
@@ -406,7 +406,7 @@ fn discard_makes_the_file_smaller() {
         assert_eq!(store.provisioning(0, MIB).await.unwrap(), (Provisioning::Deallocated, MIB));
         store.close().await.unwrap();
     });
-    assert_eq!(check(&config(&image)).map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(check_config(&config(&image)).map_err(|e| e.to_string()), Ok(()));
     assert_eq!(crate::common::check(&image), Check::Clean);
 }
 

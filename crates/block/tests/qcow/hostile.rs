@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use block::{AnyStore, Error, OpenOptions, Store, check, open};
+use block::{AnyStore, Error, OpenOptions, Store, open};
 
 use crate::common::*;
 
@@ -77,7 +77,7 @@ fn attack(image: &Path, rounds: u64, seed: u64) {
         mutate(&mut bytes, &mut random);
         std::fs::write(&victim, &bytes).unwrap();
         let begin = Instant::now();
-        let checked = check(&config(&victim));
+        let checked = check_config(&config(&victim));
         on_engine(async {
             let options = OpenOptions { read_only: round % 4 == 0, ..OpenOptions::default() };
             match open(&config(&victim), &options).await {
@@ -158,7 +158,7 @@ fn headers_that_claim_to_be_huge_are_refused() {
         std::fs::write(&image, &original).unwrap();
         let file = std::fs::File::options().write(true).open(&image).unwrap();
         file.write_all_at(bytes, offset).unwrap();
-        let checked = check(&config(&image)).expect_err(name).to_string();
+        let checked = check_config(&config(&image)).expect_err(name).to_string();
         let opened = on_engine(async { try_open_image(&image).await.map(drop) });
         assert_eq!(opened.unwrap_err().to_string(), checked, "{name}");
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `snapshot=NAME` serves what was saved inside of an image.
-use block::{ErrorKind, OpenOptions, Store, check, open};
+use block::{ErrorKind, OpenOptions, Store, open};
 use sgl::Sgl;
 
 use crate::common::*;
@@ -20,7 +20,7 @@ fn a_snapshot_is_served_read_only_by_identifier_or_name() {
     let before = std::fs::read(&image).unwrap();
     for (name, byte, size) in [("first", 1, MIB), ("1", 1, MIB), ("2", 2, 3 * MIB)] {
         let config = format!("{};snapshot={name}", config(&image));
-        check(&config).unwrap();
+        check_config(&config).unwrap();
         on_engine(async {
             let store = open(&config, &OpenOptions::default()).await.unwrap();
             let facts = store.facts();
@@ -43,7 +43,7 @@ fn a_snapshot_that_is_not_there_is_refused_with_those_that_are() {
     qemu_img(&["snapshot", "-c", "monday", image.to_str().unwrap()]);
     let config = format!("{};snapshot=tuesday", config(&image));
     let text = "it has no snapshot with the identifier or name \"tuesday\"; it has 1 (\"monday\")";
-    let e = check(&config).unwrap_err().to_string();
+    let e = check_config(&config).unwrap_err().to_string();
     assert!(e.contains(text), "{e}");
     let e = on_engine(async { open(&config, &OpenOptions::default()).await.map(drop) });
     let e = e.unwrap_err().to_string();

@@ -68,6 +68,8 @@ pub struct DeviceSpec {
     pub hold: Option<Duration>,
     /// Directories that a backing file may lie in; `None`: any.
     pub backing_dirs: Option<Vec<PathBuf>>,
+    /// Follows the opening of its image.
+    pub watch: Arc<block::OpenWatch>,
     /// The most bytes of one READ or WRITE that the kernel sends.
     pub max_transfer: u32,
     /// How the thread does its I/O.

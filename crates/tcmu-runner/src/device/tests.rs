@@ -113,6 +113,7 @@ fn run_with<F: Future<Output = ()>>(
         patience: Duration::from_secs(20),
         hold: None,
         backing_dirs: None,
+        watch: Arc::default(),
         max_transfer: 1 << 20,
         backend: Backend::Auto,
     };

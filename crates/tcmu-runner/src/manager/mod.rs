@@ -12,7 +12,6 @@ mod served;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use tcmu::uio::Sysfs;
 use tcmu::{Configfs, Netlink, UioDevice};
 use tcmu_plugin::Plugins;
 
+use crate::backing_dirs::BackingDirs;
 use crate::device::{Device, DeviceEvent, DeviceKey, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
 use foreign::Foreign;
@@ -62,7 +62,7 @@ const ATTRIBUTE_STACK: usize = 256 << 10;
 /// abandoned.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// From ADDED to its answer: somebody's write to `enable` waits.
+    /// From ADDED to its answer, while opening comes no further: somebody's write to `enable` waits.
     pub open: Duration,
     /// From RECONFIG to its answer: somebody's write to an attribute waits.
     pub change: Duration,
@@ -91,6 +91,8 @@ pub struct Options {
     pub plugins: Arc<Plugins>,
     /// Whether somebody else may serve a subtype that is not ours.
     pub elsewhere: Elsewhere,
+    /// Where backing files may be.
+    pub backing_dirs: BackingDirs,
     /// How long things may take.
     pub limits: Limits,
     /// How the threads do their I/O.
@@ -103,7 +105,6 @@ pub struct Manager {
     netlink: Netlink,
     events: Sender,
     start: Start,
-    backing_dirs: Option<Vec<PathBuf>>,
     devices: BTreeMap<DeviceKey, Served>,
     foreign: Foreign,
     next_key: u64,
@@ -119,7 +120,6 @@ impl Manager {
             netlink,
             events,
             start,
-            backing_dirs: None,
             devices: BTreeMap::new(),
             foreign: Foreign::new(),
             next_key: 1,
@@ -131,11 +131,6 @@ impl Manager {
     /// The descriptor that is readable when the kernel has something to say.
     pub fn netlink(&self) -> BorrowedFd<'_> {
         self.netlink.as_fd()
-    }
-
-    /// Directories that backing files may lie in, for devices that are opened from now on.
-    pub fn set_backing_dirs(&mut self, dirs: Option<Vec<PathBuf>>) {
-        self.backing_dirs = dirs;
     }
 
     /// How many devices there are, those included that are opening or closing.
@@ -304,8 +299,7 @@ impl Manager {
     fn open(&mut self, uio: &UioDevice, added: Option<Event>) {
         let key = DeviceKey(self.next_key);
         self.next_key += 1;
-        let dirs = self.backing_dirs.clone();
-        let spec = served::spec(key, uio, &self.options, dirs, added.is_some());
+        let spec = served::spec(key, uio, &self.options, added.is_some());
         let started = spec.map_err(|error| (libc::EINVAL, error.to_string())).and_then(|spec| {
             let served = Served::new(uio, &spec);
             tracing::info!("{}: opening {}", served.label, served.config);
@@ -544,6 +538,11 @@ impl Manager {
                 replies.push((change.event, libc::ETIMEDOUT));
             }
             match &mut served.phase {
+                Phase::Opening { until: Some(until), .. }
+                    if *until <= now && served.progress.has_come_further() =>
+                {
+                    *until = now + self.options.limits.open;
+                }
                 Phase::Opening { added, until } if until.is_some_and(|at| at <= now) => {
                     tracing::error!(
                         "{}: opening takes too long: is its storage reachable?",

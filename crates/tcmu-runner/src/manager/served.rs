@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the manager keeps of one device: the phase of its life, and who waits for what.
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use block::Config;
+use block::{Config, OpenWatch};
 use tcmu::netlink::{Event, EventKind};
 use tcmu::{DeviceName, UioDevice};
 
@@ -48,6 +48,21 @@ pub(super) struct Change {
     pub(super) until: Instant,
 }
 
+/// How far a device's opening is.
+pub(super) struct Progress {
+    watch: Arc<OpenWatch>,
+    /// The steps when this was last asked.
+    seen: u64,
+}
+
+impl Progress {
+    /// Whether it is further than when this was last asked.
+    pub(super) fn has_come_further(&mut self) -> bool {
+        let steps = self.watch.steps();
+        std::mem::replace(&mut self.seen, steps) != steps
+    }
+}
+
 /// One device.
 pub(super) struct Served {
     pub(super) minor: u32,
@@ -56,6 +71,7 @@ pub(super) struct Served {
     pub(super) label: String,
     pub(super) thread: Option<Box<dyn Thread>>,
     pub(super) phase: Phase,
+    pub(super) progress: Progress,
     pub(super) change: Option<Change>,
     /// Changes that wait for the device to open, or for the one before.
     pub(super) waiting: VecDeque<Event>,
@@ -71,7 +87,6 @@ pub(super) fn spec(
     key: DeviceKey,
     uio: &UioDevice,
     options: &Options,
-    backing_dirs: Option<Vec<PathBuf>>,
     new: bool,
 ) -> Result<DeviceSpec, tcmu::Error> {
     let configfs = options.configfs.device(uio.name.hba, &uio.name.name)?;
@@ -110,7 +125,8 @@ pub(super) fn spec(
         cmd_time_out,
         patience,
         hold: (!new).then_some(patience),
-        backing_dirs,
+        backing_dirs: options.backing_dirs.get(),
+        watch: Arc::default(),
         backend: options.backend,
         configfs,
         config,
@@ -153,6 +169,7 @@ impl Served {
             label: spec.name.clone(),
             thread: None,
             phase: Phase::Serving,
+            progress: Progress { watch: spec.watch.clone(), seen: 0 },
             change: None,
             waiting: VecDeque::new(),
             config: spec.config.clone(),
@@ -181,6 +198,9 @@ impl Served {
             return;
         }
         let mut events: Vec<_> = removed.into_iter().map(|event| (event, true)).collect();
+        if matches!(self.phase, Phase::Opening { .. } | Phase::Absent { .. }) {
+            self.progress.watch.give_up();
+        }
         if let Phase::Opening { added, .. } = &mut self.phase {
             events.extend(added.take().map(|event| (event, false)));
         }

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use block::OpenWatch;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tcmu::DeviceName;
 use tcmu::netlink::wire;
@@ -50,6 +51,8 @@ struct World {
     told: Record,
     /// Whether somebody else may serve what is not ours.
     others: Rc<Cell<bool>>,
+    /// What follows the openings.
+    watches: Rc<RefCell<Vec<Arc<OpenWatch>>>>,
     _events: Receiver,
 }
 
@@ -72,21 +75,25 @@ impl World {
             subtypes: vec!["file".into(), "qcow".into()],
             plugins: Arc::default(),
             elsewhere,
+            backing_dirs: BackingDirs::default(),
             limits: Limits::default(),
             backend: io_engine::Backend::Auto,
         };
         let told = Record::default();
         let record = told.clone();
+        let watches = Rc::new(RefCell::new(Vec::new()));
+        let followed = watches.clone();
         let start: Start = Box::new(move |spec, _| {
             if spec.config.contains("nothread") {
                 return Err(io::Error::from_raw_os_error(libc::EAGAIN));
             }
             record.borrow_mut().push(Told::Start(spec.key, spec.config.clone()));
+            followed.borrow_mut().push(spec.watch.clone());
             Ok(Box::new(FakeThread(record.clone())))
         });
         let netlink = Netlink::from_stand_in(ours, FAMILY);
         let manager = Manager::new(options, netlink, sender, start);
-        World { root, socket, manager, told, others, _events: receiver }
+        World { root, socket, manager, told, others, watches, _events: receiver }
     }
 
     /// Makes a device as the kernel shows it: UIO and configfs.
@@ -292,6 +299,25 @@ fn a_slow_open_holds_up_nobody_else() {
 }
 
 #[test]
+fn an_open_that_comes_further_may_take_its_time_and_ends_when_the_device_does() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.say(EventKind::Added, 0, "a", "file//a");
+    let watch = world.watches.borrow()[0].clone();
+    for _ in 0..5 {
+        watch.step().unwrap();
+        let due = world.manager.deadline().unwrap();
+        world.manager.tick(due);
+        assert_eq!(world.answer(), None);
+        assert_eq!(world.manager.deadline(), Some(due + Limits::default().open));
+    }
+    world.manager.tick(world.manager.deadline().unwrap());
+    assert_eq!(world.answer(), Some((100, -libc::ETIMEDOUT)));
+    assert_eq!(world.told().pop(), Some(Told::Stop));
+    watch.step().unwrap_err();
+}
+
+#[test]
 fn an_open_that_takes_too_long_is_reported_and_given_up() {
     let mut world = World::new();
     world.make(0, "a", "file//a");
@@ -447,7 +473,7 @@ fn commands_wait_for_less_than_the_initiator_and_the_kernel_do() {
     let options = &world.manager.options;
     let hold = |minor, new| {
         let uio = options.sysfs.device(minor).unwrap().unwrap();
-        served::spec(DeviceKey(9), &uio, options, None, new).unwrap().hold
+        served::spec(DeviceKey(9), &uio, options, new).unwrap().hold
     };
     let kernel = world.root.path().join("target/core/user_0/a/attrib/cmd_time_out");
     for (seconds, expected) in [("0", 20), ("30", 20), ("120", 20), ("6", 4)] {
@@ -591,8 +617,7 @@ fn the_thread_is_told_what_configfs_says() {
     fs::write(device.join("wwn/vpd_unit_serial"), "T10 VPD Unit Serial Number: abc-1\n").unwrap();
     fs::write(device.join("attrib/emulate_write_cache"), "1\n").unwrap();
     let uio = world.manager.options.sysfs.device(0).unwrap().unwrap();
-    let spec =
-        served::spec(DeviceKey(9), &uio, &world.manager.options, Some(vec![]), true).unwrap();
+    let spec = served::spec(DeviceKey(9), &uio, &world.manager.options, true).unwrap();
     assert_eq!(spec.name, "user_0/a");
     assert_eq!((spec.block_size, spec.size, spec.write_cache), (512, 1 << 20, true));
     assert_eq!(spec.serial, "abc-1");
@@ -606,8 +631,7 @@ fn a_new_device_gets_a_write_cache_and_one_that_was_there_keeps_its_setting() {
     world.make(0, "a", "file//a");
     let attribute = world.root.path().join("target/core/user_0/a/attrib/emulate_write_cache");
     let uio = world.manager.options.sysfs.device(0).unwrap().unwrap();
-    let spec =
-        |new| served::spec(DeviceKey(9), &uio, &world.manager.options, Some(vec![]), new).unwrap();
+    let spec = |new| served::spec(DeviceKey(9), &uio, &world.manager.options, new).unwrap();
     assert!(!spec(false).write_cache);
     assert_eq!(fs::read_to_string(&attribute).unwrap().trim(), "0");
     assert!(spec(true).write_cache);

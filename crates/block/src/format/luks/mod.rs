@@ -18,7 +18,7 @@ use sgl::Sgl;
 use super::chain::{self, Format, Opening, Site};
 use super::secret;
 use crate::lower::from_io;
-use crate::{AnyStore, BoxedStore, Config, Error, ErrorKind, ImageOptions, Lower};
+use crate::{AnyStore, BoxedStore, Error, ErrorKind, ImageOptions, Lower, OpenOptions};
 use store::{LuksStore, Parts};
 
 pub(crate) const LUKS: Format = Format { name: "luks", writable: true, needs_secret: true, open };
@@ -38,14 +38,17 @@ impl Source for Header<'_> {
 
 /// Whether a volume in a file could be opened, but for its passphrase, which takes seconds to try.
 /// Blocks.
-pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
-    chain::check_file(config.path()?, &config.image, |lower, site| {
-        Box::pin(async move {
-            let found = Found::read(&lower, &site).await?;
-            found.check_size(&lower, &site)?;
-            passphrase(&site)?;
-            Ok(())
-        })
+pub(crate) fn check(path: &Path, options: &OpenOptions) -> Result<(), Error> {
+    chain::check_file(path, options, look)
+}
+
+/// The same, of a volume wherever it is.
+pub(crate) fn look(lower: Lower, site: Site<'_>) -> Opening<'_, ()> {
+    Box::pin(async move {
+        let found = Found::read(&lower, &site).await?;
+        found.check_size(&lower, &site)?;
+        passphrase(&site)?;
+        Ok(())
     })
 }
 

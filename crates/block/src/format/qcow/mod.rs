@@ -14,7 +14,7 @@ use qcow2::{CacheStatistics, Header, Image, Mapping, Options, Parts, Storage};
 use sgl::Sgl;
 
 use super::chain::{Format, Opening, Site, capacity};
-use super::secret;
+use super::{chain, secret};
 use crate::lower::from_io;
 use crate::protocol::file::durable;
 use crate::{AnyStore, Discard, Error, ErrorKind, Event, Facts, Held, Lower, Provisioning, Store};
@@ -24,6 +24,14 @@ pub(crate) const QCOW2: Format =
     Format { name: "qcow2", writable: true, needs_secret: false, open };
 /// The formats of `qcow//path`.
 pub(crate) const NAMES: &[&str] = &["qcow2", "qcow"];
+/// Whether an image that lies on another store could be opened.
+pub(crate) fn look(lower: Lower, site: Site<'_>) -> Opening<'_, ()> {
+    Box::pin(async move {
+        let format = chain::format_of(&lower, NAMES, site.path()).await?;
+        (format.open)(lower, site).await.map(drop)
+    })
+}
+
 /// The most pieces of a mapping that are put together for one answer.
 const MAX_PIECES: usize = 1024;
 

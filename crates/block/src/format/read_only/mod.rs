@@ -73,7 +73,7 @@ impl Opener for Files<'_> {
         let opened = self.0.part("extent", name).await;
         let lower = opened.map_err(|e| ErrorKind::Io(to_io(e)))?;
         let path = self.0.path().with_file_name(name);
-        Ok(FileSource { len: lower.size()?, lower, path })
+        Ok(FileSource { len: lower.size()?, lower, path, watch: self.0.watch() })
     }
 }
 
@@ -82,7 +82,7 @@ fn open(lower: Lower, site: Site<'_>, kind: Kind) -> Opening<'_, AnyStore> {
         let path = site.path();
         let failed = |error| kind.failed(error, || "open".into(), path);
         let len = lower.size().map_err(|e| failed(e.into()))?;
-        let source = FileSource { lower, len, path: path.to_owned() };
+        let source = FileSource { lower, len, path: path.to_owned(), watch: site.watch() };
         let image = Image::open(kind, source, &mut Files(&site)).await.map_err(failed)?;
         let size = Cell::new(capacity(image.size(), &site)?);
         tracing::debug!("{}: {} bytes", path.display(), size.get());

@@ -2,12 +2,13 @@
 //! What a read-only format lies on: bytes that are there as a whole and do not change.
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use qcow2::Storage as _;
 use sgl::Sgl;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use crate::Lower;
+use crate::{Lower, OpenWatch};
 
 /// Bytes at offsets.
 #[allow(async_fn_in_trait, reason = "all of it runs on one thread")]
@@ -74,6 +75,8 @@ pub(crate) struct FileSource {
     pub(crate) len: u64,
     /// For messages.
     pub(crate) path: PathBuf,
+    /// Hears of each read.
+    pub(crate) watch: Arc<OpenWatch>,
 }
 
 impl Source for FileSource {
@@ -84,6 +87,7 @@ impl Source for FileSource {
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
         let len = data.len() as u64;
         if offset.checked_add(len).is_some_and(|end| end <= self.len) {
+            self.watch.step()?;
             return self.lower.read(data, offset).await;
         }
         Err(cut_off(&self.path.display().to_string(), len, offset, self.len))

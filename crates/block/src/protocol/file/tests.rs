@@ -170,7 +170,9 @@ fn what_cannot_be_an_image_is_refused_by_check_and_by_open() {
             ("/dev/null".into(), "(CharacterDevice)"),
         ] {
             let opened = open_path(&path, OpenOptions::default()).await.unwrap_err().to_string();
-            let checked = registry::check(&format!("file/{}", path.display())).unwrap_err();
+            let checked =
+                registry::check(&format!("file/{}", path.display()), &OpenOptions::default())
+                    .unwrap_err();
             assert_eq!(opened, checked.to_string());
             assert!(opened.contains(text), "{opened}");
             assert!(opened.starts_with(&path.display().to_string()), "{opened}");
