@@ -3,7 +3,7 @@
 //! up to date until the daemon ends, or is to end. What the daemon has left then, for whatever reason, is taken down
 //! here: swap space, mounts, and what was made of the disks.
 
-use super::assemble::assemble;
+use super::assemble::{assemble, missing_mapper};
 use super::loops::{self, Loops};
 use super::root::{DAEMON, Root};
 use super::settle::{self, Settle};
@@ -12,6 +12,7 @@ use super::view::{Disk, View};
 use super::{Kernel, confine};
 use crate::error::{Context, Result};
 use crate::loopdev::Control;
+use crate::report::report;
 use crate::sys::{self, Parent};
 use io_engine::{Signals, unblock_all};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -78,6 +79,11 @@ pub(crate) fn run(
     unblock_all().on("signals")?;
     if daemon.kernel == Kernel::Own && assemble(&view.devices(), ENVIRONMENT) {
         view.sync()?;
+    }
+    if daemon.kernel == Kernel::Hosts
+        && let Some(e) = missing_mapper(&view.devices())
+    {
+        report(&e);
     }
     let pid = start(daemon)?;
     let signals = Signals::block(&[libc::SIGCHLD, libc::SIGTERM]).on("signals")?;
