@@ -7,7 +7,7 @@ mod common;
 
 use common::{Host, run};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 /// A disk whose first partition has ext4, and the second one LVM with the volumes `data` and `swap-1` of the group `VG`.
 fn disk(host: &Host) -> PathBuf {
@@ -39,15 +39,6 @@ fn disk(host: &Host) -> PathBuf {
     }
     run("/sbin/losetup", "mount", &["--detach", &device]);
     path
-}
-
-/// A tool of libguestfs through guestfs-novm.
-fn tool(host: &Host, words: &[&str]) -> Output {
-    let guestfish = host.command("");
-    let mut tool = Command::new(guestfish.get_program());
-    tool.args(guestfish.get_args().take_while(|word| *word != "guestfish")).args(words);
-    tool.env("TMPDIR", host.dir.path()).env_remove("LIBGUESTFS_DEBUG").stdin(Stdio::null());
-    tool.output().unwrap_or_else(|e| panic!("{words:?}: {e}"))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -91,7 +82,7 @@ fn a_volume_that_needs_the_device_mapper_says_so_and_the_rest_of_the_disk_is_the
         assert!(said.contains("No such file or directory"), "{said}");
     }
     // Tools that leave out what they cannot read do not tell of it themselves.
-    let df = tool(&host, &["virt-df", "--format=raw", "-a", disk.to_str().unwrap()]);
+    let df = host.tool(&["virt-df", "--format=raw", "-a", disk.to_str().unwrap()]);
     let (out, said) = (text(&df.stdout), text(&df.stderr));
     assert!(df.status.success() && out.contains("/dev/sda1"), "{out}{said}");
     assert!(said.contains("device mapper") && said.contains("--uml"), "{said}");

@@ -8,6 +8,7 @@
     reason = "helpers of tests"
 )]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,15 @@ impl Host {
             .env(name, value)
             .stdin(Stdio::null());
         command
+    }
+
+    /// Another client than guestfish, or guestfish with other arguments, to its end.
+    pub(crate) fn tool(&self, words: &[impl AsRef<OsStr>]) -> Output {
+        let guestfish = self.command("");
+        let mut tool = Command::new(guestfish.get_program());
+        tool.args(guestfish.get_args().take_while(|word| *word != "guestfish")).args(words);
+        tool.env("TMPDIR", self.dir.path()).env_remove("LIBGUESTFS_DEBUG").stdin(Stdio::null());
+        tool.output().unwrap()
     }
 
     /// Runs a session to its end; nothing must be left of it.
