@@ -11,6 +11,7 @@
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
 use crate::image::{Image, Kind};
+use crate::launched;
 use crate::loopdev::{Control, How, Loop};
 use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
@@ -18,7 +19,7 @@ use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
-use crate::report::{Last, report};
+use crate::report::{Last, report, to_log};
 use crate::sys::{self, ENDING, Fork, Parent};
 use io_engine::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,9 +56,11 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
     let uevents = Uevents::listen()?;
     let watched: OwnedFd = channel.try_clone().on("the channel")?.into();
     let (told, tell) = io::pipe().on("pipe")?;
+    let (said, say) = io::pipe().on("pipe")?;
 
     let daemon_options = Daemon {
         channel: channel.into(),
+        launched: Some(say.try_clone().on("pipe")?),
         verbose: machine.verbose,
         network: machine.network,
         kernel: Kernel::Hosts,
@@ -65,10 +68,11 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
     let parent = Parent::this().on("this process")?;
     let child = match fork_into_pid_namespace()? {
         Fork::Child => {
-            drop((tell, watched));
+            drop((tell, watched, said));
             let status = child(&parent, daemon, daemon_options, told, &uevents);
             let status = status.unwrap_or_else(|e| {
-                report(&e);
+                to_log(&e);
+                launched::say(&say, &e);
                 1
             });
             #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
@@ -76,13 +80,18 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
         }
         Fork::Parent(child) => child,
     };
-    drop((told, daemon_options, uevents));
+    drop((told, daemon_options, uevents, say));
     let mut session = Session::default();
     session.child = Some(child);
     session.attach(machine, &images, tell)?;
     // From here on the daemon has the channel.
     let ended = session.wait(&signals, watched);
-    let ended = ended.and_then(|status| session.end().map(|()| status));
+    if let Ok(Ended::Itself(status)) = ended
+        && let Some(e) = launched::failure(&said, || launched::daemon_ended(daemon, status))
+    {
+        return session.end().and(Err(e));
+    }
+    let ended = ended.and_then(|ended| session.end().map(|()| ended.status()));
     Ok(ended.unwrap_or_else(|e| {
         report(&e);
         1
@@ -139,6 +148,22 @@ fn disk_from_line(line: &str) -> Disk {
     Disk { kernel: kernel.to_owned(), serial: (!serial.is_empty()).then(|| serial.to_owned()) }
 }
 
+/// How a session has ended.
+enum Ended {
+    /// With the daemon, which had this exit status, while the client was there.
+    Itself(i32),
+    /// It was to end.
+    Told(i32),
+}
+
+impl Ended {
+    fn status(self) -> i32 {
+        match self {
+            Self::Itself(status) | Self::Told(status) => status,
+        }
+    }
+}
+
 /// What there is to be taken down.
 #[derive(Default)]
 struct Session {
@@ -182,7 +207,7 @@ impl Session {
     }
 
     /// Waits until the daemon ends, or is to end.
-    fn wait(&mut self, signals: &Signals, channel: OwnedFd) -> Result<i32> {
+    fn wait(&mut self, signals: &Signals, channel: OwnedFd) -> Result<Ended> {
         let mut channel = Some(channel);
         let mut deadline: Option<Instant> = None;
         loop {
@@ -203,19 +228,23 @@ impl Session {
             if ready == 0 && deadline.is_some() {
                 tracing::warn!("the client is gone, and the daemon has not ended: it is killed");
                 self.stop();
-                return Ok(1);
+                return Ok(Ended::Told(1));
             }
             while let Some(signal) = signals.next() {
                 if ENDING.contains(&signal) {
                     // The client has had all synced before it sends this.
                     self.stop();
-                    return Ok(0);
+                    return Ok(Ended::Told(0));
                 }
             }
-            let Some(child) = self.child else { return Ok(0) };
+            let Some(child) = self.child else { return Ok(Ended::Told(0)) };
             if let Ok(Some((_, status))) = waitpid(Some(child), WaitOptions::NOHANG) {
                 self.child = None;
-                return Ok(init::exit_status(status));
+                let status = init::exit_status(status);
+                return Ok(match channel {
+                    Some(_) => Ended::Itself(status),
+                    None => Ended::Told(status),
+                });
             }
         }
     }

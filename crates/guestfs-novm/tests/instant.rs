@@ -213,6 +213,11 @@ fn a_full_filesystem_of_the_host_is_told_to_the_client() {
 }
 
 #[test]
+fn a_daemon_that_ends_at_once_is_the_error_of_the_first_call() {
+    common::a_daemon_that_ends_at_once_says_so(host());
+}
+
+#[test]
 fn an_image_in_use_is_refused() {
     let host = host();
     let disk = host.ext4("a.img");

@@ -217,6 +217,7 @@ pub(crate) fn serve(
     let mut message = Vec::new();
     let mut reply = Reply::default();
     channel.launch()?;
+    crate::launched::tell();
     loop {
         match channel.message(&mut message) {
             Err(Closed::End) => return Ok(()),
