@@ -285,7 +285,9 @@ fn the_kernel_swaps_to_no_disk_of_a_session_whoever_was_killed() {
             disk.display(),
             swap.display()
         );
-        let running = host.running_with(&add, "mkswap /dev/sdb\nswapon-device /dev/sdb");
+        let file = "fallocate64 /swap 16777216\nmkswap-file /swap\nswapon-file /swap";
+        let calls = format!("mkswap /dev/sdb\nswapon-device /dev/sdb\n{file}");
+        let running = host.running_with(&add, &calls);
         let pid = who(&running);
         // What is swapped to stays attached.
         running.kill(pid, Signal::KILL);

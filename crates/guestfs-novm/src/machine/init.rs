@@ -42,7 +42,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 /// The variable that has the descriptor to which the daemon writes a zero byte once it serves.
 const LAUNCHED: &str = "GUESTFSD_LAUNCHED";
 /// Where the daemon mounts what clients ask for.
-const SYSROOT: &str = "/sysroot";
+pub(crate) const SYSROOT: &str = "/sysroot";
 /// How long processes may take to end that were killed.
 const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(1);
