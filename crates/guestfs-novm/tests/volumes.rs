@@ -54,6 +54,16 @@ fn a_volume_that_needs_the_device_mapper_says_so_and_the_rest_of_the_disk_is_the
     let names = "/dev/VG/data\n/dev/VG/swap-1\n";
     let there = "/dev/sda1: ext4\n/dev/VG/data: unknown\n/dev/VG/swap-1: unknown\n";
     assert_eq!(host.prints(&list), format!("{names}{there}"));
+    // All of them in a table, with their sizes.
+    let arguments = ["virt-filesystems", "--all", "-l", "--uuid", "--format=raw", "-a"];
+    let table = host.tool(&[&arguments[..], &[disk.to_str().unwrap()]].concat());
+    let (out, said) = (text(&table.stdout), text(&table.stderr));
+    assert!(table.status.success(), "{out}{said}");
+    for start in ["/dev/sda1 ", "/dev/VG/data ", "/dev/VG/swap-1 ", "/dev/VG ", "/dev/sda "] {
+        assert!(out.lines().any(|line| line.starts_with(start)), "{out}{said}");
+    }
+    let volume = |line: &&str| line.contains(" lv ") && line.contains(" 8388608 ");
+    assert_eq!(out.lines().filter(volume).count(), 2, "{out}{said}");
     if Path::new("/sys/class/misc/device-mapper").exists() {
         let said = text(&host.session(&format!("{add}is-lv /dev/VG/swap-1\n")).stderr);
         assert!(said.contains("/dev/VG/swap-1: this logical volume is not active"), "{said}");
@@ -67,7 +77,7 @@ fn a_volume_that_needs_the_device_mapper_says_so_and_the_rest_of_the_disk_is_the
         ("mount /dev/mapper/VG-swap--1 /", "/dev/mapper/VG-swap--1"),
         ("mount btrfsvol:/dev/VG/data/home /", "btrfsvol:/dev/VG/data/home"),
         ("download /dev/VG/data /dev/null", "/dev/VG/data"),
-        ("blockdev-getsize64 /dev/VG/swap-1", "/dev/VG/swap-1"),
+        ("blockdev-getss /dev/VG/swap-1", "/dev/VG/swap-1"),
         ("vg-activate-all true", "all volume groups"),
     ];
     for (call, names) in calls {

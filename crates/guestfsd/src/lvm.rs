@@ -18,7 +18,7 @@ use crate::session::Session;
 use crate::tool::{self, Tool};
 use config::Config;
 use guest_error::{Error, Result};
-pub(crate) use inactive::{NO_DEVICE_MAPPER, inactive, without_device};
+pub(crate) use inactive::{NO_DEVICE_MAPPER, field_of_inactive, inactive, without_device};
 use probe::device_mapper::{self, Volume};
 use probe::lvm::{Doubt, Known, is_physical_volume};
 use report::{Report, Row};

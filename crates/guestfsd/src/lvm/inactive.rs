@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Volumes that LVM's metadata has, but for which there is no device: why, and what to do about it.
 
-use super::volumes;
+use super::report::Report;
+use super::{command, volumes};
 use crate::kernel;
 use crate::session::Session;
 use guest_error::{Errno, Error};
@@ -20,6 +21,17 @@ const NOT_ACTIVE: &str = "this logical volume is not active; vg-activate-all mak
 pub(crate) fn without_device(s: &mut Session, name: &OsStr) -> Option<Error> {
     let named = |volume: &PathBuf| is_named(name.as_bytes(), volume);
     volumes(s).ok()?.iter().any(named).then(|| why().within(name))
+}
+
+/// One field of what LVM's metadata has of a volume that has no device, as `lvs` writes it; sizes are in bytes.
+pub(crate) fn field_of_inactive(s: &mut Session, name: &OsStr, field: &str) -> Option<String> {
+    let lvs = command(s, "lvs").ok()?;
+    let report = Report::run(lvs, &["vg_name", "lv_name", field], &[]).ok()?;
+    let of_volume = report.rows().find(|row| {
+        let part = |name| row.text(name).unwrap_or_default();
+        is_named(name.as_bytes(), &Path::new("/dev").join(part("vg_name")).join(part("lv_name")))
+    });
+    of_volume?.text(field).ok().map(str::to_owned)
 }
 
 /// Volumes without a device; the error is that of the first.
