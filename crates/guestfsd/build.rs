@@ -44,7 +44,7 @@ fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {
         writeln!(out, "    let args = call.args::<args::{}>()?;", p.type_name())?;
     }
     for a in &p.args {
-        if let Some(meaning) = meaning(a) {
+        if let Some(meaning) = meaning(p, a) {
             writeln!(out, "    let {} = {meaning};", ident(&a.name))?;
         }
     }
@@ -57,7 +57,7 @@ fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {
             Kind::DeviceList | Kind::PathnameList | Kind::FilenameList => {
                 write!(parameters, ", &{name}")?;
             }
-            _ if meaning(a).is_some() => write!(parameters, ", {name}")?,
+            _ if meaning(p, a).is_some() => write!(parameters, ", {name}")?,
             _ => write!(parameters, ", args.{name}")?,
         }
     }
@@ -89,8 +89,14 @@ fn handler(out: &mut String, spec: &Spec, p: &Procedure) -> std::fmt::Result {
     writeln!(out, "}}")
 }
 
+/// Procedures that take a device as it is named: they know something of volumes that are not active, too.
+const AS_NAMED: &[&str] = &["blockdev_getsize64", "internal_parse_mountable", "lvuuid"];
+
 /// How an argument gets its meaning, where it has more than its value.
-fn meaning(a: &Argument) -> Option<String> {
+fn meaning(p: &Procedure, a: &Argument) -> Option<String> {
+    if AS_NAMED.contains(&p.name.as_str()) {
+        return None;
+    }
     let name = ident(&a.name);
     let check = match a.kind {
         Kind::Device => "device",

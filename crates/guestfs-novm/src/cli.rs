@@ -171,6 +171,8 @@ fn hypervisor(args: &[OsString]) -> Result<i32> {
     match machine.and_then(|machine| start(&machine, &channel)) {
         Err(reason) => {
             report::to_log(&reason);
+            // It is shared with whatever had it before.
+            channel.set_nonblocking(false).on("the channel")?;
             let signals = Signals::block(ENDING).on("signals")?;
             refusal::refuse(&channel, &signals, &reason).on("the channel")?;
             Ok(0)

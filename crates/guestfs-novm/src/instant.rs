@@ -11,6 +11,7 @@
 use crate::error::{Context, Error, Result};
 use crate::export::Export;
 use crate::image::{Image, Kind};
+use crate::launched;
 use crate::loopdev::{Control, How, Loop};
 use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
@@ -18,7 +19,7 @@ use crate::machine::root::Root;
 use crate::machine::uevents::Uevents;
 use crate::machine::view::Disk;
 use crate::qemu::{Drive, Machine};
-use crate::report::{Last, report};
+use crate::report::{Last, report, to_log};
 use crate::sys::{self, ENDING, Fork, Parent};
 use io_engine::Signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,7 +28,7 @@ use rustix::fs::fstatvfs;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -55,9 +56,11 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
     let uevents = Uevents::listen()?;
     let watched: OwnedFd = channel.try_clone().on("the channel")?.into();
     let (told, tell) = io::pipe().on("pipe")?;
+    let (said, say) = io::pipe().on("pipe")?;
 
     let daemon_options = Daemon {
         channel: channel.into(),
+        launched: Some(say.try_clone().on("pipe")?),
         verbose: machine.verbose,
         network: machine.network,
         kernel: Kernel::Hosts,
@@ -65,10 +68,11 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
     let parent = Parent::this().on("this process")?;
     let child = match fork_into_pid_namespace()? {
         Fork::Child => {
-            drop((tell, watched));
+            drop((tell, watched, said));
             let status = child(&parent, daemon, daemon_options, told, &uevents);
             let status = status.unwrap_or_else(|e| {
-                report(&e);
+                to_log(&e);
+                launched::say(&say, &e);
                 1
             });
             #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
@@ -76,13 +80,18 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
         }
         Fork::Parent(child) => child,
     };
-    drop((told, daemon_options, uevents));
+    drop((told, daemon_options, uevents, say));
     let mut session = Session::default();
     session.child = Some(child);
     session.attach(machine, &images, tell)?;
     // From here on the daemon has the channel.
-    let ended = session.wait(&signals, watched);
-    let ended = ended.and_then(|status| session.end().map(|()| status));
+    let ended = session.wait(&signals, watched, &said);
+    if let Ok(Ended::Itself(status)) = ended
+        && let Some(e) = launched::failure(&said, || launched::daemon_ended(daemon, status))
+    {
+        return session.end().and(Err(e));
+    }
+    let ended = ended.and_then(|ended| session.end().map(|()| ended.status()));
     Ok(ended.unwrap_or_else(|e| {
         report(&e);
         1
@@ -139,10 +148,29 @@ fn disk_from_line(line: &str) -> Disk {
     Disk { kernel: kernel.to_owned(), serial: (!serial.is_empty()).then(|| serial.to_owned()) }
 }
 
+/// How a session has ended.
+enum Ended {
+    /// With the daemon, which had this exit status, while the client was there.
+    Itself(i32),
+    /// It was to end.
+    Told(i32),
+}
+
+impl Ended {
+    fn status(self) -> i32 {
+        match self {
+            Self::Itself(status) | Self::Told(status) => status,
+        }
+    }
+}
+
 /// What there is to be taken down.
 #[derive(Default)]
 struct Session {
     child: Option<Pid>,
+    /// The mount namespace of the daemon, which files that are swapped to are in: it is there until this is closed, even
+    /// if process 1 is killed.
+    namespace: Option<File>,
     loops: Vec<Loop>,
     exports: Vec<Export>,
     /// Files that are written through loop devices on them, which do not tell why a write failed.
@@ -182,13 +210,18 @@ impl Session {
     }
 
     /// Waits until the daemon ends, or is to end.
-    fn wait(&mut self, signals: &Signals, channel: OwnedFd) -> Result<i32> {
+    /// What is `said` is left to be read.
+    fn wait(&mut self, signals: &Signals, channel: OwnedFd, said: &PipeReader) -> Result<Ended> {
         let mut channel = Some(channel);
+        let mut unheard = Some(said);
         let mut deadline: Option<Instant> = None;
         loop {
             let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
             // The client's hanging up, which a busy daemon does not see.
             fds.extend(channel.as_ref().map(|c| PollFd::new(c, PollFlags::empty())));
+            let is_channel = fds.len() > 1;
+            // The daemon's serving, before which nothing is swapped to.
+            fds.extend(unheard.map(|said| PollFd::new(said, PollFlags::IN)));
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|d| Timespec::try_from(d).ok());
             let ready = match poll(&mut fds, timeout.as_ref()) {
@@ -196,26 +229,37 @@ impl Session {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(e).on("poll"),
             };
-            if fds.get(1).is_some_and(|c| !c.revents().is_empty()) {
+            let is_ready = |n: usize| fds.get(n).is_some_and(|fd| !fd.revents().is_empty());
+            let (hung_up, heard) =
+                (is_channel && is_ready(1), is_ready(1 + usize::from(is_channel)));
+            if heard && let Some(child) = self.child {
+                unheard = None;
+                self.namespace = File::open(format!("/proc/{child}/ns/mnt")).ok();
+            }
+            if hung_up {
                 channel = None;
                 deadline = Some(Instant::now() + GRACE);
             }
             if ready == 0 && deadline.is_some() {
                 tracing::warn!("the client is gone, and the daemon has not ended: it is killed");
                 self.stop();
-                return Ok(1);
+                return Ok(Ended::Told(1));
             }
             while let Some(signal) = signals.next() {
                 if ENDING.contains(&signal) {
                     // The client has had all synced before it sends this.
                     self.stop();
-                    return Ok(0);
+                    return Ok(Ended::Told(0));
                 }
             }
-            let Some(child) = self.child else { return Ok(0) };
+            let Some(child) = self.child else { return Ok(Ended::Told(0)) };
             if let Ok(Some((_, status))) = waitpid(Some(child), WaitOptions::NOHANG) {
                 self.child = None;
-                return Ok(init::exit_status(status));
+                let status = init::exit_status(status);
+                return Ok(match channel {
+                    Some(_) => Ended::Itself(status),
+                    None => Ended::Told(status),
+                });
             }
         }
     }
@@ -263,6 +307,11 @@ impl Session {
         let disks: Vec<PathBuf> = self.loops.iter().map(|l| block.join(l.name())).collect();
         // Process 1 did that, unless it was killed.
         teardown::switch_off(&disks, None);
+        if let Some(namespace) = self.namespace.take()
+            && teardown::is_swapping()
+        {
+            last.add(switch_off_within(&namespace, &disks));
+        }
         for device in teardown::take_down(&disks, |_| true) {
             report(&Error::Active(device.to_string()));
         }
@@ -277,6 +326,29 @@ impl Session {
             }
         }
         last.result()
+    }
+}
+
+/// Has the kernel swap no more to files that are mounted in a namespace whose processes have ended.
+fn switch_off_within(namespace: &File, disks: &[PathBuf]) -> Result<()> {
+    match sys::fork().on("fork")? {
+        Fork::Child => {
+            let kind = Some(LinkNameSpaceType::Mount);
+            let entered = move_into_link_name_space(namespace.as_fd(), kind);
+            if entered.is_ok() {
+                teardown::switch_off(disks, Some(Path::new(init::SYSROOT)));
+            }
+            #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
+            std::process::exit(i32::from(entered.is_err()));
+        }
+        Fork::Parent(child) => {
+            let what = "swapping off what a session that was killed swapped to";
+            let ended = watched(what, || waitpid(Some(child), WaitOptions::empty())).on(what)?;
+            match ended.and_then(|(_, status)| status.exit_status()) {
+                Some(0) => Ok(()),
+                _ => Err(Error::Active(format!("{what}: its mount namespace cannot be entered"))),
+            }
+        }
     }
 }
 

@@ -10,7 +10,8 @@
 //! new namespaces a root of the host's programs is made, with the disks under the client's names
 //! (`machine`), and there the daemon serves the socket (`instant`).
 //!
-//! A session that cannot start is refused with an error that the client shows (`refusal`).
+//! A session that cannot start, or ends before the daemon serves (`launched`), is refused with an error that the client
+//! shows (`refusal`).
 //!
 //! In the other mode ([`uml`]) the same root and devices are made in User-Mode Linux, by this program
 //! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
@@ -28,6 +29,7 @@ mod export;
 pub mod fuzz;
 pub mod image;
 mod instant;
+mod launched;
 mod loopdev;
 mod machine;
 pub mod mode;

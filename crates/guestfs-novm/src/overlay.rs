@@ -96,9 +96,7 @@ fn make(path: &Path, below: &Path, format: &'static str) -> Result<()> {
         let options =
             OpenOptions { read_only: true, locking: Locking::None, ..OpenOptions::default() };
         let store = block::open_image(below, format, &options).await.map_err(Error::Open)?;
-        let name = below.to_str().map(str::to_owned);
-        let name = name.ok_or_else(|| Error::image(below, "its name is no UTF-8"))?;
-        let backing = Backing { name, format: Some(format.to_owned()) };
+        let backing = Backing { name: below.into(), format: Some(format.to_owned()) };
         let options =
             CreateOptions { backing: Some(backing), ..CreateOptions::new(store.facts().size) };
         let overlay = File::options().read(true).write(true).truncate(true).open(path);

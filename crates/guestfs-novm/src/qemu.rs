@@ -10,7 +10,8 @@ use crate::nbd::Server;
 use block::Locking;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// Memory of a machine for which the client does not say how much it is to have, in MiB.
@@ -64,19 +65,20 @@ pub struct Drive {
     pub scratch: bool,
 }
 
-/// Options of one kind: `format=raw,file.driver=file`.
-type Options = BTreeMap<String, String>;
+/// Options of one kind: `format=raw,file.driver=file`. Names of files may be any bytes.
+type Options = BTreeMap<String, OsString>;
 
 impl Machine {
     /// Reads a command line.
     pub fn parse(args: &[OsString]) -> Result<Self> {
         let mut machine = Self { memory: MEMORY, ..Self::default() };
         let mut nodes: BTreeMap<String, Options> = BTreeMap::new();
-        let mut words = args.iter().map(|a| a.to_string_lossy());
+        let mut words = args.iter().map(OsString::as_os_str);
         let mut devices = Vec::new();
         while let Some(option) = words.next() {
-            let mut value = || -> Result<String> {
-                let text = words.next().unwrap_or_default().into_owned();
+            let option = option.to_string_lossy();
+            let mut value = || -> Result<&OsStr> {
+                let text = words.next().unwrap_or_default();
                 if text.len() > MAX_VALUE {
                     return Err(Error::Usage(format!("{option}: longer than {MAX_VALUE} bytes")));
                 }
@@ -84,38 +86,38 @@ impl Machine {
             };
             match option.as_ref() {
                 "-drive" => {
-                    let drive = options(&value()?, "file")?;
-                    let interface = drive.get("if").map_or("none", String::as_str).to_owned();
-                    let id =
-                        drive.get("id").cloned().unwrap_or_else(|| format!("#{}", nodes.len()));
-                    match interface.as_str() {
-                        "none" => {}
+                    let drive = options(value()?, "file")?;
+                    let id = text(&drive, "id").unwrap_or_else(|| format!("#{}", nodes.len()));
+                    match text(&drive, "if").as_deref() {
+                        None | Some("none") => {}
                         // Firmware.
-                        "pflash" => continue,
+                        Some("pflash") => continue,
                         // A disk without a -device of its own.
-                        _ => devices.push(Options::from([("drive".into(), id.clone())])),
+                        Some(_) => {
+                            devices.push(Options::from([("drive".into(), id.clone().into())]))
+                        }
                     }
                     nodes.insert(id, drive);
                 }
                 "-blockdev" => {
-                    let node = options(&value()?, "driver")?;
-                    if let Some(name) = node.get("node-name") {
-                        nodes.insert(name.clone(), node);
+                    let node = options(value()?, "driver")?;
+                    if let Some(name) = text(&node, "node-name") {
+                        nodes.insert(name, node);
                     }
                 }
                 "-device" => {
-                    let device = options(&value()?, "driver")?;
+                    let device = options(value()?, "driver")?;
                     if device.contains_key("drive") {
                         devices.push(device);
                     }
                 }
-                "-append" => machine.append = value()?,
+                "-append" => machine.append = value()?.to_string_lossy().into_owned(),
                 "-netdev" => {
                     value()?;
                     machine.network = true;
                 }
                 "-m" => {
-                    let text = value()?;
+                    let text = value()?.to_string_lossy();
                     machine.memory = text.parse().map_err(|_| {
                         Error::Usage(format!("-m {text}: expecting a number of MiB"))
                     })?;
@@ -130,8 +132,8 @@ impl Machine {
             )));
         }
         for device in devices {
-            let Some(id) = device.get("drive").filter(|id| *id != APPLIANCE) else { continue };
-            machine.drives.push(drive(id, &nodes, &device)?);
+            let Some(id) = text(&device, "drive").filter(|id| id != APPLIANCE) else { continue };
+            machine.drives.push(drive(&id, &nodes, &device)?);
         }
         let flag = |name: &str| machine.append.split_whitespace().any(|w| w == name);
         machine.verbose = flag("guestfs_verbose=1");
@@ -144,9 +146,8 @@ impl Machine {
 /// The socket at which the client waits for the daemon, even if the rest cannot be read.
 pub fn channel(args: &[OsString]) -> Result<PathBuf> {
     let chardevs = args.windows(2).filter(|pair| pair[0] == "-chardev");
-    let mut paths = chardevs.filter_map(|pair| {
-        options(&pair[1].to_string_lossy(), "backend").ok()?.remove("path").map(PathBuf::from)
-    });
+    let mut paths = chardevs
+        .filter_map(|pair| options(&pair[1], "backend").ok()?.remove("path").map(PathBuf::from));
     paths.next().ok_or_else(|| {
         Error::Usage(
             "no -chardev socket,path=...: this is started by libguestfs, see --help".into(),
@@ -162,10 +163,10 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
         return Err(refused("snapshot=on: add it read-only instead"));
     }
     let mut found = Drive {
-        serial: device.get("serial").or_else(|| node.get("serial")).cloned(),
+        serial: text(device, "serial").or_else(|| text(node, "serial")),
         ..Drive::default()
     };
-    if let Some(sector) = device.get("logical_block_size") {
+    if let Some(sector) = text(device, "logical_block_size") {
         let bytes = sector.parse().ok().filter(|b| matches!(b, 512 | 1024 | 2048 | 4096));
         let bytes = bytes.ok_or_else(|| {
             refused(&format!("sectors of {sector} bytes: expecting 512, 1024, 2048 or 4096"))
@@ -176,8 +177,7 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
     let mut level = node.clone();
     for _ in 0..MAX_DEPTH {
         found.read_only |= is_on(&level, "read-only") || is_on(&level, "readonly");
-        found.scratch |= level.get("cache").is_some_and(|mode| mode == "unsafe")
-            || is_on(&level, "cache.no-flush");
+        found.scratch |= is_one_of(&level, "cache", &["unsafe"]) || is_on(&level, "cache.no-flush");
         // Locking is a property of a file; what is below a backing file follows it.
         if is_off(&level, "locking") || is_off(&level, "file.locking") {
             found.locking = Locking::None;
@@ -187,10 +187,10 @@ fn drive(id: &str, nodes: &BTreeMap<String, Options>, device: &Options) -> Resul
         {
             found.locking = Locking::Image;
         }
-        if let Some(format) = level.get("format") {
-            found.format = Some(format.clone());
+        if let Some(format) = text(&level, "format") {
+            found.format = Some(format);
         }
-        if let Some(protocol) = level.get("driver") {
+        if let Some(protocol) = text(&level, "driver") {
             match protocol.as_str() {
                 "file" | "host_device" => {}
                 "copy-on-read" | "throttle" => {}
@@ -229,10 +229,11 @@ fn child(
     name: &str,
     nodes: &BTreeMap<String, Options>,
 ) -> Result<Option<Options>> {
-    if let Some(text) = level.get(name) {
-        return match text.strip_prefix("json:") {
-            Some(json) if !nodes.contains_key(text) => options(json, "").map(Some),
-            _ => Ok(nodes.get(text).cloned()),
+    if let Some(value) = level.get(name) {
+        let node = value.to_str().and_then(|name| nodes.get(name));
+        return match value.as_bytes().strip_prefix(b"json:") {
+            Some(json) if node.is_none() => options(OsStr::from_bytes(json), "").map(Some),
+            _ => Ok(node.cloned()),
         };
     }
     let below: Options = level
@@ -255,18 +256,27 @@ fn is_unlocked(backing: &Options, nodes: &BTreeMap<String, Options>) -> Result<b
     Ok(false)
 }
 
+/// An option that is no name of a file.
+fn text(options: &Options, name: &str) -> Option<String> {
+    options.get(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn is_one_of(options: &Options, name: &str, values: &[&str]) -> bool {
+    options.get(name).is_some_and(|value| values.iter().any(|known| value == known))
+}
+
 fn is_off(options: &Options, name: &str) -> bool {
-    options.get(name).is_some_and(|v| matches!(v.as_str(), "off" | "false" | "no"))
+    is_one_of(options, name, &["off", "false", "no"])
 }
 
 fn is_on(options: &Options, name: &str) -> bool {
-    options.get(name).is_some_and(|v| matches!(v.as_str(), "on" | "true" | "yes"))
+    is_one_of(options, name, &["on", "true", "yes"])
 }
 
 impl Drive {
     /// Sets where the image is, by its name in QEMU's syntax.
-    fn set_source(&mut self, name: &str) -> std::result::Result<(), String> {
-        match Server::parse(name) {
+    fn set_source(&mut self, name: &OsStr) -> std::result::Result<(), String> {
+        match name.to_str().and_then(Server::parse) {
             Some(server) => self.server = Some(server?),
             None => self.file = path_of(name)?,
         }
@@ -275,35 +285,40 @@ impl Drive {
 }
 
 /// A file's name in QEMU's syntax, in which `nbd:...` is something else.
-fn path_of(name: &str) -> std::result::Result<PathBuf, String> {
-    let protocol = name.split('/').next().and_then(|first| first.split_once(':'));
+fn path_of(name: &OsStr) -> std::result::Result<PathBuf, String> {
+    let bytes = name.as_bytes();
+    let first = bytes.split(|&c| c == b'/').next().unwrap_or_default();
+    let Some(colon) = first.iter().position(|&c| c == b':') else { return Ok(name.into()) };
+    let (protocol, rest) = (&bytes[..colon], &bytes[colon + 1..]);
     match protocol {
-        None => Ok(name.into()),
-        Some(("file", _)) => {
-            let rest = &name["file:".len()..];
-            Ok(rest.strip_prefix("//").unwrap_or(rest).into())
-        }
-        Some((protocol, _)) => Err(format!(
-            "protocol {protocol}: only files and block devices of this host, and NBD, are served"
+        b"file" => Ok(OsStr::from_bytes(rest.strip_prefix(b"//").unwrap_or(rest)).into()),
+        // Those that are UTF-8 have been read.
+        b"nbd" | b"nbd+unix" => Err(format!("{}: an NBD server's name is UTF-8", name.display())),
+        _ => Err(format!(
+            "protocol {}: only files and block devices of this host, and NBD, are served",
+            String::from_utf8_lossy(protocol)
         )),
     }
 }
 
 /// Options as key=value, the first key of which may be left out, or as JSON.
-fn options(text: &str, first: &str) -> Result<Options> {
+fn options(text: &OsStr, first: &str) -> Result<Options> {
     let mut found = Options::new();
-    if text.starts_with('{') {
-        let value = serde_json::from_str(text)
+    if text.as_bytes().starts_with(b"{") {
+        let value = serde_json::from_slice(text.as_bytes())
             .map_err(|e| Error::Usage(format!("options in JSON: {e}: {}", shorten(text))))?;
         flatten("", &value, &mut found);
         return Ok(found);
     }
-    for (n, part) in split_commas(text).into_iter().enumerate() {
-        match part.split_once('=') {
-            Some((key, value)) => found.insert(key.to_owned(), value.to_owned()),
-            None if n == 0 => found.insert(first.to_owned(), part),
-            None => found.insert(part, "on".to_owned()),
+    for (n, part) in split_commas(text.as_bytes()).into_iter().enumerate() {
+        let (key, value) = match part.iter().position(|&c| c == b'=') {
+            Some(at) => {
+                (String::from_utf8_lossy(&part[..at]).into_owned(), part[at + 1..].to_vec())
+            }
+            None if n == 0 => (first.to_owned(), part),
+            None => (String::from_utf8_lossy(&part).into_owned(), b"on".to_vec()),
         };
+        found.insert(key, OsString::from_vec(value));
     }
     Ok(found)
 }
@@ -322,16 +337,16 @@ fn flatten(prefix: &str, value: &Value, found: &mut Options) {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    found.insert(prefix.to_owned(), text);
+    found.insert(prefix.to_owned(), text.into());
 }
 
 /// Splits at commas, of which two stand for one that does not split.
-fn split_commas(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == ',' && chars.next_if_eq(&',').is_none() {
-            parts.push(String::new());
+fn split_commas(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = text.iter().peekable();
+    while let Some(&c) = bytes.next() {
+        if c == b',' && bytes.next_if_eq(&&b',').is_none() {
+            parts.push(Vec::new());
         } else if let Some(part) = parts.last_mut() {
             part.push(c);
         }
@@ -339,8 +354,8 @@ fn split_commas(text: &str) -> Vec<String> {
     parts
 }
 
-fn shorten(text: &str) -> String {
-    text.chars().take(100).collect()
+fn shorten(text: &OsStr) -> String {
+    text.to_string_lossy().chars().take(100).collect()
 }
 
 #[cfg(test)]
@@ -383,6 +398,24 @@ mod tests {
         let machine = parse("-drive|file=/x,id=hd0,if=none|-device|scsi-hd,drive=hd0").unwrap();
         assert_eq!(channel(&line("")).unwrap(), PathBuf::from("/tmp/g/guestfsd.sock"));
         assert_eq!((machine.verbose, machine.network, machine.memory), (true, false, 1280));
+    }
+
+    #[test]
+    fn a_file_may_have_any_bytes_in_its_name() {
+        let name = OsStr::from_bytes(b"/\xff\xfe,\xc3.img");
+        for option in [&b"file="[..], b"file=file:", b"file.driver=file,file.filename="] {
+            let doubled = b"/\xff\xfe,,\xc3.img,format=raw,id=hd0,if=none";
+            let words =
+                line("-drive|@|-device|scsi-hd,drive=hd0").into_iter().map(|word| match word {
+                    word if word == "@" => OsString::from_vec([option, doubled].concat()),
+                    word => word,
+                });
+            let machine = Machine::parse(&words.collect::<Vec<_>>()).unwrap();
+            assert_eq!(machine.drives, [Drive { file: name.into(), ..drive_of("", "raw") }]);
+        }
+        let socket = OsString::from_vec(b"socket,path=/\xff/s,id=channel0".to_vec());
+        let path = channel(&["-chardev".into(), socket]).unwrap();
+        assert_eq!(path.as_os_str().as_bytes(), b"/\xff/s");
     }
 
     #[test]

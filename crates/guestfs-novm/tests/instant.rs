@@ -213,6 +213,11 @@ fn a_full_filesystem_of_the_host_is_told_to_the_client() {
 }
 
 #[test]
+fn a_daemon_that_ends_at_once_is_the_error_of_the_first_call() {
+    common::a_daemon_that_ends_at_once_says_so(host());
+}
+
+#[test]
 fn an_image_in_use_is_refused() {
     let host = host();
     let disk = host.ext4("a.img");
@@ -280,7 +285,9 @@ fn the_kernel_swaps_to_no_disk_of_a_session_whoever_was_killed() {
             disk.display(),
             swap.display()
         );
-        let running = host.running_with(&add, "mkswap /dev/sdb\nswapon-device /dev/sdb");
+        let file = "fallocate64 /swap 16777216\nmkswap-file /swap\nswapon-file /swap";
+        let calls = format!("mkswap /dev/sdb\nswapon-device /dev/sdb\n{file}");
+        let running = host.running_with(&add, &calls);
         let pid = who(&running);
         // What is swapped to stays attached.
         running.kill(pid, Signal::KILL);

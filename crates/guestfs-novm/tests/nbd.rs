@@ -111,7 +111,7 @@ fn a_server_that_cannot_be_used_is_refused_with_the_reason() {
     assert!(refused("").contains("is the NBD server running?"));
     let server = Server::qemu(&host, &disk, &["-r", "-x", "e"]);
     let text = refused("e");
-    assert!(text.contains("the NBD server has it read-only: add it read-only"), "{text}");
+    assert!(text.contains("the NBD server has it read-only: have it allow writing"), "{text}");
     let text = refused("another");
     assert!(text.contains("the server has no such export"), "{text}");
     drop(server);

@@ -50,13 +50,23 @@ fn a_disk_is_looked_at_beside_a_running_vm_and_keeps_none_from_starting() {
 }
 
 #[test]
-fn a_kernel_that_ends_before_it_has_its_disks_ends_the_session() {
+fn what_ends_before_the_daemon_serves_is_the_error_of_the_first_call() {
     let host = host();
     let disk = host.ext4("a.img");
-    let mut client = host.command(&format!("add {} format:raw\nrun\n", disk.display()));
-    let output = client.env("GUESTFS_NOVM_UML", "/bin/true").output().unwrap();
-    assert!(!output.status.success());
-    host.nothing_is_left();
+    let disk = disk.to_str().unwrap();
+    let missing = host.path("none");
+    for (variable, value, reasons) in [
+        ("GUESTFS_NOVM_UML", "/bin/true", ["/bin/true ended with status 0", "user-mode-linux"]),
+        ("GUESTFS_NOVM_UML", "/etc/fstab", ["/etc/fstab: Permission denied", "GUESTFS_NOVM_UML"]),
+        ("GUESTFS_NOVM_UML_MODULES", missing.to_str().unwrap(), ["/none/", "user-mode-linux"]),
+    ] {
+        common::fails_at_the_first_call(&host, disk, (variable, value), &reasons);
+    }
+}
+
+#[test]
+fn a_daemon_that_ends_at_once_is_the_error_of_the_first_call() {
+    common::a_daemon_that_ends_at_once_says_so(host());
 }
 
 #[test]

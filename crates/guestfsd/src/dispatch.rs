@@ -151,7 +151,9 @@ mod argument {
         if value.as_bytes().starts_with(b"/dev/") {
             match s.device(name, value) {
                 Ok(device) => return Ok(DevOrPath::Device(device)),
-                Err(e) if devices::is_disk_name(value) => return Err(e),
+                Err(e) if e.errno() == Errno::ENODEV || devices::is_disk_name(value) => {
+                    return Err(e);
+                }
                 Err(_) => {}
             }
         }
@@ -215,6 +217,7 @@ pub(crate) fn serve(
     let mut message = Vec::new();
     let mut reply = Reply::default();
     channel.launch()?;
+    crate::launched::tell();
     loop {
         match channel.message(&mut message) {
             Err(Closed::End) => return Ok(()),

@@ -2,8 +2,8 @@
 //! The session's machine as inspection asks for it ([`inspect::Machine`]).
 
 use crate::session::Session;
-use crate::{filesystems, listing, mountable, mounting, reach};
-use guest_error::Result;
+use crate::{filesystems, listing, lvm, mountable, mounting, reach};
+use guest_error::{Error, Result};
 use guest_fs::paths::Root;
 use inspect::{Machine, Tag};
 use probe::mountable::MountableName;
@@ -13,6 +13,10 @@ use std::path::PathBuf;
 impl Machine for Session {
     fn filesystems(&mut self) -> Result<Vec<(MountableName, String)>> {
         filesystems::all(self)
+    }
+
+    fn unusable(&mut self) -> Option<Error> {
+        lvm::inactive(self)
     }
 
     fn mount(&mut self, filesystem: &MountableName, fstype: &str) -> Result<()> {

@@ -2,6 +2,7 @@
 //! What this machine's kernel can do, if necessary after a module of it was loaded.
 
 use crate::tool::{self, Tool};
+use std::fs::File;
 use std::path::Path;
 
 /// Whether a feature's file is there, if necessary after its module was loaded.
@@ -12,7 +13,8 @@ pub(crate) fn has(file: &str, module: &str) -> bool {
 
 /// Whether the kernel has the device mapper.
 pub(crate) fn has_device_mapper() -> bool {
-    has("/sys/class/misc/device-mapper", "dm-mod")
+    // Where this process may not load modules, the kernel itself does so for who opens the node.
+    File::open("/dev/mapper/control").is_ok() || has("/sys/class/misc/device-mapper", "dm-mod")
 }
 
 /// Whether the kernel has a filesystem that is on a device, if necessary after its module was loaded.

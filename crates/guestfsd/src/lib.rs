@@ -96,6 +96,7 @@ mod initramfs;
 mod inspection;
 mod kernel;
 mod keys;
+mod launched;
 mod library;
 mod listen;
 mod listing;

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::devices::{Device, Devices};
 use crate::features::Features;
 use crate::flush::Flushes;
+use crate::lvm;
 use crate::mountable::Mountable;
 use crate::teardown::{Made, layers};
 use crate::udev::Udev;
@@ -187,7 +188,8 @@ impl Session {
         self.root()?.entry(path.as_os_str()).on(path)
     }
 
-    /// The device of this name; waits for udev if anything changed or the device is not there.
+    /// The device of this name; waits for udev if anything changed or the device is not there. `ENODEV` means that there
+    /// could be one: it is the name of a volume that is not active.
     pub(crate) fn device(&mut self, argument: &str, name: &OsStr) -> Result<Device> {
         if self.udev.settle() {
             self.devices.forget();
@@ -199,7 +201,8 @@ impl Session {
                 self.devices.forget();
                 self.udev.changed();
                 self.udev.settle();
-                self.devices.find(argument, name)
+                let found = self.devices.find(argument, name);
+                found.map_err(|e| lvm::without_device(self, name).unwrap_or(e))
             }
             found => found,
         }
@@ -211,11 +214,12 @@ impl Session {
             self.devices.forget();
         }
         match Mountable::find(&mut self.devices, argument, name) {
-            Err(e) if e.errno() == Errno::ENOENT => {
+            Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::EINVAL) => {
                 self.devices.forget();
                 self.udev.changed();
                 self.udev.settle();
-                Mountable::find(&mut self.devices, argument, name)
+                let found = Mountable::find(&mut self.devices, argument, name);
+                found.map_err(|e| lvm::without_device(self, name).unwrap_or(e))
             }
             found => found,
         }

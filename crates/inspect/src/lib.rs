@@ -71,9 +71,9 @@ pub fn inspect(machine: &mut impl Machine) -> Result<Vec<Root>> {
     let roots = assemble(machine, looked);
     unmounted?;
     // Where nothing was found, what could not be looked at may be why.
-    match (failed, roots.is_empty()) {
-        (Some(e), true) => Err(e),
-        _ => Ok(roots),
+    match roots.is_empty().then(|| failed.or_else(|| machine.unusable())).flatten() {
+        Some(e) => Err(e),
+        None => Ok(roots),
     }
 }
 

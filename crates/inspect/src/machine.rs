@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What inspection asks of the machine whose disks it looks at.
 
-use guest_error::Result;
+use guest_error::{Error, Result};
 use guest_fs::paths::Root;
 use probe::mountable::MountableName;
 use std::ffi::OsString;
@@ -11,6 +11,9 @@ use std::path::PathBuf;
 pub trait Machine {
     /// Everything that holds a filesystem, or could, and its type as `blkid` names it.
     fn filesystems(&mut self) -> Result<Vec<(MountableName, String)>>;
+
+    /// Why something that may hold filesystems cannot be used, if there is such a thing.
+    fn unusable(&mut self) -> Option<Error>;
 
     /// Mounts a filesystem, to be read only, while no other is mounted.
     fn mount(&mut self, filesystem: &MountableName, fstype: &str) -> Result<()>;

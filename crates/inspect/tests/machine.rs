@@ -24,12 +24,13 @@ fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
 struct Fake {
     filesystems: Vec<(PathBuf, Option<tempfile::TempDir>)>,
     mounted: Option<Root>,
+    unusable: bool,
 }
 
 impl Fake {
     fn new(filesystems: Vec<(&str, Option<tempfile::TempDir>)>) -> Self {
         let filesystems = filesystems.into_iter().map(|(device, dir)| (device.into(), dir));
-        Self { filesystems: filesystems.collect(), mounted: None }
+        Self { filesystems: filesystems.collect(), mounted: None, unusable: false }
     }
 }
 
@@ -37,6 +38,10 @@ impl Machine for Fake {
     fn filesystems(&mut self) -> Result<Vec<(MountableName, String)>> {
         let all = self.filesystems.iter();
         Ok(all.map(|(device, _)| (device.clone().into(), "ext4".to_owned())).collect())
+    }
+
+    fn unusable(&mut self) -> Option<Error> {
+        self.unusable.then(|| Error::new(Errno::ENODEV, "no device mapper"))
     }
 
     fn mount(&mut self, filesystem: &MountableName, _: &str) -> Result<()> {
@@ -91,4 +96,7 @@ fn where_nothing_was_found_what_could_not_be_looked_at_may_be_why() {
     let e = inspect::inspect(&mut machine).unwrap_err();
     assert_eq!((e.errno(), e.message()), (Errno::EUCLEAN, "damaged"));
     assert!(inspect::inspect(&mut Fake::new(Vec::new())).unwrap().is_empty());
+    let mut machine = Fake::new(vec![("/dev/sda1", Some(directory(&[])))]);
+    machine.unusable = true;
+    assert_eq!(inspect::inspect(&mut machine).unwrap_err().message(), "no device mapper");
 }

@@ -6,6 +6,9 @@
 //!
 //! Rule: the header is written last, after a sync of all others. Before, the place of the header is
 //! zero: what is half made is no image.
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use sgl::Sgl;
 use zerocopy::IntoBytes;
 
@@ -40,7 +43,7 @@ pub enum Preallocation {
 #[derive(Clone, Debug)]
 pub struct DataFile {
     /// The name.
-    pub name: String,
+    pub name: OsString,
     /// Whether it can be used as a raw image: offsets are the guest's.
     pub raw: bool,
 }
@@ -159,7 +162,7 @@ impl CreateOptions {
             header.compatible |= compatible::LAZY_REFCOUNTS;
         }
         if let Some(file) = &self.data_file {
-            header.extensions.push((extension::DATA_FILE, file.name.clone().into_bytes()));
+            header.extensions.push((extension::DATA_FILE, file.name.clone().into_vec()));
             header.autoclear |= if file.raw { autoclear::RAW_DATA_FILE } else { 0 };
         }
         header

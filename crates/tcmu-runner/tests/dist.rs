@@ -3,11 +3,15 @@
 //! Files that are made from the program's tables are compared, or with UPDATE_DIST=1 written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+#[path = "../../../tests/synopsis.rs"]
+mod synopsis;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use synopsis::synopsis;
 use tcmu_runner::cli::Cli;
 use tcmu_runner::{config, daemon, dbus, lock, logging, plugins};
 
@@ -49,7 +53,7 @@ fn the_man_page_of_the_program_is_current() {
     let mut page = Vec::new();
     man.render_title(&mut page).unwrap();
     man.render_name_section(&mut page).unwrap();
-    man.render_synopsis_section(&mut page).unwrap();
+    page.extend(synopsis(&Cli::command()).into_bytes());
     man.render_description_section(&mut page).unwrap();
     man.render_options_section(&mut page).unwrap();
     let mut page = String::from_utf8(page).unwrap();

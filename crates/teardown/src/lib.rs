@@ -17,7 +17,7 @@ mod watch;
 
 pub use layers::{Kind, Layer, above};
 pub use mounts::detach_below;
-pub use swaps::switch_off;
+pub use swaps::{is_swapping, switch_off};
 pub use watch::watched;
 
 use std::fmt;

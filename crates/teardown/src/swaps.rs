@@ -12,13 +12,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+const TABLE: &str = "/proc/swaps";
+
+/// Whether the kernel swaps to anything.
+pub fn is_swapping() -> bool {
+    !parse(&fs::read_to_string(TABLE).unwrap_or_default()).is_empty()
+}
+
 /// Has the kernel stop swapping to these disks (directories of sysfs), to what lies on them, and to files below
 /// `sysroot`, if filesystems are mounted there. What fails is logged.
 ///
 /// The table has paths as whoever switched them on had them. Devices whose paths mean nothing here, because that
 /// machine's /dev has gone, are found by the kernel's own names.
 pub fn switch_off(disks: &[PathBuf], sysroot: Option<&Path>) {
-    let table = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let table = fs::read_to_string(TABLE).unwrap_or_default();
     let all = parse(&table);
     if all.is_empty() {
         return;

@@ -12,6 +12,7 @@
 //! it: the guest may have written a qcow2 header there. `qemu-img rebase -u -F raw -b BACKING IMAGE`
 //! names the format once and for all.
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -291,12 +292,11 @@ impl Site<'_> {
     /// means one file, whoever opens the image. qemu-io 7.2 looks for an external data file in the
     /// directory that it was started in, which for a daemon is any; docs/interop/qcow2.rst does not
     /// say where. Where QEMU is started beside the image, both find the same file.
-    pub(crate) async fn part(&self, what: &str, name: &str) -> Result<Lower, Error> {
+    pub(crate) async fn part(&self, what: &str, name: &OsStr) -> Result<Lower, Error> {
         let (place, format) = self.find(what, name)?;
         if let Some(format) = format.filter(|format| !is_raw(format)) {
             let text = format!(
-                "its {what} \"{}\" has the format {}; it has to be raw",
-                name.escape_debug(),
+                "its {what} {name:?} has the format {}; it has to be raw",
                 format.escape_debug()
             );
             return Err(Error::invalid(text, OPERATION, &self.path));
@@ -306,7 +306,7 @@ impl Site<'_> {
     }
 
     /// Opens the image below; it is probed if `format` is not known. It is never written.
-    pub(crate) async fn backing(&self, name: &str, format: Option<&str>) -> Result<Lower, Error> {
+    pub(crate) async fn backing(&self, name: &OsStr, format: Option<&str>) -> Result<Lower, Error> {
         if self.depth + 1 == MAX_DEPTH {
             let text = format!("its chain of backing files is longer than {MAX_DEPTH}");
             return Err(Error::invalid(text, OPERATION, &self.path));
@@ -336,24 +336,24 @@ impl Site<'_> {
     }
 
     /// Where a file is that the image names, and its format, if the name tells it.
-    fn find(&self, what: &str, name: &str) -> Result<(Place, Option<String>), Error> {
+    fn find(&self, what: &str, name: &OsStr) -> Result<(Place, Option<String>), Error> {
         let parsed = name::parse(name).map_err(|why| {
-            let text = format!("its {what} \"{}\" {why}", name.escape_debug());
+            let text = format!("its {what} {name:?} {why}");
             Error::invalid(text, OPERATION, &self.path)
         })?;
         let allowed = self.files.options.allowed_backing_dirs.as_deref();
-        let place = resolve(&self.path, what, &parsed.path, allowed);
+        let place = resolve(&self.path, what, parsed.path.as_os_str(), allowed);
         Ok((place.map_err(|e| self.of_named(e, what, name))?, parsed.format))
     }
 
     /// The error of a file that the image names; one of a file further down says already which
     /// image names that.
-    fn of_named(&self, error: Error, what: &str, name: &str) -> Error {
+    fn of_named(&self, error: Error, what: &str, name: &OsStr) -> Error {
         if error.path == self.path || !error.role.is_empty() {
             return error;
         }
         let image = Shown(&self.path);
-        let mut role = format!("; it is the {what} \"{}\" of {image}", name.escape_debug());
+        let mut role = format!("; it is the {what} {name:?} of {image}");
         role.push_str(&match what {
             _ if error.class() == ErrorClass::InUse => String::new(),
             BACKING => format!(
@@ -401,7 +401,7 @@ pub(crate) fn unknown(format: &str, path: &Path) -> Error {
 pub(crate) fn resolve(
     image: &Path,
     what: &str,
-    name: &str,
+    name: &OsStr,
     allowed: Option<&[PathBuf]>,
 ) -> Result<Place, Error> {
     let joined = image.parent().unwrap_or(Path::new("")).join(name);
@@ -419,8 +419,8 @@ pub(crate) fn resolve(
             dirs.join(", ")
         ),
     };
-    let (name, found) = (name.escape_debug(), joined.canonicalize().unwrap_or(joined));
-    let text = format!("its {what} \"{name}\" is {}, {why}", found.display());
+    let found = joined.canonicalize().unwrap_or(joined);
+    let text = format!("its {what} {name:?} is {}, {why}", found.display());
     Err(Error::invalid(text, OPERATION, image))
 }
 

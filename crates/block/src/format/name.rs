@@ -3,12 +3,15 @@
 //! a block device of QEMU. In: the text. Out: the path, and the format where the options tell it.
 //! Whatever is no file, or only a part of one, is refused.
 use serde_json::{Map, Value};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// What a name says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     /// Relative to the directory of the image.
-    pub(crate) path: String,
+    pub(crate) path: PathBuf,
     pub(crate) format: Option<String>,
 }
 
@@ -36,17 +39,18 @@ const HARMLESS: [&str; 13] = [
 ///
 /// # Errors
 /// Why it cannot be used; the text follows the name.
-pub(crate) fn parse(name: &str) -> Result<Name, String> {
-    if let Some(text) = name.strip_prefix("json:") {
-        let options = serde_json::from_str(text)
+pub(crate) fn parse(name: &OsStr) -> Result<Name, String> {
+    let name = name.as_bytes();
+    if let Some(text) = name.strip_prefix(b"json:") {
+        let options = serde_json::from_slice(text)
             .map_err(|e| format!("has options that are not a JSON object ({e})"))?;
         return from_options(&options);
     }
-    let path = name.strip_prefix("file:").unwrap_or(name);
-    if path.split('/').next().is_some_and(|first| first.contains(':')) {
+    let path = name.strip_prefix(b"file:").unwrap_or(name);
+    if path.split(|&c| c == b'/').next().is_some_and(|first| first.contains(&b':')) {
         return Err("is not a file, which is not supported".into());
     }
-    Ok(Name { path: path.into(), format: None })
+    Ok(Name { path: OsStr::from_bytes(path).into(), format: None })
 }
 
 /// Puts the options of nested objects under the names that they have in dotted form.
@@ -114,7 +118,8 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> Result<(String, Option<String>), String> {
-        parse(text).map(|name| (name.path, name.format))
+        parse(text.as_ref())
+            .map(|name| (name.path.into_os_string().into_string().unwrap(), name.format))
     }
 
     #[test]
@@ -138,6 +143,14 @@ mod tests {
         assert_eq!(name(r#"json:{"file":{"filename":"/x:y"}}"#), Ok(("/x:y".into(), None)));
         assert_eq!(name("file:a/b"), Ok(("a/b".into(), None)));
         assert_eq!(name("a/b:c"), Ok(("a/b:c".into(), None)));
+    }
+
+    #[test]
+    fn a_path_may_have_any_bytes_and_options_are_utf_8() {
+        let path = parse(OsStr::from_bytes(b"file:a\xff/b:c")).unwrap().path;
+        assert_eq!(path.as_os_str().as_bytes(), b"a\xff/b:c");
+        let refused = parse(OsStr::from_bytes(b"json:{\"filename\":\"/\xff\"}")).unwrap_err();
+        assert!(refused.contains("not a JSON object"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is made of several devices, set up before the daemon starts as the appliance of libguestfs does:
-//! RAID arrays, volume groups, and volumes of dynamic disks of Windows. Only in a kernel of our own: in the host's they would outlive the session.
+//! RAID arrays, volume groups, and volumes of dynamic disks of Windows. Only in a kernel of our own: in the host's they
+//! would outlive the session. Of one that cannot have them, the client is told.
 
+use crate::error::Error;
 use probe::{lvm, partition};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -27,6 +29,23 @@ pub(super) fn assemble(devices: &[PathBuf], environment: &[(&str, &str)]) -> boo
         any |= run(CREATE, environment);
     }
     any
+}
+
+/// What is to be said where volumes are on these devices that this kernel cannot use, because it has no device mapper:
+/// tools that leave out what they cannot read say nothing.
+pub(super) fn missing_mapper(devices: &[PathBuf]) -> Option<Error> {
+    // The kernel loads its module for who opens this.
+    if File::open("/dev/mapper/control").is_ok() {
+        return None;
+    }
+    let any = devices.iter().any(|d| is(d, is_physical_volume) || is(d, is_dynamic_disk));
+    any.then(|| {
+        Error::Missing(
+            "volumes on the disks (of LVM, or a dynamic disk of Windows) cannot be used: the host's \
+             kernel has no device mapper (module dm_mod); guestfs-novm --uml brings one that has it"
+                .into(),
+        )
+    })
 }
 
 fn is(device: &Path, what: fn(&File, u64) -> Option<bool>) -> bool {

@@ -3,21 +3,23 @@
 //! up to date until the daemon ends, or is to end. What the daemon has left then, for whatever reason, is taken down
 //! here: swap space, mounts, and what was made of the disks.
 
-use super::assemble::assemble;
+use super::assemble::{assemble, missing_mapper};
 use super::loops::{self, Loops};
 use super::root::{DAEMON, Root};
 use super::settle::{self, Settle};
 use super::uevents::Uevents;
 use super::view::{Disk, View};
 use super::{Kernel, confine};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::loopdev::Control;
+use crate::report::report;
 use crate::sys::{self, Parent};
 use io_engine::{Signals, unblock_all};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
+use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,8 +39,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("GUESTFSD_NODEV", "1"),
 ];
 
+/// The variable that has the descriptor to which the daemon writes a zero byte once it serves.
+const LAUNCHED: &str = "GUESTFSD_LAUNCHED";
 /// Where the daemon mounts what clients ask for.
-const SYSROOT: &str = "/sysroot";
+pub(crate) const SYSROOT: &str = "/sysroot";
 /// How long processes may take to end that were killed.
 const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(1);
@@ -48,6 +52,8 @@ const TICK: Duration = Duration::from_millis(1);
 pub(crate) struct Daemon {
     /// The client, or what leads to it.
     pub channel: OwnedFd,
+    /// Where it says that it serves the client.
+    pub launched: Option<PipeWriter>,
     /// It is to say what it does.
     pub verbose: bool,
     /// Programs may use the network.
@@ -78,6 +84,11 @@ pub(crate) fn run(
     unblock_all().on("signals")?;
     if daemon.kernel == Kernel::Own && assemble(&view.devices(), ENVIRONMENT) {
         view.sync()?;
+    }
+    if daemon.kernel == Kernel::Hosts
+        && let Some(e) = missing_mapper(&view.devices())
+    {
+        report(&e);
     }
     let pid = start(daemon)?;
     let signals = Signals::block(&[libc::SIGCHLD, libc::SIGTERM]).on("signals")?;
@@ -163,7 +174,7 @@ fn drop_capabilities() -> Result<()> {
 
 /// Starts the daemon. Its channel is closed here, so that its end is seen at the other one.
 fn start(daemon: Daemon) -> Result<Pid> {
-    let Daemon { channel, verbose, network, kernel } = daemon;
+    let Daemon { channel, launched, verbose, network, kernel } = daemon;
     rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::empty()).on("the channel")?;
     let mut command = Command::new(DAEMON);
     command.arg("--channel").arg(format!("fd:{}", channel.as_raw_fd()));
@@ -181,7 +192,15 @@ fn start(daemon: Daemon) -> Result<Pid> {
     if kernel == Kernel::Hosts {
         command.envs([confine::VARIABLE]);
     }
-    let child = command.spawn().on(DAEMON)?;
+    if let Some(pipe) = &launched {
+        rustix::io::fcntl_setfd(pipe, rustix::io::FdFlags::empty()).on("a pipe")?;
+        command.env(LAUNCHED, pipe.as_raw_fd().to_string());
+    }
+    let child = command.spawn().map_err(|e| {
+        let variable = crate::daemon::VARIABLE;
+        let hint = format!("--guestfsd or {variable} says which one is used");
+        Error::Missing(format!("the daemon cannot be started: {e}; {hint}"))
+    })?;
     // It is process 1 that waits, for all processes alike.
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     pid.ok_or_else(|| std::io::Error::other("no process ID")).on(DAEMON)

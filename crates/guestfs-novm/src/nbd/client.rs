@@ -108,7 +108,11 @@ impl Nbd {
         let export = negotiate(&mut connection, &server.export)
             .map_err(|e| refused(format!("negotiation with the NBD server: {e}")))?;
         if export.flags & READ_ONLY != 0 && !read_only {
-            return Err(refused("the NBD server has it read-only: add it read-only".into()));
+            return Err(refused(
+                "the NBD server has it read-only: have it allow writing; what is added read-only, libguestfs puts \
+                 below an overlay, which cannot lie on an NBD server"
+                    .into(),
+            ));
         }
         let (min, max) = export.blocks.unwrap_or((1, MAX_REQUEST));
         if min > sector {

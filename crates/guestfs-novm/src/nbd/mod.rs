@@ -12,6 +12,7 @@ mod store;
 pub use client::Nbd;
 pub(crate) use store::NbdStore;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -75,17 +76,18 @@ impl Server {
     }
 
     /// Reads the options of a node of the driver `nbd`, of which `get` yields one.
-    pub fn from_options<'o>(get: impl Fn(&str) -> Option<&'o String>) -> Result<Self, String> {
+    pub fn from_options<'o>(get: impl Fn(&str) -> Option<&'o OsString>) -> Result<Self, String> {
         let one = |names: &[&str]| names.iter().find_map(|name| get(name));
-        let export = one(&["export"]).cloned().unwrap_or_default();
+        let text = |names: &[&str]| one(names).map(|value| value.to_string_lossy().into_owned());
+        let export = text(&["export"]).unwrap_or_default();
         if one(&["tls-creds"]).is_some() {
             return Err("NBD with TLS is not supported".to_owned());
         }
         let address = if let Some(path) = one(&["server.path", "path"]) {
             Address::Unix(path.into())
-        } else if let Some(host) = one(&["server.host", "host"]) {
-            let port = one(&["server.port", "port"]).map_or(Ok(PORT), |port| parse_port(port))?;
-            Address::Tcp(host.clone(), port)
+        } else if let Some(host) = text(&["server.host", "host"]) {
+            let port = text(&["server.port", "port"]);
+            Address::Tcp(host, port.map_or(Ok(PORT), |port| parse_port(&port))?)
         } else {
             return Err("neither server.path nor server.host says where the NBD server is".into());
         };
@@ -185,7 +187,7 @@ mod tests {
     #[test]
     fn a_node_says_where_its_server_is() {
         let of = |pairs: &[(&str, &str)]| {
-            let map: std::collections::BTreeMap<String, String> =
+            let map: std::collections::BTreeMap<String, OsString> =
                 pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
             Server::from_options(|name| map.get(name))
         };

@@ -3,6 +3,7 @@
 
 use super::modules;
 use crate::error::{Context, Error, Result};
+use crate::launched;
 use crate::machine::Kernel;
 use crate::machine::init::{self, Daemon};
 use crate::machine::root::Root;
@@ -13,7 +14,7 @@ use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,14 +25,24 @@ pub const OPTION: &str = "--uml-guest";
 const NEEDED: &[&str] = &["virtio_blk", "virtio_console"];
 /// Modules whose devices are in /dev.
 const WANTED: &[&str] = &["loop", "fuse", "dm-mod"];
+/// What leads to the host's [`launched::failure`].
+const HOST: &str = "/dev/tty1";
 /// The channel.
 const PORTS: &str = "/sys/class/virtio-ports";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What process 1 does; its end is the end of the machine.
 pub fn main(args: &[OsString]) -> i32 {
-    if let Err(e) = run(args) {
-        report(&e);
+    let mut host = None;
+    let ended = run(args, &mut host);
+    if let Err(e) = &ended {
+        report(e);
+    }
+    let daemon = Path::new(args.first().map_or(OsStr::new(""), OsString::as_os_str));
+    let why = ended.map_or_else(|e| e, |status| launched::daemon_ended(daemon, status));
+    // If the session has begun, nobody reads it.
+    if let Some(host) = host {
+        launched::say(host, why);
     }
     rustix::fs::sync();
     // A machine without process 1 panics, which ends it, too.
@@ -39,7 +50,8 @@ pub fn main(args: &[OsString]) -> i32 {
     1
 }
 
-fn run(args: &[OsString]) -> Result<i32> {
+/// Runs the daemon to its end; yields its exit status. `host` becomes what leads to the host, once that is there.
+fn run(args: &[OsString], host: &mut Option<fs::File>) -> Result<i32> {
     let [daemon, modules, verbosity, ..] = args else {
         return Err(Error::Usage(format!("{OPTION} is for process 1 of User-Mode Linux")));
     };
@@ -52,6 +64,8 @@ fn run(args: &[OsString]) -> Result<i32> {
         Ok(()) | Err(rustix::io::Errno::BUSY) => {}
         Err(e) => return Err(e).on("/dev"),
     }
+    // The daemon's /dev does not have it.
+    *host = Some(fs::File::options().write(true).open(HOST).on(HOST)?);
     let version = rustix::system::uname().release().to_string_lossy().into_owned();
     let own_modules = modules.join(&version);
     for name in NEEDED {
@@ -68,7 +82,7 @@ fn run(args: &[OsString]) -> Result<i32> {
     let root = Root::make(&daemon, Kernel::Own)?;
     root.show_at(&modules, "usr/lib/modules")?;
     let verbose = verbosity == "verbose";
-    let daemon = Daemon { channel, verbose, network: false, kernel: Kernel::Own };
+    let daemon = Daemon { channel, launched: None, verbose, network: false, kernel: Kernel::Own };
     init::run(root, disks, daemon, &uevents, None)
 }
 

@@ -12,9 +12,10 @@ mod modules;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
+use crate::launched;
 use crate::nbd::Address;
 use crate::qemu::Machine;
-use crate::report::{Last, report};
+use crate::report::{Last, report, to_log};
 use crate::sys::{self, ENDING, Fork, Parent};
 use crate::vhost;
 use crate::vhost::block::Block;
@@ -26,12 +27,13 @@ use rustix::fs::MemfdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::UnshareFlags;
-use std::io::{self, Write};
+use std::io::{self, PipeWriter, Write};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 /// The kernel, if the variable does not say another.
@@ -91,8 +93,9 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     let work = isolate(&used)?;
     let memory = memory::place(memory(machine))?;
 
+    let (said, say) = io::pipe().on("pipe")?;
     let mut devices = Vec::new();
-    let mut arguments = kernel_arguments(machine, &work.0, &own);
+    let mut arguments = kernel_arguments(machine, &work.0, &own, &say);
     for n in 0..=images.len() {
         let path = work.0.join(n.to_string());
         let id = if n == 0 { CONSOLE } else { BLOCK };
@@ -116,8 +119,11 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     let parent = Parent::this().on("this process")?;
     let child = match sys::fork().on("fork")? {
         Fork::Child => {
-            let status = supervise(&parent, &kernel, &arguments, &memory).unwrap_or_else(|e| {
-                report(&e);
+            drop(said);
+            let started = supervise(&parent, &kernel, &arguments, &memory, &say);
+            let status = started.unwrap_or_else(|e| {
+                to_log(&e);
+                launched::say(&say, &e);
                 1
             });
             #[allow(clippy::exit, reason = "nothing of the parent's is to be run here")]
@@ -125,6 +131,7 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
         }
         Fork::Parent(child) => child,
     };
+    drop(say);
     let mut session =
         Session { child: Some(child), threads: Vec::new(), sockets: Vec::new(), _work: work };
     let mut devices = devices.into_iter();
@@ -135,24 +142,42 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
         session.sockets.push(socket);
     }
     // From here on the daemon has the channel.
+    let mut launched = Arc::default();
     if let Some(listener) = console {
         let console = Console::new(channel).on("the channel")?;
-        // Ends with UML, or else with this process.
+        launched = console.launched();
+        session.sockets.push(listener.local_addr().on("a socket")?);
         let thread = std::thread::Builder::new().name("console".into());
-        thread
-            .spawn(move || {
-                if let Err(e) = vhost::run(&listener, &console) {
-                    tracing::error!("the channel: {e}");
-                }
-            })
-            .on("a thread")?;
+        let thread = thread.spawn(move || {
+            if let Err(e) = vhost::run(&listener, &console) {
+                tracing::error!("the channel: {e}");
+            }
+            Ok(())
+        });
+        session.threads.push(thread.on("a thread")?);
     }
     let ended = session.wait(&signals);
-    let ended = ended.and_then(|status| session.end().map(|()| status));
+    if let Ok(Some(status)) = ended
+        && !launched.load(Ordering::Relaxed)
+        && let Some(e) = launched::failure(&said, || kernel_ended(&kernel, status))
+    {
+        return session.end().and(Err(e));
+    }
+    let ended = ended.and_then(|status| session.end().map(|()| status.unwrap_or(0)));
     Ok(ended.unwrap_or_else(|e| {
         report(&e);
         1
     }))
+}
+
+/// A kernel that has ended before its process 1 could say anything.
+fn kernel_ended(kernel: &Path, status: i32) -> Error {
+    Error::Missing(format!(
+        "{} ended with status {status} before it ran anything: it is no kernel of User-Mode Linux, or \
+         one that does not run here; {KERNEL_VARIABLE} says which one is used, Debian's is in the \
+         package user-mode-linux, and with LIBGUESTFS_DEBUG=1 what it said is shown",
+        kernel.display()
+    ))
 }
 
 /// Memory of the machine, in MiB.
@@ -161,7 +186,7 @@ fn memory(machine: &Machine) -> u32 {
 }
 
 /// Arguments of the kernel, without its devices.
-fn kernel_arguments(machine: &Machine, work: &Path, own: &Path) -> Vec<String> {
+fn kernel_arguments(machine: &Machine, work: &Path, own: &Path, say: &impl AsRawFd) -> Vec<String> {
     let mut arguments = vec![
         format!("mem={}M", memory(machine)),
         "umid=u".into(),
@@ -169,6 +194,7 @@ fn kernel_arguments(machine: &Machine, work: &Path, own: &Path) -> Vec<String> {
         "noreboot".into(),
         "con=null".into(),
         "con0=null,fd:1".into(),
+        format!("con1=null,fd:{}", say.as_raw_fd()),
         "ssl=null".into(),
         "root=none".into(),
         "rootfstype=hostfs".into(),
@@ -224,18 +250,24 @@ fn isolate(used: &[&Path]) -> Result<Work> {
 
 /// Starts UML in a PID namespace and waits for it. Its parent is process 1 there, with which all of its
 /// processes end, and which ends with this one.
-fn supervise(parent: &Parent, kernel: &Path, arguments: &[String], memory: &Path) -> Result<i32> {
+fn supervise(
+    parent: &Parent,
+    kernel: &Path,
+    arguments: &[String],
+    memory: &Path,
+    say: &PipeWriter,
+) -> Result<i32> {
     parent.take_along().on("User-Mode Linux")?;
     rustix::process::setsid().on("setsid")?;
     if let Err(e) = sys::unshare(UnshareFlags::NEWPID) {
         tracing::warn!("a PID namespace: {e}: a crash of User-Mode Linux may leave processes");
-        return start(kernel, arguments, memory);
+        return start(kernel, arguments, memory, say);
     }
     let own = Parent::this().on("this process")?;
     match sys::fork().on("fork")? {
         Fork::Child => {
             own.take_along().on("User-Mode Linux")?;
-            start(kernel, arguments, memory)
+            start(kernel, arguments, memory, say)
         }
         Fork::Parent(child) => {
             let status = waitpid(Some(child), WaitOptions::empty()).on("User-Mode Linux")?;
@@ -245,15 +277,19 @@ fn supervise(parent: &Parent, kernel: &Path, arguments: &[String], memory: &Path
 }
 
 /// Starts UML and waits for it.
-fn start(kernel: &Path, arguments: &[String], memory: &Path) -> Result<i32> {
+fn start(kernel: &Path, arguments: &[String], memory: &Path, say: &PipeWriter) -> Result<i32> {
     unblock_all().on("signals")?;
+    rustix::io::fcntl_setfd(say, rustix::io::FdFlags::empty()).on("a pipe")?;
     let shim = shim().on("a file in memory")?;
     let mut command = Command::new(kernel);
     command.args(arguments).env_clear();
     command.env("LD_PRELOAD", format!("/proc/self/fd/{}", shim.as_raw_fd()));
     command.env("TMPDIR", memory);
     command.stdin(std::process::Stdio::null()).process_group(0);
-    let status = command.spawn().and_then(|mut child| child.wait()).on(kernel.display())?;
+    let status = command.spawn().and_then(|mut child| child.wait()).map_err(|e| {
+        let hint = format!("{KERNEL_VARIABLE} says which kernel is used");
+        Error::Missing(format!("{}: {e}; {hint}", kernel.display()))
+    })?;
     Ok(status.code().unwrap_or(1))
 }
 
@@ -297,7 +333,7 @@ fn disk(
 /// What there is to be taken down.
 struct Session {
     child: Option<Pid>,
-    /// Of the disks.
+    /// Of the disks and the channel.
     threads: Vec<JoinHandle<Result<()>>>,
     /// Where they wait for UML.
     sockets: Vec<SocketAddr>,
@@ -305,7 +341,8 @@ struct Session {
 }
 
 impl Session {
-    fn wait(&mut self, signals: &Signals) -> Result<i32> {
+    /// Waits for UML's end; none if the session was to end before.
+    fn wait(&mut self, signals: &Signals) -> Result<Option<i32>> {
         loop {
             match poll(&mut [PollFd::new(signals, PollFlags::IN)], None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -313,13 +350,13 @@ impl Session {
             }
             while let Some(signal) = signals.next() {
                 if ENDING.contains(&signal) {
-                    return Ok(0);
+                    return Ok(None);
                 }
             }
-            let Some(child) = self.child else { return Ok(0) };
+            let Some(child) = self.child else { return Ok(None) };
             if let Ok(Some((_, status))) = waitpid(Some(child), WaitOptions::NOHANG) {
                 self.child = None;
-                return Ok(crate::machine::init::exit_status(status));
+                return Ok(Some(crate::machine::init::exit_status(status)));
             }
         }
     }

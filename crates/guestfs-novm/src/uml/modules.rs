@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Loading the few modules that the kernel needs before there is a modprobe to ask.
 
+use super::MODULES_VARIABLE;
 use crate::error::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
@@ -8,7 +9,13 @@ use std::path::Path;
 /// Loads a module and what it depends on; `dir` has modules.dep.
 pub(super) fn load(dir: &Path, name: &str) -> Result<()> {
     let list = dir.join("modules.dep");
-    let text = std::fs::read_to_string(&list).on(list.display())?;
+    let text = std::fs::read_to_string(&list).map_err(|e| {
+        Error::Missing(format!(
+            "{}: {e}: the modules of this kernel of User-Mode Linux are in the same package (Debian: \
+             user-mode-linux); if they are elsewhere, {MODULES_VARIABLE} says where",
+            list.display()
+        ))
+    })?;
     let paths = with_dependencies(&text, name)
         .ok_or_else(|| Error::Missing(format!("{}: there is no module {name}", list.display())))?;
     for path in paths {

@@ -10,6 +10,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// VIRTIO_CONSOLE_F_MULTIPORT.
 const MULTIPORT: u64 = 1 << 1;
@@ -45,6 +47,8 @@ struct State {
     to_guest: VecDeque<u8>,
     control: VecDeque<Vec<u8>>,
     guest_open: bool,
+    /// Something has been written to the client.
+    launched: Arc<AtomicBool>,
 }
 
 impl Console {
@@ -55,6 +59,11 @@ impl Console {
     pub fn new(client: UnixStream) -> io::Result<Self> {
         client.set_nonblocking(true)?;
         Ok(Self { client, state: RefCell::default() })
+    }
+
+    /// Whether anything has been written to the client, now and later.
+    pub(crate) fn launched(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.state.borrow().launched)
     }
 }
 
@@ -114,7 +123,10 @@ impl State {
             while !self.to_client.is_empty() {
                 let (front, _) = self.to_client.as_slices();
                 match client.write(front) {
-                    Ok(n) => drop(self.to_client.drain(..n)),
+                    Ok(n) => {
+                        self.launched.store(true, Ordering::Relaxed);
+                        self.to_client.drain(..n);
+                    }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => self.client_gone(),

@@ -8,8 +8,9 @@
     reason = "helpers of tests"
 )]
 
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Host {
     pub(crate) dir: tempfile::TempDir,
     mode: &'static str,
+    /// The daemon of the sessions.
+    pub(crate) daemon: PathBuf,
     /// In the environment of every process of the sessions.
     mark: String,
 }
@@ -31,7 +34,8 @@ impl Host {
     pub(crate) fn new(mode: &'static str) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("GUESTFSD_TEST_MARK={}-{number}", std::process::id());
-        Self { dir: tempfile::tempdir().unwrap(), mode, mark }
+        let daemon = Path::new(env!("CARGO_BIN_EXE_guestfs-novm")).with_file_name("guestfsd");
+        Self { dir: tempfile::tempdir().unwrap(), mode, daemon, mark }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +64,7 @@ impl Host {
     /// A client that has these commands of guestfish to read.
     pub(crate) fn command(&self, script: &str) -> Command {
         let novm = env!("CARGO_BIN_EXE_guestfs-novm");
-        let guestfsd = Path::new(novm).with_file_name("guestfsd");
+        let guestfsd = &self.daemon;
         assert!(guestfsd.exists(), "{}: cargo build -p guestfsd makes it", guestfsd.display());
         assert!(
             Path::new("/usr/bin/guestfish").exists(),
@@ -81,6 +85,15 @@ impl Host {
             .env(name, value)
             .stdin(Stdio::null());
         command
+    }
+
+    /// Another client than guestfish, or guestfish with other arguments, to its end.
+    pub(crate) fn tool(&self, words: &[impl AsRef<OsStr>]) -> Output {
+        let guestfish = self.command("");
+        let mut tool = Command::new(guestfish.get_program());
+        tool.args(guestfish.get_args().take_while(|word| *word != "guestfish")).args(words);
+        tool.env("TMPDIR", self.dir.path()).env_remove("LIBGUESTFS_DEBUG").stdin(Stdio::null());
+        tool.output().unwrap()
     }
 
     /// Runs a session to its end; nothing must be left of it.
@@ -367,4 +380,39 @@ pub(crate) fn run(program: &str, package: &str, args: &[&str]) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// With this in its environment, the first call of a client fails for these reasons, and nothing is left.
+#[track_caller]
+pub(crate) fn fails_at_the_first_call(
+    host: &Host,
+    disk: &str,
+    (variable, value): (&str, &str),
+    reasons: &[&str],
+) {
+    let mut client = host.command(&format!("add {disk} format:raw\nrun\nlist-devices\n"));
+    let output = client.env(variable, value).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("list_devices: guestfs-novm: "), "{value}: {said}");
+    assert_eq!(said.lines().count(), 1, "{value}: {said}");
+    for reason in reasons {
+        assert!(said.contains(reason), "{value}: {said}");
+    }
+    host.nothing_is_left();
+}
+
+pub(crate) fn a_daemon_that_ends_at_once_says_so(mut host: Host) {
+    let disk = host.ext4("a.img");
+    let disk = disk.to_str().unwrap();
+    let text = host.path("text");
+    fs::write(&text, "no program").unwrap();
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+    for (daemon, reasons) in [
+        ("/bin/false", ["/bin/false ended with status 1", "LIBGUESTFS_DEBUG=1"]),
+        (text.to_str().unwrap(), ["cannot be started: Exec format error", "--guestfsd"]),
+    ] {
+        host.daemon = daemon.into();
+        fails_at_the_first_call(&host, disk, ("LC_ALL", "C"), &reasons);
+    }
 }

@@ -5,6 +5,7 @@ use super::files::only_zeroes;
 use super::numbers::not_negative;
 use crate::block;
 use crate::devices::Device;
+use crate::lvm;
 use crate::session::Session;
 use crate::tool::Tool;
 use crate::transfer::Progress;
@@ -83,15 +84,25 @@ pub(crate) fn blockdev_setbsz(_: &mut Session, _: Device, _blocksize: i32) -> Re
 }
 
 /// Size in units of 512 bytes, whatever the device's sectors are.
-pub(crate) fn blockdev_getsz(s: &mut Session, device: Device) -> Result<i64> {
-    Ok(blockdev_getsize64(s, device)? / 512)
+pub(crate) fn blockdev_getsz(_: &mut Session, device: Device) -> Result<i64> {
+    Ok(size(&device)? / 512)
 }
 
-/// Size in bytes.
-pub(crate) fn blockdev_getsize64(_: &mut Session, device: Device) -> Result<i64> {
-    let size = block::size(&device.open(OFlags::RDONLY)?).on(&device)?;
+/// Size in bytes; of a volume that is not active, that which it would have.
+pub(crate) fn blockdev_getsize64(s: &mut Session, device: &OsStr) -> Result<i64> {
+    match s.device("device", device) {
+        Err(e) if e.errno() == Errno::ENODEV => {
+            let bytes = lvm::field_of_inactive(s, device, "lv_size");
+            bytes.and_then(|bytes| bytes.parse().ok()).ok_or(e)
+        }
+        found => size(&found?),
+    }
+}
+
+fn size(device: &Device) -> Result<i64> {
+    let size = block::size(&device.open(OFlags::RDONLY)?).on(device)?;
     i64::try_from(size)
-        .map_err(|_| Error::new(Errno::EOVERFLOW, "is larger than a reply can say").within(&device))
+        .map_err(|_| Error::new(Errno::EOVERFLOW, "is larger than a reply can say").within(device))
 }
 
 /// Writes what the kernel keeps of a device, and forgets it.

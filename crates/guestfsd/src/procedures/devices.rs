@@ -3,11 +3,11 @@
 
 use crate::devices::Device;
 use crate::listing;
-use crate::mountable::Mountable;
 use crate::session::Session;
 use guest_error::{Context, Errno, Error, Result};
 use guestfs_api::structs;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Whole disks, in the order in which the client added them.
@@ -59,11 +59,19 @@ pub(crate) fn list_9p(_: &mut Session) -> Result<Vec<String>> {
     Ok(tags)
 }
 
-/// Splits a mountable: type 1 is a device, 2 a btrfs subvolume, 3 a path.
+/// Splits a mountable: type 1 is a device, 2 a btrfs subvolume, 3 a path. A volume need not be active: clients ask about
+/// all that is listed.
 pub(crate) fn internal_parse_mountable(
     s: &mut Session,
-    mountable: Mountable,
+    mountable: &OsStr,
 ) -> Result<structs::InternalMountable> {
+    let mountable = match s.mountable("mountable", mountable) {
+        Err(e) if e.errno() == Errno::ENODEV && mountable.as_bytes().starts_with(b"/dev/") => {
+            let (im_device, im_volume) = (mountable.to_owned(), OsStr::new("").into());
+            return Ok(structs::InternalMountable { im_type: 1, im_device, im_volume });
+        }
+        found => found?,
+    };
     let im_device = s.client_name(mountable.device.path());
     Ok(match mountable.volume {
         None => {

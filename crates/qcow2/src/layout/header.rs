@@ -7,6 +7,9 @@ mod bits;
 mod fields;
 mod limits;
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -62,8 +65,8 @@ pub enum Compression {
 /// A backing file as the header names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backing {
-    /// The name, not yet resolved.
-    pub name: String,
+    /// The name, not yet resolved: any bytes but zero, as those of files are.
+    pub name: OsString,
     /// The format, where the image says it.
     pub format: Option<String>,
 }
@@ -126,11 +129,23 @@ fn part(cluster: &[u8], offset: u64, len: u64) -> Option<&[u8]> {
     cluster.get(start..end)
 }
 
-/// The text, or what is wrong with it.
+/// What is wrong with the bytes of a name.
+fn invalid(bytes: &[u8], what: &str) -> String {
+    format!("its {what} is not valid text: \"{}\"", bytes.escape_ascii())
+}
+
+/// The name of a format.
 fn text(bytes: &[u8], what: &str) -> Result<String, String> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
-    text.map(str::to_owned)
-        .ok_or_else(|| format!("its {what} is not valid text: \"{}\"", bytes.escape_ascii()))
+    text.map(str::to_owned).ok_or_else(|| invalid(bytes, what))
+}
+
+/// The name of a file.
+fn file_name(bytes: &[u8], what: &str) -> Result<OsString, String> {
+    match bytes.contains(&0) {
+        true => Err(invalid(bytes, what)),
+        false => Ok(OsString::from_vec(bytes.to_vec())),
+    }
 }
 
 impl Header {
@@ -324,10 +339,10 @@ impl Header {
     /// The name of the external data file, where the image tells one.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it is no text.
-    pub fn data_file(&self) -> Result<Option<String>, ErrorKind> {
+    /// [`ErrorKind::Invalid`] when no file can have it.
+    pub fn data_file(&self) -> Result<Option<OsString>, ErrorKind> {
         let name = self.extension(extension::DATA_FILE);
-        let name = name.map(|name| text(name, "external data file's name")).transpose();
+        let name = name.map(|name| file_name(name, "external data file's name")).transpose();
         name.map_err(ErrorKind::no_data_file)
     }
 
@@ -459,7 +474,7 @@ fn backing(
     let format = extensions.iter().find(|(kind, _)| *kind == extension::BACKING_FORMAT);
     let format = format.map(|(_, data)| text(data, "backing file's format")).transpose();
     let format = format.map_err(ErrorKind::misnamed)?;
-    let name = text(name, "backing file's name").map_err(ErrorKind::misnamed)?;
+    let name = file_name(name, "backing file's name").map_err(ErrorKind::misnamed)?;
     Ok(Some(Backing { name, format }))
 }
 
@@ -473,7 +488,8 @@ mod tests {
         header.l1_offset = 3 << 16;
         header.reftable_offset = 1 << 16;
         header.reftable_clusters = 1;
-        header.backing = Some(Backing { name: "/base.img".into(), format: Some("raw".into()) });
+        let name = OsString::from_vec(b"/base \xff.img".to_vec());
+        header.backing = Some(Backing { name, format: Some("raw".into()) });
         header.extensions = vec![(0x1234_5678, b"unknown".to_vec())];
         if version == 3 {
             header.compression = Compression::Zstd;

@@ -51,11 +51,11 @@ fn arguments(options: &CreateOptions) -> String {
         format!("{:?}", options.preallocation).to_lowercase(),
     );
     if let Some(backing) = &options.backing {
-        text += &format!(",backing_file={}", backing.name);
+        text += &format!(",backing_file={}", backing.name.display());
         text += &backing.format.as_ref().map_or(String::new(), |f| format!(",backing_fmt={f}"));
     }
     if let Some(file) = &options.data_file {
-        text += &format!(",data_file={},data_file_raw={}", file.name, on(file.raw));
+        text += &format!(",data_file={},data_file_raw={}", file.name.display(), on(file.raw));
     }
     text
 }

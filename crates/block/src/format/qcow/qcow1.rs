@@ -4,8 +4,10 @@
 //! The format: a header; an L1 table of offsets of L2 tables; L2 tables of offsets of clusters, in
 //! which bit 63 marks a compressed cluster (raw deflate).
 use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use miniz_oxide::inflate::TINFLStatus;
@@ -51,7 +53,7 @@ struct Header {
     size: u64,
     cluster_bits: u32,
     /// The name of the backing file.
-    backing: Option<String>,
+    backing: Option<OsString>,
     l2_bits: u32,
     l1_offset: u64,
 }
@@ -107,10 +109,10 @@ impl Header {
             }
             let mut name = vec![0; len as usize];
             storage.read(&Sgl::from_slice(&mut name), at).await?;
-            match String::from_utf8(name).ok().filter(|name| !name.contains('\0')) {
-                Some(name) => Some(name),
-                None => return invalid("its backing file's name is not valid text".into()),
+            if name.contains(&0) {
+                return invalid("its backing file's name is not valid text".into());
             }
+            Some(OsString::from_vec(name))
         };
         Ok(Header { size, cluster_bits, backing, l2_bits, l1_offset: raw.l1_offset.get() })
     }

@@ -70,7 +70,7 @@ impl Opener for Files<'_> {
     type Source = FileSource;
 
     async fn open(&mut self, name: &str) -> Result<FileSource, ErrorKind> {
-        let opened = self.0.part("extent", name).await;
+        let opened = self.0.part("extent", name.as_ref()).await;
         let lower = opened.map_err(|e| ErrorKind::Io(to_io(e)))?;
         let path = self.0.path().with_file_name(name);
         Ok(FileSource { len: lower.size()?, lower, path, watch: self.0.watch() })

@@ -119,7 +119,7 @@ fn a_server_that_makes_no_sense_is_refused() {
         (vec![hello(), answer(1 << 31 | 5, b"")], "TLS"),
         (vec![hello(), answer(UNSUPPORTED, b"")], "no such export"),
         (vec![hello(), export(1 << 63, 1), answer(ACK, &[])], "too many"),
-        (vec![hello(), export(512, READ_ONLY), answer(ACK, &[])], "add it read-only"),
+        (vec![hello(), export(512, READ_ONLY), answer(ACK, &[])], "have it allow writing"),
         (vec![hello(), export(512, 1), blocks(3, 5), answer(ACK, &[])], "block sizes"),
         (vec![hello(), export(512, 1), blocks(4096, 8192), answer(ACK, &[])], "blocksize:4096"),
         (vec![hello(), [&answer(INFO, &[])[..16], &[0xFF; 4]].concat()], "makes no sense"),

@@ -64,10 +64,14 @@ pub(crate) fn vg_activate(s: &mut Session, activate: bool, volgroups: &[&OsStr])
         return Ok(());
     }
     lvm::need_program()?;
+    let names = volgroups.join(OsStr::new(" "));
+    let what = if names.is_empty() { OsStr::new("all volume groups") } else { &names };
+    if activate && !kernel::has_device_mapper() {
+        return Err(Error::not_supported(lvm::NO_DEVICE_MAPPER).within(what));
+    }
     let how = if activate { "y" } else { "n" };
     let tool = lvm::command(s, "vgchange")?.args(["--activate", how, "--"]).args(volgroups);
-    let names = volgroups.join(OsStr::new(" "));
-    change(s, tool, if names.is_empty() { OsStr::new("all volume groups") } else { &names })
+    change(s, tool, what)
 }
 
 /// Removes all volumes, groups and physical volumes.

@@ -63,8 +63,14 @@ fn uuids_of_group(s: &mut Session, field: &str, vgname: &OsStr) -> Result<Vec<St
     Ok(uuids)
 }
 
-/// UUID of a logical volume.
-pub(crate) fn lvuuid(_: &mut Session, device: Device) -> Result<String> {
+/// UUID of a logical volume, active or not.
+pub(crate) fn lvuuid(s: &mut Session, device: &OsStr) -> Result<String> {
+    let device = match s.device("device", device) {
+        Err(e) if e.errno() == Errno::ENODEV => {
+            return lvm::field_of_inactive(s, device, "lv_uuid").ok_or(e);
+        }
+        found => found?,
+    };
     let map = device_mapper::of_device(device.path()).filter(|map| map.volume().is_some());
     map.and_then(|map| map.volume_uuid()).ok_or_else(|| not_a_volume("device", device.name()))
 }
