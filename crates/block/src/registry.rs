@@ -37,6 +37,9 @@ pub struct OpenOptions {
     /// Nobody wants the image after a loss of power, which it then need not survive: nothing is
     /// brought to stable storage.
     pub scratch: bool,
+    /// The service under whose name the status of a cluster shows who has an image open; `None`: it
+    /// does not.
+    pub service: Option<&'static str>,
     /// How an image is opened; a configuration string has its own.
     pub image: ImageOptions,
     /// The files of the store that this one replaces, see [`Store::held`]; an image that

@@ -101,6 +101,7 @@ async fn open_store(
         size: Some(spec.size),
         allowed_backing_dirs: spec.backing_dirs.clone(),
         predecessor,
+        service: Some("tcmu-runner"),
         ..OpenOptions::default()
     };
     let backstore = block::open(config, &options).await;
