@@ -108,7 +108,8 @@ pub static SUBTYPES: &[Subtype] = &[
     },
     Subtype {
         name: "glfs",
-        config_desc: "/VOLUME@HOST[:PORT]/PATH: a file on a Gluster volume",
+        config_desc: "/VOLUME@[tcp:|rdma:]HOST[:PORT]/PATH or /VOLUME@unix:SOCKET:/PATH: a file on \
+                      a Gluster volume",
         check: glfs::check,
         open: glfs::open,
     },

@@ -150,6 +150,11 @@ impl Gluster {
         format!("glfs/vol@{}/{file}", self.0.address)
     }
 
+    /// Where glusterd listens on this host.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.dir.join("glusterd.sock")
+    }
+
     /// Where the brick has a file.
     pub(crate) fn brick(&self, file: &str) -> PathBuf {
         self.0.dir.join("brick").join(file)
