@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # A Ceph cluster on one address of the loopback: one monitor and one OSD, with keys, as real ones
-# have, and a pool "rbd". There is no manager: images need none. In the VM it is sourced after lib.sh;
+# have, and a pool "rbd". Images need no manager; who wants one starts it (start_manager). In the VM it is sourced after lib.sh;
 # the store's own tests have one on the machine itself.
 CEPH=${CEPH:-/scratch/ceph}
 CEPH_ADDRESS=${CEPH_ADDRESS:-127.0.0.1}
@@ -41,6 +41,12 @@ mon_cluster_log_file = $CEPH/cluster.log
 mon_allow_pool_size_one = true
 mon_data_avail_warn = 2
 mon_data_avail_crit = 1
+[mgr]
+log_file = $CEPH/\$name.log
+pid_file = $CEPH/\$name.pid
+mgr_data = $CEPH/mgr
+mgr_initial_modules =
+keyring = $CEPH/mgr.keyring
 [osd]
 log_file = $CEPH/\$name.log
 pid_file = $CEPH/\$name.pid
@@ -82,10 +88,23 @@ start_cluster() {
     return 1
 }
 
-# Ends both, however they are.
+# Starts a manager, which knows what services there are.
+start_manager() {
+    local turn
+    mkdir -p $CEPH/mgr &&
+        ceph_do auth get-or-create mgr.x mon 'allow profile mgr' osd 'allow *' -o $CEPH/mgr.keyring &&
+        ceph-mgr -i x && for turn in {1..100}; do
+            ceph_do mgr stat | grep -q '"available": true' && return
+            sleep 0.5
+        done
+    tail -n 10 $CEPH/mgr.x.log
+    return 1
+}
+
+# Ends all of them, however they are.
 stop_cluster() {
     local file
-    for file in "$CEPH"/{osd.0,mon.a}.pid; do
+    for file in "$CEPH"/{mgr.x,osd.0,mon.a}.pid; do
         [ ! -e "$file" ] || kill -9 "$(<"$file")"
     done
 }

@@ -80,6 +80,7 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::File(RBD),                     For::Test,  "librbd1"),
     (Sign::Program("ceph-mon"),           For::Test,  "ceph-mon"),
     (Sign::Program("ceph-osd"),           For::Test,  "ceph-osd"),
+    (Sign::Program("ceph-mgr"),           For::Test,  "ceph-mgr"),
     (Sign::Program("rbd"),                For::Test,  "ceph-common"),
     (Sign::File(GFAPI),                   For::Test,  "libgfapi0"),
     (Sign::Program("glusterd"),           For::Test,  "glusterfs-server"),

@@ -177,8 +177,10 @@ enum Kernel {
     /// sanitizers want, and a write under dm-log-writes has hung on it, with no task that waited in the
     /// kernel.
     Usual,
+    /// Two of User-Mode Linux, on one Ethernet.
+    Pair,
 }
-use Kernel::{Any, Usual};
+use Kernel::{Any, Pair, Usual};
 
 /// When a suite runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -195,6 +197,8 @@ const LIBTCMU2: &[&str] = &["package:libtcmu2"];
 const WITH_VALGRIND: &[&str] = &["package:libtcmu2", "valgrind"];
 /// Debian's plugins.
 const HANDLERS: &[&str] = &["package:tcmu-runner"];
+/// The kernel's iSCSI initiator, and what Debian's programs for it are linked with.
+const INITIATOR: &[&str] = &["package:open-iscsi", "package:libisns0", "package:libopeniscsiusr"];
 const WITH_CLUSTER: &[&str] = &["package:tcmu-runner", "cluster"];
 /// The scripts whose daemons load plugins of the scripts' choice. Those that this machine happens to
 /// have do not belong to the others.
@@ -223,6 +227,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "cluster-rbd", script: "cluster.sh", args: &["rbd", "16"], full_args: &["rbd", "64"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "cluster-glfs", script: "cluster.sh", args: &["glfs"], full_args: &["glfs"],      env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "rbd",       script: "rbd.sh",       args: WITH_CLUSTER, full_args: WITH_CLUSTER, env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
+    Suite { name: "gateways",  script: "gateways.sh",  args: INITIATOR, full_args: INITIATOR,       env: &[],  timeout: 600,  kernel: Pair,  when: When::Always },
     Suite { name: "pool-qcow", script: "scsi.sh",      args: &["qcow"], full_args: &["qcow"],       env: POOL, timeout: 600,  kernel: Any,   when: When::Full   },
 ];
 
@@ -448,8 +453,9 @@ fn run_suite(job: &Job, daemon: &str, uml: bool, options: &Options) -> Result<Ch
     }
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
     vm.kernel = job.kernel(options).map(str::to_owned);
-    vm.uml =
-        uml && vm.kernel.is_none() && suite.kernel == Any && !variant.is_some_and(Variant::in_qemu);
+    vm.pair = suite.kernel == Pair;
+    let uml = uml && vm.kernel.is_none() && !variant.is_some_and(Variant::in_qemu);
+    vm.uml = vm.pair || uml && suite.kernel == Any;
     vm.quiet = true;
     vm.mem = 1536;
     let mut tally = Tally::of(name);

@@ -38,6 +38,9 @@ pub struct OpenOptions {
     /// Nobody wants the image after a loss of power, which it then need not survive: nothing is
     /// brought to stable storage.
     pub scratch: bool,
+    /// The service under whose name the status of a cluster shows who has an image open; `None`: it
+    /// does not.
+    pub service: Option<&'static str>,
     /// How an image is opened; a configuration string has its own.
     pub image: ImageOptions,
     /// The files of the store that this one replaces, see [`Store::held`]; an image that
@@ -113,7 +116,8 @@ pub static SUBTYPES: &[Subtype] = &[
     },
     Subtype {
         name: "glfs",
-        config_desc: "/VOLUME@HOST[:PORT]/PATH: a file on a Gluster volume",
+        config_desc: "/VOLUME@[tcp:|rdma:]HOST[:PORT]/PATH or /VOLUME@unix:SOCKET:/PATH: a file on \
+                      a Gluster volume",
         check: |config, _| glfs::check(config),
         quick: false,
         open: glfs::open,

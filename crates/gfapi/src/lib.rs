@@ -15,7 +15,7 @@ mod volume;
 
 pub use file::{Extent, File};
 pub use run_time_library::Error;
-pub use volume::{Server, Volume};
+pub use volume::{Address, Server, Volume};
 
 /// Whether the library is on this machine, and why not: the error of every connection.
 ///

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_int};
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::Error;
@@ -30,15 +31,43 @@ const CACHES: [&CStr; 6] = [
 pub struct Server {
     /// The volume's name.
     pub volume: String,
-    /// A server that knows it: name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    /// A server that knows it.
+    pub address: Address,
 }
 
-impl Server {
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// The same. libgfapi 10 asks such a server through TCP; what the bricks listen on is the volume's.
+    Rdma(String, u16),
+    /// A socket of this host.
+    Unix(String),
+}
+
+impl Address {
     /// The port of glusterd.
     pub const PORT: u16 = 24007;
+
+    /// Transport, host and port, as `glfs_set_volfile_server` takes them.
+    fn parts(&self) -> (&'static CStr, &str, u16) {
+        match self {
+            Address::Tcp(host, port) => (c"tcp", host, *port),
+            Address::Rdma(host, port) => (c"rdma", host, *port),
+            Address::Unix(socket) => (c"unix", socket, 0),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(host, _) => f.write_str(host),
+            Address::Rdma(host, _) => write!(f, "rdma:{host}"),
+            Address::Unix(socket) => write!(f, "unix:{socket}:"),
+        }
+    }
 }
 
 /// A connection to a volume.
@@ -84,8 +113,9 @@ impl Volume {
 
     fn new(server: &Server) -> Result<Self, Error> {
         let gfapi = gfapi()?;
-        let (name, host) = (CString::new(&*server.volume)?, CString::new(&*server.host)?);
-        let doing = format!("connect to the volume {:?} at {}", server.volume, server.host);
+        let (transport, host, port) = server.address.parts();
+        let doing = format!("connect to the volume {:?} at {host}", server.volume);
+        let (name, host) = (CString::new(&*server.volume)?, CString::new(host)?);
         // SAFETY: a C string.
         let handle = unsafe { (gfapi.glfs_new)(name.as_ptr()) };
         if handle.is_null() {
@@ -113,9 +143,9 @@ impl Volume {
             (gfapi.glfs_set_logging)(handle, c"/dev/null".as_ptr(), LOG_LEVEL) == 0
                 && (gfapi.glfs_set_volfile_server)(
                     handle,
-                    c"tcp".as_ptr(),
+                    transport.as_ptr(),
                     host.as_ptr(),
-                    server.port.into(),
+                    port.into(),
                 ) == 0
                 && (gfapi.glfs_init)(handle) == 0
         };

@@ -224,6 +224,22 @@ impl Image {
         Ok(Layout { size: info.size, object_size: info.object_size, stripe_unit })
     }
 
+    /// The name by which its objects know it, which another name of the image leaves as it is. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Call`].
+    pub fn id(&self) -> Result<String, Error> {
+        // RBD_MAX_BLOCK_NAME_SIZE
+        let mut id = [0u8; 24];
+        let got = self.0.call(|rbd, image| {
+            // SAFETY: the image's handle; at most as many bytes are written, with a NUL at the end.
+            unsafe { (rbd.rbd_get_id)(image, id.as_mut_ptr().cast(), id.len()) }
+        });
+        named(got, || "read its id".into())?;
+        let id = id.split(|&byte| byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(id).into_owned())
+    }
+
     /// Changes the size in bytes. Blocks.
     ///
     /// # Errors

@@ -56,6 +56,8 @@ functions! {
         Handle, *const c_char, *const c_char, c_int, u64, *mut *mut c_char, *mut usize
     ) -> c_int;
     rados_notify_ack(Handle, *const c_char, u64, u64, *const c_char, c_int) -> c_int;
+    rados_service_register(Handle, *const c_char, *const c_char, *const c_char) -> c_int;
+    rados_service_update_status(Handle, *const c_char) -> c_int;
 }
 
 functions! {
@@ -65,6 +67,7 @@ functions! {
     rbd_open_read_only(Handle, *const c_char, *mut Handle, *const c_char) -> c_int;
     rbd_close(Handle) -> c_int;
     rbd_stat(Handle, *mut Info, usize) -> c_int;
+    rbd_get_id(Handle, *mut c_char, usize) -> c_int;
     rbd_get_stripe_unit(Handle, *mut u64) -> c_int;
     rbd_resize2(Handle, u64, bool, Option<Progress>, *mut c_void) -> c_int;
     rbd_update_watch(Handle, *mut u64, Watcher, *mut c_void) -> c_int;

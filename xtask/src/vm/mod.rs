@@ -14,6 +14,7 @@ pub(crate) mod cpio;
 pub(crate) mod kernel;
 mod machine;
 mod options;
+mod pair;
 mod qemu;
 mod trouble;
 mod uml;
@@ -35,6 +36,7 @@ use crate::run::{self, Kept};
 use accel::Accel;
 use control::ERRORS;
 use machine::Machine;
+use pair::Pair;
 
 /// How long a VM may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(60);
@@ -90,18 +92,20 @@ pub(crate) fn boot(
     let dir = tempfile::Builder::new().prefix("lunette-vm.").tempdir()?;
     control::write(dir.path(), options)?;
     let end = Instant::now() + Duration::from_secs(options.timeout);
-    let mut guest = Guest::start(options, &machine, dir.path())?;
+    let (mut pair, mut guest) = start(options, &machine, dir.path())?;
     // A boot that hangs is tried once more, by software if it was KVM that hung.
     if !guest.wait_for_boot(options, end)? {
         guest.process.kill();
         machine.without_kvm();
         eprintln!("vm: not booted in time; trying once more: {}", machine.describe(options));
-        guest = Guest::start(options, &machine, dir.path())?;
+        drop(pair.take());
+        (pair, guest) = start(options, &machine, dir.path())?;
         guest.wait_for_boot(options, end)?;
     }
     let ended = guest.relay(end, sink);
     let status = guest.process.0.try_wait()?;
     guest.process.kill();
+    drop(pair);
     let mut outcome = outcome(dir.path(), ended.as_ref().is_ok_and(|ended| !ended));
     if let Some(logs) = &options.logs {
         std::fs::create_dir_all(logs)?;
@@ -118,6 +122,14 @@ pub(crate) fn boot(
     Ok(outcome)
 }
 
+/// Starts the VM, after its peer where it is to have one.
+fn start(options: &Options, machine: &Machine, dir: &Path) -> Result<(Option<Pair>, Guest)> {
+    let mut pair = options.pair.then(|| Pair::start(options, machine, dir)).transpose()?;
+    let stdin = pair.as_mut().map_or_else(Stdio::piped, Pair::card);
+    let guest = Guest::start(options, machine, dir, stdin)?;
+    Ok((pair, guest))
+}
+
 /// A VM that runs.
 struct Guest {
     process: Kept,
@@ -128,13 +140,13 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(options: &Options, machine: &Machine, dir: &Path) -> Result<Guest> {
+    /// `stdin`: an end of file on it would disconnect QEMU's output port, so it is a pipe, which stays
+    /// open, silent, for as long as `process` lives; of one of a pair it is the network.
+    fn start(options: &Options, machine: &Machine, dir: &Path, stdin: Stdio) -> Result<Guest> {
         let mut command = machine.command(options, dir)?;
-        // An end of file on stdin would disconnect QEMU's output port: the pipe stays open, silent,
-        // for as long as `process` lives.
         let mut process = Kept(
             command
-                .stdin(Stdio::piped())
+                .stdin(stdin)
                 .stdout(Stdio::piped())
                 .stderr(File::create(dir.join(ERRORS))?)
                 .spawn()

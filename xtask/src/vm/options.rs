@@ -31,6 +31,10 @@ pub(crate) struct Options {
     /// kernel of the package user-mode-linux
     #[arg(long, conflicts_with_all = ["icount", "cpu", "tcg", "kernel"])]
     pub(crate) uml: bool,
+    /// Another VM of User-Mode Linux on one Ethernet with this one, which carries out what files in
+    /// its control directory, /run/vm/peer, say
+    #[arg(long, requires = "uml")]
+    pub(crate) pair: bool,
     /// Mount this directory of the host's, writable, at /share
     #[arg(long, value_name = "DIR")]
     pub(crate) share: Option<PathBuf>,
@@ -63,6 +67,7 @@ impl Options {
             cpu: None,
             tcg: false,
             uml: false,
+            pair: false,
             share: None,
             env: Vec::new(),
             logs: None,

@@ -18,6 +18,8 @@ const INIT: &str = include_str!("guest/uml");
 const FIRST: &str = "init";
 const ROOT: &str = "root";
 const XSTATE: &str = "xstate.so";
+/// The network card of one of a pair, whose other end is standard input.
+const CARD: &str = "vec0:transport=fd,fd=0";
 
 /// The command that boots it with a control directory.
 pub(super) fn command(options: &Options, dir: &Path) -> Result<Command> {
@@ -42,6 +44,7 @@ pub(super) fn command(options: &Options, dir: &Path) -> Result<Command> {
         .args([format!("mem={}M", options.mem), format!("ubd0={place}/{SCRATCH}")])
         .args(["umid=vm".to_owned(), format!("uml_dir={place}/")])
         .args(["con=null", "con0=null,fd:2", "con1=null,fd:1", "ssl=null", "console=tty0"])
+        .args(options.pair.then_some(CARD))
         .args(["root=none", "rootfstype=hostfs", "ro", "quiet", "noreboot", "panic=1"])
         .arg(format!("init={place}/{FIRST}"))
         .env_clear()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `glfs/VOLUME@HOST[:PORT]/PATH`: a file on a Gluster volume, through libgfapi.
+//! `glfs/VOLUME@[TRANSPORT:]HOST[:PORT]/PATH`, `glfs/VOLUME@unix:SOCKET:/PATH`: a file on a Gluster
+//! volume, through libgfapi.
 //!
 //! The client's caches are off, so that what is acknowledged is with the bricks: it survives the
 //! death of the daemon, and other hosts see it. A flush is fdatasync(2) of the bricks.
@@ -13,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gfapi::{Extent, File, Server, Volume};
+use gfapi::{Address, Extent, File, Server, Volume};
 use io_engine::{sleep, unblock};
 use sgl::Sgl;
 
@@ -58,7 +59,8 @@ pub(crate) struct GlfsStore {
 /// Whether a configuration string is right, and the library there. Blocks.
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
     let target = Target::parse(config)?;
-    gfapi::check().map_err(|e| target.failed(e, "load its library"))
+    gfapi::check().map_err(|e| target.failed(e, "load its library"))?;
+    target.server_is_there()
 }
 
 pub(crate) fn open<'a>(config: &'a Config<'a>, options: &'a OpenOptions) -> Opening<'a, AnyStore> {
@@ -82,51 +84,94 @@ pub(crate) fn open<'a>(config: &'a Config<'a>, options: &'a OpenOptions) -> Open
 async fn connect(target: &Target, read_only: bool) -> Result<(File, u64), Error> {
     let wanted = target.clone();
     let opened = unblock(move || {
-        let volume = Volume::connect(&wanted.server)?;
-        let file = File::open(&volume, &wanted.path, read_only)?;
-        let size = file.size();
-        let size =
-            size.map_err(|error| gfapi::Error::Call { call: "find its size".into(), error })?;
+        let failed = |error| wanted.failed(error, "open");
+        wanted.server_is_there()?;
+        let volume = Volume::connect(&wanted.server).map_err(failed)?;
+        let file = File::open(&volume, &wanted.path, read_only).map_err(failed)?;
+        let size = file.size().map_err(|e| Error::new(e, "find its size", wanted.name()))?;
         Ok((file, size))
     });
-    opened.await.map_err(|e: gfapi::Error| target.failed(e, "open"))
+    opened.await
+}
+
+const FORM: &str =
+    "it has to be glfs/VOLUME@[tcp:|rdma:]HOST[:PORT]/PATH or glfs/VOLUME@unix:SOCKET:/PATH";
+
+type Transport = fn(String, u16) -> Address;
+const TRANSPORTS: &[(&str, Transport)] = &[("tcp:", Address::Tcp), ("rdma:", Address::Rdma)];
+
+/// `[TRANSPORT:]HOST[:PORT]`; what is no port is the error.
+fn host(text: &str) -> Result<Address, &str> {
+    // A host may have such a name.
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let named = TRANSPORTS.iter().find_map(|(prefix, transport)| {
+        let rest = text.strip_prefix(*prefix).filter(|rest| !is_port(rest))?;
+        Some((*transport, rest))
+    });
+    let (transport, text) = named.unwrap_or((Address::Tcp as Transport, text));
+    // An IPv6 address stands in brackets.
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, port)) => (host, Some(port.strip_prefix(':').unwrap_or(port))),
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let port = match port.map(str::parse) {
+        None => Address::PORT,
+        Some(Ok(port)) if port > 0 => port,
+        Some(_) => return Err(port.unwrap_or_default()),
+    };
+    Ok(transport(host.to_owned(), port))
 }
 
 impl Target {
     fn parse(config: &Config<'_>) -> Result<Self, Error> {
-        const FORM: &str = "it has to be glfs/VOLUME@HOST[:PORT]/PATH";
         let whole = || format!("{}/{}", config.subtype, config.rest);
-        let invalid = |text: String| Error::invalid(text, "configuration string", whole());
-        let (volume, rest) = config.rest.split_once('@').ok_or_else(|| invalid(FORM.into()))?;
-        let (address, path) = rest.split_once('/').ok_or_else(|| invalid(FORM.into()))?;
-        // An IPv6 address stands in brackets.
-        let (host, port) = match address.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, "")) => (host, None),
-            Some((host, port)) => (host, Some(port.strip_prefix(':').unwrap_or(port))),
-            None => match address.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (address, None),
+        let invalid = |text: String| {
+            Err(Error::invalid(format!("{text}; {FORM}"), "configuration string", whole()))
+        };
+        let Some((volume, rest)) = config.rest.split_once('@') else {
+            return Err(Error::invalid(FORM, "configuration string", whole()));
+        };
+        // What follows another colon than that of a socket's path is a port.
+        let (address, path) = match rest.strip_prefix("unix:").filter(|it| it.starts_with('/')) {
+            Some(rest) => match rest.split_once(":/") {
+                Some((socket, path)) => (Address::Unix(socket.to_owned()), path),
+                None => return invalid(format!("{rest:?} does not end the socket by a colon")),
+            },
+            None => match rest.split_once('/') {
+                Some((address, path)) => match host(address) {
+                    Ok(address) => (address, path),
+                    Err(port) => return invalid(format!("{port:?} is no port")),
+                },
+                None => return Err(Error::invalid(FORM, "configuration string", whole())),
             },
         };
-        for (name, what) in [(volume, "volume"), (host, "host"), (path, "path")] {
-            if name.is_empty() {
-                return Err(invalid(format!("the {what} is missing; {FORM}")));
+        let has_host =
+            !matches!(&address, Address::Tcp(host, _) | Address::Rdma(host, _) if host.is_empty());
+        for (there, what) in
+            [(!volume.is_empty(), "volume"), (has_host, "host"), (!path.is_empty(), "path")]
+        {
+            if !there {
+                return invalid(format!("the {what} is missing"));
             }
         }
-        let port = match port {
-            None => Server::PORT,
-            Some(text) => match text.parse() {
-                Ok(port) if port > 0 => port,
-                _ => return Err(invalid(format!("{text:?} is no port; {FORM}"))),
-            },
-        };
-        let server = Server { volume: volume.to_owned(), host: host.to_owned(), port };
+        let server = Server { volume: volume.to_owned(), address };
         Ok(Target { server, path: Path::new("/").join(path) })
     }
 
     /// As people name it, for messages.
     fn name(&self) -> PathBuf {
-        format!("glfs/{}@{}{}", self.server.volume, self.server.host, self.path.display()).into()
+        format!("glfs/{}@{}{}", self.server.volume, self.server.address, self.path.display()).into()
+    }
+
+    /// The library tells the lack of a socket as it tells that of any server: late, and not why.
+    fn server_is_there(&self) -> Result<(), Error> {
+        let Address::Unix(socket) = &self.server.address else { return Ok(()) };
+        let found = std::fs::metadata(socket).map(drop);
+        found.map_err(|e| Error::new(e, format!("find the socket {socket}"), self.name()))
     }
 
     fn failed(&self, error: gfapi::Error, operation: &str) -> Error {

@@ -90,15 +90,38 @@ fn all_files_of_a_volume_share_a_connection() {
 }
 
 #[test]
+fn a_server_is_reached_by_each_of_its_transports() {
+    let volume = gluster();
+    volume.create("transports", MIB);
+    let tcp = volume.config("transports");
+    let socket = volume.config("transports").split('@').next().unwrap().to_owned();
+    let socket = format!("{socket}@unix:{}:/transports", volume.socket().display());
+    let named = |name: &str| tcp.replace('@', &format!("@{name}:"));
+    run(async {
+        let by_tcp = open(&tcp).await.unwrap();
+        for (byte, config) in (1..).zip([socket, named("tcp"), named("rdma")]) {
+            let store = open(&config).await.unwrap();
+            write(&store, byte, 0, 4096).await.unwrap();
+            assert_eq!(read(&by_tcp, 0, 4096).await, [byte; 4096], "{config}");
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_opened_is_told() {
     let volume = gluster();
     let at = volume.config("x").replace("glfs/vol@", "").replace("/x", "");
     for (config, text) in [
-        ("glfs/vol".to_owned(), "it has to be glfs/VOLUME@HOST[:PORT]/PATH"),
+        ("glfs/vol".to_owned(), "it has to be glfs/VOLUME@[tcp:|rdma:]HOST[:PORT]/PATH"),
         ("glfs/@h/x".to_owned(), "the volume is missing"),
         ("glfs/vol@/x".to_owned(), "the host is missing"),
         ("glfs/vol@h/".to_owned(), "the path is missing"),
         ("glfs/vol@h:0/x".to_owned(), "\"0\" is no port"),
+        ("glfs/vol@rdma:h:0/x".to_owned(), "\"0\" is no port"),
+        ("glfs/vol@rdma:/x".to_owned(), "the host is missing"),
+        ("glfs/vol@unix:/socket/x".to_owned(), "does not end the socket by a colon"),
+        ("glfs/vol@unix:/socket:/".to_owned(), "the path is missing"),
+        ("glfs/vol@unix:/none/such:/x".to_owned(), "find the socket /none/such: No such file"),
         (volume.config("nonesuch"), "open /nonesuch: No such file"),
         (volume.config("."), "open /.: Is a directory"),
         (format!("glfs/nonesuch@{at}/x"), "connect to the volume \"nonesuch\""),

@@ -8,6 +8,7 @@ mod lock;
 mod model;
 mod rbd;
 mod servers;
+mod service;
 
 use block::{AnyStore, Error, OpenOptions, Store};
 use io_engine::{Backend, Engine};

@@ -111,6 +111,16 @@ impl Ceph {
         std::fs::read(file).unwrap()
     }
 
+    /// Starts the manager.
+    pub(crate) fn start_manager(&self) {
+        let script = format!("{}/../../tests/vm/ceph.sh", env!("CARGO_MANIFEST_DIR"));
+        let mut bash = Command::new("bash");
+        bash.args(["-c", ". \"$1\"; start_manager >&2", "bash", &script]);
+        bash.env("CEPH", &self.0.dir).env("CEPH_ADDRESS", &self.0.address);
+        bash.env("CEPH_CONF", self.conf()).stdout(Stdio::null());
+        assert!(bash.status().unwrap().success(), "the manager does not start");
+    }
+
     pub(crate) fn signal_osd(&self, what: &str) {
         signal(&self.0.dir.join("osd.0.pid"), what);
     }
@@ -138,6 +148,11 @@ impl Gluster {
     /// The configuration string of a file.
     pub(crate) fn config(&self, file: &str) -> String {
         format!("glfs/vol@{}/{file}", self.0.address)
+    }
+
+    /// Where glusterd listens on this host.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.dir.join("glusterd.sock")
     }
 
     /// Where the brick has a file.

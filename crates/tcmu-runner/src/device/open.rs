@@ -102,6 +102,7 @@ async fn open_store(
         allowed_backing_dirs: spec.backing_dirs.clone(),
         predecessor,
         watch: spec.watch.clone(),
+        service: Some("tcmu-runner"),
         ..OpenOptions::default()
     };
     let backstore = block::open(config, &options).await;

@@ -17,6 +17,7 @@ use rbd::{Cluster, Image, Layout, Pool};
 
 use super::Target;
 use super::lock::Lock;
+use super::service::{self, Service, State};
 use crate::protocol::reopened::Reopened;
 use crate::{Error, ErrorClass};
 
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) enum News {
     /// The image has changed.
     Changed,
+    /// What the cluster's status says of this client has changed.
+    State,
     /// This client is shut out.
     Fenced(Error),
 }
@@ -40,6 +43,7 @@ pub(super) struct Client {
     /// Capacity in bytes.
     pub(super) size: Cell<u64>,
     pub(super) lock: Lock,
+    service: Service,
     teller: Teller,
     receiver: RefCell<Receiver<News>>,
 }
@@ -79,6 +83,7 @@ async fn connect(target: &Target, teller: &Teller) -> Result<(Image, Layout), Er
             image.watch(move || teller.changed())?;
         }
         let layout = image.layout()?;
+        service::register(&wanted, &cluster, &image);
         Ok((image, layout))
     });
     opened.await.map_err(|e: rbd::Error| target.failed(e, "open"))
@@ -92,15 +97,18 @@ impl Client {
         let features = image.clone();
         let has_lock = unblock(move || features.has_lock()).await;
         let has_lock = has_lock.map_err(|e| target.failed(e, "open"))? && !target.read_only;
-        Ok(Client {
+        let client = Client {
             target,
             image: Reopened::new(image),
             layout: Cell::new(layout),
             size: Cell::new(layout.size),
             lock: Lock::new(has_lock),
+            service: Service::default(),
             teller,
             receiver: RefCell::new(receiver),
-        })
+        };
+        client.state_changes();
+        Ok(client)
     }
 
     /// The image, if it is open.
@@ -113,6 +121,7 @@ impl Client {
         let open = async || {
             let (image, layout) = connect(&self.target, &self.teller).await?;
             tracing::info!("{}: it is open again, by a new client", self.target.path().display());
+            self.state_changes();
             // What has changed meanwhile.
             if layout != self.layout.get() {
                 self.teller.changed();
@@ -158,6 +167,12 @@ impl Client {
             true => self.without_lock(&operation.to_string()),
             false => Error::new(error, operation.to_string(), self.target.path()),
         };
+        match error.class() {
+            ErrorClass::Connection => self.service.count(|counts| &mut counts.connection_lost),
+            ErrorClass::TimedOut => self.service.count(|counts| &mut counts.timed_out),
+            _ => {}
+        }
+        self.state_changes();
         if error.class() == ErrorClass::Fenced && (!lacks_lock || self.lock.holds(image)) {
             self.fenced(&error, image);
         }
@@ -170,10 +185,28 @@ impl Client {
             return;
         }
         self.drop_image();
+        self.service.count(|counts| &mut counts.lock_lost);
         let told = io::Error::from_raw_os_error(error.errno().unwrap_or(libc::ESHUTDOWN));
         let operation = "the cluster shuts this client out, a new one takes its place";
         let told = Error::new(told, operation, self.target.path());
         let _ = self.teller.sender.send(News::Fenced(told));
+    }
+
+    /// The state that the cluster's status shows may be another one.
+    pub(super) fn state_changes(&self) {
+        if self.target.service.is_some() && !self.service.telling.replace(true) {
+            let _ = self.teller.sender.send(News::State);
+        }
+    }
+
+    /// Tells the cluster the state.
+    pub(super) async fn tell_state(&self) {
+        self.service.telling.set(false);
+        // The next client tells its own.
+        let Some(image) = self.current() else { return };
+        let state = State { owner: self.lock.holds(&image), counts: self.service.counts() };
+        let path = self.target.path();
+        unblock(move || service::update(&path, image.pool().cluster(), state)).await;
     }
 
     /// Lets go of the image, with the lock that it has, without waiting for it.

@@ -242,6 +242,7 @@ impl Client {
         *lock.held.borrow_mut() = Some(Held { group, image, owner: owner.clone() });
         *unpoisoned(&lock.told.holder) = Some(Holder { owner: owner.clone(), group: Some(group) });
         lock.asking.now(Us::With(owner));
+        self.state_changes();
         Ok(())
     }
 
@@ -274,6 +275,7 @@ impl Client {
         let given = unblock(move || theirs.give_lock()).await;
         lock.asking.now(Us::Without);
         *unpoisoned(&lock.told.holder) = None;
+        self.state_changes();
         match given {
             Ok(()) => {
                 tracing::info!("{}: has given the lock back", self.target.path().display());

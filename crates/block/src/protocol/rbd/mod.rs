@@ -15,9 +15,11 @@
 //! - `client`: the open image, and the next one where the cluster shuts a client out
 //! - `lock`: the exclusive lock, taken for a target port group; `take`: how it is taken from others;
 //!   `asking`: who asks for it
+//! - `service`: what the cluster's status says of this client
 mod asking;
 mod client;
 mod lock;
+mod service;
 mod take;
 
 use std::io;
@@ -53,6 +55,8 @@ struct Target {
     snapshot: Option<String>,
     options: Options,
     read_only: bool,
+    /// As whose daemon the cluster's status shows it.
+    service: Option<&'static str>,
 }
 
 /// See the module's text.
@@ -61,7 +65,7 @@ pub(crate) struct RbdStore(Rc<Client>);
 
 /// Whether a configuration string is right, and the libraries and files are there. Blocks.
 pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
-    let target = Target::parse(config, false)?;
+    let target = Target::of(config, &OpenOptions::default())?;
     rbd::check().map_err(|e| target.failed(e, "load its libraries"))?;
     for path in [&target.options.conf, &target.options.keyring].into_iter().flatten() {
         std::fs::File::open(path).map_err(|e| Error::new(e, "open", path))?;
@@ -71,7 +75,7 @@ pub(crate) fn check(config: &Config<'_>) -> Result<(), Error> {
 
 pub(crate) fn open<'a>(config: &'a Config<'a>, options: &'a OpenOptions) -> Opening<'a, AnyStore> {
     Box::pin(async move {
-        let client = Client::open(Target::parse(config, options.read_only)?).await?;
+        let client = Client::open(Target::of(config, options)?).await?;
         let enlarge = |size| format!("rbd resize --size {size}B");
         let size = options.capacity(client.size.get(), &client.target.path(), enlarge)?;
         client.size.set(size);
@@ -80,7 +84,7 @@ pub(crate) fn open<'a>(config: &'a Config<'a>, options: &'a OpenOptions) -> Open
 }
 
 impl Target {
-    fn parse(config: &Config<'_>, read_only: bool) -> Result<Self, Error> {
+    fn of(config: &Config<'_>, options: &OpenOptions) -> Result<Self, Error> {
         let whole = || format!("{}/{}", config.subtype, config.rest);
         let invalid = |text: &str| Err(Error::invalid(text, "configuration string", whole()));
         let parts: Vec<&str> = config.rest.split('/').collect();
@@ -109,7 +113,8 @@ impl Target {
             image: image.to_owned(),
             snapshot: snapshot.map(str::to_owned),
             options: config.image.rbd.clone(),
-            read_only: read_only || snapshot.is_some(),
+            read_only: options.read_only || snapshot.is_some(),
+            service: options.service,
         })
     }
 
@@ -262,6 +267,10 @@ impl Store for RbdStore {
         loop {
             let seen = match self.0.news().await {
                 News::Changed => self.0.look_at_size().await,
+                News::State => {
+                    self.0.tell_state().await;
+                    continue;
+                }
                 News::Fenced(error) => return Event::Lost(error),
             };
             match seen {
