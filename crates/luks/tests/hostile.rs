@@ -18,7 +18,7 @@ fn what_is_wrong_is_named() {
         (6, &[0, 2], "its LUKS header has version 2; only version 1 can be read"),
         (8, b"cast5\0\0\0", "its cipher is cast5; known are aes, serpent, twofish"),
         (40, b"ctr-plain\0\0\0", "its cipher mode is ctr-plain; known are xts-plain64, xts-plain"),
-        (72, b"md5\0\0\0", "its hash is md5; known are sha1, sha256, sha512, ripemd160"),
+        (72, b"tiger\0", "its hash is tiger; known are sha1, sha224, sha256, sha384, sha512, "),
         (72, b"a\xffb", "the hash of its LUKS header is no name: \"a\\xffb256\""),
         (108, &[0xff; 4], "its key has 4294967295 bytes; with aes-xts-plain64 they can be"),
         (164, &[0; 4], "the iterations of the digest of the key are 0 in its LUKS header"),

@@ -55,6 +55,18 @@ fn headers_of_cryptsetup_open_with_every_cipher_and_hash() {
         ("cbc-essiv:sha256", 256, "ripemd160"),
         ("cbc-plain64", 192, "sha256"),
         ("cbc-plain", 128, "sha512"),
+        ("xts-plain64", 256, "sha224"),
+        ("xts-plain64", 256, "sha384"),
+        ("xts-plain64", 256, "sha512-224"),
+        ("xts-plain64", 256, "sha512-256"),
+        ("xts-plain64", 256, "sha3-224"),
+        ("xts-plain64", 256, "sha3-256"),
+        ("xts-plain64", 256, "sha3-384"),
+        ("xts-plain64", 256, "sha3-512"),
+        ("xts-plain64", 256, "blake2b-512"),
+        ("xts-plain64", 256, "blake2s-256"),
+        ("xts-plain64", 256, "whirlpool"),
+        ("xts-plain64", 256, "sm3"),
     ] {
         let path = dir.path().join("image");
         std::fs::File::create(&path).unwrap().set_len(8 << 20).unwrap();

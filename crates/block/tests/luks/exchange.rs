@@ -123,6 +123,23 @@ fn a_disk_on_sectors_of_4096_bytes_reads_what_was_written_at_any_offset() {
 }
 
 #[test]
+fn key_slots_of_version_2_open_by_hashes_that_are_seldom_used() {
+    let dir = Dir::new();
+    for hash in ["md5", "sha384", "sha3-256", "blake2s-256", "whirlpool"] {
+        let hash = format!("--hash={hash}");
+        let image = dir.volume("image", 24 * MIB, &[TWO, &[&hash]].concat());
+        on_engine(async {
+            let store = opened(&dir.config(&image)).await;
+            write(&store, 0, &[9; 4096]).await.unwrap();
+            store.close().await.unwrap();
+            drop(store);
+            let store = opened(&dir.config(&image)).await;
+            assert!(read(&store, 0, 4096).await.unwrap() == [9; 4096], "{hash}");
+        });
+    }
+}
+
+#[test]
 fn a_detached_header_opens_data_that_begin_with_the_device() {
     let dir = Dir::new();
     for options in [ONE, TWO] {

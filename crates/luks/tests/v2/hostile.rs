@@ -31,8 +31,8 @@ fn what_is_wrong_in_the_text_is_named() {
         ("\"stripes\":8", "\"stripes\":-1", "the JSON of its LUKS header: "),
         (
             "\"hash\":\"sha256\"},\n  \"area\"",
-            "\"hash\":\"md5\"},\n  \"area\"",
-            "is \"md5\"; known",
+            "\"hash\":\"tiger\"},\n  \"area\"",
+            "is \"tiger\"; known",
         ),
         ("\"offset\":\"32768\"", "\"offset\":\"4096\"", "it has to have 512 between 32768"),
         ("\"offset\":\"32768\"", "\"offset\":\"18446744073709551615\"", "has 4096 bytes at 18446"),
