@@ -115,6 +115,8 @@ impl<S: Storage + 'static> Core<S> {
         let old = self.size.get();
         let from = size.next_multiple_of(geo.cluster_size());
         if from < old {
+            // Before it goes: where this fails midway, the size stays and the content does not.
+            self.mark_dirty(from, old - from);
             self.unmap(from, old).await?;
         }
         self.set_size(size).await

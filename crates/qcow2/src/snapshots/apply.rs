@@ -46,6 +46,8 @@ impl<S: Storage + 'static> Core<S> {
             let old = words(&self.l1.borrow());
             self.lower(&old).await?;
         }
+        // Before the header refers to another disk: after an error, nobody knows to which it does.
+        self.mark_dirty(0, self.size.get());
         self.switch_l1(&new, snapshot).await?;
         let size = self.size.replace(snapshot.disk_size);
         self.resize_bitmaps(size, snapshot.disk_size);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bitmaps that QEMU made, and what QEMU finds in them after this engine wrote to the image.
-use std::fs;
+use std::cell::Cell;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use qcow2::check::{Repair, check};
-use qcow2::{Image, Options, Parts};
+use qcow2::{Extent, Image, Options, Parts, Storage};
 use sgl::Sgl;
 
 use crate::memory::{Memory, now, qemu_img, qemu_io};
@@ -259,4 +261,90 @@ fn clusters_of_bitmaps_that_do_not_count_are_given_back() {
     }
     qemu_io(path, "image", &["write 1M 4k"]);
     is_clean(path);
+}
+
+/// Storage of which one write fails: that after so many.
+struct Failing(Memory, Rc<Cell<Option<u32>>>);
+
+impl Storage for Failing {
+    async fn length(&self) -> io::Result<u64> {
+        self.0.length().await
+    }
+
+    async fn read(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+        self.0.read(data, offset).await
+    }
+
+    async fn write(&self, data: &Sgl<'_>, offset: u64) -> io::Result<()> {
+        match self.1.get() {
+            Some(0) => {
+                self.1.set(None);
+                Err(io::Error::other("a write failed"))
+            }
+            left => {
+                self.1.set(left.map(|left| left - 1));
+                self.0.write(data, offset).await
+            }
+        }
+    }
+
+    async fn zero(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.0.zero(offset, len, unmap).await
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.0.sync().await
+    }
+
+    async fn map(&self, offset: u64, len: u64) -> io::Result<(Extent, u64)> {
+        self.0.map(offset, len).await
+    }
+}
+
+#[test]
+fn a_bitmap_tells_of_what_went_before_shrinking_failed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let mut told = 0;
+    for n in 0.. {
+        create(path, "cluster_size=65536", "2M");
+        qemu_io(path, "image", &["write -P 17 0 2M"]);
+        add(path, &["-g", "65536", "image", "b"]);
+        let (storage, left) = (load(path), Rc::new(Cell::new(None)));
+        let failing = Failing(storage.clone(), left.clone());
+        let parts = Parts { storage: failing, data_file: None, backing: None };
+        let image = now(Image::open(parts, &Options::default())).unwrap();
+        left.set(Some(n));
+        let resized = now(image.resize(1 << 20));
+        left.set(None);
+        if resized.is_ok() {
+            assert!(
+                n > 0 && told > 0,
+                "{n} writes, and {told} failures that bitmaps had to tell of"
+            );
+            return;
+        }
+        // Where it cannot be closed, the bitmap is marked as in use.
+        let _ = now(image.close());
+        fs::write(path.join("image"), &*storage.0.borrow()).unwrap();
+        if flags(path).contains("in-use") {
+            continue;
+        }
+        assert_eq!(qemu_img(path, &["convert", "-O", "raw", "image", "raw"]).0, Some(0));
+        let content = fs::read(path.join("raw")).unwrap();
+        let dirty = dirty(path, "b");
+        for (at, granule) in (0..).step_by(64).zip(content.chunks(65536)) {
+            let changed = granule.iter().any(|&byte| byte != 17);
+            let tells = dirty.iter().any(|&(start, end)| start <= at && at < end);
+            assert!(
+                tells || !changed,
+                "write {n} failed: {at} KiB has changed, the bitmap says {dirty:?}"
+            );
+            told += u32::from(changed);
+        }
+    }
 }
