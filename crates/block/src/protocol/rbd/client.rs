@@ -284,8 +284,7 @@ impl Client {
     /// it.
     pub(super) async fn close(&self) -> Result<(), Error> {
         let Some(image) = self.image.take() else { return Ok(()) };
-        // Who has given the lock back has flushed before.
-        let flushed = match self.target.read_only || !self.lock.allows(&image) {
+        let flushed = match self.target.read_only {
             true => Ok(()),
             false => {
                 self.end(&image, image.flush()).await.map_err(|e| self.error(e, &image, "flush"))
