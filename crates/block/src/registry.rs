@@ -133,7 +133,10 @@ pub static SUBTYPES: &[Subtype] = &[
         name: "luks",
         config_desc: "/path/to/image, or another store as SUBTYPE/REST: a LUKS volume, version 1 or \
                       2, as `cryptsetup luksFormat` makes it",
-        check: |config, options| layer_check(config, options, luks::check, luks::look),
+        check: |config, options| {
+            let check = |path: &Path, options: &_| chain::check_file(path, options, luks::look);
+            layer_check(config, options, check, luks::look)
+        },
         quick: false,
         open: |config, options| image(config, options, luks::NAMES),
     },

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The exclusive lock of an image, between two clients that take it for their target port groups.
-use std::future::{Future, poll_fn};
 use std::io::{BufRead, BufReader};
-use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use block::exclusive::{ExclusiveLock, LockView};
@@ -14,7 +11,7 @@ use io_engine::{sleep, timeout};
 use sgl::Sgl;
 
 use crate::servers::{Ceph, ceph};
-use crate::{MIB, open, read, run, write};
+use crate::{MIB, beside, open, read, run, write};
 
 /// A client, and its lock.
 async fn client(cluster: &Ceph, image: &str) -> (AnyStore, Rc<dyn ExclusiveLock>) {
@@ -25,20 +22,14 @@ async fn client(cluster: &Ceph, image: &str) -> (AnyStore, Rc<dyn ExclusiveLock>
 
 /// What a device does that has the lock: it gives it to whoever asks. Ends with `work`.
 async fn giving<T>(lock: &dyn ExclusiveLock, work: impl Future<Output = T>) -> T {
-    let mut give = pin!(async {
+    let give = async {
         loop {
             lock.asked().await;
             let view = lock.view();
             lock.release(view.group.unwrap()).await.unwrap();
         }
-    });
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        let given: Poll<()> = give.as_mut().poll(cx);
-        assert!(given.is_pending());
-        work.as_mut().poll(cx)
-    })
-    .await
+    };
+    beside(give, work).await
 }
 
 /// Addresses that the cluster shuts out.
@@ -47,7 +38,7 @@ fn shut_out(cluster: &Ceph) -> String {
 }
 
 /// The address of the client that has the lock, as Ceph's tool says it.
-fn owner(cluster: &Ceph, image: &str) -> String {
+pub(crate) fn owner(cluster: &Ceph, image: &str) -> String {
     let locks = cluster.rbd(&["lock", "ls", image]);
     locks.split_whitespace().last().unwrap().to_owned()
 }

@@ -10,6 +10,9 @@ mod rbd;
 mod servers;
 mod service;
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 use block::{AnyStore, Error, OpenOptions, Store};
 use io_engine::{Backend, Engine};
 use sgl::Sgl;
@@ -19,6 +22,16 @@ const MIB: u64 = 1 << 20;
 /// Runs something in an engine of its own.
 fn run<T>(work: impl Future<Output = T>) -> T {
     Engine::new(Backend::Pool).unwrap().block_on(work).unwrap()
+}
+
+/// Does some work beside what never ends.
+async fn beside<T>(endless: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
+    let (mut endless, mut work) = (pin!(endless), pin!(work));
+    poll_fn(|cx| {
+        assert!(endless.as_mut().poll(cx).is_pending());
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 async fn open(config: &str) -> Result<AnyStore, Error> {

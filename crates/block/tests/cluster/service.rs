@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the cluster's status says of who serves an image.
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use block::{OpenOptions, Store};
 use io_engine::{sleep, unblock};
 use serde_json::Value;
 
+use crate::lock::owner;
 use crate::servers::{Ceph, ceph};
-use crate::{MIB, run, write};
+use crate::{MIB, beside, run, write};
 
 /// What a command of `ceph` says, in a thread of its own.
 async fn ceph_says(cluster: &'static Ceph, command: &'static [&'static str]) -> String {
@@ -34,18 +32,12 @@ async fn until(cluster: &'static Ceph, daemon: &str, what: impl Fn(&Value) -> bo
 
 /// Does some work while the events of a store are looked at, as a device does.
 async fn heard<T>(store: &impl Store, work: impl Future<Output = T>) -> T {
-    let mut events = pin!(async {
+    let events = async {
         loop {
             store.event().await;
         }
-    });
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        let ended: Poll<()> = events.as_mut().poll(cx);
-        assert!(ended.is_pending());
-        work.as_mut().poll(cx)
-    })
-    .await
+    };
+    beside(events, work).await
 }
 
 #[test]
@@ -88,8 +80,7 @@ fn the_clusters_status_shows_who_serves_an_image_and_has_its_lock() {
             lock.acquire(7).await.unwrap();
             until(cluster, &daemon, |it| it["status"]["lock_owner"] == "true").await;
             // The next client has the same name, and stays when the last traces of the first go.
-            let client = cluster.rbd(&["lock", "ls", "served"]);
-            let client = client.split_whitespace().last().unwrap().to_owned();
+            let client = owner(cluster, "served");
             cluster.run("ceph", &["osd", "blocklist", "add", &client]);
             assert!(write(&store, 1, MIB, 4096).await.is_err());
             lock.acquire(7).await.unwrap();

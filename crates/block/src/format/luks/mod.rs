@@ -15,10 +15,10 @@ use luks::{Copies, Payload, SectorCipher, Source, Volume};
 use qcow2::Storage as _;
 use sgl::Sgl;
 
-use super::chain::{self, Format, Opening, Site};
+use super::chain::{Format, Opening, Site};
 use super::secret;
 use crate::lower::from_io;
-use crate::{AnyStore, BoxedStore, Error, ErrorKind, ImageOptions, Lower, OpenOptions};
+use crate::{AnyStore, BoxedStore, Error, ErrorKind, ImageOptions, Lower};
 use store::{LuksStore, Parts};
 
 pub(crate) const LUKS: Format = Format { name: "luks", writable: true, needs_secret: true, open };
@@ -36,13 +36,7 @@ impl Source for Header<'_> {
     }
 }
 
-/// Whether a volume in a file could be opened, but for its passphrase, which takes seconds to try.
-/// Blocks.
-pub(crate) fn check(path: &Path, options: &OpenOptions) -> Result<(), Error> {
-    chain::check_file(path, options, look)
-}
-
-/// The same, of a volume wherever it is.
+/// Whether a volume could be opened, but for its passphrase, which takes seconds to try.
 pub(crate) fn look(lower: Lower, site: Site<'_>) -> Opening<'_, ()> {
     Box::pin(async move {
         let found = Found::read(&lower, &site).await?;
