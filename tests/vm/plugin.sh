@@ -5,7 +5,8 @@
 # each way of the interface, and what a wrong plugin does. Zoned disks and discs are in media.sh.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 PLUGINS=/scratch/plugins
-DAEMON="$1 --handler-path $PLUGINS"
+BINARY=$1
+DAEMON="$BINARY --handler-path $PLUGINS"
 LOG=/var/log/tcmu-runner.log
 MB=48
 mkdir $PLUGINS
@@ -160,6 +161,31 @@ check "the daemon lives" not ended $DAEMON_PID
 
 note_daemon
 check "SIGTERM ends the daemon" stop 15
+
+# -- plugins that have a say in how the daemon starts and ends
+ODD=/scratch/odd
+odd() {
+    rm -rf $ODD; mkdir $ODD
+    cc -std=gnu11 -O1 -fPIC -shared -I $REPO/crates/libtcmu/include -DCASE=$1 -o $ODD/handler_odd.so \
+        $REPO/crates/tcmu-plugin/tests/plugins/refused.c
+}
+fails() { timeout 40 $BINARY --handler-path $ODD >odd.out 2>&1; local rc=$?; tail -5 odd.out; [ $rc = 1 ]; }
+must "a plugin that calls exit as it is loaded" odd 16
+check "the daemon fails" fails
+check "and the log names the plugin" grep "handler_odd.so: a plugin ended the daemon" $LOG
+must "a plugin whose destructor never ends" odd 19
+must "the daemon starts with it" start "$BINARY --handler-path $ODD"
+check "and SIGTERM ends it" stop 5
+must "a plugin that leaves a child" odd 20
+must "the daemon starts with that" start "$BINARY --handler-path $ODD"
+crash
+CHILD=$(pgrep -x tcmu-runner)
+check "after kill -9 the next daemon does not start" fails
+check "and names the child that has the lock" grep "pid $CHILD (tcmu-runner).*end them first" odd.out
+kill -9 $CHILD
+must "when the child is gone, it starts" start "$BINARY --handler-path $ODD"
+pkill -9 -P $DAEMON_PID -x tcmu-runner
+check "and ends" stop 5
 check "no ring was broken" ring_is_whole
 check "no task is stuck in the kernel" no_stuck
 finish

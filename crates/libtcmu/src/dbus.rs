@@ -6,18 +6,22 @@
 //! org.kernel.TCMUService1.HandlerManager1.SUBTYPE      a name that we own for each handler
 //! /org/kernel/TCMUService1/HandlerManager1/SUBTYPE     CheckConfig, ConfigDesc: at that name
 //! ```
-//! When the daemon comes, or comes again, each is registered with its HandlerManager1. All of it is a
-//! thread's, which tries again and again where there is no bus; nobody waits for it.
+//! When the daemon comes, or comes again, each is registered with its HandlerManager1. Where another
+//! program has a name, ours waits in the bus's queue: the handler is registered when that program has
+//! gone. All of it is a thread's, which tries again and again where there is no bus; nobody waits for
+//! it.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
+use std::num::NonZeroUsize;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use zbus::export::futures_core::Stream;
-use zbus::fdo::NameOwnerChanged;
+use zbus::fdo::{NameOwnerChanged, RequestNameFlags, RequestNameReply};
 use zbus::{Connection, MatchRule, MessageStream, connection, interface};
 
 use crate::checks::Checks;
@@ -33,6 +37,8 @@ const MANAGER_PATH: &str = "/org/kernel/TCMUService1/HandlerManager1";
 const RETRY: Duration = Duration::from_secs(5);
 /// For an answer of the bus or the daemon.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
+/// Changes of name owners that may wait; more than all handlers make at once.
+const QUEUE: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// A handler as others see it: its subtype, and what people read about its configuration strings.
 type Described = (String, String);
@@ -140,6 +146,17 @@ async fn serve(
         None => connection::Builder::system(),
     };
     let connection = builder.method_timeout(TIME_LIMIT).build().await?;
+    // The daemon's name, and those of handlers, which begin with it.
+    let rule = MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .arg0ns(NAME)
+        .build()?;
+    // Before the first look, so that no change is missed.
+    let mut changes = MessageStream::for_match_rule(rule, &connection, Some(QUEUE)).await?;
+    let mut owned = BTreeSet::new();
     for (subtype, description) in handlers {
         let object = HandlerObject {
             subtype: subtype.clone(),
@@ -147,29 +164,54 @@ async fn serve(
             checks: checks.clone(),
         };
         connection.object_server().at(format!("{MANAGER_PATH}/{subtype}"), object).await?;
-        connection.request_name(format!("{MANAGER_NAME}.{subtype}")).await?;
+        if own(&connection, subtype).await? {
+            owned.insert(subtype.as_str());
+        }
     }
-    let rule = MatchRule::builder()
-        .msg_type(zbus::message::Type::Signal)
-        .sender("org.freedesktop.DBus")
-        .interface("org.freedesktop.DBus")
-        .member("NameOwnerChanged")
-        .arg(0, NAME)
-        .build()?;
-    // Before the first look, so that no change is missed.
-    let mut changes = MessageStream::for_match_rule(rule, &connection, None).await?;
-    register(&connection, handlers).await;
+    let ours = |owned: &BTreeSet<&str>| {
+        let owned = handlers.iter().filter(|(subtype, _)| owned.contains(subtype.as_str()));
+        owned.collect::<Vec<_>>()
+    };
+    register(&connection, &ours(&owned)).await;
+    let unique = connection.unique_name().map(ToString::to_string);
     while let Some(message) = poll_fn(|cx| Pin::new(&mut changes).poll_next(cx)).await {
         let Some(change) = NameOwnerChanged::from_message(message?) else { continue };
-        if change.args()?.new_owner.is_some() {
-            register(&connection, handlers).await;
+        let args = change.args()?;
+        let Some(new_owner) = args.new_owner.as_ref() else { continue };
+        if args.name == NAME {
+            register(&connection, &ours(&owned)).await;
+            continue;
+        }
+        let subtype = args.name.strip_prefix(MANAGER_NAME).and_then(|rest| rest.strip_prefix('.'));
+        let handler = handlers.iter().find(|(ours, _)| Some(ours.as_str()) == subtype);
+        let is_ours = unique.as_deref() == Some(new_owner.as_str());
+        if let Some(handler) = handler.filter(|_| is_ours)
+            && owned.insert(&handler.0)
+        {
+            tracing::info!("the handler {} has its name on the bus now", handler.0);
+            register(&connection, &[handler]).await;
         }
     }
     Ok(())
 }
 
-/// Registers the handlers with the daemon, if there is one.
-async fn register(connection: &Connection, handlers: &[Described]) {
+/// Asks for the name of a handler: whether it is ours at once. Otherwise it will be when the program
+/// that has it has gone; none takes another's away.
+async fn own(connection: &Connection, subtype: &str) -> zbus::Result<bool> {
+    let name = format!("{MANAGER_NAME}.{subtype}");
+    let reply = connection.request_name_with_flags(name, RequestNameFlags::empty()).await?;
+    let is_ours = reply != RequestNameReply::InQueue;
+    if !is_ours {
+        tracing::warn!(
+            "another program on the bus is the handler {subtype}: this one's is announced when \
+             that has gone"
+        );
+    }
+    Ok(is_ours)
+}
+
+/// Registers handlers with the daemon, if there is one.
+async fn register(connection: &Connection, handlers: &[&Described]) {
     for (subtype, description) in handlers {
         let arguments = (subtype, description);
         let answer = connection

@@ -16,12 +16,13 @@ use tcmu_abi::layout::tcmur_handler;
 use crate::exports;
 use crate::handler::{Away, Handler};
 use crate::isolation::host::{Host, Isolation, Started};
+use crate::library;
 use crate::pool::spawn;
 
 /// Why a library or one of its handlers is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The dynamic linker says why.
+    /// The dynamic linker says why, or the file.
     #[error("it does not load: {0}")]
     Load(String),
     /// It is no plugin.
@@ -97,6 +98,11 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn loading() -> MutexGuard<'static, Option<Loading>> {
     LOADING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The library that is being loaded; `None` also where that cannot be told without waiting.
+pub(crate) fn being_loaded() -> Option<PathBuf> {
+    LOADING.try_lock().ok()?.as_ref().map(|loading| loading.file.clone())
 }
 
 /// The plugins of a directory.
@@ -347,6 +353,9 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Loads a library, which stays, and has it register its handlers.
 fn initialize(file: &Path) -> Result<(), Refusal> {
+    library::check(file).map_err(|error| Refusal::Load(error.to_string()))?;
+    // The last that is told if it takes the program with it.
+    tracing::info!("{}: loading it", file.display());
     // SAFETY: the library's constructors run: it is one of those that the administrator wants.
     let library = unsafe { Library::open(Some(file), RTLD_NOW | RTLD_LOCAL) };
     let library = library.map_err(|error| Refusal::Load(said(&error)))?;

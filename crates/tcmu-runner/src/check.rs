@@ -90,9 +90,9 @@ fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<boo
                 ("BAD ", what, Some(fix))
             }
         };
-        writeln!(out, "{mark}  {name}: {text}")?;
+        writeln!(out, "{mark}  {name}: {}", plain(&text))?;
         if let Some(fix) = fix {
-            writeln!(out, "      -> {fix}")?;
+            writeln!(out, "      -> {}", plain(&fix))?;
         }
     }
     match missing {
@@ -100,6 +100,11 @@ fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<boo
         n => writeln!(out, "fix {n} of these before tcmu-runner can serve devices on this host")?,
     }
     Ok(missing == 0)
+}
+
+/// A text for a terminal: names of files are anybody's, and lines are ours.
+fn plain(text: &str) -> String {
+    text.chars().filter(|&c| c == '\n' || !c.is_control()).collect()
 }
 
 fn user(_: &Host) -> Finding {
@@ -360,8 +365,8 @@ fn plugins(host: &Host) -> Finding {
     let tried: Vec<_> = files
         .iter()
         .map(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (name, trial::try_file(file, &config))
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            (trial::line(&name), trial::try_file(file, &config))
         })
         .collect();
     let text = format!("{} in {}{}", tried.len(), directory.display(), described(&tried));

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -39,6 +38,10 @@ const BUS_TIME: Duration = Duration::from_millis(500);
 const PLUGINS_TIME: Duration = Duration::from_secs(15);
 /// How long the end waits for the log.
 const LOG_TIME: Duration = Duration::from_secs(2);
+/// What the process ends with.
+const SUCCESS: i32 = 0;
+/// The same, when it could not serve.
+const FAILURE: i32 = 1;
 /// After an error of netlink, before it is read again.
 const NETLINK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -47,8 +50,8 @@ pub const LOG_DIR_VARIABLE: &str = "TCMU_LOGDIR";
 /// The directory of the log file when nobody says otherwise.
 pub const LOG_DIR: &str = "/var/log";
 
-/// Runs the daemon until it is told to stop.
-pub fn run(cli: &Cli) -> ExitCode {
+/// Runs the daemon until it is told to stop, and ends the process.
+pub fn run(cli: &Cli) -> ! {
     // Before the first thread, which inherits the mask.
     let signals = Signals::new();
     memory::prepare();
@@ -57,18 +60,19 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(log) => log,
         Err(error) => {
             writeln!(io::stderr(), "tcmu-runner: cannot start a thread: {error}").ok();
-            return ExitCode::FAILURE;
+            tcmu_plugin::end(FAILURE);
         }
     };
     log.install();
     log_panics();
+    log_exits(&log);
     let result = serve(&settings, &log, signals);
     match &result {
         Ok(()) => crit!("stopped"),
         Err(reason) => crit!("cannot serve: {reason}"),
     }
     log.flush(LOG_TIME);
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    tcmu_plugin::end(if result.is_ok() { SUCCESS } else { FAILURE })
 }
 
 fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result<(), String> {
@@ -382,6 +386,19 @@ fn log_panics() {
         let thread = thread::current();
         let name = thread.name().unwrap_or("?");
         crit!("bug: thread {name} panicked at {place}: {text}; please report it");
+    }));
+}
+
+/// This program never calls exit(3): what does is a plugin.
+fn log_exits(log: &Log) {
+    let log = log.clone();
+    tcmu_plugin::watch_exit(Box::new(move |file| {
+        let file = file.map(|file| format!("{}: ", file.display())).unwrap_or_default();
+        crit!(
+            "{file}a plugin ended the daemon, by exit(3). Move it away, or set plugin_isolation in \
+             tcmu.conf, so that it ends itself only"
+        );
+        log.flush(LOG_TIME);
     }));
 }
 

@@ -4,12 +4,11 @@
 //! however.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::io::Errno;
@@ -31,13 +30,15 @@ pub enum Error {
     },
     /// Processes of plugins that an earlier daemon has started hold the file open.
     #[error(
-        "processes of plugins (tcmu-plugin) that an earlier daemon has started have not ended, and \
-         may have images open: their storage does not let them go. They hold {path}",
+        "processes that plugins of an earlier daemon run in, or have started, have not ended, and \
+         may have images open: {processes}. They hold {path}; end them first (they may ignore SIGTERM)",
         path = .path.display()
     )]
     Plugins {
         /// The lock file.
         path: PathBuf,
+        /// Which ones, for people.
+        processes: String,
     },
     /// The file cannot be used.
     #[error("cannot lock {path}: {source}; run as root, with a writable /run", path = .path.display())]
@@ -89,20 +90,51 @@ impl Lock {
         self.file.clone()
     }
 
-    /// Waits until the plugins of an earlier daemon that was killed have ended, too. Their processes
-    /// share its lock of another kind, flock(2), which goes with the last of them.
+    /// Waits until the plugins of an earlier daemon that was killed have ended, too. Their processes,
+    /// and those that they have forked, share its lock of another kind, flock(2), which goes with the
+    /// last of them.
     pub fn wait_for_plugins(&self, time: Duration) -> Result<(), Error> {
         let until = Instant::now() + time;
         loop {
             match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(()),
                 Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOOK),
-                Err(Errno::WOULDBLOCK) => return Err(Error::Plugins { path: self.path.clone() }),
+                Err(Errno::WOULDBLOCK) => {
+                    let processes = users(&self.file);
+                    return Err(Error::Plugins { path: self.path.clone(), processes });
+                }
                 Err(errno) => {
                     return Err(Error::Io { path: self.path.clone(), source: errno.into() });
                 }
             }
         }
+    }
+}
+
+/// The other processes that have a file open, by PID and name, of those that can be seen.
+fn users(file: &File) -> String {
+    let is_same = |meta: &fs::Metadata, other: &fs::Metadata| {
+        (meta.dev(), meta.ino()) == (other.dev(), other.ino())
+    };
+    let has_it = |process: &Path| {
+        let Ok(ours) = file.metadata() else { return false };
+        let fds = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let opened = fds.filter_map(|fd| fs::metadata(fd.path()).ok());
+        opened.into_iter().any(|theirs| is_same(&ours, &theirs))
+    };
+    let described = |process: PathBuf| {
+        let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;
+        if pid == std::process::id() || !has_it(&process) {
+            return None;
+        }
+        let name = fs::read(process.join("comm")).unwrap_or_default();
+        Some(format!("pid {pid} ({})", name.trim_ascii_end().escape_ascii()))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let found: Vec<_> = processes.filter_map(|process| described(process.path())).collect();
+    match found.is_empty() {
+        true => "none that can be seen from here".to_owned(),
+        false => found.join(", "),
     }
 }
 
@@ -173,8 +205,15 @@ mod tests {
         let lock = Lock::take(&path).unwrap();
         let theirs = File::open(&path).unwrap();
         flock(&theirs, FlockOperation::LockExclusive).unwrap();
+        // A child that has it as a plugin's has it that was forked.
+        let stdin = Stdio::from(theirs.try_clone().unwrap());
+        let mut child = Command::new("sleep").arg("600").stdin(stdin).spawn().unwrap();
         let error = lock.wait_for_plugins(Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, Error::Plugins { .. }), "{error}");
+        let text = format!("open: pid {} (sleep). They hold {}", child.id(), path.display());
+        assert!(error.to_string().contains(&text), "{error}");
+        child.kill().unwrap();
+        child.wait().unwrap();
         let end = thread::spawn(move || {
             thread::sleep(Duration::from_millis(100));
             drop(theirs);

@@ -44,8 +44,9 @@ fn trial(used: Vec<String>, refusals: &[Refusal]) -> Trial {
     trial
 }
 
-/// A line for a terminal: what a plugin or the dynamic linker says may have several, and more.
-fn line(text: &str) -> String {
+/// A line for a terminal: what a plugin or the dynamic linker says, or how a file is called, may have
+/// several, and more.
+pub(crate) fn line(text: &str) -> String {
     let plain = text.replace('\n', " ");
     plain.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect()
 }

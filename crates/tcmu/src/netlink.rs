@@ -135,8 +135,12 @@ impl Netlink {
         let request = wire::get_family(netlink.next_sequence());
         let answer = netlink.ask(&request)?;
         let Message::Family { id, config_group } = answer else {
+            let told = match answer {
+                Message::Ack { errno, .. } => Errno::from_raw_os_error(errno).to_string(),
+                _ => "something else".to_owned(),
+            };
             return Err(Error::Netlink(format!(
-                "no family {}: is the module {} loaded? (the kernel answered {answer:?})",
+                "no family {}: is the module {} loaded? (the kernel's answer: {told})",
                 wire::FAMILY,
                 crate::module::NAME
             )));

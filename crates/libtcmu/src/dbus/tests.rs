@@ -60,16 +60,41 @@ fn handlers_are_registered_whenever_the_daemon_comes_and_answer_checks() {
 
     drop(announced);
     let end = std::time::Instant::now() + LONG;
-    let owned = || {
-        let (bus, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
-        let name = (format!("{MANAGER_NAME}.a"),);
-        let asked = client.call_method(Some(bus), path, Some(bus), "NameHasOwner", &name);
-        zbus::block_on(asked).unwrap().body().deserialize::<bool>().unwrap()
-    };
-    while owned() {
+    while owner(&client, "a").is_some() {
         assert!(std::time::Instant::now() < end, "the names are still owned");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Who owns a handler's name.
+fn owner(client: &Connection, subtype: &str) -> Option<String> {
+    let (bus, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
+    let name = (format!("{MANAGER_NAME}.{subtype}"),);
+    let asked = client.call_method(Some(bus), path, Some(bus), "GetNameOwner", &name);
+    zbus::block_on(asked).ok().map(|reply| reply.body().deserialize::<String>().unwrap())
+}
+
+#[test]
+fn a_second_program_leaves_the_first_its_handlers_and_follows_it() {
+    let bus = Bus::start().unwrap();
+    let (client, registered) = daemon(&bus);
+    let of = |text: &str| vec![("a".to_owned(), text.to_owned())];
+    let start = |handlers| {
+        let checks = Arc::new(Checks::new().unwrap());
+        Announced::start(Some(bus.address().to_owned()), handlers, checks).unwrap()
+    };
+    let first = start(of("first"));
+    assert_eq!(registered.recv_timeout(LONG).unwrap(), of("first")[0]);
+    let owned_by = owner(&client, "a");
+    // What it has besides shows that it is there.
+    let second = start([of("second"), vec![("b".to_owned(), "second".to_owned())]].concat());
+    assert_eq!(registered.recv_timeout(LONG).unwrap().0, "b");
+    assert_eq!(owner(&client, "a"), owned_by);
+    drop(first);
+    assert_eq!(registered.recv_timeout(LONG).unwrap(), of("second")[0]);
+    assert_ne!(owner(&client, "a"), owned_by);
+    drop(second);
+    assert!(registered.recv_timeout(Duration::from_millis(200)).is_err());
 }
 
 #[test]

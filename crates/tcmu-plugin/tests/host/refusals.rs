@@ -20,6 +20,13 @@ fn what_is_refused_leaves_the_others_as_they_are() {
     }
     std::fs::write(built.path().join("handler_text.so"), "no library").unwrap();
     std::os::unix::fs::symlink("/no/such/file", built.path().join("handler_gone.so")).unwrap();
+    let fifo = built.path().join("handler_fifo.so");
+    let status = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(status.expect("install coreutils").success());
+    built.add("refused.c", "handler_short.so", &["-DCASE=2"]);
+    let short = std::fs::File::options().write(true).open(built.path().join("handler_short.so"));
+    let short = short.unwrap();
+    short.set_len(short.metadata().unwrap().len() / 4).unwrap();
     std::fs::write(built.path().join("other.so"), "not looked at").unwrap();
     built.add("handler_right.c", "handler_right.so", &[]);
     // The same subtypes once more, by another file.

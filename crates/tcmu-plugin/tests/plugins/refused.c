@@ -64,8 +64,21 @@ int handler_init(void)
 #elif CASE == 18
     for (;;)
         pause();
+#elif CASE == 20 /* a child, which has what its parent has open */
+    if (fork() == 0)
+        for (;;)
+            pause();
+    return tcmur_register_handler(&handler);
 #else
     return tcmur_register_handler(&handler);
 #endif
+}
+#endif
+
+#if CASE == 19
+static __attribute__((destructor)) void never_ends(void)
+{
+    for (;;)
+        pause();
 }
 #endif

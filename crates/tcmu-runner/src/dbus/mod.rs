@@ -24,7 +24,7 @@ use std::time::Duration;
 use std::{io, thread};
 
 use zbus::export::futures_core::Stream;
-use zbus::fdo::NameOwnerChanged;
+use zbus::fdo::{NameOwnerChanged, RequestNameFlags};
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
 pub use check::{CheckConfig, TIME_LIMIT};
@@ -105,9 +105,10 @@ fn run(options: &Options, go: &Receiver<()>, ready: &SyncSender<bool>) {
             Err(error) if !told => {
                 told = true;
                 tracing::error!(
-                    "no D-Bus service: {error}. Devices are still served, but targetcli \
+                    "no D-Bus service: {}. Devices are still served, but targetcli \
                      does not list our handlers; trying again every {} s. \"tcmu-runner check\" \
                      tells more",
+                    reason(&error),
                     RETRY.as_secs()
                 );
             }
@@ -115,6 +116,14 @@ fn run(options: &Options, go: &Receiver<()>, ready: &SyncSender<bool>) {
         }
         let _ = ready.try_send(false);
         thread::sleep(RETRY);
+    }
+}
+
+/// What an error means for the service.
+fn reason(error: &zbus::Error) -> String {
+    match error {
+        zbus::Error::NameTaken => format!("another program owns the name {NAME}"),
+        error => error.to_string(),
     }
 }
 
@@ -158,7 +167,9 @@ impl Service {
     /// Owns the name, and serves until the connection ends.
     async fn serve(mut self, named: impl FnOnce()) -> zbus::Result<()> {
         // The name comes last: a client that sees it finds all objects.
-        self.connection.request_name(NAME).await?;
+        // One who has it keeps it, and so do we.
+        let flags = RequestNameFlags::DO_NOT_QUEUE;
+        self.connection.request_name_with_flags(NAME, flags).await?;
         named();
         while let Some(message) = next(&mut self.changes).await {
             if let Some(change) = NameOwnerChanged::from_message(message?) {

@@ -565,8 +565,8 @@ impl Manager {
                     "{}: it does not close; its thread is abandoned until the storage answers",
                     served.label
                 );
-                for (event, _) in served.into_events() {
-                    self.reply(&event, 0);
+                for (event, removal) in served.into_events() {
+                    self.reply(&event, if removal { 0 } else { libc::ETIMEDOUT });
                 }
             }
         }

@@ -568,6 +568,19 @@ fn a_change_that_takes_too_long_is_answered_and_its_late_end_is_not() {
 }
 
 #[test]
+fn a_device_that_never_opens_is_not_enabled_when_the_daemon_ends() {
+    let mut world = World::new();
+    world.make(0, "a", "file//a");
+    world.say(EventKind::Added, 0, "a", "file//a");
+    world.manager.shut_down();
+    assert_eq!(world.answer(), None);
+    let due = world.manager.deadline().unwrap();
+    world.manager.tick(due);
+    assert_eq!(world.answer(), Some((100, -libc::ETIMEDOUT)));
+    assert!(world.manager.is_empty());
+}
+
+#[test]
 fn a_panic_ends_one_device_and_whoever_waits_for_it_is_told() {
     let mut world = World::new();
     let bad = world.serving(0, "a", "file//a");
