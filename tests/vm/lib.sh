@@ -129,7 +129,7 @@ ready() { bus_has || ended $DAEMON_PID; }
 start() {
     modprobe target_core_user && start_dbus || return 1
     launch "$1"
-    within 60 ready
+    within 600 ready
     bus_has && ! ended $DAEMON_PID
 }
 # stop [S]: SIGTERM, and at most S seconds for the end

@@ -23,7 +23,7 @@ apart) configure 'plugins_first = "qcow"' 'plugin_isolation = true' ;;
 esac
 if [ $KIND = zeroes ]; then
     launch "$DAEMON"
-    must "the daemon starts" within 60 listens
+    must "the daemon starts" within 600 listens
 else
     must "the daemon starts" start "$DAEMON"
 fi
