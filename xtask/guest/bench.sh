@@ -68,7 +68,7 @@ for _ in 1 2 3; do
     wait $DD
     t1=${EPOCHREALTIME/./}
     echo "$((t1 - t0))" >>/share/ready
-    within 60 bus_has
+    within 600 bus_has
     sleep 1
 done
 cat /proc/$DAEMON_PID/smaps >/share/smaps-1
