@@ -4,6 +4,8 @@
 # the store's own tests have one on the machine itself.
 CEPH=${CEPH:-/scratch/ceph}
 CEPH_ADDRESS=${CEPH_ADDRESS:-127.0.0.1}
+# Where the OSD keeps its data: on the disk, or in memory (memstore).
+OBJECT_STORE=${OBJECT_STORE:-bluestore}
 # How long each step may take, in seconds: Ceph's programs are large, and the CPU may be emulated.
 PATIENCE=300
 
@@ -54,6 +56,8 @@ osd_data = $CEPH/osd
 keyring = $CEPH/osd.keyring
 osd_class_update_on_start = false
 osd_crush_initial_weight = 1
+osd_objectstore = $OBJECT_STORE
+memstore_device_bytes = $((1 << 30))
 osd_op_num_shards = 2
 osd_op_num_threads_per_shard = 1
 bluestore_block_size = $((2 << 30))

@@ -23,12 +23,13 @@ fill() {
     dd if=/dev/zero bs=1M count=$1 status=none | tr '\0' '\125' |
         dd of=$DISK bs=1M oflag=direct iflag=fullblock status=none
 }
-# run_jobs RUNTIME MB DIR
+# run_jobs RUNTIME MB DIR: those of the sizes in SIZES, and the ways in WAYS
+SIZES="4k 64k" WAYS="randread randwrite read"
 run_jobs() {
     local qd bs rw job before
     for qd in 1 32; do
-        for bs in 4k 64k; do
-            for rw in randread randwrite read; do
+        for bs in $SIZES; do
+            for rw in $WAYS; do
                 job=$rw-$bs-$qd
                 before=$(cpu)
                 check "fio $job" fio --name=j --filename=$DISK --direct=1 --ioengine=libaio --rw=$rw \

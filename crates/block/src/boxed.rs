@@ -114,14 +114,14 @@ impl<S: Store + fmt::Debug + 'static> DynStore for S {
     }
 }
 
-/// A store of any type.
-#[derive(Debug)]
-pub struct BoxedStore(Box<dyn DynStore>);
+/// A store of any type. Clones are the same store.
+#[derive(Clone, Debug)]
+pub struct BoxedStore(Rc<dyn DynStore>);
 
 impl BoxedStore {
     /// Boxes a store.
     pub fn new(store: impl Store + fmt::Debug + 'static) -> Self {
-        BoxedStore(Box::new(store))
+        BoxedStore(Rc::new(store))
     }
 
     /// The store, if it is a `T`.

@@ -11,8 +11,9 @@ use sgl::Sgl;
 
 use crate::exclusive::ExclusiveLock;
 use crate::format::chain::{self, Format, Judge, Opening};
+use crate::format::qcow::{self, shared};
 use crate::format::read_only::{self, Kind};
-use crate::format::{FORMATS, luks, qcow};
+use crate::format::{FORMATS, luks};
 use crate::protocol::{file, glfs, null, ram, rbd};
 
 use crate::{
@@ -245,7 +246,16 @@ fn image<'a>(
         };
         let its = OpenOptions { size: None, image: below.own_image_options(), ..options.clone() };
         let store = (subtype(&below)?.open)(&below, &its).await?;
-        chain::open_on(store, &below.bottom(), formats, options).await
+        // What other hosts change, too, is not to be kept in memory.
+        let facts = store.facts();
+        let others = facts.compare_and_write.is_some() && !facts.read_only;
+        let path = below.bottom();
+        match (store, formats) {
+            (AnyStore::Boxed(store), qcow::NAMES) if others => {
+                shared::open(store, &path, formats, options).await
+            }
+            (store, _) => chain::open_on(store, &path, formats, options).await,
+        }
     })
 }
 

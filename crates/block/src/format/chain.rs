@@ -106,6 +106,21 @@ pub(crate) async fn open_on(
     (format.open)(lower, site).await
 }
 
+/// Looks at the image that another store has: it is opened to be read, takes no lock, and leaves out what
+/// takes long.
+pub(crate) async fn look_on(
+    store: AnyStore,
+    path: &Path,
+    formats: &[&str],
+    options: &OpenOptions,
+) -> Result<AnyStore, Error> {
+    let images = RefCell::new(store.held().into_images());
+    let lower = Lower::store(store, path);
+    let format = format_of(&lower, formats, path).await?;
+    let files = Files { options, look: true, images };
+    (format.open)(lower, files.site_to_look(path)).await
+}
+
 /// The format of what is there: the only one of `formats`, or the one of them that the first bytes tell.
 pub(crate) async fn format_of(
     lower: &Lower,

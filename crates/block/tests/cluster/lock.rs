@@ -21,7 +21,7 @@ async fn client(cluster: &Ceph, image: &str) -> (AnyStore, Rc<dyn ExclusiveLock>
 }
 
 /// What a device does that has the lock: it gives it to whoever asks. Ends with `work`.
-async fn giving<T>(lock: &dyn ExclusiveLock, work: impl Future<Output = T>) -> T {
+pub(crate) async fn giving<T>(lock: &dyn ExclusiveLock, work: impl Future<Output = T>) -> T {
     let give = async {
         loop {
             lock.asked().await;
@@ -33,7 +33,7 @@ async fn giving<T>(lock: &dyn ExclusiveLock, work: impl Future<Output = T>) -> T
 }
 
 /// Addresses that the cluster shuts out.
-fn shut_out(cluster: &Ceph) -> String {
+pub(crate) fn shut_out(cluster: &Ceph) -> String {
     cluster.run("ceph", &["osd", "blocklist", "ls"])
 }
 

@@ -9,6 +9,7 @@ mod model;
 mod rbd;
 mod servers;
 mod service;
+mod shared;
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -2,7 +2,7 @@
 //! What the cluster's status says of who serves an image.
 use std::time::{Duration, Instant};
 
-use block::{OpenOptions, Store};
+use block::{ErrorClass, OpenOptions, Store};
 use io_engine::{sleep, unblock};
 use serde_json::Value;
 
@@ -53,7 +53,8 @@ fn the_clusters_status_shows_who_serves_an_image_and_has_its_lock() {
     let mut user = vec!["auth", "get-or-create", "client.gateway", "-o", &keyring];
     ["mon", "osd", "mgr"].iter().for_each(|what| user.extend([what, "profile rbd"]));
     cluster.run("ceph", &user);
-    let config = format!("{};id=gateway;keyring={keyring}", cluster.config("served"));
+    let user = format!("id=gateway;keyring={keyring}");
+    let config = format!("{};{user};osd_op_timeout=4", cluster.config("served"));
     run(async {
         // There is no manager yet; it hears of the image when it comes.
         let store = block::open(&config, &options).await.unwrap();
@@ -91,6 +92,14 @@ fn the_clusters_status_shows_who_serves_an_image_and_has_its_lock() {
             until(cluster, &daemon, again).await;
             sleep(Duration::from_secs(8)).await;
             until(cluster, &daemon, again).await;
+
+            // What no OSD has answered in time.
+            cluster.signal_osd("-STOP");
+            let late = write(&store, 2, MIB, 4096).await;
+            cluster.signal_osd("-CONT");
+            assert_eq!(late.unwrap_err().class(), ErrorClass::TimedOut);
+            until(cluster, &daemon, |it| it["status"]["cmd_timed_out_cnt"] == "1").await;
+            write(&store, 3, MIB, 4096).await.unwrap();
         })
         .await;
         store.close().await.unwrap();

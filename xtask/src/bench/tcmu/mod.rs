@@ -2,6 +2,7 @@
 //! tcmu-runner: side by side with the C daemon in the VM, and natively with criterion.
 
 mod c_daemon;
+mod handler;
 mod native;
 mod parse;
 mod plugin;
@@ -39,12 +40,16 @@ pub(crate) struct Options {
     /// With --plugin: under ours also in a process of its own (plugin_isolation)
     #[arg(long, requires = "plugin")]
     isolation: bool,
+    /// An image of a cluster, under Debian's daemon with its handler and under ours, in turns
+    #[arg(long, value_name = "SUBTYPE", value_parser = ["rbd"])]
+    #[arg(conflicts_with_all = ["quick", "native", "wall", "plugin", "only", "icount"])]
+    handler: Option<String>,
     /// By counted instructions: so it is where nothing else is said
     #[arg(long, conflicts_with_all = ["native", "wall"])]
     icount: bool,
-    /// With --wall: how often each daemon's turn comes
-    #[arg(long, value_name = "N", default_value_t = 9, requires = "wall")]
-    rounds: usize,
+    /// With --wall or --handler: how often each daemon's turn comes; default: 9, 5
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
     /// Only this backstore
     #[arg(long, value_parser = ["file", "qcow"])]
     only: Option<String>,
@@ -98,7 +103,8 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     }
     install::ensure(install::ALL)?;
     let c = c_daemon::prepare()?;
-    if let Some(why) = c.no_file.as_ref().filter(|_| !options.plugin) {
+    let file = !options.plugin && options.handler.is_none();
+    if let Some(why) = c.no_file.as_ref().filter(|_| file) {
         println!("the C daemon is not measured with `file`: {why}");
     }
     let ours = match &options.daemon {
@@ -114,12 +120,14 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         .collect();
     // What does not measure all of it is printed only.
     let whole = !options.quick && options.only.is_none() && options.daemon.is_none();
-    let (section, mut text) = match (options.wall, options.plugin) {
-        (true, _) => ("tcmu-wall", wall::measure(&ours, &c, &kinds, options.rounds.max(1))?),
-        (_, true) => ("tcmu-plugin", plugin::measure(&ours, &c, options.isolation)?),
-        (false, false) => ("tcmu", counted(&ours, &c, &kinds, options.quick)?),
+    let rounds = |usual| options.rounds.unwrap_or(usual).max(1);
+    let (section, mut text) = match (&options.handler, options.wall, options.plugin) {
+        (Some(_), ..) => ("tcmu-rbd", handler::measure(&ours, rounds(5))?),
+        (None, true, _) => ("tcmu-wall", wall::measure(&ours, &c, &kinds, rounds(9))?),
+        (None, _, true) => ("tcmu-plugin", plugin::measure(&ours, &c, options.isolation)?),
+        (None, false, false) => ("tcmu", counted(&ours, &c, &kinds, options.quick)?),
     };
-    if let Some(why) = c.no_file.as_ref().filter(|_| !options.plugin) {
+    if let Some(why) = c.no_file.as_ref().filter(|_| file) {
         text += &format!("\nThe C daemon's `file` handler could not be built: {why}\n");
     }
     println!("\n{text}");

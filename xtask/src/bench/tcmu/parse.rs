@@ -82,16 +82,25 @@ pub(crate) fn measured(share: &Path, many: &[u32]) -> Result<Measured> {
 
 /// What fio and the daemon's cgroup say of each of [`JOBS`].
 pub(crate) fn jobs(share: &Path) -> Result<Vec<Job>> {
-    JOBS.iter()
-        .map(|(rw, bs, qd)| {
-            let job = format!("{rw}-{bs}-{qd}");
+    each_job(share, JOBS.iter().map(|(rw, bs, qd)| format!("{rw}-{bs}-{qd}")))
+}
+
+/// The same of jobs by name.
+pub(crate) fn each_job(share: &Path, names: impl Iterator<Item = String>) -> Result<Vec<Job>> {
+    names
+        .map(|job| {
             let fio = text(share, &format!("fio-{job}.json"))?;
             let fio = self::fio(&fio).with_context(|| format!("fio {job}"))?;
-            let cpu = text(share, &format!("cpu-{job}"))?;
-            let cpu: f64 = cpu.trim().parse().with_context(|| format!("cpu-{job} is no number"))?;
+            let cpu = number(share, &format!("cpu-{job}"))?;
             Ok(Job { iops: fio.iops, cpu_us: cpu / fio.ios })
         })
         .collect()
+}
+
+/// The only number of a file that the guest left.
+pub(crate) fn number(share: &Path, name: &str) -> Result<f64> {
+    let text = text(share, name)?;
+    text.trim().parse().with_context(|| format!("{name} is no number: {text:?}"))
 }
 
 fn text(share: &Path, name: &str) -> Result<String> {

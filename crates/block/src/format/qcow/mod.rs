@@ -2,8 +2,10 @@
 //! `qcow//path`: an image in QEMU's qcow2 format, versions 2 and 3, and, for reading, version 1.
 //!
 //! The format of versions 2 and 3, and what survives a crash, is the business of the crate `qcow2`;
-//! here it lies on [`Lower`], and becomes a store. Version 1 is in `qcow1`.
+//! here it lies on [`Lower`], and becomes a store. Version 1 is in `qcow1`; an image on a store with an
+//! exclusive lock in `shared`.
 pub(crate) mod qcow1;
+pub(crate) mod shared;
 
 use std::cell::Cell;
 use std::io;
@@ -42,7 +44,8 @@ pub struct QcowStore<S: Storage + 'static = Lower> {
     path: PathBuf,
     /// Capacity of the disk in bytes, at most that of the image.
     size: Cell<u64>,
-    discards: bool,
+    /// Whether what is discarded reads as zeroes.
+    zeroes: bool,
     held: Held,
 }
 
@@ -77,8 +80,7 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
         }
         #[allow(clippy::needless_update, reason = "qcow2's feature `planted` adds a field")]
         let options = Options {
-            // That encryption is only read.
-            read_only: site.read_only() || header.crypt == Crypt::Aes,
+            read_only: site.read_only() || is_only_read(&header),
             cache_bytes: image.cache_size,
             secret,
             discard: true,
@@ -95,6 +97,11 @@ fn open(storage: Lower, site: Site<'_>) -> Opening<'_, AnyStore> {
         store.size.set(size);
         Ok(AnyStore::Qcow(store))
     })
+}
+
+/// Whether an image can only be read: that encryption is.
+fn is_only_read(header: &Header) -> bool {
+    header.crypt == Crypt::Aes
 }
 
 /// The error of an image whose passphrase nobody has given.
@@ -134,8 +141,27 @@ impl<S: Storage + 'static> QcowStore<S> {
     pub fn new(image: Image<S>, path: PathBuf, held: Held) -> Self {
         // Without the zero flag of version 3, what is discarded shows the backing file.
         let zeroes = image.header().version >= 3 || image.backing().is_none();
-        let discards = !image.is_read_only() && zeroes;
-        QcowStore { size: Cell::new(image.size()), image, path, discards, held }
+        QcowStore { size: Cell::new(image.size()), image, path, zeroes, held }
+    }
+
+    fn facts_if(&self, read_only: bool) -> Facts {
+        let unit = |bytes| u32::try_from(bytes).unwrap_or(1 << 21);
+        let discard = Discard { granularity: unit(self.image.granule_size()), zeroes: true };
+        Facts {
+            size: self.size.get(),
+            read_only,
+            optimal_io: unit(self.image.cluster_size()),
+            request_alignment: 1,
+            shared: false,
+            compare_and_write: None,
+            discard: (self.zeroes && !read_only).then_some(discard),
+            write_zeroes: !read_only && self.image.header().version >= 3,
+        }
+    }
+
+    /// What it is and can do once it is opened to be written, if it can be.
+    fn facts_once_open(&self) -> Facts {
+        self.facts_if(is_only_read(self.image.header()))
     }
 
     /// What its cache of tables has and takes.
@@ -193,18 +219,7 @@ impl<S: Storage + 'static> QcowStore<S> {
 
 impl<S: Storage + 'static> Store for QcowStore<S> {
     fn facts(&self) -> Facts {
-        let unit = |bytes| u32::try_from(bytes).unwrap_or(1 << 21);
-        let discard = Discard { granularity: unit(self.image.granule_size()), zeroes: true };
-        Facts {
-            size: self.size.get(),
-            read_only: self.image.is_read_only(),
-            optimal_io: unit(self.image.cluster_size()),
-            request_alignment: 1,
-            shared: false,
-            compare_and_write: None,
-            discard: self.discards.then_some(discard),
-            write_zeroes: !self.image.is_read_only() && self.image.header().version >= 3,
-        }
+        self.facts_if(self.image.is_read_only())
     }
 
     async fn read(&self, data: &Sgl<'_>, offset: u64) -> Result<(), Error> {
@@ -223,7 +238,7 @@ impl<S: Storage + 'static> Store for QcowStore<S> {
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
-        if !self.discards && !self.image.is_read_only() {
+        if !self.zeroes && !self.image.is_read_only() {
             let text = "version 2 images with a backing file cannot discard; run `qemu-img amend \
                         -o compat=1.1` on it";
             let kind = ErrorKind::Unsupported(text.into());

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) enum News {
     /// The image has changed.
     Changed,
+    /// Its size was seen to be another one.
+    Resized,
     /// What the cluster's status says of this client has changed.
     State,
     /// This client is shut out.
@@ -264,6 +266,14 @@ impl Client {
             self.size.set(layout.size);
         }
         Ok(changed)
+    }
+
+    /// Looks at the size, and tells of another one.
+    pub(super) async fn follow_size(&self) -> Result<(), Error> {
+        if self.look_at_size().await? {
+            let _ = self.teller.sender.send(News::Resized);
+        }
+        Ok(())
     }
 
     /// What has happened that nobody here has done.

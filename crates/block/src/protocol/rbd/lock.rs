@@ -243,6 +243,10 @@ impl Client {
         *unpoisoned(&lock.told.holder) = Some(Holder { owner: owner.clone(), group: Some(group) });
         lock.asking.now(Us::With(owner));
         self.state_changes();
+        // Who had it may have resized the image, and that may be told later.
+        if let Err(error) = self.follow_size().await {
+            tracing::warn!("{error}");
+        }
         Ok(())
     }
 

@@ -267,6 +267,7 @@ impl Store for RbdStore {
         loop {
             let seen = match self.0.news().await {
                 News::Changed => self.0.look_at_size().await,
+                News::Resized => return Event::Resized,
                 News::State => {
                     self.0.tell_state().await;
                     continue;
