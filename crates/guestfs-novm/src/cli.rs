@@ -94,9 +94,12 @@ Which mode to trust:
 
 In --instant mode a btrfs cannot be mounted while another with the same UUID
 is, in any session or on the host, before Linux 6.7; of other filesystems,
-clones can be used at the same time. On a host with LVM, keep it from
-activating guests' volume groups: in lvm.conf,
-global_filter = [ \"r|^/dev/loop|\" ].";
+clones can be used at the same time. Where the host's kernel has dm and md,
+arrays and volumes of the guest are set up at the start and taken down at the
+end; a volume group stays inactive, and the client is told, while the kernel has
+volumes of another one with the same name or UUID: of the host, or of another
+session. On a host with LVM, keep it from activating guests' volume groups: in
+lvm.conf, global_filter = [ \"r|^/dev/loop|\" ].";
 
 /// The program.
 pub fn main() -> ExitCode {

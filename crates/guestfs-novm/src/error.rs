@@ -31,6 +31,9 @@ pub enum Error {
     /// Something that this host does not have, and how to get it.
     #[error("{0}")]
     Missing(String),
+    /// A session has ended before its client has.
+    #[error("the session has broken off: {0}")]
+    Broken(String),
     /// What was made of a session's disks could not be taken down.
     #[error("{0}")]
     Active(String),

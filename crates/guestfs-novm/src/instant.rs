@@ -87,9 +87,15 @@ pub(crate) fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Resu
     // From here on the daemon has the channel.
     let ended = session.wait(&signals, watched, &said);
     if let Ok(Ended::Itself(status)) = ended
-        && let Some(e) = launched::failure(&said, || launched::daemon_ended(daemon, status))
+        && let Some(e) =
+            launched::failure(&said, daemon, || launched::daemon_never_served(daemon, status))
     {
         return session.end().and(Err(e));
+    }
+    if let Ok(Ended::Itself(status)) = ended
+        && let Some(e) = launched::daemon_broke_off(daemon, status)
+    {
+        report(&e);
     }
     let ended = ended.and_then(|ended| session.end().map(|()| ended.status()));
     Ok(ended.unwrap_or_else(|e| {

@@ -11,7 +11,8 @@
 //! (`machine`), and there the daemon serves the socket (`instant`).
 //!
 //! A session that cannot start, or ends before the daemon serves (`launched`), is refused with an error that the client
-//! shows (`refusal`).
+//! shows (`refusal`). One that breaks off later says on the client's standard error why, with the end of what its processes
+//! wrote (`last_words`).
 //!
 //! In the other mode ([`uml`]) the same root and devices are made in User-Mode Linux, by this program
 //! as its process 1; disks and channel are virtio devices, by vhost-user ([`vhost`]).
@@ -29,6 +30,7 @@ mod export;
 pub mod fuzz;
 pub mod image;
 mod instant;
+mod last_words;
 mod launched;
 mod loopdev;
 mod machine;

@@ -218,6 +218,11 @@ fn a_daemon_that_ends_at_once_is_the_error_of_the_first_call() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_is_named() {
+    common::a_daemon_that_is_killed_is_named(&host());
+}
+
+#[test]
 fn an_image_in_use_is_refused() {
     let host = host();
     let disk = host.ext4("a.img");

@@ -7,6 +7,7 @@ mod common;
 use common::{Host, run};
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::symlink;
 
 fn host() -> Host {
     assert!(
@@ -67,6 +68,29 @@ fn what_ends_before_the_daemon_serves_is_the_error_of_the_first_call() {
 #[test]
 fn a_daemon_that_ends_at_once_is_the_error_of_the_first_call() {
     common::a_daemon_that_ends_at_once_says_so(host());
+}
+
+#[test]
+fn a_daemon_that_is_killed_is_named() {
+    common::a_daemon_that_is_killed_is_named(&host());
+}
+
+#[test]
+fn a_kernel_that_panics_says_why_to_the_client() {
+    let host = host();
+    let disk = host.ext4("a.img");
+    let add = format!("add {} format:raw\nrun\n", disk.display());
+    let kernel = host.path("kernel");
+    symlink("/usr/bin/linux.uml", &kernel).unwrap();
+    let kill = format!("!kill -SEGV $(pgrep -o -f ^{})\n", kernel.display());
+    let mut client = host.command(&format!("{add}{kill}list-devices\n"));
+    let output = client.env("GUESTFS_NOVM_UML", &kernel).output().unwrap();
+    host.nothing_is_left();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    let told = said.split_once("guestfs-novm: the session has broken off: User-Mode Linux ");
+    let told = told.unwrap_or_else(|| panic!("{said}")).1;
+    assert!(told.contains("; what it said last:\n") && told.contains("Kernel panic - "), "{said}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! LVM in a session: the program `lvm`, what it is to see ([`config`]), and what it reports ([`report`]). Which volumes,
 //! groups and physical volumes there are its metadata says as well ([`direct`]), and where that is beyond doubt, the
-//! program is not run. Why a volume that there is has no device, says [`mod@inactive`].
+//! program is not run. Why a volume that there is has no device, says [`mod@inactive`]; what the kernel has that is not the
+//! session's, [`others`].
 //!
 //! LVM looks at all devices of a machine unless it is told otherwise, and a machine may have more than the session's:
 //! those of the host, or of other sessions. So it gets a filter with the session's disks, their partitions and what is
@@ -10,6 +11,7 @@
 mod config;
 mod direct;
 mod inactive;
+mod others;
 pub(crate) mod report;
 
 use crate::devices::Device;
@@ -19,6 +21,7 @@ use crate::tool::{self, Tool};
 use config::Config;
 use guest_error::{Error, Result};
 pub(crate) use inactive::{NO_DEVICE_MAPPER, field_of_inactive, inactive, without_device};
+pub(crate) use others::{Groups, check_copies, groups_apart};
 use probe::device_mapper::{self, Volume};
 use probe::lvm::{Doubt, Known, is_physical_volume};
 use report::{Report, Row};

@@ -72,6 +72,19 @@ impl Map {
         (!hidden).then_some(Volume { group, volume })
     }
 
+    /// Whether it is, or by its name could be, one of a volume group's: of the group with this name, or this UUID (with
+    /// its dashes).
+    pub fn is_of_group(&self, name: &str, id: &str) -> bool {
+        self.has_id_of(id) || split(&self.name).is_some_and(|(group, _)| group == name)
+    }
+
+    /// Whether LVM made it of the volume group with this UUID (with its dashes). To LVM, a copy of that group is the
+    /// same.
+    pub fn has_id_of(&self, id: &str) -> bool {
+        let own = self.uuid.strip_prefix("LVM-").and_then(|ids| ids.get(..LVM_ID));
+        own.is_some_and(|own| own == id.replace('-', ""))
+    }
+
     /// The UUID of the logical volume that it is, as LVM writes it.
     pub fn volume_uuid(&self) -> Option<String> {
         let ids = self.uuid.strip_prefix("LVM-")?;
@@ -108,9 +121,26 @@ pub fn dashed(id: &str) -> String {
     out
 }
 
+/// Where the kernel has its devices.
+const DEVICES: &str = "/sys/devices/virtual/block";
+/// Where it, or who hides some, shows them.
+const SHOWN: &str = "/sys/block";
+
 /// All devices of the device mapper, by name.
 pub fn all() -> Vec<Map> {
-    let mut found: Vec<Map> = std::fs::read_dir("/sys/block")
+    within(SHOWN)
+}
+
+/// Those that the kernel has and that are not shown: where a session shares a kernel with its host, the host's own and
+/// those of other sessions. Names and UUIDs are the kernel's, of which each device has its own.
+pub fn hidden() -> Vec<Map> {
+    let mut found = within(DEVICES);
+    found.retain(|map| !Path::new(SHOWN).join(&map.kernel).exists());
+    found
+}
+
+fn within(directory: &str) -> Vec<Map> {
+    let mut found: Vec<Map> = std::fs::read_dir(directory)
         .into_iter()
         .flatten()
         .flatten()
@@ -162,6 +192,22 @@ mod tests {
         for name in ["nodash", "-x", "a--b", "vg-"] {
             assert_eq!(names(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_group_has_the_devices_of_its_name_and_of_its_uuid() {
+        let of = |name: &str, uuid: &str, group: &str, id: &str| {
+            let map = map(name, uuid);
+            (map.is_of_group(group, id), map.has_id_of(id))
+        };
+        let id = "abcdef-ghij-klmn-opqr-stuv-wxyz-012345";
+        let other = "bbcdef-ghij-klmn-opqr-stuv-wxyz-012345";
+        assert_eq!(of("my--vg-lv", IDS, "my-vg", id), (true, true));
+        assert_eq!(of("my--vg-lv", IDS, "my-vg", other), (true, false));
+        assert_eq!(of("vg-lv", IDS, "renamed", id), (true, true));
+        assert_eq!(of("vg-lv", "CRYPT-LUKS2-0", "vg", id), (true, false));
+        assert_eq!(of("my--vg-lv", IDS, "my", other), (false, false));
+        assert_eq!(of("secret", "", "secret", ""), (false, false));
     }
 
     #[test]

@@ -99,8 +99,7 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<Answers> {
         bail!("{daemon} was not launched: {traces}");
     };
     if !output.status.success() {
-        let why = traces.lines().rfind(|line| line.contains("error:")).unwrap_or_default();
-        bail!("{daemon} ended before its end: {why}");
+        bail!("{daemon} ended before its end: {}", reasons(&traces));
     }
     // The order of a directory's entries depends on a random number in the filesystem.
     let is_unordered = |line: &str| line.contains("trace: readdir = <struct");
@@ -119,6 +118,17 @@ pub(super) fn answers(script: &Script, daemon: &Daemon) -> Result<Answers> {
         kept.push('\n');
     }
     Ok(Answers { calls: kept, errors })
+}
+
+/// Why a session ended: the last error of a call, and what guestfs-novm said, which has lines of its own.
+fn reasons(errors: &str) -> String {
+    let mut lines: Vec<&str> = errors.lines().rfind(|l| l.contains("error:")).into_iter().collect();
+    let mut is_told = false;
+    for line in errors.lines() {
+        is_told = line.starts_with("guestfs-novm: ") || (is_told && line.starts_with("  "));
+        lines.extend(is_told.then_some(line));
+    }
+    lines.join("\n")
 }
 
 /// Replaces the name that blkid tells, in what the call returns and in what is printed: the kernel of a VM finds
@@ -204,9 +214,17 @@ fn without_loops(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        without_device_name, without_loops, without_temporary_names, without_times,
+        reasons, without_device_name, without_loops, without_temporary_names, without_times,
         without_volume_ids,
     };
+
+    #[test]
+    fn the_reasons_of_an_end_are_the_last_error_and_all_that_guestfs_novm_said() {
+        let errors = "libguestfs: error: one\n  text\nguestfs-novm: it broke off:\n  a\n  b\nx\n\
+                      libguestfs: error: two\n  text";
+        let reasons = reasons(errors);
+        assert_eq!(reasons, "libguestfs: error: two\nguestfs-novm: it broke off:\n  a\n  b");
+    }
 
     #[test]
     fn uuids_of_lvm_do_not_count_and_other_names_do() {

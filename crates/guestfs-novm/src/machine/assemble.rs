@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is made of several devices, set up before the daemon starts as the appliance of libguestfs does:
-//! RAID arrays, volume groups, and volumes of dynamic disks of Windows. Only in a kernel of our own: in the host's they
-//! would outlive the session. Of one that cannot have them, the client is told.
+//! RAID arrays, volume groups, and volumes of dynamic disks of Windows. In the host's kernel they are taken down at the
+//! end ([`super::init`]), and nothing there has the same name or UUID: to LVM that would be the same group, whose
+//! volumes it would change. Where something is left out, the client is told.
 
+use super::Kernel;
 use crate::error::Error;
+use crate::report::report;
+use probe::device_mapper::{self, Map};
 use probe::{lvm, partition};
+use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -15,27 +20,77 @@ use std::process::{Command, Stdio};
 const MD_MAGIC: [u8; 4] = 0xA92B_4EFCu32.to_le_bytes();
 const ASSEMBLE: (&str, &[&str]) = ("mdadm", &["--assemble", "--scan", "--auto=yes", "--run"]);
 const ACTIVATE: (&str, &[&str]) = ("lvm", &["vgchange", "--activate", "ay"]);
+const GROUPS: (&str, &[&str]) = ("lvm", &["vgs", "--noheadings", "--options", "vg_uuid,vg_name"]);
 const CREATE: (&str, &[&str]) = ("ldmtool", &["create", "all"]);
 
-/// Sets up arrays, volume groups and volumes if there are any on these devices. Whether there were.
-pub(super) fn assemble(devices: &[PathBuf], environment: &[(&str, &str)]) -> bool {
-    let arrays = devices.iter().any(|d| is(d, is_member));
-    let mut any = arrays && run(ASSEMBLE, environment);
+/// Sets up arrays, volume groups and volumes if there are any on these devices, as far as the kernel can. Whether there
+/// were.
+pub(super) fn assemble(devices: &[PathBuf], environment: &[(&str, &str)], kernel: Kernel) -> bool {
+    // The host's has what it has: no module is loaded for a session.
+    let can = |has: fn() -> bool| kernel == Kernel::Own || has();
+    let arrays = devices.iter().any(|d| is(d, is_member)) && can(has_arrays);
+    if arrays {
+        run(ASSEMBLE, &[], environment);
+    }
     // Physical volumes may be on arrays.
-    if arrays || devices.iter().any(|d| is(d, is_physical_volume)) {
-        any |= run(ACTIVATE, environment);
+    let volumes = arrays || devices.iter().any(|d| is(d, is_physical_volume));
+    let volumes = volumes && can(has_mapper) && activate(environment);
+    let dynamic = devices.iter().any(|d| is(d, is_dynamic_disk)) && can(has_mapper);
+    if dynamic {
+        run(CREATE, &[], environment);
     }
-    if devices.iter().any(|d| is(d, is_dynamic_disk)) {
-        any |= run(CREATE, environment);
+    arrays || volumes || dynamic
+}
+
+/// Activates the volume groups that are the session's alone. Whether there were any.
+fn activate(environment: &[(&str, &str)]) -> bool {
+    // Between looking and activating no other session does the same. If it cannot be locked, that is unlikely still.
+    let program = File::open("/proc/self/exe").ok();
+    program.as_ref().map(|file| flock(file, FlockOperation::LockExclusive));
+    let hidden = device_mapper::hidden();
+    if hidden.is_empty() {
+        run(ACTIVATE, &[], environment);
+        return true;
     }
-    any
+    let listed = command(GROUPS, &[], environment).stdout(Stdio::piped()).output();
+    let listed = listed.map(|output| output.stdout).unwrap_or_default();
+    let listed = String::from_utf8_lossy(&listed);
+    // Neither a name nor a UUID has a space in it.
+    let groups = listed.lines().filter_map(|line| line.trim().split_once(' '));
+    let mut free = Vec::new();
+    for (id, name) in groups {
+        match hidden.iter().find(|map| map.is_of_group(name, id)) {
+            Some(map) => report(&taken(name, map)),
+            None => free.push(name),
+        }
+    }
+    if !free.is_empty() {
+        run(ACTIVATE, &free, environment);
+    }
+    !free.is_empty()
+}
+
+fn taken(group: &str, map: &Map) -> Error {
+    Error::Active(format!(
+        "the volume group {group} on the disks stays inactive: the host's kernel has {} of a group with the same name \
+         or UUID, which is the host's or another session's; guestfs-novm --uml brings a kernel of its own",
+        Path::new("/dev/mapper").join(&map.name).display()
+    ))
+}
+
+/// The kernel loads its module for who opens this.
+fn has_mapper() -> bool {
+    File::open("/dev/mapper/control").is_ok()
+}
+
+fn has_arrays() -> bool {
+    Path::new("/proc/mdstat").exists()
 }
 
 /// What is to be said where volumes are on these devices that this kernel cannot use, because it has no device mapper:
 /// tools that leave out what they cannot read say nothing.
 pub(super) fn missing_mapper(devices: &[PathBuf]) -> Option<Error> {
-    // The kernel loads its module for who opens this.
-    if File::open("/dev/mapper/control").is_ok() {
+    if has_mapper() {
         return None;
     }
     let any = devices.iter().any(|d| is(d, is_physical_volume) || is(d, is_dynamic_disk));
@@ -72,16 +127,23 @@ fn is_member(device: &File, size: u64) -> Option<bool> {
     }))
 }
 
-/// Runs a program. If it fails, the client finds the array or volume group missing.
-fn run((program, arguments): (&str, &[&str]), environment: &[(&str, &str)]) -> bool {
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(environment.iter().copied());
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    match command.status() {
-        Ok(status) => tracing::info!("{program}: {status}"),
-        Err(e) => tracing::warn!("{program}: {e}"),
+/// Runs a program with more arguments. If it fails, the client finds the array or volume group missing.
+fn run(program: (&str, &[&str]), more: &[&str], environment: &[(&str, &str)]) {
+    match command(program, more, environment).status() {
+        Ok(status) => tracing::info!("{}: {status}", program.0),
+        Err(e) => tracing::warn!("{}: {e}", program.0),
     }
-    true
+}
+
+fn command(
+    (program, arguments): (&str, &[&str]),
+    more: &[&str],
+    environment: &[(&str, &str)],
+) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).args(more).env_clear().envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(crate) struct Daemon {
     pub verbose: bool,
     /// Programs may use the network.
     pub network: bool,
-    /// In its own kernel, RAID arrays and volume groups are set up.
+    /// Whose it is.
     pub kernel: Kernel,
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn run(
         drop_capabilities()?;
     }
     unblock_all().on("signals")?;
-    if daemon.kernel == Kernel::Own && assemble(&view.devices(), ENVIRONMENT) {
+    if assemble(&view.devices(), ENVIRONMENT, daemon.kernel) {
         view.sync()?;
     }
     if daemon.kernel == Kernel::Hosts

@@ -14,7 +14,7 @@ use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub const OPTION: &str = "--uml-guest";
 const NEEDED: &[&str] = &["virtio_blk", "virtio_console"];
 /// Modules whose devices are in /dev.
 const WANTED: &[&str] = &["loop", "fuse", "dm-mod"];
-/// What leads to the host's [`launched::failure`].
+/// What leads to the host's [`launched`].
 const HOST: &str = "/dev/tty1";
 /// The channel.
 const PORTS: &str = "/sys/class/virtio-ports";
@@ -38,11 +38,11 @@ pub fn main(args: &[OsString]) -> i32 {
     if let Err(e) = &ended {
         report(e);
     }
-    let daemon = Path::new(args.first().map_or(OsStr::new(""), OsString::as_os_str));
-    let why = ended.map_or_else(|e| e, |status| launched::daemon_ended(daemon, status));
-    // If the session has begun, nobody reads it.
     if let Some(host) = host {
-        launched::say(host, why);
+        match ended {
+            Ok(status) => launched::say_ended(host, status),
+            Err(e) => launched::say(host, e),
+        }
     }
     rustix::fs::sync();
     // A machine without process 1 panics, which ends it, too.

@@ -12,6 +12,7 @@ mod modules;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Image;
+use crate::last_words::{self, LastWords};
 use crate::launched;
 use crate::nbd::Address;
 use crate::qemu::Machine;
@@ -27,9 +28,9 @@ use rustix::fs::MemfdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::UnshareFlags;
-use std::io::{self, PipeWriter, Write};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -94,6 +95,7 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     let memory = memory::place(memory(machine))?;
 
     let (said, say) = io::pipe().on("pipe")?;
+    let (heard, spoken) = io::pipe().on("pipe")?;
     let mut devices = Vec::new();
     let mut arguments = kernel_arguments(machine, &work.0, &own, &say);
     for n in 0..=images.len() {
@@ -119,8 +121,9 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
     let parent = Parent::this().on("this process")?;
     let child = match sys::fork().on("fork")? {
         Fork::Child => {
-            drop(said);
-            let started = supervise(&parent, &kernel, &arguments, &memory, &say);
+            drop((said, heard));
+            let started = last_words::speak(&spoken)
+                .and_then(|()| supervise(&parent, &kernel, &arguments, &memory, &say));
             let status = started.unwrap_or_else(|e| {
                 to_log(&e);
                 launched::say(&say, &e);
@@ -131,7 +134,8 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
         }
         Fork::Parent(child) => child,
     };
-    drop(say);
+    drop((say, spoken));
+    let words = LastWords::of(heard)?;
     let mut session =
         Session { child: Some(child), threads: Vec::new(), sockets: Vec::new(), _work: work };
     let mut devices = devices.into_iter();
@@ -157,11 +161,15 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
         session.threads.push(thread.on("a thread")?);
     }
     let ended = session.wait(&signals);
-    if let Ok(Some(status)) = ended
-        && !launched.load(Ordering::Relaxed)
-        && let Some(e) = launched::failure(&said, || kernel_ended(&kernel, status))
-    {
-        return session.end().and(Err(e));
+    if let Ok(Some(status)) = ended {
+        let launched = launched.load(Ordering::Relaxed);
+        let silent = || kernel_ended(&kernel, status, &words);
+        if !launched && let Some(e) = launched::failure(&said, &daemon, silent) {
+            return session.end().and(Err(e));
+        }
+        if launched && let Some(e) = broken_off(status, &words, &said, &daemon) {
+            report(&e);
+        }
     }
     let ended = ended.and_then(|status| session.end().map(|()| status.unwrap_or(0)));
     Ok(ended.unwrap_or_else(|e| {
@@ -171,13 +179,27 @@ pub fn run(machine: &Machine, daemon: &Path, channel: UnixStream) -> Result<i32>
 }
 
 /// A kernel that has ended before its process 1 could say anything.
-fn kernel_ended(kernel: &Path, status: i32) -> Error {
+fn kernel_ended(kernel: &Path, status: i32, words: &LastWords) -> Error {
     Error::Missing(format!(
-        "{} ended with status {status} before it ran anything: it is no kernel of User-Mode Linux, or \
+        "{} {} before it ran anything: it is no kernel of User-Mode Linux, or \
          one that does not run here; {KERNEL_VARIABLE} says which one is used, Debian's is in the \
-         package user-mode-linux, and with LIBGUESTFS_DEBUG=1 what it said is shown",
-        kernel.display()
+         package user-mode-linux{}",
+        kernel.display(),
+        launched::how(status),
+        words.told()
     ))
+}
+
+/// Why a session that had begun is over, if its client did not end it.
+fn broken_off(status: i32, words: &LastWords, said: &PipeReader, daemon: &Path) -> Option<Error> {
+    match status {
+        0 => launched::broken_off(said, daemon),
+        _ => Some(Error::Broken(format!(
+            "User-Mode Linux {}{}",
+            launched::how(status),
+            words.told()
+        ))),
+    }
 }
 
 /// Memory of the machine, in MiB.
@@ -290,7 +312,8 @@ fn start(kernel: &Path, arguments: &[String], memory: &Path, say: &PipeWriter) -
         let hint = format!("{KERNEL_VARIABLE} says which kernel is used");
         Error::Missing(format!("{}: {e}; {hint}", kernel.display()))
     })?;
-    Ok(status.code().unwrap_or(1))
+    let signal = || status.signal().map_or(1, |signal| 128 + signal);
+    Ok(status.code().unwrap_or_else(signal))
 }
 
 /// The library that is preloaded, as a file that is nowhere.

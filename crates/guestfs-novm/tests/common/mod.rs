@@ -416,3 +416,18 @@ pub(crate) fn a_daemon_that_ends_at_once_says_so(mut host: Host) {
         fails_at_the_first_call(&host, disk, ("LC_ALL", "C"), &reasons);
     }
 }
+
+/// Kills the daemon in the middle of a session: its client's standard error says so.
+pub(crate) fn a_daemon_that_is_killed_is_named(host: &Host) {
+    let disk = host.ext4("a.img");
+    let add = format!("add {} format:raw\nrun\n", disk.display());
+    let output = host.session(&format!("{add}debug sh \"kill -ABRT $PPID\"\n"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    let wanted = "guestfsd was killed by signal 6\n";
+    let told = said.lines().filter(|line| line.starts_with("guestfs-novm: "));
+    let told: Vec<String> = told.map(|line| format!("{line}\n")).collect();
+    assert_eq!(told.len(), 1, "{said}");
+    let begin = "guestfs-novm: the session has broken off: /";
+    assert!(told[0].starts_with(begin) && told[0].ends_with(wanted), "{said}");
+}

@@ -4,24 +4,10 @@
 # makes LVM on LUKS on an array on partitions, mounts it and swaps to it, and ends in another way. What the kernel
 # still has afterwards is printed: `ENDED how: ...`.
 #
-# The directory of this script has links to guestfs-novm and guestfsd.
+# The directory of this script has host.sh, and links to guestfs-novm and guestfsd.
 
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ LC_ALL=C
-here=$(dirname "$0")
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs devtmpfs /dev 2>/dev/null
-for dir in /tmp /run /var/tmp; do mount -t tmpfs tmpfs $dir; done
-mkdir -p /tmp/modules/lib
-ln -s /usr/lib/uml/modules /tmp/modules/lib/modules
-printf '#!/bin/sh\nexec /sbin/modprobe -d /tmp/modules "$@"\n' > /tmp/modprobe
-chmod +x /tmp/modprobe
-echo /tmp/modprobe > /proc/sys/kernel/modprobe
-for module in loop fuse dm-mod cbc hmac sha256_generic dm-crypt xts raid1; do
-	modprobe -d /tmp/modules $module || echo "no module $module"
-done
-cd /tmp || exit
-truncate -s 40M a b
+. "$(dirname "$0")/host.sh"
+modules cbc hmac sha256_generic dm-crypt xts raid1
 
 # What a session has made that the kernel has.
 active() {
@@ -58,6 +44,9 @@ write /mark x'
 
 # A session with this stage and end; the third word is what the client does last.
 session() {
+	# Fresh ones: an array that is on them would be set up at the start.
+	rm -f a b
+	truncate -s 40M a b
 	{
 		calls "$1" "$2"
 		echo '!. /tmp/active; echo "ACTIVE" $(active)'

@@ -20,6 +20,7 @@ pub(crate) use questions::*;
 pub(crate) use scan::*;
 pub(crate) use volumes::*;
 
+use crate::lvm;
 use crate::session::Session;
 use crate::tool::Tool;
 use guest_error::{Error, Result};
@@ -27,6 +28,12 @@ use std::ffi::OsStr;
 
 /// Runs a command that changes something; errors say what it was about.
 fn change(s: &mut Session, command: Tool, what: impl AsRef<OsStr>) -> Result<()> {
+    lvm::check_copies(s)?;
+    change_named(s, command, what)
+}
+
+/// The same for a command that looks at groups alone that it names, and which are the session's.
+fn change_named(s: &mut Session, command: Tool, what: impl AsRef<OsStr>) -> Result<()> {
     s.noting(|s| super::change::change(s, what, command))
 }
 

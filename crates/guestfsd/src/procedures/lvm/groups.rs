@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Volume groups: made, renamed, activated, removed.
 
-use super::change;
+use super::{change, change_named};
 use crate::devices::Device;
 use crate::kernel;
-use crate::lvm;
+use crate::lvm::{self, Groups};
 use crate::session::Session;
 use guest_error::{Error, Result};
 use std::ffi::OsStr;
@@ -69,9 +69,30 @@ pub(crate) fn vg_activate(s: &mut Session, activate: bool, volgroups: &[&OsStr])
     if activate && !kernel::has_device_mapper() {
         return Err(Error::not_supported(lvm::NO_DEVICE_MAPPER).within(what));
     }
+    let apart = change_activation(s, activate, volgroups, what)?;
+    // In this session they are not active.
+    apart.filter(|_| activate).map_or(Ok(()), Err)
+}
+
+/// Makes the volumes of these groups usable, or not; of all groups if none is named. Yields why not those of groups that
+/// are not the session's alone.
+fn change_activation(
+    s: &mut Session,
+    activate: bool,
+    names: &[&OsStr],
+    what: &OsStr,
+) -> Result<Option<Error>> {
     let how = if activate { "y" } else { "n" };
-    let tool = lvm::command(s, "vgchange")?.args(["--activate", how, "--"]).args(volgroups);
-    change(s, tool, what)
+    let apart = lvm::groups_apart(s, names)?;
+    let tool = lvm::command(s, "vgchange")?.args(["--activate", how, "--"]);
+    match apart {
+        None => change(s, tool.args(names), what).map(|()| None),
+        Some(Groups { free, taken }) if free.is_empty() => Ok(taken),
+        Some(Groups { free, taken }) => {
+            change_named(s, tool.args(&free), what)?;
+            Ok(taken)
+        }
+    }
 }
 
 /// Removes all volumes, groups and physical volumes.
@@ -93,8 +114,13 @@ pub(crate) fn lvm_remove_all(s: &mut Session) -> Result<()> {
 
 /// Makes the volumes of all groups usable, or not, where there are any and the kernel has the device mapper.
 pub(super) fn activate_if_possible(s: &mut Session, activate: bool) -> Result<()> {
-    match lvm::is_in_use(s) && kernel::has_device_mapper() {
-        true => vg_activate_all(s, activate),
-        false => Ok(()),
+    if !lvm::is_in_use(s) || !kernel::has_device_mapper() {
+        return Ok(());
     }
+    lvm::need_program()?;
+    // As at the beginning of the session, the rest stays inactive.
+    if let Some(e) = change_activation(s, activate, &[], OsStr::new("all volume groups"))? {
+        tracing::warn!("{e}");
+    }
+    Ok(())
 }
