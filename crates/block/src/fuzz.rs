@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hostile images: what the fuzzers in `fuzz/` feed, and shorter, the crate's own tests. An image in
 //! memory is opened and read here and there; it may be refused, and nothing else may happen.
+use std::ffi::OsStr;
 use std::future::Future;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -22,7 +23,7 @@ struct Same<'a>(&'a [u8]);
 impl<'a> Opener for Same<'a> {
     type Source = Bytes<'a>;
 
-    async fn open(&mut self, _: &str) -> Result<Bytes<'a>, ErrorKind> {
+    async fn open(&mut self, _: &OsStr) -> Result<Bytes<'a>, ErrorKind> {
         Ok(Bytes(self.0))
     }
 }

@@ -4,6 +4,7 @@
 mod image;
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -69,8 +70,8 @@ struct Files<'a>(&'a Site<'a>);
 impl Opener for Files<'_> {
     type Source = FileSource;
 
-    async fn open(&mut self, name: &str) -> Result<FileSource, ErrorKind> {
-        let opened = self.0.part("extent", name.as_ref()).await;
+    async fn open(&mut self, name: &OsStr) -> Result<FileSource, ErrorKind> {
+        let opened = self.0.part("extent", name).await;
         let lower = opened.map_err(|e| ErrorKind::Io(to_io(e)))?;
         let path = self.0.path().with_file_name(name);
         Ok(FileSource { len: lower.size()?, lower, path, watch: self.0.watch() })

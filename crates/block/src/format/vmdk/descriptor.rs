@@ -2,6 +2,11 @@
 //! The descriptor of a VMDK: a text that says of which files ("extents") the disk consists. It is a
 //! file of its own, or part of a sparse extent. The source: "VMware Virtual Disks, Virtual Disk
 //! Format 5.0".
+//!
+//! Names of files are bytes, of whatever encoding the descriptor says that it is; all else is ASCII.
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use super::super::reader::{invalid_text as invalid, unserved};
 use crate::ErrorKind;
 
@@ -19,9 +24,9 @@ const TYPES: [&str; 5] =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The bytes as they are, from an offset (in bytes) of the file.
-    Flat { file: String, offset: u64 },
+    Flat { file: OsString, offset: u64 },
     /// A sparse extent.
-    Sparse { file: String },
+    Sparse { file: OsString },
     /// No file: zeroes.
     Zero,
 }
@@ -44,7 +49,8 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Refuses an image that is a difference to another one.
-pub(super) fn refuse_parent(text: &str) -> Result<(), ErrorKind> {
+pub(super) fn refuse_parent(bytes: &[u8]) -> Result<(), ErrorKind> {
+    let text = &*String::from_utf8_lossy(bytes);
     match value(text, "parentCID") {
         None => Ok(()),
         Some(none) if none.eq_ignore_ascii_case("ffffffff") => Ok(()),
@@ -61,8 +67,9 @@ pub(super) fn refuse_parent(text: &str) -> Result<(), ErrorKind> {
 }
 
 /// The extents of a descriptor, in their order.
-pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
-    refuse_parent(text)?;
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Extent>, ErrorKind> {
+    refuse_parent(bytes)?;
+    let text = &*String::from_utf8_lossy(bytes);
     let kind = value(text, "createType").unwrap_or("missing");
     if !TYPES.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
         return Err(unserved(format!(
@@ -72,9 +79,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
         )));
     }
     let mut extents = Vec::new();
-    for line in text.lines() {
-        let access = line.split_ascii_whitespace().next().unwrap_or_default();
-        if !matches!(access, "RW" | "RDONLY" | "NOACCESS") {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        let access = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        if !matches!(access, b"RW" | b"RDONLY" | b"NOACCESS") {
             continue;
         }
         if extents.len() == MAX_EXTENTS {
@@ -82,7 +90,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
                 "VMDK: it has more than {MAX_EXTENTS} extents; qemu-img convert makes one of them"
             )));
         }
-        let what = format!("VMDK: the extent \"{}\"", line.trim().escape_debug());
+        let what = format!("VMDK: the extent \"{}\"", line.escape_ascii());
         let extent = parse_line(line).map_err(|kind| match kind {
             ErrorKind::Invalid(why) => invalid(format!("{what}: {why}")),
             ErrorKind::Unsupported(why) => unserved(format!("{what}: {why}")),
@@ -97,11 +105,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<Extent>, ErrorKind> {
 }
 
 /// `RW 8323072 SPARSE "disk-s001.vmdk"`, `RW 63 FLAT "disk-flat.vmdk" 0`, `RW 512 ZERO`.
-fn parse_line(line: &str) -> Result<Extent, ErrorKind> {
-    let (words, rest) = match line.split_once('"') {
-        Some((words, rest)) => (words, Some(rest)),
-        None => (line, None),
-    };
+fn parse_line(line: &[u8]) -> Result<Extent, ErrorKind> {
+    let mut parts = line.splitn(3, |byte| *byte == b'"').map(String::from_utf8_lossy);
+    let words = parts.next().unwrap_or_default();
+    let name = line.split(|byte| *byte == b'"').nth(1);
+    let after = parts.nth(1);
     let words: Vec<_> = words.split_ascii_whitespace().collect();
     let [access, sectors, kind] = words[..] else {
         return Err(invalid("it has to be ACCESS SECTORS TYPE \"FILE\" OFFSET"));
@@ -118,15 +126,14 @@ fn parse_line(line: &str) -> Result<Extent, ErrorKind> {
     if len == 0 {
         return Err(invalid("it has no sectors"));
     }
-    let file = match rest
-        .map(|rest| rest.split_once('"').ok_or_else(|| invalid("a quotation mark is missing")))
-    {
-        Some(split) => {
-            let (name, rest) = split?;
-            if name.is_empty() || name.contains('\0') {
+    let after = after.as_deref().map(str::trim);
+    let file = match name {
+        Some(name) => {
+            let after = after.ok_or_else(|| invalid("a quotation mark is missing"))?;
+            if name.is_empty() || name.contains(&0) {
                 return Err(invalid("the name of its file is wrong"));
             }
-            Some((name.to_owned(), rest.trim()))
+            Some((OsString::from_vec(name.to_vec()), after))
         }
         None => None,
     };
@@ -157,7 +164,7 @@ mod tests {
 
     fn parse_with(kind: &str, lines: &str) -> Result<Vec<Extent>, String> {
         let text = format!("{HEAD}createType=\"{kind}\"\n{lines}\nddb.adapterType = \"ide\"\n");
-        parse(&text).map_err(|e| e.to_string())
+        parse(text.as_bytes()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -171,6 +178,18 @@ mod tests {
             Extent { len: 2560, kind: flat("y", 0) },
         ];
         assert_eq!(parse_with("twoGbMaxExtentFlat", lines).unwrap(), want);
+    }
+
+    #[test]
+    fn a_name_may_have_any_bytes_but_zero_and_quotation_marks() {
+        let line = b"RW 2 FLAT \"caf\xe9\\ =.vmdk\" 3\r\n";
+        let text = [HEAD.as_bytes(), b"createType=\"monolithicFlat\"\n", line].concat();
+        let file = OsString::from_vec(b"caf\xe9\\ =.vmdk".to_vec());
+        let kind = Kind::Flat { file, offset: 1536 };
+        assert_eq!(parse(&text).unwrap(), [Extent { len: 1024, kind }]);
+        let text = [HEAD.as_bytes(), b"createType=\"vmfs\"\nRW 2 FLA\xff \"a\" 3\n"].concat();
+        let e = parse(&text).unwrap_err().to_string();
+        assert!(e.contains("FLA\\xff") && e.contains("cannot be served"), "{e}");
     }
 
     #[test]
@@ -203,7 +222,7 @@ mod tests {
     fn a_snapshot_is_refused_with_its_parent() {
         let text =
             "parentCID=12345678\nparentFileNameHint=\"base.vmdk\"\ncreateType=\"monolithicSparse\"";
-        let e = parse(text).unwrap_err().to_string();
+        let e = parse(text.as_bytes()).unwrap_err().to_string();
         assert!(e.contains("parentCID 12345678") && e.contains("\"base.vmdk\""), "{e}");
     }
 }

@@ -7,6 +7,7 @@
 //! grain is. Compressed grains have a small header of their own. All is little-endian.
 mod descriptor;
 
+use std::ffi::OsStr;
 use std::io;
 use std::rc::Rc;
 
@@ -86,7 +87,7 @@ struct Footer {
 #[allow(async_fn_in_trait, reason = "all of it runs on one thread")]
 pub(crate) trait Opener {
     type Source: Source;
-    async fn open(&mut self, name: &str) -> Result<Self::Source, ErrorKind>;
+    async fn open(&mut self, name: &OsStr) -> Result<Self::Source, ErrorKind>;
 }
 
 /// An open image.
@@ -161,7 +162,7 @@ impl<S: Source> Vmdk<S> {
     }
 }
 
-async fn read_descriptor<S: Source>(source: &S) -> Result<String, ErrorKind> {
+async fn read_descriptor<S: Source>(source: &S) -> Result<Vec<u8>, ErrorKind> {
     let len = source.len();
     if len > descriptor::MAX_LEN {
         return Err(other("a VMDK image: it has neither header nor descriptor"));
@@ -170,13 +171,13 @@ async fn read_descriptor<S: Source>(source: &S) -> Result<String, ErrorKind> {
     if !bytes.starts_with(descriptor::MAGIC) {
         return Err(other("a VMDK image: it has neither header nor descriptor"));
     }
-    text_of(bytes)
+    Ok(text_of(bytes))
 }
 
-fn text_of(mut bytes: Vec<u8>) -> Result<String, ErrorKind> {
-    // What follows the text in its sectors.
+/// Without what follows the text in its sectors.
+fn text_of(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.truncate(bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()));
-    String::from_utf8(bytes).map_err(|_| invalid_text("VMDK: its descriptor is not UTF-8"))
+    bytes
 }
 
 async fn open_extent<S: Source>(
@@ -189,10 +190,7 @@ async fn open_extent<S: Source>(
         descriptor::Kind::Flat { file, offset } => {
             let source = opener.open(&file).await?;
             if offset.checked_add(len).is_none_or(|end| end > source.len()) {
-                let why = format!(
-                    "{len} bytes from {offset} on are needed; \"{}\" was cut off",
-                    file.escape_debug()
-                );
+                let why = format!("{len} bytes from {offset} on are needed; {file:?} was cut off");
                 return Err(invalid("VMDK", "length of the file", source.len(), &why));
             }
             Kind::Flat { source, offset }
@@ -211,7 +209,7 @@ async fn open_extent<S: Source>(
 
 impl Sparse {
     /// Reads and judges a header. Returns the embedded descriptor too, empty if there is none.
-    async fn open<S: Source>(source: &S) -> Result<(Self, String), ErrorKind> {
+    async fn open<S: Source>(source: &S) -> Result<(Self, Vec<u8>), ErrorKind> {
         let mut raw: Raw = read_struct(source, 0).await?;
         let refuse = |field, value: u64, why: &str| Err(invalid("VMDK", field, value, why));
         if raw.magic == *OLD_MAGIC {
@@ -286,14 +284,14 @@ impl Sparse {
             tracing::warn!("VMDK: it was not closed; what was written last may be missing");
         }
         let text = if text_at == 0 || text_len == 0 {
-            String::new()
+            Vec::new()
         } else {
             let len = text_len.saturating_mul(SECTOR);
             if len > descriptor::MAX_LEN {
                 return refuse("sectors of the descriptor", text_len, "that is more than 1 MiB");
             }
             let len = usize::try_from(len).map_err(io::Error::other)?;
-            text_of(read_vec(source, text_at.saturating_mul(SECTOR), len).await?)?
+            text_of(read_vec(source, text_at.saturating_mul(SECTOR), len).await?)
         };
         let sparse = Sparse {
             capacity,
