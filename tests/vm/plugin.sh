@@ -149,7 +149,7 @@ check "wrong: an open that returns nonsense is refused" eval 'not mk_dev w 10485
 rm -f /scratch/a.img; truncate -s ${MB}M /scratch/a.img
 must "another device" eval 'mk_dev a $((MB << 20)) psync//scratch/a.img && lun a 0'
 OTHER=$DISK
-must "wrong: a device that never ends a command" eval 'mk_dev w 1048576 "wrong/never;tcmur_cmd_time_out=3" cmd_time_out=8 && lun w 1'
+must "wrong: a device that never ends a command" eval 'mk_dev w 1048576 "wrong/never;tcmur_cmd_time_out=3" && echo 8 >$(dev w)/attrib/cmd_time_out && lun w 1'
 echo 5 >$SDEV/timeout
 dd if=$DISK of=/dev/null bs=4k skip=32 count=1 iflag=direct status=none 2>/dev/null & HANGS=$!
 check "wrong: never: the log tells of the command" within 30 grep -q 'user_0/w: command .* has been under way' $LOG

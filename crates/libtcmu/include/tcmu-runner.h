@@ -46,9 +46,10 @@ struct tcmur_cmd {
 };
 
 /*
- * A handler. Calls that take a command answer with a TCMU_STS_* status, or with 0 (handle_cmd: with
- * TCMU_STS_ASYNC_HANDLED) and later with tcmur_cmd_complete. The daemon does without those that are
- * null, from read to caw. Offsets and lengths are in bytes.
+ * A handler. Calls that take a command answer with a TCMU_STS_* status, or with TCMU_STS_ASYNC_HANDLED
+ * and later with tcmur_cmd_complete. If nr_threads is 0, then 0 (TCMU_STS_OK) means "later", too, except
+ * from handle_cmd: a command that is done is completed with tcmur_cmd_complete all the same. The daemon
+ * does without those that are null, from read to caw. Offsets and lengths are in bytes.
  */
 struct tcmur_handler {
 	const char *name;                /* for people */
@@ -98,7 +99,7 @@ int handler_init(void);
 
 int tcmur_register_handler(struct tcmur_handler *handler);
 
-/* Ends a command that was answered with 0 or TCMU_STS_ASYNC_HANDLED, from any thread. */
+/* Ends a command that was answered with "later", from any thread. */
 void tcmur_cmd_complete(struct tcmu_device *dev, void *data, int rc);
 
 void *tcmur_dev_get_private(struct tcmu_device *dev);

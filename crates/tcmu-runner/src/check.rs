@@ -282,10 +282,13 @@ fn configuration(host: &Host) -> Finding {
         }
         Err(error) => bad(format!("{}: {error}", path.display()), "see tcmu.conf(5)"),
         Ok(text) => {
-            let problems = config::parse(&text, &Config::unread()).1;
+            let (parsed, problems) = config::parse(&text, &Config::unread());
             let lines: Vec<_> = problems.iter().map(|p| format!("{ITEM}{p}")).collect();
             match &problems[..] {
-                [] => Good(path.display().to_string()),
+                [] => match plugins::unknown_first(&parsed) {
+                    None => Good(path.display().to_string()),
+                    Some(problem) => Note(format!("{}: {problem}", path.display())),
+                },
                 [problem] => bad(format!("{}: {problem}", path.display()), "see tcmu.conf(5)"),
                 _ => bad(format!("{}:{}", path.display(), lines.concat()), "see tcmu.conf(5)"),
             }
@@ -504,6 +507,25 @@ mod tests {
         write(&host, config::PATH, "\nlog_level = 9\n");
         let finding = configuration(&host);
         assert!(matches!(&finding, Bad { what, .. } if what.contains("line 2")), "{finding:?}");
+    }
+
+    #[test]
+    fn a_subtype_that_plugins_first_cannot_mean_is_shown() {
+        let (_root, host) = host();
+        write(&host, config::PATH, "plugins_first = \"qcow:QCOW\"\n");
+        let finding = configuration(&host);
+        let told = "plugins_first names no subtype that is built in: QCOW; those are file, ";
+        assert!(matches!(&finding, Note(text) if text.contains(told)), "{finding:?}");
+    }
+
+    #[test]
+    fn what_moves_a_cursor_is_not_in_the_report() {
+        let (_root, host) = host();
+        let checks: &[Check] = &[("one", |_| bad("a\u{1b}[2Jb", "c\u{7}"))];
+        let mut out = Vec::new();
+        report(&host, checks, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("BAD   one: a[2Jb\n      -> c\n"), "{text}");
     }
 
     #[test]

@@ -104,10 +104,31 @@ fn built_in(config: &Config) -> Vec<&'static str> {
     all.filter(|name| !first.iter().any(|first| first == name)).collect()
 }
 
+/// What is wrong with the configuration's plugins_first: names that are none of a built-in subtype.
+pub(crate) fn unknown_first(config: &Config) -> Option<String> {
+    let is_built_in = |name: &String| block::SUBTYPES.iter().any(|subtype| subtype.name == name);
+    let first = config.plugins_first.iter().flatten();
+    let unknown: Vec<_> = first
+        .filter(|name| !is_built_in(name))
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    let known: Vec<_> = block::SUBTYPES.iter().map(|subtype| subtype.name).collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "plugins_first names no subtype that is built in: {}; those are {}",
+            unknown.join(", "),
+            known.join(", ")
+        )
+    })
+}
+
 /// Loads the plugins of a directory, but for subtypes that are built in and come first. Those in
 /// processes of their own hold the lock file open.
 pub(crate) fn load(directory: &Path, config: &Config, lock: Arc<File>) -> Plugins {
     prepare();
+    if let Some(problem) = unknown_first(config) {
+        tracing::warn!("tcmu.conf: {problem}");
+    }
     let built_in = built_in(config);
     if config.plugin_isolation != Some(true) {
         return Plugins::load(directory, &built_in);

@@ -359,7 +359,10 @@ where
             Err(_) => {
                 // Dropping it would wait for the backstore.
                 mem::forget(closing);
-                Stop::Unclean(format!("the backstore did not close within {left:?}"))
+                Stop::Unclean(format!(
+                    "the backstore did not close within {:.1} s",
+                    left.as_secs_f64()
+                ))
             }
         }
     }
