@@ -3,8 +3,8 @@
 //! loop is woken through an eventfd that it polls together with its other descriptors.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{self, SyncSender};
 use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
 
 use rustix::event::{EventfdFlags, eventfd};
 

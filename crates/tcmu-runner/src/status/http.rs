@@ -64,10 +64,7 @@ pub(super) fn serve(
 }
 
 /// What a request asks for, or what is wrong with it.
-fn read_request(
-    stream: &mut impl Stream,
-    until: Instant,
-) -> io::Result<Result<String, Response>> {
+fn read_request(stream: &mut impl Stream, until: Instant) -> io::Result<Result<String, Response>> {
     let mut bytes = Vec::new();
     let mut piece = [0; 1024];
     loop {

@@ -140,7 +140,8 @@ fn waits(text: &mut String, labels: &str, counts: &Counts) {
     }
     let all = counts.immediate + counts.waits.iter().sum::<u64>();
     let _ = writeln!(text, "tcmu_runner_wait_seconds_bucket{{{labels},le=\"+Inf\"}} {all}");
-    let _ = writeln!(text, "tcmu_runner_wait_seconds_sum{{{labels}}} {}", seconds(counts.waited_us));
+    let _ =
+        writeln!(text, "tcmu_runner_wait_seconds_sum{{{labels}}} {}", seconds(counts.waited_us));
     let _ = writeln!(text, "tcmu_runner_wait_seconds_count{{{labels}}} {all}");
 }
 
@@ -171,6 +172,25 @@ fn label(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_is_of_the_format_and_each_device_has_its_own() {
+        let text = render(&crate::status::report::sample());
+        let has = |line: &str| assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        has("# TYPE tcmu_runner_commands_total counter");
+        has(r#"tcmu_runner_commands_total{device="user_0/a"} 9"#);
+        has(r#"tcmu_runner_device_state{device="user_0/b",state="absent"} 1"#);
+        has(r#"tcmu_runner_errors_total{device="user_0/a",class="media"} 7"#);
+        has(r#"tcmu_runner_lock_held{device="user_0/a"} 0"#);
+        let wait = r#"device="user_0/a",operation="write""#;
+        has(&format!("tcmu_runner_wait_seconds_bucket{{{wait},le=\"0.000064\"}} 1"));
+        has(&format!("tcmu_runner_wait_seconds_bucket{{{wait},le=\"0.000128\"}} 2"));
+        has(&format!("tcmu_runner_wait_seconds_bucket{{{wait},le=\"+Inf\"}} 3"));
+        has(&format!("tcmu_runner_wait_seconds_sum{{{wait}}} 0.002100"));
+        has(&format!("tcmu_runner_wait_seconds_count{{{wait}}} 3"));
+        assert!(!text.contains("lock_held{device=\"user_0/b\""), "it has none");
+        assert!(!text.contains("srv"), "configuration strings are root's");
+    }
 
     #[test]
     fn a_label_may_be_any_text() {

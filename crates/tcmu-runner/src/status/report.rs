@@ -203,6 +203,48 @@ impl Device {
     }
 }
 
+/// A report with a bit of everything.
+#[cfg(test)]
+pub(super) fn sample() -> Report {
+    let mut doing = Doing { under_way: 2, done: 9, failed: 1, ..Doing::default() };
+    doing.files = vec!["/srv/a.img".into(), "/srv/base.img".into()];
+    doing.lock = Some(block::exclusive::LockView {
+        group: Some(3),
+        losses: 2,
+        ..block::exclusive::LockView::default()
+    });
+    let operations = &mut doing.operations;
+    operations.errors[ErrorClass::Media as usize] = 7;
+    operations.operations[Kind::Read as usize] =
+        Operations { count: 5, bytes: 20 << 10, ..Operations::default() };
+    let write = &mut operations.operations[Kind::Write as usize];
+    *write = Operations { count: 3, bytes: 512, waited_us: 2_100, ..Operations::default() };
+    write.waited[7] = 1;
+    write.waited[12] = 1;
+    let facts = Facts {
+        name: "user_0/a".into(),
+        config: "qcow//srv/a.img".into(),
+        state: State::Serving,
+        reason: None,
+        size: Some(3 << 29),
+        block_size: 512,
+        write_cache: Some(true),
+        is_changing: false,
+        timed_out: 4,
+    };
+    let absent = Facts {
+        name: "user_0/b".into(),
+        config: "file//srv/b\u{1b}[2J.img".into(),
+        state: State::Absent,
+        reason: Some("no such\n file".into()),
+        size: None,
+        timed_out: 0,
+        ..facts.clone()
+    };
+    let devices = vec![Device::new(facts, doing), Device::new(absent, Doing::default())];
+    Report { version: "9.9".into(), pid: 7, uptime: 3_660, devices }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +266,14 @@ mod tests {
         assert_eq!(counts(&waits).waited_less(50), Some(128));
         assert_eq!(counts(&waits).waited_less(99), Some(1024));
         assert_eq!(counts(&waits).waited_less(100), None);
+    }
+
+    #[test]
+    fn a_report_goes_through_json_and_may_have_more_than_is_known() {
+        let text = serde_json::to_string(&sample()).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), sample());
+        let more = text.replacen('{', r#"{"new":[1],"#, 1);
+        assert_eq!(serde_json::from_str::<Report>(&more).unwrap(), sample());
     }
 
     #[test]

@@ -115,7 +115,9 @@ pub fn start(reporter: &Arc<Reporter>, place: Option<&Place>) {
         Place::Loopback(address) => {
             TcpListener::bind(address).and_then(|listener| listen(reporter, listener, false))
         }
-        Place::Unix(path) => open_socket(path).and_then(|listener| listen(reporter, listener, false)),
+        Place::Unix(path) => {
+            open_socket(path).and_then(|listener| listen(reporter, listener, false))
+        }
     };
     match started {
         Ok(()) => tracing::info!("{place}: figures for Prometheus, at {METRICS}"),

@@ -151,3 +151,45 @@ fn span(seconds: u64) -> String {
         _ => format!("{days} d {hours} h"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::report::sample;
+
+    #[test]
+    fn people_read_of_what_there_is_and_of_nothing_else() {
+        let expected = "\
+tcmu-runner 9.9, pid 7, running for 1 h 1 min: 2 devices
+
+user_0/a  serving  1.50 GiB  qcow//srv/a.img
+  files     /srv/a.img
+            /srv/base.img
+  lock      another host has it, for target port group 3, it was taken away 2 times
+  commands  9 done, 1 failed, 2 under way, 4 took too long
+  read      5 (20.00 KiB), none waited
+  write     3 (512 bytes), 2 waited: half of them less than 128 µs, 99 % less than 4 ms
+  errors    7 media
+
+user_0/b  absent  size unknown  file//srv/b[2J.img
+  reason    no such file
+";
+        assert_eq!(render(&sample()), expected);
+    }
+
+    #[test]
+    fn a_number_of_bytes_is_in_its_largest_unit() {
+        let texts = [(1023, "1023 bytes"), (1 << 20, "1.00 MiB"), (u64::MAX, "16777215.99 TiB")];
+        for (n, text) in texts {
+            assert_eq!(bytes(n), text);
+        }
+    }
+
+    #[test]
+    fn a_span_has_two_units_at_most() {
+        let texts = [(59, "59 s"), (60, "1 min"), (7_320, "2 h 2 min"), (90_000, "1 d 1 h")];
+        for (seconds, text) in texts {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}
