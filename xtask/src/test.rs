@@ -202,7 +202,7 @@ const INITIATOR: &[&str] = &["package:open-iscsi", "package:libisns0", "package:
 const WITH_CLUSTER: &[&str] = &["package:tcmu-runner", "cluster"];
 /// The scripts whose daemons load plugins of the scripts' choice. Those that this machine happens to
 /// have do not belong to the others.
-const CHOOSE_PLUGINS: [&str; 4] = ["plugin.sh", "isolation.sh", "media.sh", "rbd.sh"];
+const CHOOSE_PLUGINS: [&str; 5] = ["plugin.sh", "isolation.sh", "media.sh", "rbd.sh", "status.sh"];
 const POOL: &[&str] = &["TCMU_RUNNER_ENGINE=pool"];
 
 /// The longest first, those in QEMU, so that the last to end is short.
@@ -224,6 +224,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "refusals",  script: "refusals.sh",  args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
     Suite { name: "absent",    script: "absent.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "bus",       script: "bus.sh",       args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
+    Suite { name: "status",    script: "status.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
     Suite { name: "cluster-rbd", script: "cluster.sh", args: &["rbd", "16"], full_args: &["rbd", "64"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "cluster-glfs", script: "cluster.sh", args: &["glfs"], full_args: &["glfs"],      env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "rbd",       script: "rbd.sh",       args: WITH_CLUSTER, full_args: WITH_CLUSTER, env: &[],  timeout: 900,  kernel: Any,   when: When::Always },

@@ -18,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ pub struct Disk<S: Store> {
     write_cache: Cell<bool>,
     locks: RangeLock,
     scratch: Scratch,
-    statistics: Statistics,
+    statistics: Arc<Statistics>,
 }
 
 /// A range that is held until this is dropped. Its operations have to be inside of it.
@@ -123,10 +124,16 @@ impl<S: Store> Disk<S> {
             write_cache: Cell::new(options.write_cache),
             locks: RangeLock::default(),
             scratch: Scratch::default(),
-            statistics: Statistics::default(),
+            statistics: Arc::default(),
         };
         disk.look();
         disk
+    }
+
+    /// Counts in what others look at, too.
+    #[must_use]
+    pub fn with_statistics(self, statistics: Arc<Statistics>) -> Self {
+        Disk { statistics, ..self }
     }
 
     /// Takes over what the store says of itself now; whether its size is another one.

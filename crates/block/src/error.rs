@@ -122,6 +122,23 @@ impl ErrorClass {
         ErrorClass::Internal,
     ];
 
+    /// As it is called in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorClass::Space => "space",
+            ErrorClass::ReadOnly => "read_only",
+            ErrorClass::Shortage => "shortage",
+            ErrorClass::TimedOut => "timed_out",
+            ErrorClass::Connection => "connection",
+            ErrorClass::Fenced => "fenced",
+            ErrorClass::Media => "media",
+            ErrorClass::Invalid => "invalid",
+            ErrorClass::InUse => "in_use",
+            ErrorClass::Unsupported => "unsupported",
+            ErrorClass::Internal => "internal",
+        }
+    }
+
     /// What the administrator of the storage has to do; `None`: nothing, trying again is enough.
     pub fn advice(self) -> Option<&'static str> {
         match self {

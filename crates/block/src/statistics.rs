@@ -4,7 +4,9 @@
 //! Counting an operation takes a few instructions. The clock is read only for operations that do
 //! not end at once (their first poll): these wait for a device, a server or another thread, and
 //! what two readings of the clock cost does not show there. The others are counted as immediate.
-use std::cell::Cell;
+//!
+//! One thread counts, that of the disk; any may look, also while that one hangs.
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::{Error, ErrorClass};
@@ -27,6 +29,17 @@ pub enum Kind {
 impl Kind {
     /// All of them, each at its index.
     pub const ALL: [Kind; 5] = [Kind::Read, Kind::Write, Kind::Flush, Kind::Discard, Kind::Zero];
+
+    /// As it is called in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Read => "read",
+            Kind::Write => "write",
+            Kind::Flush => "flush",
+            Kind::Discard => "discard",
+            Kind::Zero => "zero",
+        }
+    }
 }
 
 /// How many buckets a histogram has.
@@ -43,6 +56,8 @@ pub struct Operations {
     /// for 2^(n-1) µs or more and less than 2^n µs, the last one for all that is longer. What is
     /// missing to `count` had not to wait.
     pub waited: [u64; BUCKETS],
+    /// For how long they have waited together, in microseconds.
+    pub waited_us: u64,
 }
 
 impl Operations {
@@ -61,22 +76,24 @@ pub struct Snapshot {
     pub errors: [u64; ErrorClass::COUNT],
 }
 
-/// The counters of one disk.
+/// The counters of one disk, or of several on one thread, one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Statistics {
+pub struct Statistics {
     operations: [Counters; Kind::ALL.len()],
-    errors: [Cell<u64>; ErrorClass::COUNT],
+    errors: [AtomicU64; ErrorClass::COUNT],
 }
 
 #[derive(Debug, Default)]
 struct Counters {
-    count: Cell<u64>,
-    bytes: Cell<u64>,
-    waited: [Cell<u64>; BUCKETS],
+    count: AtomicU64,
+    bytes: AtomicU64,
+    waited: [AtomicU64; BUCKETS],
+    waited_us: AtomicU64,
 }
 
-fn add(cell: &Cell<u64>, n: u64) {
-    cell.set(cell.get().wrapping_add(n));
+/// One thread alone adds, so that no step of a processor has to be exclusive.
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 impl Statistics {
@@ -96,7 +113,9 @@ impl Statistics {
         add(&counters.count, 1);
         add(&counters.bytes, bytes);
         if let Some(waited) = waited {
-            add(&counters.waited[bucket(waited)], 1);
+            let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+            add(&counters.waited[bucket(micros)], 1);
+            add(&counters.waited_us, micros);
         }
     }
 
@@ -105,25 +124,25 @@ impl Statistics {
         add(&self.errors[class as usize], 1);
     }
 
-    /// All counters as they are now.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    /// All counters as they are now. Of an operation that ends meanwhile, some may be counted.
+    pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for (to, from) in snapshot.operations.iter_mut().zip(&self.operations) {
-            to.count = from.count.get();
-            to.bytes = from.bytes.get();
+            to.count = from.count.load(Ordering::Relaxed);
+            to.waited_us = from.waited_us.load(Ordering::Relaxed);
+            to.bytes = from.bytes.load(Ordering::Relaxed);
             for (to, from) in to.waited.iter_mut().zip(&from.waited) {
-                *to = from.get();
+                *to = from.load(Ordering::Relaxed);
             }
         }
         for (to, from) in snapshot.errors.iter_mut().zip(&self.errors) {
-            *to = from.get();
+            *to = from.load(Ordering::Relaxed);
         }
         snapshot
     }
 }
 
-fn bucket(waited: Duration) -> usize {
-    let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+fn bucket(micros: u64) -> usize {
     let bits = u64::BITS - micros.leading_zeros();
     (bits as usize).min(BUCKETS - 1)
 }
@@ -135,10 +154,9 @@ mod tests {
     #[test]
     fn a_bucket_is_twice_as_wide_as_the_one_before() {
         for (micros, at) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (1023, 10), (1024, 11)] {
-            assert_eq!(bucket(Duration::from_micros(micros)), at, "{micros}");
+            assert_eq!(bucket(micros), at, "{micros}");
         }
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
-        assert_eq!(bucket(Duration::from_nanos(999)), 0);
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! The logical unit itself: what it is made of, and what happens to it that is no command.
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use block::disk::Options;
+use block::statistics::Statistics;
 use block::{Disk, Event, Store};
 use scsi::device_type::DeviceType;
 use scsi::sense::Sense;
@@ -106,6 +108,12 @@ impl<S: Store> Lun<S> {
             failures: FailureLog::default(),
             disk,
         })
+    }
+
+    /// With the operations of its disk counted in what others look at, too.
+    #[must_use]
+    pub fn with_statistics(self, statistics: Arc<Statistics>) -> Self {
+        Lun { disk: self.disk.with_statistics(statistics), ..self }
     }
 
     /// With asymmetric access as `alua` tells of it; without, there is one port group, active and

@@ -42,6 +42,13 @@ pub struct Cli {
 pub enum Command {
     /// Report what is missing on this host, and how to fix it; exit status 1 if anything is missing
     Check,
+    /// Show how the daemon that runs does: its devices, their I/O, what failed; exit status 1 if it
+    /// cannot be asked
+    Status {
+        /// As JSON, for scripts
+        #[arg(long)]
+        json: bool,
+    },
     /// Be the process of a plugin: the daemon starts it (plugin_isolation in tcmu.conf), and `check`
     #[command(hide = true)]
     PluginProcess {

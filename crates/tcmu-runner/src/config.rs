@@ -8,6 +8,7 @@ pub use tcmu_conf::{PATH, read};
 use tcmu_conf::{Setting, Wrong};
 
 use crate::logging::Level;
+use crate::status::server::Place;
 
 /// The settings. `None`: the file does not say, so that the command line, the environment or the
 /// default decides.
@@ -23,6 +24,8 @@ pub struct Config {
     pub plugins_first: Option<Vec<String>>,
     /// Whether each plugin has a process of its own.
     pub plugin_isolation: Option<bool>,
+    /// Where the figures for Prometheus are to be had.
+    pub metrics: Option<Place>,
 }
 
 impl Config {
@@ -144,6 +147,21 @@ pub const KEYS: &[Key] = &[
         },
         keep: |config, old| config.plugin_isolation = old.plugin_isolation,
         show: |config| config.plugin_isolation.unwrap_or(false).to_string(),
+    },
+    Key {
+        name: "metrics",
+        example: "\"127.0.0.1:9101\"",
+        doc: "Where Prometheus finds the daemon's figures, at /metrics: an address of the loopback \
+              interface and a port, or the path of a unix socket, which everybody may open who can \
+              enter its directory. They tell the names of devices, and how much I/O there is; \
+              \"tcmu-runner status\" tells more, to root alone. The default is nowhere. A change \
+              takes effect when the daemon starts.",
+        parse: |config, value| {
+            config.metrics = Some(Place::parse(value)?);
+            Ok(())
+        },
+        keep: |config, old| config.metrics = old.metrics.clone(),
+        show: |config| config.metrics.as_ref().map_or("nowhere".into(), ToString::to_string),
     },
 ];
 

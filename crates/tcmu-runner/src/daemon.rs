@@ -31,6 +31,8 @@ use crate::manager::{Limits, Manager, Options};
 use crate::memory;
 use crate::plugins;
 use crate::signals::{Signal, Signals};
+use crate::status;
+use crate::status::server::Reporter;
 
 /// How long the start waits for the D-Bus name, once all else is there.
 const BUS_TIME: Duration = Duration::from_millis(500);
@@ -98,13 +100,15 @@ fn serve(settings: &Settings, log: &Log, signals: io::Result<Signals>) -> Result
     backing_dirs.set(configuration.config.backing_dirs.clone());
     // Early, as connecting takes time: it goes on while the module is loaded.
     let handlers = Arc::new(Handlers::new(plugins::handlers(&plugins)));
-    let bus = start_dbus(handlers.clone(), plugins.clone(), backing_dirs.clone());
+    let (sender, receiver) = events::queue().map_err(|error| error.to_string())?;
+    let reporter = Arc::new(Reporter::new(sender.clone()));
+    let bus = start_dbus(handlers.clone(), plugins.clone(), backing_dirs.clone(), &reporter);
     let subtypes = handlers.all().into_iter().map(|handler| handler.subtype).collect();
     let hint = |error: tcmu::Error| format!("{error}. \"tcmu-runner check\" tells more");
     let module = Module::default();
     module.load().map_err(hint)?;
     let netlink = open_netlink(&module).map_err(hint)?;
-    let (sender, receiver) = events::queue().map_err(|error| error.to_string())?;
+    status::server::start(&reporter, configuration.config.metrics.as_ref());
 
     // The kernel's messages queue up from here on. The name comes next, so that targetcli does not
     // wait for devices; devices come last.
@@ -189,8 +193,12 @@ impl Main<'_> {
                 tracing::error!("{error}");
                 thread::sleep(NETLINK_PAUSE);
             }
-            for Event::Device(event) in self.receiver.drain() {
-                self.manager.on_device(event);
+            for event in self.receiver.drain() {
+                match event {
+                    Event::Device(event) => self.manager.on_device(event),
+                    // Who asked may have gone.
+                    Event::Report(to) => drop(to.try_send(self.manager.report())),
+                }
             }
             self.manager.tick(Instant::now());
             if self.watch.as_ref().is_some_and(Watch::drain) {
@@ -324,9 +332,12 @@ fn start_dbus(
     handlers: Arc<Handlers>,
     plugins: Arc<Plugins>,
     backing_dirs: BackingDirs,
+    reporter: &Arc<Reporter>,
 ) -> Option<dbus::Starting> {
     let check = Arc::new(move |config: &str| check_config(&plugins, &backing_dirs, config));
-    let options = dbus::Options { address: None, handlers, check };
+    let reporter = reporter.clone();
+    let report = Arc::new(move || reporter.json());
+    let options = dbus::Options { address: None, handlers, check, report };
     let started = dbus::start(options);
     started.inspect_err(|error| tracing::error!("no D-Bus service: {error}")).ok()
 }

@@ -3,17 +3,21 @@
 //! loop is woken through an eventfd that it polls together with its other descriptors.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, SyncSender};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::device::DeviceEvent;
+use crate::status::report;
 
 /// What reaches the main loop from other threads.
 #[derive(Debug)]
 pub enum Event {
     /// From a device's thread.
     Device(DeviceEvent),
+    /// Somebody wants to know how the devices do.
+    Report(SyncSender<Vec<report::Device>>),
 }
 
 impl From<DeviceEvent> for Event {

@@ -18,4 +18,5 @@ pub mod manager;
 pub mod memory;
 pub mod plugins;
 pub mod signals;
+pub mod status;
 mod trial;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     };
     match &cli.command {
         Some(Command::Check) => tcmu_runner::check::run(&cli),
+        Some(Command::Status { json }) => tcmu_runner::status::command::run(*json),
         Some(Command::PluginProcess { file }) => tcmu_runner::plugins::run_process(file),
         None => daemon::run(&cli),
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use synopsis::synopsis;
 use tcmu_runner::cli::Cli;
-use tcmu_runner::{config, daemon, dbus, lock, logging, plugins};
+use tcmu_runner::{config, daemon, dbus, lock, logging, plugins, status};
 
 fn dist(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist").join(path)
@@ -60,7 +60,15 @@ fn the_man_page_of_the_program_is_current() {
     page.push_str(
         ".SH COMMANDS\n.TP\n.B check\nReport what is missing on this host, and how to fix it. The \
          exit status is 1 if anything is missing. Plugins are loaded, each in a process of its own: \
-         the report tells which subtypes would be theirs, and why a plugin would not be used.\n.SH CONFIGURATION STRINGS\n\
+         the report tells which subtypes would be theirs, and why a plugin would not be used.\n\
+         .TP\n.BR status \" [\" \\-\\-json ]\nAsk the daemon that runs how it does, as root: of each \
+         device its state, its size, the files that it has open, who has the exclusive lock of its \
+         storage, its commands and operations, how long they waited, and what failed. With \
+         \\-\\-json it is for scripts: fields are added to it, never renamed. The method GetStatus of \
+         the interface org.kernel.TCMUService1.Status1 gives the same over D-Bus, and the key \
+         \\fBmetrics\\fR of tcmu.conf(5) says where Prometheus finds figures. A device that hangs \
+         delays no answer. The exit status is 1 if no daemon can be asked.\n\
+         .SH CONFIGURATION STRINGS\n\
          The configuration string of a device is \\fISUBTYPE\\fR/\\fIREST\\fR; targetcli's \
          \\fIcfgstring\\fR is the part after the first slash. Options, \
          \\fB;\\fINAME\\fB=\\fIVALUE\\fR each, may stand at its end, or at its beginning, with \
@@ -114,6 +122,7 @@ fn the_man_page_of_the_program_is_current() {
         (config::PATH, "Configuration; read again when it changes."),
         (log.as_str(), "The log."),
         (lock::PATH, "Held while a daemon runs."),
+        (status::SOCKET, "What \"tcmu-runner status\" asks."),
     ] {
         write!(page, ".TP\n.I {}\n{what}\n", roff(file)).unwrap();
     }

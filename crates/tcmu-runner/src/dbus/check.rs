@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs the check of a configuration string away from the bus's thread, within a time limit and not
-//! too many at once of one user: opening a file on a dead server blocks forever.
+//! Runs what may block, such as the check of a configuration string, away from the bus's thread, within
+//! a time limit and not too much at once for one user: opening a file on a dead server blocks forever.
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// Checks a configuration string ("qcow//srv/a.qcow2"): fine, or why not.
 pub type CheckConfig = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Tells how the daemon does.
+pub type Report = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
 /// How long a check may take; clients wait 25 s for an answer.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -57,17 +60,16 @@ impl Drop for Slot {
     }
 }
 
-#[derive(Default)]
-struct Shared {
-    answer: Option<Result<(), String>>,
+struct Shared<T> {
+    answer: Option<Result<T, String>>,
     waker: Option<Waker>,
 }
 
 /// The answer to come.
-pub(super) struct Answer(Arc<Mutex<Shared>>);
+pub(super) struct Answer<T>(Arc<Mutex<Shared<T>>>);
 
-impl Future for Answer {
-    type Output = Result<(), String>;
+impl<T> Future for Answer<T> {
+    type Output = Result<T, String>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +83,7 @@ impl Future for Answer {
     }
 }
 
-fn settle(shared: &Mutex<Shared>, answer: Result<(), String>) {
+fn settle<T>(shared: &Mutex<Shared<T>>, answer: Result<T, String>) {
     let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
     shared.answer = Some(answer);
     if let Some(waker) = shared.waker.take() {
@@ -90,8 +92,12 @@ fn settle(shared: &Mutex<Shared>, answer: Result<(), String>) {
 }
 
 /// Starts a check for a user; the answer comes within `limit`. A check that panics is a failed one.
-pub(super) fn start(check: CheckConfig, config: String, user: u32, limit: Duration) -> Answer {
-    let shared = Arc::new(Mutex::new(Shared::default()));
+pub(super) fn start<T: Send + 'static>(
+    check: impl FnOnce() -> Result<T, String> + Send + 'static,
+    user: u32,
+    limit: Duration,
+) -> Answer<T> {
+    let shared = Arc::new(Mutex::new(Shared { answer: None, waker: None }));
     let answer = Answer(shared.clone());
     let Some(slot) = Slot::take(&RUNNING, user) else {
         let why = "too many checks are under way or stuck; try again later";
@@ -103,7 +109,7 @@ pub(super) fn start(check: CheckConfig, config: String, user: u32, limit: Durati
         let (done, wait) = sync_channel(1);
         let worker = thread::Builder::new().name("check".into()).spawn(move || {
             let _slot = slot;
-            let _ = done.send(check(&config));
+            let _ = done.send(check());
         });
         let answer = match worker {
             Err(error) => Err(format!("cannot check: {error}")),
@@ -136,7 +142,7 @@ mod tests {
         check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
         limit: Duration,
     ) -> Result<(), String> {
-        zbus::block_on(start(Arc::new(check), "x".into(), 0, limit))
+        zbus::block_on(start(move || check("x"), 0, limit))
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! /org/kernel/TCMUService1                         ObjectManager
 //! /org/kernel/TCMUService1/SUBTYPE                 ConfigDesc, CheckConfig: one per handler
 //! /org/kernel/TCMUService1/HandlerManager1         RegisterHandler
+//! /org/kernel/TCMUService1/Status1                 GetStatus
 //! ```
 //! An external handler owns org.kernel.TCMUService1.HandlerManager1.SUBTYPE; it is there for as long
 //! as that name is, and its CheckConfig is forwarded to
@@ -27,15 +28,17 @@ use zbus::export::futures_core::Stream;
 use zbus::fdo::{NameOwnerChanged, RequestNameFlags};
 use zbus::{Connection, MatchRule, MessageStream, connection};
 
-pub use check::{CheckConfig, TIME_LIMIT};
+pub use check::{CheckConfig, Report, TIME_LIMIT};
 pub use handlers::{Handler, Handlers};
 
-use objects::{HandlerManager, HandlerObject, ObjectManager};
+use objects::{HandlerManager, HandlerObject, ObjectManager, StatusObject};
 
 /// The daemon's name on the bus, and the interface of a handler.
 pub const NAME: &str = "org.kernel.TCMUService1";
 /// The object manager's path; handlers are below it.
 pub const PATH: &str = "/org/kernel/TCMUService1";
+/// Where the daemon tells how it does.
+pub const STATUS_PATH: &str = "/org/kernel/TCMUService1/Status1";
 /// Prefix of the names that external handlers own; also an interface.
 pub const MANAGER_NAME: &str = "org.kernel.TCMUService1.HandlerManager1";
 /// Where external handlers register.
@@ -56,6 +59,8 @@ pub struct Options {
     /// Checks a configuration string of a built-in handler. May block, and is called from any
     /// thread.
     pub check: CheckConfig,
+    /// Tells how the daemon does, in JSON, or why that cannot be told. May block.
+    pub report: Report,
 }
 
 /// The service while it starts: connected to the bus, or trying to be, without its name.
@@ -146,6 +151,7 @@ async fn connect(options: &Options) -> zbus::Result<Service> {
         .method_timeout(TIME_LIMIT)
         .serve_at(MANAGER_PATH, manager)
         .serve_at(PATH, objects)
+        .serve_at(STATUS_PATH, StatusObject { report: options.report.clone() })
         .build()
         .await?;
     for handler in handlers.builtin() {

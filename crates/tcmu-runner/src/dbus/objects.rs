@@ -9,7 +9,7 @@ use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath, OwnedObjectPath, Variant, interface};
 
-use super::check::{self, CheckConfig, TIME_LIMIT};
+use super::check::{self, CheckConfig, Report, TIME_LIMIT};
 use super::handlers::{self, Handler, Handlers};
 use super::{MANAGER_NAME, MANAGER_PATH, NAME, PATH};
 
@@ -50,7 +50,10 @@ impl HandlerObject {
     ) -> (bool, String) {
         let result = match &self.kind {
             Kind::BuiltIn { check, .. } => match user(connection, &header).await {
-                Ok(user) => check::start(check.clone(), configstr, user, TIME_LIMIT).await,
+                Ok(user) => {
+                    let check = check.clone();
+                    check::start(move || check(&configstr), user, TIME_LIMIT).await
+                }
                 Err(error) => Err(format!("the bus does not tell who asks: {error}")),
             },
             Kind::External(_) => match forward(connection, &self.subtype, &configstr).await {
@@ -85,6 +88,27 @@ async fn forward(
         .call_method(Some(destination), path, Some(NAME), "CheckConfig", &(config,))
         .await?;
     reply.body().deserialize()
+}
+
+/// Tells how the daemon does.
+pub(super) struct StatusObject {
+    pub(super) report: Report,
+}
+
+#[interface(name = "org.kernel.TCMUService1.Status1", introspection_docs = false)]
+impl StatusObject {
+    /// The report that "tcmu-runner status --json" prints.
+    #[zbus(out_args("report"))]
+    async fn get_status(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> zbus::fdo::Result<String> {
+        let user = user(connection, &header).await?;
+        let report = self.report.clone();
+        let answer = check::start(move || report(), user, TIME_LIMIT).await;
+        answer.map_err(zbus::fdo::Error::Failed)
+    }
 }
 
 /// Where external handlers register.

@@ -35,6 +35,7 @@ impl Bus {
             address: Some(self.address().to_owned()),
             handlers: self.handlers.clone(),
             check: Arc::new(check),
+            report: Arc::new(|| Ok("{}".to_owned())),
         };
         assert_eq!(start(options).unwrap().own_name(Duration::from_secs(10)), Some(true));
     }
@@ -268,6 +269,7 @@ fn without_a_bus_the_caller_is_told_and_a_bus_that_comes_later_is_used() {
         address: Some(format!("unix:path={}", socket.display())),
         handlers: Arc::new(Handlers::new([])),
         check: Arc::new(|_| Ok(())),
+        report: Arc::new(|| Ok("{}".to_owned())),
     };
     let starting = start(options).unwrap();
     assert_eq!(starting.own_name(Duration::from_secs(5)), Some(false));
@@ -283,6 +285,7 @@ fn the_name_is_owned_when_the_daemon_is_ready_for_clients_and_not_before() {
         address: Some(bus.address().to_owned()),
         handlers: bus.handlers.clone(),
         check: Arc::new(|_| Ok(())),
+        report: Arc::new(|| Ok("{}".to_owned())),
     };
     let starting = start(options).unwrap();
     let client = bus.client();

@@ -36,6 +36,16 @@ pub(super) enum Ending {
     Aborted,
 }
 
+impl Ending {
+    /// Whether the initiator hears of a failure.
+    pub(super) fn has_failed(&self) -> bool {
+        match self {
+            Ending::Outcome(outcome) => outcome.sense.is_some(),
+            Ending::Sense(_) | Ending::Aborted => true,
+        }
+    }
+}
+
 /// The length of sense data that a handler gives, in bytes.
 const SENSE_LEN: usize = 96;
 

@@ -21,7 +21,10 @@ mod peers;
 mod plugin;
 mod respond;
 mod serve;
+mod shown;
 mod thread;
+
+pub use shown::{Doing, Shown};
 
 #[cfg(test)]
 mod tests;
@@ -72,6 +75,8 @@ pub struct DeviceSpec {
     pub watch: Arc<block::OpenWatch>,
     /// The most bytes of one READ or WRITE that the kernel sends.
     pub max_transfer: u32,
+    /// What the thread shows of itself.
+    pub shown: Arc<Shown>,
     /// How the thread does its I/O.
     pub backend: io_engine::Backend,
 }

@@ -82,7 +82,8 @@ pub(super) async fn open_lun(
         write_cache: spec.write_cache,
         identity: lun::Identity::new(&spec.serial),
     };
-    let lun = Lun::new(backstore, lun_config)?;
+    let lun = Lun::new(backstore, lun_config)?.with_statistics(spec.shown.statistics());
+    spec.shown.set_files(lun.store().held().paths());
     let groups = ConfigfsAlua::new(spec.configfs.clone());
     let alua: Box<dyn Alua> = match lun.store().lock() {
         Some(lock) => Box::new(LockedAlua::new(groups, lock)),

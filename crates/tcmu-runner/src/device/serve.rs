@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use block::exclusive::LockView;
 use block::{AnyStore, Config, Store};
 use io_engine::{Readiness, Receiver, Sleep, TaskSet, sleep_until, timeout};
 use lun::Lun;
@@ -95,6 +96,7 @@ impl Server<'_> {
             broken: false,
             deadline: None,
             passed: 0,
+            lock: None,
         };
         for command in held {
             if let Err(e) = serving.take(Entry::Command(command)) {
@@ -151,6 +153,8 @@ struct Serving<'a, F: Future<Output = Done>, E> {
     deadline: Option<(Instant, Pin<Box<Sleep>>)>,
     /// Commands that came and that went, to see whether there were any.
     passed: usize,
+    /// Who has the exclusive lock, as last shown.
+    lock: Option<LockView>,
 }
 
 impl<F, E> Serving<'_, F, E>
@@ -173,6 +177,7 @@ where
             }
             Err(e) => return Poll::Ready(End::Failed(e.to_string())),
         }
+        self.show();
         let write_cache = self.server.lun.write_cache();
         // While the administrator changes it, it is not what it is going to be.
         if self.change.is_none() && mem::replace(&mut self.write_cache, write_cache) != write_cache
@@ -206,6 +211,17 @@ where
             return Poll::Ready(End::Drained(*until));
         }
         timer.as_mut().poll(cx).map(|()| End::Stuck)
+    }
+
+    /// Shows how the device does.
+    fn show(&mut self) {
+        let shown = &self.server.spec.shown;
+        shown.set_under_way(self.commands.len());
+        let lock = self.server.lun.store().lock().map(|lock| lock.view());
+        if let Some(view) = lock.filter(|view| self.lock != Some(*view)) {
+            self.lock = Some(view);
+            shown.set_lock(view);
+        }
     }
 
     fn take_control(&mut self, cx: &mut Context<'_>) {
@@ -306,6 +322,7 @@ where
     #[inline]
     fn complete(&mut self, done: &Done) -> Result<(), tcmu::Error> {
         self.passed = self.passed.wrapping_add(1);
+        self.server.spec.shown.count(done.ending.has_failed());
         respond(&mut self.server.ring, done)
     }
 

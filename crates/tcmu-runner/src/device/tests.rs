@@ -115,6 +115,7 @@ fn run_with<F: Future<Output = ()>>(
         backing_dirs: None,
         watch: Arc::default(),
         max_transfer: 1 << 20,
+        shown: Arc::default(),
         backend: Backend::Auto,
     };
     different(&mut spec, &tree);

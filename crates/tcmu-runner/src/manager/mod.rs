@@ -23,6 +23,7 @@ use tcmu_plugin::Plugins;
 use crate::backing_dirs::BackingDirs;
 use crate::device::{Device, DeviceEvent, DeviceKey, DeviceSpec, Request, Stop, Token};
 use crate::events::Sender;
+use crate::status::report;
 use foreign::Foreign;
 use served::{Change, Phase, Served};
 
@@ -270,7 +271,7 @@ impl Manager {
                 match &mut served.phase {
                     // Found by a scan before its message was read.
                     Phase::Opening { added, .. } => *added = Some(event),
-                    &mut Phase::Absent { errno } => {
+                    &mut Phase::Absent { errno, .. } => {
                         served.close(None, close_until);
                         self.reply(&event, errno);
                     }
@@ -393,7 +394,8 @@ impl Manager {
                 why => self.ended(device, libc::EIO, &why.to_string()),
             },
             DeviceEvent::CommandTimedOut { device, command, opcode, after } => {
-                if let Some(served) = self.devices.get(&device) {
+                if let Some(served) = self.devices.get_mut(&device) {
+                    served.timed_out += 1;
                     tracing::warn!(
                         "{}: command {command} (operation code {opcode:#04x}) has been under way \
                          for {:.1} s",
@@ -440,7 +442,7 @@ impl Manager {
             served.label,
             hold.as_secs()
         );
-        served.phase = Phase::Absent { errno };
+        served.phase = Phase::Absent { errno, reason: reason.to_owned() };
         self.next_change(key);
     }
 
@@ -517,6 +519,11 @@ impl Manager {
         for (event, removal) in served.into_events() {
             self.reply(&event, if removal { 0 } else { errno });
         }
+    }
+
+    /// How all devices do.
+    pub fn report(&self) -> Vec<report::Device> {
+        self.devices.values().map(Served::report).collect()
     }
 
     /// When [`Manager::tick`] is due.

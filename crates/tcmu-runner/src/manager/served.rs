@@ -9,7 +9,8 @@ use tcmu::netlink::{Event, EventKind};
 use tcmu::{DeviceName, UioDevice};
 
 use super::{Options, Thread};
-use crate::device::{DeviceKey, DeviceSpec, Request, Token};
+use crate::device::{DeviceKey, DeviceSpec, Request, Shown, Token};
+use crate::status::report::{self, State};
 
 /// The most blocks of one command where the kernel does not tell: its default.
 const MAX_SECTORS: u32 = 128;
@@ -27,7 +28,11 @@ pub(super) enum Phase {
         until: Option<Instant>,
     },
     /// Its thread waits until its image can be opened; the errno with which that failed.
-    Absent { errno: i32 },
+    Absent {
+        errno: i32,
+        /// The whole story.
+        reason: String,
+    },
     /// Its thread serves commands.
     Serving,
     /// Its thread flushes and ends.
@@ -79,6 +84,10 @@ pub(super) struct Served {
     /// `None`: not known for sure, so that every value is a change.
     size: Option<u64>,
     pub(super) write_cache: Option<bool>,
+    block_size: u32,
+    /// Of commands that the log was told of.
+    pub(super) timed_out: u64,
+    shown: Arc<Shown>,
 }
 
 /// What the thread needs to know of a device. A `new` one gets a write cache, and enabling it fails
@@ -127,6 +136,7 @@ pub(super) fn spec(
         hold: (!new).then_some(patience),
         backing_dirs: options.backing_dirs.get(),
         watch: Arc::default(),
+        shown: Arc::default(),
         backend: options.backend,
         configfs,
         config,
@@ -175,7 +185,38 @@ impl Served {
             config: spec.config.clone(),
             size: Some(spec.size),
             write_cache: Some(spec.write_cache),
+            block_size: spec.block_size,
+            timed_out: 0,
+            shown: spec.shown.clone(),
         }
+    }
+
+    /// How it does.
+    pub(super) fn report(&self) -> report::Device {
+        let state = match self.phase {
+            Phase::Opening { .. } => State::Opening,
+            Phase::Absent { .. } => State::Absent,
+            Phase::Serving => State::Serving,
+            Phase::Closing { .. } => State::Closing,
+        };
+        let reason = match &self.phase {
+            Phase::Absent { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        report::Device::new(
+            report::Facts {
+                name: self.label.clone(),
+                config: self.config.clone(),
+                state,
+                reason,
+                size: self.size,
+                block_size: self.block_size,
+                write_cache: self.write_cache,
+                is_changing: self.change.is_some(),
+                timed_out: self.timed_out,
+            },
+            self.shown.doing(),
+        )
     }
 
     /// Whether it is this device. Its configuration is part of the name and may have changed.
@@ -229,7 +270,7 @@ impl Served {
             }
             return Ok(Some(Request::Reconfigure(config.to_owned())));
         }
-        if let Phase::Absent { errno } = self.phase
+        if let Phase::Absent { errno, .. } = self.phase
             && (size.is_some() || write_cache.is_some())
         {
             return Err((errno, "it cannot be changed while its image cannot be opened".into()));

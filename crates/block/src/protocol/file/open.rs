@@ -158,6 +158,14 @@ impl Held {
         self.0
     }
 
+    /// The names of the files as the kernel has them now: " (deleted)" follows the name of one that is
+    /// gone. Memory has none.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let files = self.0.iter().filter(|image| image.identity != Identity::Memory);
+        let link = |image: &Image| format!("/proc/self/fd/{}", image.file.as_fd().as_raw_fd());
+        files.filter_map(|image| std::fs::read_link(link(image)).ok()).collect()
+    }
+
     /// Whether there is a file in both.
     pub fn overlaps(&self, other: &Held) -> bool {
         self.0.iter().any(|image| other.find(image.identity).is_some())
