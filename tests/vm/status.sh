@@ -91,7 +91,7 @@ check "the device is absent" within 20 is "d['gone']['state']" absent
 check "and the reason is there" eval 'json "d[\"gone\"][\"reason\"]" | grep "/scratch/gone.img.*No such file"'
 check "people see that" eval 'status | grep -A1 "^user_0/gone  absent" | grep "^  reason .*No such file"'
 check "counters begin anew with the daemon" eval '[ "$(json "d[\"q\"][\"operations\"][\"write\"][\"bytes\"]")" = 0 ]'
-must "a device that never ends a command" eval 'mk_dev w 1048576 "wrong/never;tcmur_cmd_time_out=3" cmd_time_out=20 && lun w 1'
+must "a device that never ends a command" eval 'mk_dev w 1048576 "wrong/never;tcmur_cmd_time_out=3" && echo 20 >$(dev w)/attrib/cmd_time_out && lun w 1'
 dd if=$DISK of=/dev/null bs=4k skip=32 count=1 iflag=direct status=none 2>/dev/null & HANGS=$!
 check "its command is under way" within 50 is "d['w']['commands']['under_way']" 1
 t=$(now)
