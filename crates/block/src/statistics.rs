@@ -80,20 +80,34 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub struct Statistics {
     operations: [Counters; Kind::ALL.len()],
-    errors: [AtomicU64; ErrorClass::COUNT],
+    errors: [Counter; ErrorClass::COUNT],
 }
 
 #[derive(Debug, Default)]
 struct Counters {
-    count: AtomicU64,
-    bytes: AtomicU64,
-    waited: [AtomicU64; BUCKETS],
-    waited_us: AtomicU64,
+    count: Counter,
+    bytes: Counter,
+    waited: [Counter; BUCKETS],
+    waited_us: Counter,
 }
 
-/// One thread alone adds, so that no step of a processor has to be exclusive.
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+/// A number that one thread alone adds to, so that no step of a processor has to be exclusive, and that
+/// any may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds, on the thread that does.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// As it is now.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Statistics {
@@ -110,33 +124,33 @@ impl Statistics {
             return self.failed(error.class());
         }
         let counters = &self.operations[kind as usize];
-        add(&counters.count, 1);
-        add(&counters.bytes, bytes);
+        counters.count.add(1);
+        counters.bytes.add(bytes);
         if let Some(waited) = waited {
             let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-            add(&counters.waited[bucket(micros)], 1);
-            add(&counters.waited_us, micros);
+            counters.waited[bucket(micros)].add(1);
+            counters.waited_us.add(micros);
         }
     }
 
     #[cold]
     fn failed(&self, class: ErrorClass) {
-        add(&self.errors[class as usize], 1);
+        self.errors[class as usize].add(1);
     }
 
     /// All counters as they are now. Of an operation that ends meanwhile, some may be counted.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for (to, from) in snapshot.operations.iter_mut().zip(&self.operations) {
-            to.count = from.count.load(Ordering::Relaxed);
-            to.waited_us = from.waited_us.load(Ordering::Relaxed);
-            to.bytes = from.bytes.load(Ordering::Relaxed);
+            to.count = from.count.get();
+            to.waited_us = from.waited_us.get();
+            to.bytes = from.bytes.get();
             for (to, from) in to.waited.iter_mut().zip(&from.waited) {
-                *to = from.load(Ordering::Relaxed);
+                *to = from.get();
             }
         }
         for (to, from) in snapshot.errors.iter_mut().zip(&self.errors) {
-            *to = from.load(Ordering::Relaxed);
+            *to = from.get();
         }
         snapshot
     }

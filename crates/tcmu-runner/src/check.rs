@@ -17,7 +17,7 @@ use tcmu_plugin::Plugins;
 use crate::cli::Cli;
 use crate::config::{self, Config};
 use crate::trial::{self, Trial};
-use crate::{daemon, dbus, lock, logging, plugins};
+use crate::{daemon, dbus, lock, logging, plugins, terminal};
 
 /// What a check found.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,9 +90,9 @@ fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<boo
                 ("BAD ", what, Some(fix))
             }
         };
-        writeln!(out, "{mark}  {name}: {}", plain(&text))?;
+        writeln!(out, "{mark}  {name}: {}", terminal::lines(&text))?;
         if let Some(fix) = fix {
-            writeln!(out, "      -> {}", plain(&fix))?;
+            writeln!(out, "      -> {}", terminal::lines(&fix))?;
         }
     }
     match missing {
@@ -100,11 +100,6 @@ fn report(host: &Host, checks: &[Check], out: &mut impl Write) -> io::Result<boo
         n => writeln!(out, "fix {n} of these before tcmu-runner can serve devices on this host")?,
     }
     Ok(missing == 0)
-}
-
-/// A text for a terminal: names of files are anybody's, and lines are ours.
-fn plain(text: &str) -> String {
-    text.chars().filter(|&c| c == '\n' || !c.is_control()).collect()
 }
 
 fn user(_: &Host) -> Finding {

@@ -19,4 +19,5 @@ pub mod memory;
 pub mod plugins;
 pub mod signals;
 pub mod status;
+mod terminal;
 mod trial;

@@ -113,14 +113,11 @@ impl Lock {
 
 /// The other processes that have a file open, by PID and name, of those that can be seen.
 fn users(file: &File) -> String {
-    let is_same = |meta: &fs::Metadata, other: &fs::Metadata| {
-        (meta.dev(), meta.ino()) == (other.dev(), other.ino())
-    };
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let ours = file.metadata().ok().map(identity);
     let has_it = |process: &Path| {
-        let Ok(ours) = file.metadata() else { return false };
-        let fds = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-        let opened = fds.filter_map(|fd| fs::metadata(fd.path()).ok());
-        opened.into_iter().any(|theirs| is_same(&ours, &theirs))
+        let mut fds = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        fds.any(|fd| ours.is_some() && fs::metadata(fd.path()).ok().map(identity) == ours)
     };
     let described = |process: PathBuf| {
         let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;

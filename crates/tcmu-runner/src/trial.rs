@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tcmu_plugin::Refusal;
 
 use crate::config::Config;
-use crate::plugins;
+use crate::{plugins, terminal};
 
 /// The longest line about a plugin, in characters.
 const MAX_LINE: usize = 400;
@@ -47,8 +47,7 @@ fn trial(used: Vec<String>, refusals: &[Refusal]) -> Trial {
 /// A line for a terminal: what a plugin or the dynamic linker says, or how a file is called, may have
 /// several, and more.
 pub(crate) fn line(text: &str) -> String {
-    let plain = text.replace('\n', " ");
-    plain.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect()
+    terminal::line(&text.replace('\n', " ")).chars().take(MAX_LINE).collect()
 }
 
 #[cfg(test)]

@@ -96,14 +96,7 @@ pub(crate) async fn open_on(
     formats: &[&str],
     options: &OpenOptions,
 ) -> Result<AnyStore, Error> {
-    let images = RefCell::new(store.held().into_images());
-    let read_only = options.read_only || store.facts().read_only;
-    let lower = Lower::store(store, path);
-    let format = format_of(&lower, formats, path).await?;
-    let files = Files { options, look: false, images };
-    let locked = options.locking != Locking::None;
-    let site = Site { files: &files, path: path.to_owned(), depth: 0, read_only, locked };
-    (format.open)(lower, site).await
+    open_top_on(store, path, formats, options, false).await
 }
 
 /// Looks at the image that another store has: it is opened to be read, takes no lock, and leaves out what
@@ -114,11 +107,28 @@ pub(crate) async fn look_on(
     formats: &[&str],
     options: &OpenOptions,
 ) -> Result<AnyStore, Error> {
+    open_top_on(store, path, formats, options, true).await
+}
+
+async fn open_top_on(
+    store: AnyStore,
+    path: &Path,
+    formats: &[&str],
+    options: &OpenOptions,
+    look: bool,
+) -> Result<AnyStore, Error> {
     let images = RefCell::new(store.held().into_images());
+    let read_only = options.read_only || store.facts().read_only;
     let lower = Lower::store(store, path);
     let format = format_of(&lower, formats, path).await?;
-    let files = Files { options, look: true, images };
-    (format.open)(lower, files.site_to_look(path)).await
+    let files = Files { options, look, images };
+    let site = if look {
+        files.site_to_look(path)
+    } else {
+        let locked = options.locking != Locking::None;
+        Site { files: &files, path: path.to_owned(), depth: 0, read_only, locked }
+    };
+    (format.open)(lower, site).await
 }
 
 /// The format of what is there: the only one of `formats`, or the one of them that the first bytes tell.

@@ -218,9 +218,9 @@ where
         let shown = &self.server.spec.shown;
         shown.set_under_way(self.commands.len());
         let lock = self.server.lun.store().lock().map(|lock| lock.view());
-        if let Some(view) = lock.filter(|view| self.lock != Some(*view)) {
-            self.lock = Some(view);
-            shown.set_lock(view);
+        if lock != self.lock {
+            self.lock = lock;
+            shown.set_lock(lock);
         }
     }
 

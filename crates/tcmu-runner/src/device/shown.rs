@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use block::exclusive::LockView;
-use block::statistics::{Snapshot, Statistics};
+use block::statistics::{Counter, Snapshot, Statistics};
 
 /// Written by the device's thread, read by any.
 #[derive(Debug, Default)]
 pub struct Shown {
     statistics: Arc<Statistics>,
     under_way: AtomicU64,
-    done: AtomicU64,
-    failed: AtomicU64,
+    done: Counter,
+    failed: Counter,
     slow: Mutex<Slow>,
 }
 
@@ -51,14 +51,8 @@ impl Shown {
     /// A command has been answered.
     #[inline]
     pub(super) fn count(&self, failed: bool) {
-        // One thread alone adds.
-        let add = |counter: &AtomicU64| {
-            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        };
-        add(&self.done);
-        if failed {
-            add(&self.failed);
-        }
+        self.done.add(1);
+        self.failed.add(failed.into());
     }
 
     /// So many commands wait for the storage.
@@ -72,9 +66,9 @@ impl Shown {
         self.slow(|slow| slow.files = files);
     }
 
-    /// The lock as it is now.
-    pub(super) fn set_lock(&self, lock: LockView) {
-        self.slow(|slow| slow.lock = Some(lock));
+    /// The lock as it is now; `None`: the image that is open has none.
+    pub(super) fn set_lock(&self, lock: Option<LockView>) {
+        self.slow(|slow| slow.lock = lock);
     }
 
     fn slow<T>(&self, change: impl FnOnce(&mut Slow) -> T) -> T {
@@ -87,8 +81,8 @@ impl Shown {
         Doing {
             operations: self.statistics.snapshot(),
             under_way: self.under_way.load(Ordering::Relaxed),
-            done: self.done.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
+            done: self.done.get(),
+            failed: self.failed.get(),
             files,
             lock,
         }

@@ -77,12 +77,16 @@ impl Reporter {
         Reporter { events, since: Instant::now() }
     }
 
-    /// How the daemon does; `None`: its main loop does not answer. Waits for that, see the module.
-    pub fn report(&self) -> Option<Report> {
+    /// How the daemon does. Waits for its main loop.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub fn report(&self) -> Result<Report, String> {
         let (sender, receiver) = sync_channel(1);
         self.events.send(Event::Report(sender));
-        let devices = receiver.recv_timeout(MAIN_TIME).ok()?;
-        Some(Report {
+        let devices = receiver.recv_timeout(MAIN_TIME);
+        let devices = devices.map_err(|_| "the daemon's main loop does not answer")?;
+        Ok(Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.since.elapsed().as_secs(),
@@ -95,8 +99,7 @@ impl Reporter {
     /// # Errors
     /// Why there is none.
     pub fn json(&self) -> Result<String, String> {
-        let report = self.report().ok_or("the daemon's main loop does not answer")?;
-        serde_json::to_string(&report).map_err(|error| error.to_string())
+        serde_json::to_string(&self.report()?).map_err(|error| error.to_string())
     }
 }
 
@@ -198,21 +201,19 @@ fn listen(reporter: &Arc<Reporter>, listener: impl Listener, all: bool) -> io::R
 }
 
 fn answer(reporter: &Reporter, target: &str, all: bool) -> Response {
-    let unavailable = |why: &str| Response::error("503 Service Unavailable", why);
-    match target {
-        STATUS if all => match reporter.json() {
-            Ok(body) => Response { status: "200 OK", content_type: "application/json", body },
-            Err(why) => unavailable(&why),
-        },
-        METRICS => match reporter.report() {
-            Some(report) => Response {
-                status: "200 OK",
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                body: metrics::render(&report),
-            },
-            None => unavailable("the daemon's main loop does not answer"),
-        },
-        _ => Response::error("404 Not Found", &format!("it is {METRICS} that can be asked for")),
+    let found = match target {
+        STATUS if all => reporter.json().map(|body| ("application/json", body)),
+        METRICS => reporter
+            .report()
+            .map(|report| ("text/plain; version=0.0.4; charset=utf-8", metrics::render(&report))),
+        _ => {
+            let text = format!("it is {METRICS} that can be asked for");
+            return Response::error("404 Not Found", &text);
+        }
+    };
+    match found {
+        Ok((content_type, body)) => Response { status: "200 OK", content_type, body },
+        Err(why) => Response::error("503 Service Unavailable", &why),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Counts, Device, Lock, Owner, Report, State};
+use crate::terminal::line;
 
 /// What rows begin with.
 const INDENT: &str = "  ";
@@ -13,7 +14,7 @@ pub(super) fn render(report: &Report) -> String {
     let _ = writeln!(
         text,
         "tcmu-runner {}, pid {}, running for {}: {}",
-        plain(&report.version),
+        line(&report.version),
         report.pid,
         span(report.uptime),
         match report.devices.len() {
@@ -35,21 +36,21 @@ fn one(text: &mut String, device: &Device) {
     let _ = writeln!(
         text,
         "{}  {}  {size}  {}",
-        plain(&facts.name),
+        line(&facts.name),
         facts.state.name(),
-        plain(&facts.config)
+        line(&facts.config)
     );
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{INDENT}{name:<9} {value}");
     };
     if let Some(reason) = &facts.reason {
-        row("reason", plain(reason));
+        row("reason", line(reason));
     }
     if facts.is_changing {
         row("change", "under way".into());
     }
     for (n, file) in device.files.iter().enumerate() {
-        row(if n == 0 { "files" } else { "" }, plain(file));
+        row(if n == 0 { "files" } else { "" }, line(file));
     }
     if let Some(lock) = &device.lock {
         row("lock", lock_text(lock));
@@ -69,13 +70,13 @@ fn one(text: &mut String, device: &Device) {
         );
     }
     for (kind, counts) in device.operations.iter().filter(|(_, counts)| counts.count > 0) {
-        row(&plain(kind), counts_text(counts));
+        row(&line(kind), counts_text(counts));
     }
     let errors: Vec<_> = device
         .errors
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(class, count)| format!("{count} {}", plain(class)))
+        .map(|(class, count)| format!("{count} {}", line(class)))
         .collect();
     if !errors.is_empty() {
         row("errors", errors.join(", "));
@@ -113,11 +114,6 @@ fn counts_text(counts: &Counts) -> String {
         }
     }
     text
-}
-
-/// A text on one line, without what moves a terminal's cursor.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// A number of bytes in the largest unit of which there is at least one.
