@@ -37,7 +37,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Reads "127.0.0.1:9101", "[::1]:9101" or an absolute path.
+    /// Reads `127.0.0.1:9101`, `[::1]:9101` or an absolute path.
     ///
     /// # Errors
     /// What it has to be.
