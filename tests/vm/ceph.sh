@@ -58,6 +58,11 @@ osd_class_update_on_start = false
 osd_crush_initial_weight = 1
 osd_objectstore = $OBJECT_STORE
 memstore_device_bytes = $((1 << 30))
+# What an OSD remembers of each write is memory, of which a process in User-Mode Linux may map 256 MiB.
+osd_min_pg_log_entries = 32
+osd_max_pg_log_entries = 64
+osd_target_pg_log_entries_per_osd = 0
+osd_pg_log_dups_tracked = 64
 osd_op_num_shards = 2
 osd_op_num_threads_per_shard = 1
 bluestore_block_size = $((2 << 30))

@@ -26,7 +26,7 @@ ceiling() {
     mkdir $1
     for qd in 1 32; do
         for way in read write; do
-            check "rbd bench $way, $qd" eval 'timeout 120 rbd bench --io-type $way --io-pattern rand --io-size 4096 --io-threads $qd --io-total $((qd == 1 ? 4 : 24))M --rbd-cache false image >bench.out' || cat bench.out
+            check "rbd bench $way, $qd" eval 'timeout 120 rbd bench --io-type $way --io-pattern rand --io-size 4096 --io-threads $qd --io-total $((qd == 1 ? 4 : 8))M --rbd-cache false image >bench.out' || cat bench.out
             sed -n 's/.*ops\/sec: \([0-9.]*\).*/\1/p' bench.out >$1/rand$way-4k-$qd
         done
     done
