@@ -120,6 +120,13 @@ if [ $KIND = rbd ]; then
     check "and the image has them" eval 'written r1m 2 && in_image r1m 2'
     check "the group is removed" eval 'echo default_tg_pt_gp >$LOOP/tpgt_1/lun/lun_1/alua_tg_pt_gp; rmdir $group'
     check "without it writes go on" eval 'put s1m 2 && in_image s1m 2'
+
+    # -- another image in its place, which has no lock
+    shows_lock() { ${DAEMON%% *} status | tee status.out | awk '/^user_/ { r = $1 == "user_0/r" } r' | grep "^  lock "; }
+    check "status says who has the lock" eval 'shows_lock || { cat status.out; false; }'
+    check "another image without a lock takes its place" eval 'rbd create plain --size $((MB + 16))M --image-feature layering && echo -n "$(name plain)" >$(dev r)/attrib/dev_config && put r1m 2 && rbd export --no-progress plain - | tail -c +2097153 | head -c 1048576 | cmp - r1m'
+    check "status shows no lock" eval '! shows_lock'
+    check "the first image takes its place again" eval 'echo -n "$(name image)" >$(dev r)/attrib/dev_config && written s1m 2'
 fi
 
 # -- removed under I/O
