@@ -131,6 +131,22 @@ fn the_man_page_of_the_program_is_current() {
 }
 
 #[test]
+fn the_completions_of_shells_are_current() {
+    use clap_complete::Shell;
+    for (shell, file) in [
+        (Shell::Bash, "tcmu-runner.bash"),
+        (Shell::Zsh, "_tcmu-runner"),
+        (Shell::Fish, "tcmu-runner.fish"),
+    ] {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "tcmu-runner", &mut text);
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("--handler-path") || text.contains("handler-path"), "{file}");
+        is_current(&format!("completions/{file}"), &text);
+    }
+}
+
+#[test]
 fn the_man_page_of_the_configuration_is_current() {
     let mut page = format!(
         ".TH tcmu.conf 5 \"\" \"tcmu-runner {}\" \"File Formats Manual\"\n.SH NAME\n\
