@@ -24,10 +24,13 @@ pub(crate) enum For {
     Test,
     /// Measuring beside the C daemon.
     Bench,
+    /// Making Debian packages.
+    Package,
 }
 
 /// All there is.
-pub(crate) const ALL: &[For] = &[For::Vm, For::Luns, For::Files, For::Test, For::Bench];
+pub(crate) const ALL: &[For] =
+    &[For::Vm, For::Luns, For::Files, For::Test, For::Bench, For::Package];
 
 /// How to tell that something is there.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +142,9 @@ const NEEDS: &[(Sign, For, &str)] = &[
     (Sign::Program("gcc"),                For::Bench, "gcc"),
     (Sign::File("/usr/include/stdio.h"),  For::Bench, "libc6-dev"),
     (Sign::Program("dpkg-source"),        For::Bench, "dpkg-dev"),
+    (Sign::Program("dpkg-shlibdeps"),     For::Package, "dpkg-dev"),
+    (Sign::Program("strip"),              For::Package, "binutils"),
+    (Sign::Program("lintian"),            For::Package, "lintian"),
 ];
 
 impl Sign {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people do with the workspace: `cargo xtask demo | test | vm | bench | sim | check | install`.
+//! What people do with the workspace: `cargo xtask demo | test | vm | bench | sim |
+//! check | package | install`.
 //!
 //! Each subcommand is a module. All of them that need a kernel share `vm`, which boots the host's
 //! own kernel in QEMU, or User-Mode Linux, with the host's files, and `install`, which knows the Debian package of
@@ -12,6 +13,7 @@ mod check;
 mod demo;
 mod differential;
 mod install;
+mod package;
 mod run;
 mod sim;
 mod test;
@@ -43,6 +45,8 @@ enum Command {
     Sim(sim::Options),
     /// Licences, fuzzing and model checking.
     Check(check::Options),
+    /// Make Debian packages of the daemons, the library and its headers.
+    Package(package::Options),
     /// Install the Debian packages that the other commands use, or print how to.
     Install,
 }
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::main(&options),
         Command::Sim(options) => sim::main(&options),
         Command::Check(options) => check::main(&options),
+        Command::Package(options) => package::main(&options),
         Command::Install => install::main(),
     });
     result.unwrap_or_else(|error| {

@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::install::{self, For};
-use crate::{check, differential, run, vm};
+use crate::{check, differential, package, run, vm};
 use tally::Tally;
 use variants::{VARIANTS, Variant};
 
@@ -179,8 +179,10 @@ enum Kernel {
     Usual,
     /// Two of User-Mode Linux, on one Ethernet.
     Pair,
+    /// Of User-Mode Linux, with systemd as its first process.
+    Systemd,
 }
-use Kernel::{Any, Pair, Usual};
+use Kernel::{Any, Pair, Systemd, Usual};
 
 /// When a suite runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -193,6 +195,11 @@ enum When {
 /// What stands before the name of a Debian package in a suite's arguments: the suite gets the
 /// directory of its unpacked files.
 const PACKAGE: &str = "package:";
+/// The same, but the suite gets the package itself.
+const DEB: &str = "deb:";
+/// An argument: the directory of our own packages.
+const OURS: &str = "our packages";
+const PACKAGES: &[&str] = &[OURS, "deb:tcmu-runner", "deb:libtcmu2"];
 const LIBTCMU2: &[&str] = &["package:libtcmu2"];
 const WITH_VALGRIND: &[&str] = &["package:libtcmu2", "valgrind"];
 /// Debian's plugins.
@@ -211,6 +218,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "power",     script: "power.sh",     args: &["5"],    full_args: &["40"],         env: &[],  timeout: 1500, kernel: Usual, when: When::Always },
     Suite { name: "media",     script: "media.sh",     args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 900,  kernel: Usual, when: When::Always },
     Suite { name: "libtcmu",   script: "libtcmu.sh",   args: LIBTCMU2,  full_args: WITH_VALGRIND,   env: &[],  timeout: 900,  kernel: Usual, when: When::Always },
+    Suite { name: "package",   script: "package.sh",   args: PACKAGES,  full_args: PACKAGES,        env: &[],  timeout: 1800,  kernel: Systemd, when: When::Always },
     Suite { name: "data",      script: "data.sh",      args: &[],       full_args: &[],             env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "life-qcow", script: "life.sh",      args: &["qcow"], full_args: &["qcow", "40"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
     Suite { name: "life-file", script: "life.sh",      args: &["file"], full_args: &["file", "40"], env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
@@ -218,6 +226,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "scsi-file", script: "scsi.sh",      args: &["file"], full_args: &["file"],       env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
     Suite { name: "plugin",    script: "plugin.sh",    args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, kernel: Any,   when: When::Always },
     Suite { name: "isolation", script: "isolation.sh", args: HANDLERS,  full_args: HANDLERS,        env: &[],  timeout: 1200, kernel: Any,   when: When::Always },
+    Suite { name: "boot",      script: "boot.sh",      args: &[OURS],   full_args: &[OURS],             env: &[],  timeout: 900,  kernel: Systemd, when: When::Always },
     Suite { name: "targetcli", script: "targetcli.sh", args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
     Suite { name: "faults",    script: "faults.sh",    args: &[],       full_args: &[],             env: &[],  timeout: 600,  kernel: Any,   when: When::Always },
     Suite { name: "many",      script: "many.sh",      args: &["32"],   full_args: &["256"],        env: &[],  timeout: 900,  kernel: Any,   when: When::Always },
@@ -233,7 +242,7 @@ const SUITES: &[Suite] = &[
 ];
 
 /// What suites share, and servers that other tests start, too.
-const SHARED: [&str; 3] = ["lib.sh", "ceph.sh", "gluster.sh"];
+const SHARED: [&str; 4] = ["lib.sh", "ceph.sh", "gluster.sh", "installed.sh"];
 
 /// Shell scripts of `tests/vm` that are no suite, without what suites share.
 pub(crate) fn unused_suites(files: &BTreeSet<PathBuf>) -> Vec<String> {
@@ -445,18 +454,27 @@ fn run_suite(job: &Job, daemon: &str, uml: bool, options: &Options) -> Result<Ch
         plugins = format!(" --handler-path {}", handler.directory()?.display());
         vm.env.push(format!("HANDLER={}", handler.subtype));
     }
-    vm.script.push(format!("{daemon}{plugins}"));
+    // Its daemon is that of a package.
+    if !args.contains(&OURS) {
+        vm.script.push(format!("{daemon}{plugins}"));
+    }
     for argument in args {
-        vm.script.push(match argument.strip_prefix(PACKAGE) {
-            Some(name) => install::unpacked::package(name)?.to_string_lossy().into_owned(),
-            None => (*argument).to_owned(),
-        });
+        let path = if *argument == OURS {
+            Some(package::for_tests()?)
+        } else if let Some(name) = argument.strip_prefix(PACKAGE) {
+            Some(install::unpacked::package(name)?)
+        } else {
+            argument.strip_prefix(DEB).map(install::unpacked::deb).transpose()?
+        };
+        let path = path.map(|path| path.to_string_lossy().into_owned());
+        vm.script.push(path.unwrap_or_else(|| (*argument).to_owned()));
     }
     vm.timeout = suite.timeout * if options.full { 4 } else { 1 };
     vm.kernel = job.kernel(options).map(str::to_owned);
     vm.pair = suite.kernel == Pair;
+    vm.systemd = suite.kernel == Systemd;
     let uml = uml && vm.kernel.is_none() && !variant.is_some_and(Variant::in_qemu);
-    vm.uml = vm.pair || uml && suite.kernel == Any;
+    vm.uml = vm.pair || uml && matches!(suite.kernel, Any | Systemd);
     vm.quiet = true;
     vm.mem = 1536;
     let mut tally = Tally::of(name);

@@ -15,17 +15,28 @@ pub(crate) fn package(name: &str) -> Result<PathBuf> {
     if dir.exists() {
         return Ok(dir);
     }
-    println!("fetching the package {name}");
     let new = tempfile::tempdir_in(run::cache_dir()?)?;
-    // apt's own user could not write to a directory of ours, and would say so.
-    let words = ["download", "-qq", "-o", "APT::Sandbox::User=root", name];
-    run::run(Command::new("apt-get").args(words).current_dir(new.path()))?;
-    let package = std::fs::read_dir(new.path())?.flatten().map(|entry| entry.path()).next();
-    let package = package.with_context(|| format!("apt-get download {name} left no file"))?;
     let files = new.path().join("files");
-    run::run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&files))?;
+    run::run(Command::new("dpkg-deb").arg("-x").arg(deb(name)?).arg(&files))?;
     rename(&files, &dir)?;
     Ok(dir)
+}
+
+/// A package itself.
+pub(crate) fn deb(name: &str) -> Result<PathBuf> {
+    let dir = run::cache_dir()?.join("debs").join(name);
+    if !dir.exists() {
+        println!("fetching the package {name}");
+        let new = tempfile::tempdir_in(run::cache_dir()?)?;
+        let files = new.path().join("files");
+        std::fs::create_dir(&files)?;
+        // apt's own user could not write to a directory of ours, and would say so.
+        let words = ["download", "-qq", "-o", "APT::Sandbox::User=root", name];
+        run::run(Command::new("apt-get").args(words).current_dir(&files))?;
+        rename(&files, &dir)?;
+    }
+    let package = std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()).next();
+    package.with_context(|| format!("apt-get download {name} left no file"))
 }
 
 /// A directory with one of the plugins of Debian's package tcmu-runner, and no other.

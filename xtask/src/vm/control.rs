@@ -38,6 +38,9 @@ pub(super) fn write(dir: &Path, options: &Options) -> Result<()> {
     }
     std::fs::write(dir.join("cmd"), command + "\n")?;
     std::fs::write(dir.join("stage2"), STAGE2)?;
+    if options.systemd {
+        std::fs::write(dir.join("systemd"), "")?;
+    }
     if let Some(share) = &options.share {
         std::fs::create_dir_all(share)?;
         let share = std::fs::canonicalize(share)?;

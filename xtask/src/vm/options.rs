@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// its control directory, /run/vm/peer, say
     #[arg(long, requires = "uml")]
     pub(crate) pair: bool,
+    /// The script runs twice: with BEFORE_SYSTEMD=1, and then as a service of systemd, the first process
+    #[arg(long)]
+    pub(crate) systemd: bool,
     /// Mount this directory of the host's, writable, at /share
     #[arg(long, value_name = "DIR")]
     pub(crate) share: Option<PathBuf>,
@@ -68,6 +71,7 @@ impl Options {
             tcg: false,
             uml: false,
             pair: false,
+            systemd: false,
             share: None,
             env: Vec::new(),
             logs: None,
