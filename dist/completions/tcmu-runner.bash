@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 _tcmu__runner() {
     local i cur prev opts cmd
     COMPREPLY=()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_tcmu_runner_global_optspecs
     string join \n d/debug f/nofile= l/tcmu-log-dir= handler-path= h/help V/version
