@@ -5,8 +5,9 @@ export DEBIAN_FRONTEND=noninteractive
 runs() { systemctl is-active -q $UNIT && bus_has; }
 # packages DIRECTORY: the files of the daemon's package and the library's
 packages() { echo $1/tcmu-runner_*.deb $1/libtcmu2_*.deb; }
+NAMES="tcmu-runner libtcmu2 libtcmu-dev guestfsd guestfs-novm"
 # uninstall: the host is as it was before it had any of them
 uninstall() {
-    dpkg --purge --force-depends tcmu-runner libtcmu2 libtcmu-dev >/dev/null 2>&1
+    dpkg --purge --force-depends $NAMES >/dev/null 2>&1
     rm -rf /etc/tcmu /var/lib/tcmu-runner /usr/lib/*/tcmu-runner /var/log/tcmu-runner*
 }

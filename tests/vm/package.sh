@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# package.sh OURS THEIRS-RUNNER THEIRS-LIBRARY: our Debian packages (the directory OURS) in the place of
-# Debian's (two files), and back, on a host whose first process is systemd, while a LUN is under I/O.
+# package.sh OURS THEIRS-RUNNER THEIRS-LIBRARY: our Debian packages (the directory OURS) on a host whose first
+# process is systemd: where there were none, and in the place of Debian's (two files) and back, while a LUN
+# is under I/O.
 . "$(dirname "$(realpath "$0")")/lib.sh"
 . "$(dirname "$(realpath "$0")")/installed.sh"
 [ -z "${BEFORE_SYSTEMD:-}" ] || exit 0
@@ -52,7 +53,10 @@ check "its configuration, its policy and its manual pages are there" eval '[ -e 
 check "check finds nothing that is missing" eval 'tcmu-runner check >check.txt || { cat check.txt; false; }'
 check "status answers" eval 'tcmu-runner status | grep "no devices"'
 check "what D-Bus starts it with is there" eval 'systemctl stop $UNIT && call /org/kernel/TCMUService1 org.freedesktop.DBus.Introspectable.Introspect >/dev/null && within 50 runs'
-must "the packages are purged" dpkg --purge tcmu-runner libtcmu2
+check "the other packages are installed" install $OURS/libtcmu-dev_*.deb $OURS/guestfsd_*.deb $OURS/guestfs-novm_*.deb
+check "a program in C is built with the headers" eval 'cc -o consumer /usr/share/doc/libtcmu-dev/examples/consumer.c $(pkg-config --cflags --libs libtcmu) && ldd consumer | grep "libtcmu.so.2 => /"'
+check "guestfish reads a file of an image" eval 'mkdir tree && echo hello >tree/greeting && mke2fs -q -t ext4 -d tree fs.img 16M && guestfs-novm -- guestfish --ro -a fs.img -m /dev/sda cat /greeting | grep -x hello'
+must "the packages are purged" dpkg --purge $NAMES
 check "nothing of it runs" eval '! pgrep -x tcmu-runner'
 snapshot | sort >after.list
 check "nothing is left of them" eval 'diff before.list after.list'
@@ -64,18 +68,21 @@ modprobe target_core_user && modprobe -a tcm_loop sd_mod sg
 qemu-img create -q -f qcow2 /scratch/q.img ${MB}M
 must "a device of the C daemon becomes a disk" eval 'mk_dev q $BYTES qcow//scratch/q.img && lun q 0'
 echo 180 >$SDEV/timeout
-# swap SENTENCE COMMAND...: under I/O, which goes on until the command has ended, and of which nothing is lost;
-# sets GAP, the longest time that a write took, in hundredths of a second
+# told EXPRESSION: of what fio tells of its job
+told() { python3 -c "import json; text = open('fio.json').read(); job = json.loads(text[text.index('{'):])['jobs'][0]; print($1)"; }
+# swap SENTENCE COMMAND...: under fio, which writes and verifies until the command has ended; sets GAP, the
+# longest time that a write took, in hundredths of a second
 swap() {
     local what=$1; shift
-    rm -f stop
-    python3 $REPO/tests/vm/writer.py $DISK stop >writer.out 2>&1 & WRITER=$!
-    sleep 2
-    check "$what, under I/O" "$@"
+    fio --name=v --filename=$DISK --direct=1 --ioengine=libaio --iodepth=4 --rw=randwrite --bs=4k --size=1M --rate_iops=,100 --verify=crc32c \
+        --verify_fatal=1 --loops=100000 --output-format=json --output=fio.json >fio.out 2>&1 & FIO=$!
     sleep 1
-    : >stop
-    check "$what: what was written is there" eval 'wait $WRITER || { cat writer.out; false; }'
-    GAP=$(cut -d' ' -f1 writer.out)
+    check "$what, under I/O" "$@"
+    # For another round, and its verification.
+    sleep 6
+    kill -INT $FIO; wait $FIO
+    check "$what: fio finds what it wrote" eval '[ "$(told "job[\"error\"] == 0 and job[\"read\"][\"total_ios\"] > 0")" = True ] || { cat fio.out fio.json; false; }'
+    GAP=$(told "round(job['write']['clat_ns']['max'] / 1e7)")
     note "$what: the longest write took $GAP hundredths of a second"
 }
 swap "the C daemon is restarted" eval 'systemctl restart $UNIT && within 100 runs'
@@ -92,7 +99,7 @@ check "it is started at boot" systemctl is-enabled -q $UNIT
 # -- ours in the place of ours
 rm -rf newer; mkdir newer
 for deb in $(packages $OURS); do
-    dpkg-deb -R $deb newer/tree && sed -i '/^Version:/s/$/+1/; s/(<< 1:\([^)]*\))/(<< 1:\1)/' newer/tree/DEBIAN/control &&
+    dpkg-deb -R $deb newer/tree && sed -i '/^Version:/s/$/+1/' newer/tree/DEBIAN/control &&
         dpkg-deb --root-owner-group -Znone -b newer/tree newer/$(basename $deb) >/dev/null
     rm -rf newer/tree
 done

@@ -10,10 +10,12 @@ use anyhow::{Context, Result, bail};
 use super::list::{self, File, Origin, Package};
 use crate::run;
 
-/// The version of all packages. The epoch puts it above those of Debian's own, which count
-/// differently.
+/// What puts the version above those of Debian's own packages: guestfsd's begins with 1.
+const EPOCH: &str = "2:";
+
+/// The version of all packages.
 fn version() -> String {
-    format!("1:{}-1", env!("CARGO_PKG_VERSION"))
+    format!("{EPOCH}{}-1", env!("CARGO_PKG_VERSION"))
 }
 
 /// Who looks after them.
@@ -39,7 +41,8 @@ pub(super) fn make(package: &Package, built: &Path, out: &Path) -> Result<PathBu
     documents(package, &root)?;
     let libraries = libraries(package, stage.path(), &root, &binaries)?;
     control(package, &root, &arch, &libraries)?;
-    let file = out.join(format!("{}_{}_{arch}.deb", package.name, version().replace("1:", "")));
+    let file =
+        out.join(format!("{}_{}_{arch}.deb", package.name, version().trim_start_matches(EPOCH)));
     let mut build = run::command("dpkg-deb");
     build.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(&file);
     run::output(&mut build)?;
@@ -194,9 +197,8 @@ fn control(package: &Package, root: &Path, arch: &str, libraries: &str) -> Resul
     }
     for script in package.scripts {
         let from = run::root().join(format!("dist/debian/{}.{script}", package.name));
-        let text = fs::read_to_string(&from)?.replace("@VERSION@", &version());
         let to = directory.join(script);
-        fs::write(&to, text)?;
+        fs::copy(&from, &to)?;
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())

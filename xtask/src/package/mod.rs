@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 
 use crate::install::{self, For};
 use crate::run;
-use list::Package;
+use list::PACKAGES;
 
 /// Debian packages of the daemons, the library and its headers.
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         Some(out) => out.clone(),
         None => fresh(run::target_dir()?.join("debian"))?,
     };
-    let packages = make(&out, &options.profile, |_| true)?;
+    let packages = make(&out, &options.profile)?;
     for package in &packages {
         println!("{}", package.display());
     }
@@ -59,15 +59,14 @@ fn fresh(directory: PathBuf) -> Result<PathBuf> {
 }
 
 /// Builds what is in packages and makes those in a directory; their files.
-fn make(out: &Path, profile: &str, is_wanted: fn(&Package) -> bool) -> Result<Vec<PathBuf>> {
-    let packages = || list::PACKAGES.iter().filter(|package| is_wanted(package));
-    let crates: Vec<_> = packages().flat_map(|package| package.crates).copied().collect();
+fn make(out: &Path, profile: &str) -> Result<Vec<PathBuf>> {
+    let crates: Vec<_> = PACKAGES.iter().flat_map(|package| package.crates).copied().collect();
     let built = run::Build::start(profile, &crates)?.finish()?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
-    packages().map(|package| deb::make(package, &built, out)).collect()
+    PACKAGES.iter().map(|package| deb::make(package, &built, out)).collect()
 }
 
-/// The directory of the packages of tcmu-runner and its library, of what tests build; made once.
+/// The directory of the packages of what tests build; made once.
 pub(crate) fn for_tests() -> Result<PathBuf> {
     static MADE: Mutex<Option<PathBuf>> = Mutex::new(None);
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +75,7 @@ pub(crate) fn for_tests() -> Result<PathBuf> {
     }
     install::ensure(&[For::Package])?;
     let out = fresh(run::target_dir()?.join("demo/debian"))?;
-    make(&out, "demo", |package| ["tcmu-runner", "libtcmu2"].contains(&package.name))?;
+    make(&out, "demo")?;
     *made = Some(out.clone());
     Ok(out)
 }
