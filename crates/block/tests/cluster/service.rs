@@ -15,19 +15,29 @@ async fn ceph_says(cluster: &'static Ceph, command: &'static [&'static str]) -> 
     unblock(move || cluster.run("ceph", command)).await
 }
 
-/// Waits until the cluster says of a daemon of the service what is meant.
-async fn until(cluster: &'static Ceph, daemon: &str, what: impl Fn(&Value) -> bool) {
+/// Waits until what a command of `ceph` says, in JSON, is what is meant. The manager and the monitor
+/// do not know of a daemon at the same time.
+async fn said(
+    cluster: &'static Ceph,
+    command: &'static [&'static str],
+    what: impl Fn(&Value) -> bool,
+) -> Value {
     let end = Instant::now() + Duration::from_secs(40);
     loop {
-        let state = ceph_says(cluster, &["service", "status", "--format=json"]).await;
+        let state = ceph_says(cluster, command).await;
         let state: Value = serde_json::from_str(&state).unwrap();
-        let daemon = &state["tcmu-runner"][daemon];
-        if what(daemon) {
-            return;
+        if what(&state) {
+            return state;
         }
-        assert!(Instant::now() < end, "{daemon}");
+        assert!(Instant::now() < end, "{state}");
         sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Waits until the cluster says of a daemon of the service what is meant.
+async fn until(cluster: &'static Ceph, daemon: &str, what: impl Fn(&Value) -> bool) {
+    let status = &["service", "status", "--format=json"];
+    said(cluster, status, |state| what(&state["tcmu-runner"][daemon])).await;
 }
 
 /// Does some work while the events of a store are looked at, as a device does.
@@ -61,9 +71,11 @@ fn the_clusters_status_shows_who_serves_an_image_and_has_its_lock() {
         heard(&store, async {
             unblock(|| cluster.start_manager()).await;
             until(cluster, &daemon, |it| it["status"]["lock_owner"] == "false").await;
-            let services = ceph_says(cluster, &["service", "dump", "--format=json"]).await;
-            let services: Value = serde_json::from_str(&services).unwrap();
-            let properties = &services["services"]["tcmu-runner"]["daemons"][&daemon]["metadata"];
+            let dump = &["service", "dump", "--format=json"];
+            let metadata = |services: &Value| {
+                services["services"]["tcmu-runner"]["daemons"][&daemon]["metadata"].clone()
+            };
+            let properties = metadata(&said(cluster, dump, |it| !metadata(it).is_null()).await);
             for (name, value) in [
                 ("pool_name", "rbd"),
                 ("image_name", "served"),
