@@ -64,6 +64,8 @@ check "nothing is left of them" eval 'diff before.list after.list'
 # -- in the place of the C daemon, under I/O
 must "Debian's packages are installed" install $THEIRS
 must "the C daemon runs" eval 'systemctl start $UNIT && within 100 runs && ! is_ours'
+HANDLERS=$(dirname /usr/lib/*/tcmu-runner/handler_file_zbc.so)
+echo mine >$HANDLERS/handler_mine.so; ln -s /nowhere $HANDLERS/handler_link.so
 modprobe target_core_user && modprobe -a tcm_loop sd_mod sg
 qemu-img create -q -f qcow2 /scratch/q.img ${MB}M
 must "a device of the C daemon becomes a disk" eval 'mk_dev q $BYTES qcow//scratch/q.img && lun q 0'
@@ -92,7 +94,8 @@ swap "our packages take the place of Debian's" readme "apt-get install ./"
 check "our daemon runs" eval 'within 100 runs && is_ours && [ $(main_pid) != $before ]'
 check "and serves the device" eval 'tcmu-runner status | grep "^user_0/q  serving"'
 check "initiators waited at most a second longer than for a restart of the C daemon" [ $GAP -le $((C_GAP + 100)) ]
-check "handlers of Debian's package that are not built in serve on" eval 'ls /usr/lib/*/tcmu-runner/handler_file_zbc.so'
+check "handlers of Debian's package that are not built in serve on" eval 'ls $HANDLERS/handler_file_zbc.so && ! ls $HANDLERS/handler_qcow.so'
+rm $HANDLERS/handler_file_optical.so
 check "what is left of Debian's service for another init is gone" eval '[ ! -e /etc/init.d/tcmu-runner ] && ! ls -d /etc/rc*.d/*tcmu-runner'
 check "it is started at boot" systemctl is-enabled -q $UNIT
 
@@ -105,6 +108,7 @@ for deb in $(packages $OURS); do
 done
 swap "a newer version of ours takes its place" install newer/*.deb
 check "it runs" eval 'within 100 runs && [[ $(version_of tcmu-runner) == *+1 ]]'
+check "a handler that was removed stays away" eval '[ ! -e $HANDLERS/handler_file_optical.so ] && ls $HANDLERS/handler_file_zbc.so'
 swap "it is restarted" systemctl restart $UNIT
 check "it runs after it" within 100 runs
 before=$(main_pid)
@@ -129,7 +133,7 @@ cp -p packaged.conf /etc/tcmu/tcmu.conf; systemctl restart $UNIT; umount /mnt/fu
 must "apt knows of Debian's packages" apt-get -qq update
 swap "Debian's packages take their place again" readme "apt-get install --allow-downgrades"
 check "the C daemon runs" eval 'within 100 runs && ! is_ours || { systemctl --no-pager -l status $UNIT; journalctl --no-pager -u $UNIT | tail -20; cat apt.out; false; }'
-check "with its own handlers" eval '[ ! -e /var/lib/tcmu-runner ] && ls /usr/lib/*/tcmu-runner/handler_qcow.so'
+check "with its own handlers" eval '[ ! -e /var/lib/tcmu-runner ] && ls $HANDLERS/handler_qcow.so $HANDLERS/handler_file_optical.so'
 check "the device is removed" eval 'unlun q 0 && rm_dev q'
 
 # -- a start with many devices
@@ -164,6 +168,8 @@ must "the packages are removed" dpkg --remove tcmu-runner libtcmu2
 check "the daemon has ended" eval '! pgrep -x tcmu-runner'
 check "the configuration stays" [ -e /etc/dbus-1/system.d/tcmu-runner.conf ]
 must "the packages are purged at the end" dpkg --purge tcmu-runner libtcmu2
+check "handlers of others stay" eval '[ $(ls $HANDLERS | wc -l) = 2 ] && grep -q mine $HANDLERS/handler_mine.so && [ -L $HANDLERS/handler_link.so ]'
+rm -r $HANDLERS
 snapshot | sort >after.list
 check "nothing is left" diff before.list after.list
 check "no task is stuck in the kernel" no_stuck

@@ -101,6 +101,14 @@ fn compressed(path: &Path) -> Result<Vec<u8>> {
     run::bytes(run::command("gzip").args(["-9nc"]).arg(path))
 }
 
+/// When what is packed was made, so that two builds of it are the same.
+fn date() -> Result<String> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(seconds) => output("date", &["-Ru", "-d", &format!("@{seconds}")]),
+        Err(_) => output("git", &["log", "-1", "--format=%cD"]),
+    }
+}
+
 /// What every package has for people: the licence, what has changed, what of lintian does not count.
 fn documents(package: &Package, root: &Path) -> Result<()> {
     let docs = root.join("usr/share/doc").join(package.name);
@@ -112,7 +120,7 @@ fn documents(package: &Package, root: &Path) -> Result<()> {
                      License: Apache-2.0\n On Debian systems, the text of this licence is in\n \
                      /usr/share/common-licenses/Apache-2.0.\n";
     fs::write(docs.join("copyright"), copyright)?;
-    let date = output("date", &["-R"])?;
+    let date = date()?;
     let changes = format!(
         "{} ({}) unstable; urgency=medium\n\n  * See CHANGELOG.md of this version.\n\n -- \
          {MAINTAINER}  {date}\n",
@@ -193,7 +201,7 @@ fn control(package: &Package, root: &Path, arch: &str, libraries: &str) -> Resul
         fs::write(directory.join("triggers"), package.triggers)?;
     }
     if package.name.starts_with("lib") && !package.name.ends_with("-dev") {
-        fs::write(directory.join("shlibs"), format!("libtcmu 2 {}\n", package.name))?;
+        fs::write(directory.join("shlibs"), "libtcmu 2 libtcmu2 (>= 2:0~)\n")?;
     }
     for script in package.scripts {
         let from = run::root().join(format!("dist/debian/{}.{script}", package.name));

@@ -132,7 +132,7 @@ pub(super) const PACKAGES: &[Package] = &[
             ("Depends", "LIBRARIES"),
             ("Multi-Arch", "same"),
             // That of Debian takes functions for D-Bus from its library.
-            ("Breaks", "tcmu-runner (<< VERSION)"),
+            ("Breaks", "tcmu-runner (<< 2:0~)"),
         ],
         files: &[
             File(Built("liblibtcmu.so"), "usr/lib/TRIPLET/libtcmu.so.2.2"),
