@@ -12,7 +12,7 @@ MB=64 BYTES=$((64 << 20))
 main_pid() { systemctl show -P MainPID $UNIT; }
 is_ours() { /usr/bin/tcmu-runner --version | grep -q '^tcmu-runner 0\.'; }
 version_of() { dpkg-query -W -f '${Version}' $1; }
-install() { dpkg -i --force-confold --force-downgrade "$@" >dpkg.out 2>&1 || { cat dpkg.out; return 1; }; }
+install() { forget_files; dpkg -i --force-confold --force-downgrade "$@" >dpkg.out 2>&1 || { cat dpkg.out; return 1; }; }
 # A repository with Debian's packages, as its suite stable.
 REPOSITORY=/scratch/repository
 mkdir -p $REPOSITORY && cp $THEIRS $REPOSITORY
@@ -29,6 +29,7 @@ export APT_CONFIG=$PWD/apt.conf
 # readme START: runs the command of the README's that begins so
 readme() {
     local command
+    forget_files
     command=$(grep -m1 "^    $1" $REPO/README.md) || { echo "no such command in README.md"; return 1; }
     command=${command%%#*}
     eval "${command//.\/target\/debian/$OURS}" >apt.out 2>&1 || { echo "$command"; cat apt.out; return 1; }
@@ -54,6 +55,7 @@ check "check finds nothing that is missing" eval 'tcmu-runner check >check.txt |
 check "status answers" eval 'tcmu-runner status | grep "no devices"'
 check "what D-Bus starts it with is there" eval 'systemctl stop $UNIT && call /org/kernel/TCMUService1 org.freedesktop.DBus.Introspectable.Introspect >/dev/null && within 50 runs'
 check "the other packages are installed" install $OURS/libtcmu-dev_*.deb $OURS/guestfsd_*.deb $OURS/guestfs-novm_*.deb
+forget_files
 check "a program in C is built with the headers" eval 'cc -o consumer /usr/share/doc/libtcmu-dev/examples/consumer.c $(pkg-config --cflags --libs libtcmu) && ldd consumer | grep "libtcmu.so.2 => /"'
 check "guestfish reads a file of an image" eval 'mkdir tree && echo hello >tree/greeting && mke2fs -q -t ext4 -d tree fs.img 16M && guestfs-novm -- guestfish --ro -a fs.img -m /dev/sda cat /greeting | grep -x hello'
 must "the packages are purged" dpkg --purge $NAMES

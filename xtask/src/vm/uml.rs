@@ -35,17 +35,11 @@ pub(super) fn command(options: &Options, dir: &Path) -> Result<Command> {
     std::fs::write(dir.join(XSTATE), uml_xstate::LIBRARY)?;
     // Its processes end with it: it is process 1 of a namespace.
     let mut command = Kept::command("unshare");
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
+    if !rustix::process::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--pid", "--kill-child", "--"]);
-    if is_root {
-        // hostfs keeps each file open that the guest knows of.
-        let most = std::fs::read_to_string("/proc/sys/fs/nr_open")?;
-        command.args(["prlimit", &format!("--nofile={}", most.trim())]);
-    }
     command
+        .args(["--pid", "--kill-child", "--"])
         .arg(kernel)
         .args([format!("mem={}M", options.mem), format!("ubd0={place}/{SCRATCH}")])
         .args(["umid=vm".to_owned(), format!("uml_dir={place}/")])
