@@ -10,9 +10,9 @@ packages() { echo $1/tcmu-runner_*.deb $1/libtcmu2_*.deb; }
 NAMES="tcmu-runner libtcmu2 libtcmu-dev guestfsd guestfs-novm"
 # uninstall: the host is as it was before it had any of them
 uninstall() {
-    dpkg --purge --force-depends $NAMES >/dev/null 2>&1
     # An index of all manual pages takes longer than all else.
     rm -f /var/lib/man-db/auto-update
+    dpkg --purge --force-depends $NAMES >/dev/null 2>&1
     forget_files
     rm -rf /etc/tcmu /var/lib/tcmu-runner /usr/lib/*/tcmu-runner /var/log/tcmu-runner*
 }
