@@ -104,7 +104,7 @@ check "the image has what was written before" eval 'written s1m 4 && in_image s1
 
 # -- a client that is shut out
 if [ $KIND = rbd ]; then
-    clients() { rbd status image | grep -o '127[^ ]*'; }
+    clients() { rbd status image | grep -o '127\.0\.0\.1:[^ ]*'; }
     check "the cluster shuts this host out" eval '[ -n "$(clients)" ] && for client in $(clients); do ceph_do osd blocklist add $client 600; done'
     check "writes go on, by a new client" eval 'put r1m 6 || put r1m 6; grep "open again, by a new client" $LOG'
     check "and the image has them" eval 'written r1m 6 && in_image r1m 6'

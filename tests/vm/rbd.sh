@@ -47,7 +47,7 @@ check "a configuration string without an image is refused" eval 'not mk_dev r $(
 written() { dd if=$R bs=1M skip=$2 count=1 iflag=direct status=none | cmp - $1; }
 put() { timeout 150 dd if=$1 of=$R bs=64k seek=$(($2 * 16)) oflag=direct status=none; }
 sees() { echo 1 >$SDEV/rescan; [ "$(($(cat $SDEV/block/*/size) * 512))" = $(($1 << 20)) ]; }
-clients() { rbd status image | grep -o '127[^ ]*'; }
+clients() { rbd status image | grep -o '127\.0\.0\.1:[^ ]*'; }
 opened() { grep -c 'user_0/r: is open again' $LOG; }
 with_cluster() {
     local t before
