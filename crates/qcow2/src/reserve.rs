@@ -169,12 +169,11 @@ impl<S: Storage + 'static> Core<S> {
         Ok(Claim { core: self, first: self.extend(count).await?, count })
     }
 
-    /// Sees to it that the reserve is filled, once somebody has taken of it, and that what can be
-    /// freed is; whoever passes lets that go on.
+    /// Sees to it that the reserve is filled, and that what can be freed is; whoever passes lets
+    /// that go on.
     pub(crate) fn tend(&self) {
         let reserve = &self.reserve;
-        let in_use = self.in_use.get() || reserve.demand.get() > 0;
-        if !reserve.filling.get() && (in_use && reserve.is_low() || self.can_reclaim()) {
+        if !reserve.filling.get() && (reserve.is_low() || self.can_reclaim()) {
             reserve.filling.set(true);
             let core = self.rc();
             self.jobs.push(Box::pin(async move {

@@ -92,27 +92,6 @@ fn the_mark_goes_before_anything_is_allocated_and_stays_for_what_is_overwritten(
 }
 
 #[test]
-fn an_image_that_is_flushed_is_not_prepared_for_what_nobody_allocates() {
-    let directory = tempfile::tempdir().unwrap();
-    qemu_img(directory.path(), &["create", "-q", "-f", "qcow2", "image", "1M"]);
-    qemu_io(directory.path(), "image", &["write 0 128k"]);
-    let image = load(&directory.path().join("image"));
-    now(open(&image).close()).unwrap();
-    for overwritten in [false, true] {
-        let opened = open(&image);
-        if overwritten {
-            write(&opened, 512);
-        }
-        let before = image.0.borrow().clone();
-        now(opened.flush()).unwrap();
-        now(opened.flush()).unwrap();
-        assert!(before == *image.0.borrow(), "overwritten: {overwritten}");
-        now(opened.close()).unwrap();
-        assert_eq!(before.len(), image.0.borrow().len());
-    }
-}
-
-#[test]
 fn images_of_version_2_have_no_mark() {
     let directory = tempfile::tempdir().unwrap();
     let create = ["create", "-q", "-f", "qcow2", "-o", "compat=0.10", "image", "1M"];
