@@ -24,7 +24,6 @@ if [ -n "${BEFORE_SYSTEMD:-}" ]; then
     exit
 fi
 
-at() { systemctl show -P $2 --timestamp=us+utc $1; }
 check "the host has booted" eval 'systemctl is-active -q multi-user.target'
 check "the daemon runs" runs
 check "saved targets are restored" systemctl is-active -q rtslib-fb-targetctl.service

@@ -8,7 +8,7 @@
 [ -z "${BEFORE_SYSTEMD:-}" ] || exit 0
 OURS=$1 THEIRS="$2 $3"
 LOG=/var/log/tcmu-runner.log
-MB=64 BYTES=$((64 << 20))
+MB=64
 main_pid() { systemctl show -P MainPID $UNIT; }
 is_ours() { /usr/bin/tcmu-runner --version | grep -q '^tcmu-runner 0\.'; }
 version_of() { dpkg-query -W -f '${Version}' $1; }
@@ -70,7 +70,7 @@ HANDLERS=$(dirname /usr/lib/*/tcmu-runner/handler_file_zbc.so)
 echo mine >$HANDLERS/handler_mine.so; ln -s /nowhere $HANDLERS/handler_link.so
 modprobe target_core_user && modprobe -a tcm_loop sd_mod sg
 qemu-img create -q -f qcow2 /scratch/q.img ${MB}M
-must "a device of the C daemon becomes a disk" eval 'mk_dev q $BYTES qcow//scratch/q.img && lun q 0'
+must "a device of the C daemon becomes a disk" eval 'mk_dev q $((MB << 20)) qcow//scratch/q.img && lun q 0'
 echo 180 >$SDEV/timeout
 # told EXPRESSION: of what fio tells of its job
 told() { python3 -c "import json; text = open('fio.json').read(); job = json.loads(text[text.index('{'):])['jobs'][0]; print($1)"; }
@@ -142,6 +142,7 @@ check "the device is removed" eval 'unlun q 0 && rm_dev q'
 N=64
 for i in $(seq $N); do qemu-img create -q -f qcow2 /scratch/m$i.img 8M; mk_dev m$i $((8 << 20)) qcow//scratch/m$i.img; done
 must "one of $N devices becomes a disk" lun m1 1
+all_served() { [ $(tcmu-runner status | grep -c "  serving  ") = $N ]; }
 # first_answer WHOSE: restarts the daemon, three times; sets T, after how long the disk answers at best, in
 # hundredths of a second
 first_answer() {
@@ -161,10 +162,10 @@ first_answer "the C daemon"
 C_T=$T
 must "ours once more" install $(packages $OURS)
 check "our daemon runs again" eval 'within 100 runs && is_ours'
-check "all devices are served" within 100 eval '[ $(tcmu-runner status | grep -c "  serving  ") = $N ]'
+check "all devices are served" within 100 all_served
 first_answer ours
 check "it took at most three seconds longer than with the C daemon" [ $T -le $((C_T + 300)) ]
-check "all of them are served" within 100 eval '[ $(tcmu-runner status | grep -c "  serving  ") = $N ]'
+check "all of them are served" within 100 all_served
 check "they are removed" eval 'unlun m1 1; for i in $(seq $N); do rm_dev m$i || exit 1; done'
 must "the packages are removed" dpkg --remove tcmu-runner libtcmu2
 check "the daemon has ended" eval '! pgrep -x tcmu-runner'

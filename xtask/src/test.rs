@@ -179,7 +179,7 @@ enum Kernel {
     Usual,
     /// Two of User-Mode Linux, on one Ethernet.
     Pair,
-    /// Of User-Mode Linux, with systemd as its first process.
+    /// Any, with systemd as its first process.
     Systemd,
 }
 use Kernel::{Any, Pair, Systemd, Usual};

@@ -27,7 +27,7 @@ const WIDTH: usize = 76;
 pub(super) fn make(package: &Package, built: &Path, out: &Path) -> Result<PathBuf> {
     let stage = tempfile::Builder::new().prefix("package.").tempdir()?;
     let root = stage.path().join(package.name);
-    let arch = dpkg(&["--print-architecture"])?;
+    let arch = output("dpkg", &["--print-architecture"])?;
     let triplet = output("dpkg-architecture", &["-qDEB_HOST_MULTIARCH"])?;
     let mut binaries = Vec::new();
     for File(from, to) in package.files {
@@ -52,10 +52,6 @@ pub(super) fn make(package: &Package, built: &Path, out: &Path) -> Result<PathBu
 /// What a program prints, without the end of the line.
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(run::output(run::command(program).args(arguments))?.trim_end().to_owned())
-}
-
-fn dpkg(arguments: &[&str]) -> Result<String> {
-    output("dpkg", arguments)
 }
 
 /// Puts a file in its place.
